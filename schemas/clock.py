@@ -1,0 +1,39 @@
+"""The one place that reads the clock; everything else takes the time as an argument."""
+
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Tells the time: a port, so that a test decides what time it is."""
+
+    def now(self) -> datetime:
+        """Return the current instant, in UTC."""
+        ...
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards; only differences mean something."""
+        ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def now(self) -> datetime:
+        """Return the current instant, in UTC."""
+        return datetime.now(UTC)  # noqa: TID251 - the one reader of the clock
+
+    def monotonic(self) -> float:
+        """Return seconds that never run backwards."""
+        return time.monotonic()
+
+
+def to_rfc3339_ms(instant: datetime) -> str:
+    """Return `instant` as RFC 3339 in UTC with milliseconds.
+
+    >>> to_rfc3339_ms(datetime(2026, 1, 8, 6, 30, tzinfo=UTC))
+    '2026-01-08T06:30:00.000Z'
+    """
+    stamp = instant.astimezone(UTC).isoformat(timespec="milliseconds")
+    return stamp.removesuffix("+00:00") + "Z"

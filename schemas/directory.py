@@ -1,0 +1,136 @@
+"""Who answers and who asks: providers, data services, requesters and grants."""
+
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated
+
+from pydantic import Field, JsonValue
+
+from schemas.evidence import FieldName, Mode
+from schemas.model import Model, Name, RegionCode, Slug, VersionedId
+
+
+class LegalReference(Model):
+    """The rule that something rests on."""
+
+    law: Name
+    article: str
+    """Article and paragraph, such as `13(1)(3)`."""
+
+
+class LawfulBasisKind(StrEnum):
+    """Why data about a person may be processed (PIPL 13)."""
+
+    STATUTORY_DUTY = "statutory_duty"
+    CONSENT = "consent"
+    MANDATE = "mandate"
+    EMERGENCY = "emergency"
+
+
+class LawfulBasis(Model):
+    """The basis on which a grant covers one role."""
+
+    kind: LawfulBasisKind
+    reference: LegalReference
+
+
+class PublicKey(Model):
+    """A pinned Ed25519 key of a provider, a requester or the gateway."""
+
+    jwk: Mapping[str, JsonValue]
+    """The public key as a JWK (RFC 8037) with `kid`."""
+    thumbprint: str
+    """SHA-256 JWK thumbprint (RFC 7638), base64url; must be that of `jwk`."""
+    valid_from: datetime
+    valid_until: datetime | None = None
+    """First instant at which the key no longer signs; old signatures still verify."""
+
+
+class Provider(Model):
+    """A department that answers."""
+
+    id: Slug
+    name: Name
+    keys: tuple[PublicKey, ...] = ()
+
+
+class Coverage(Model):
+    """What a data service can speak about: outside it, nothing found means nothing."""
+
+    regions: tuple[RegionCode, ...]
+    """Regions whose records it holds, with all that lies inside them."""
+    from_date: date | None = None
+    """The first day whose records it holds; None for all."""
+
+
+class ConnectorKind(StrEnum):
+    """Which code speaks to a data service."""
+
+    HTTP = "http"
+    """The provider protocol of `docs/provider-protocol.md`."""
+
+
+class DataService(Model):
+    """One provider's offer of one evidence type."""
+
+    id: Slug
+    provider: Slug
+    evidence_type: VersionedId
+    connector: ConnectorKind
+    endpoint: str | None = None
+    """Where look-ups are posted; None until the deployment says where."""
+    coverage: Coverage
+    timeout_ms: Annotated[int, Field(gt=0, le=60_000)] = 5_000
+    """How long one look-up may take, in milliseconds."""
+    concurrency: Annotated[int, Field(gt=0, le=1_000)] = 32
+    """How many look-ups may be under way at once."""
+
+
+class Scope(StrEnum):
+    """What a client may do: one role each."""
+
+    PORTAL = "portal"
+    CITIZEN = "citizen"
+    """An app that has authenticated the person for whom it gives or refuses consent."""
+    DEPARTMENT = "department"
+    AUDITOR = "auditor"
+    OPERATOR = "operator"
+
+
+class Requester(Model):
+    """An organisation that asks, and signs its requests for tokens."""
+
+    id: Slug
+    name: Name
+    scopes: tuple[Scope, ...]
+    purposes: tuple[Slug, ...] = ()
+    """What it may open cases for."""
+    keys: tuple[PublicKey, ...] = ()
+
+
+class Quota(Model):
+    """How often a grant may be used."""
+
+    lookups: Annotated[int, Field(gt=0)]
+    per: timedelta
+
+
+class SharingGrant(Model):
+    """Who may ask which fields of which evidence type, for what, on which basis."""
+
+    id: Slug
+    version: int
+    requester: Slug
+    evidence_type: VersionedId
+    modes: tuple[Mode, ...]
+    fields: tuple[FieldName, ...]
+    """Fields that may be asked for and passed on, or compared and not passed on."""
+    matters: tuple[Slug, ...]
+    purposes: tuple[Slug, ...]
+    bases: Mapping[Slug, LawfulBasis]
+    """The basis for each role of the matter that a look-up may be about or concern."""
+    valid_from: datetime
+    valid_until: datetime
+    """First instant at which the grant no longer holds."""
+    quota: Quota | None = None

@@ -1,0 +1,241 @@
+"""What came of one requirement: a closed union, and an outcome never lies.
+
+Settled: retrieved, verified, reused, derived, committed, declared, supplied,
+not_applicable. Open, somebody must do something: consent_needed, answer_needed,
+pending, assist, supply_needed. Failed honestly: not_held, mismatch, conflict,
+out_of_coverage, refused, unavailable, faulty.
+
+No outcome holds a person's value; a hint tells the kind of a difference, not the
+values that differ.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from schemas.errors import Fault, Layer
+from schemas.ids import ConsentId, EventId, EvidenceId
+from schemas.matter import SupplyReason
+from schemas.model import Model, Slug
+
+
+class StepOwner(StrEnum):
+    """Who has to move next."""
+
+    NOBODY = "nobody"
+    APPLICANT = "applicant"
+    PERSON = "person"
+    """Another person, such as one whose consent is needed."""
+    PORTAL = "portal"
+    PROVIDER = "provider"
+    EXCHANGE = "exchange"
+    OPERATOR = "operator"
+
+
+class NextStep(Model):
+    """Who must do what next, and by when."""
+
+    owner: StepOwner
+    owner_id: Slug | None = None
+    """The role, provider or requester meant, where there is one."""
+    action: Slug
+    """What to do: `give_consent`, `answer`, `wait`, `perform_step`, `supply`,
+    `contest`, `assist`, `report`."""
+    link: str | None = None
+    """Where to do it, as a path of this API."""
+    due_at: datetime | None = None
+
+
+class RecordRef(Model):
+    """The log record that an outcome rests on."""
+
+    event: EventId
+    index: int
+
+
+class _Outcome(Model):
+    """What every outcome carries."""
+
+    service: Slug | None = None
+    """The data service asked last, or None when none was."""
+    provider: Slug | None = None
+    evidence: tuple[EvidenceId, ...] = ()
+    layer: Layer | None = None
+    """Where a fault lies; None when there is none."""
+    can_retry: bool = False
+    """Whether asking again can help."""
+    next_step: NextStep | None = None
+    """None when the requirement is settled."""
+    record: RecordRef | None = None
+    elapsed_ms: float | None = None
+    """How long the slowest look-up took, in milliseconds; None when none was made."""
+
+
+class Retrieved(_Outcome):
+    """The fields came."""
+
+    outcome: Literal["retrieved"] = "retrieved"
+
+
+class Verified(_Outcome):
+    """A stated fact was matched; no payload is kept."""
+
+    outcome: Literal["verified"] = "verified"
+
+
+class Reused(_Outcome):
+    """This case already holds it, fresh."""
+
+    outcome: Literal["reused"] = "reused"
+
+
+class Derived(_Outcome):
+    """Computed from evidence held, by a stated expression."""
+
+    outcome: Literal["derived"] = "derived"
+    expression: str
+
+
+class Committed(_Outcome):
+    """A written promise (告知承诺) was given where the matter allows it."""
+
+    outcome: Literal["committed"] = "committed"
+
+
+class Declared(_Outcome):
+    """A fact that no register holds was stated by the applicant."""
+
+    outcome: Literal["declared"] = "declared"
+
+
+class Supplied(_Outcome):
+    """The applicant handed it in."""
+
+    outcome: Literal["supplied"] = "supplied"
+    reason: SupplyReason
+
+
+class NotApplicable(_Outcome):
+    """It does not apply in this situation."""
+
+    outcome: Literal["not_applicable"] = "not_applicable"
+    condition: str
+    """The condition, in CEL, that does not hold."""
+
+
+class ConsentNeeded(_Outcome):
+    """A person must allow it first."""
+
+    outcome: Literal["consent_needed"] = "consent_needed"
+    role: Slug
+    """Whose consent."""
+    consent: ConsentId | None = None
+
+
+class AnswerNeeded(_Outcome):
+    """The applicant must answer questions first."""
+
+    outcome: Literal["answer_needed"] = "answer_needed"
+    questions: tuple[Slug, ...]
+
+
+class Pending(_Outcome):
+    """The source will answer, or is asked again by itself."""
+
+    outcome: Literal["pending"] = "pending"
+    reason: Literal["step", "deferred", "source_down", "deadline", "chained"]
+    """`step`: a department has yet to perform the step that makes it; `deferred`: the
+    source answers later; `source_down`: it is asked again; `deadline`: the answer's
+    time was up; `chained`: a fact it is looked up by is still open."""
+    step: Slug | None = None
+    retry_at: datetime | None = None
+    """When it is asked again by itself; None when it waits for another requirement."""
+
+
+class Assist(_Outcome):
+    """A department looks it up by hand."""
+
+    outcome: Literal["assist"] = "assist"
+
+
+class SupplyNeeded(_Outcome):
+    """The applicant must hand it in."""
+
+    outcome: Literal["supply_needed"] = "supply_needed"
+    reason: SupplyReason
+
+
+class NotHeld(_Outcome):
+    """The provider says it has nothing, and was competent to say so."""
+
+    outcome: Literal["not_held"] = "not_held"
+
+
+class Mismatch(_Outcome):
+    """The register says otherwise; a person decides, and it can be contested."""
+
+    outcome: Literal["mismatch"] = "mismatch"
+    concept: str | None = None
+    """The fact that differs, by name; None when only a criterion fails."""
+
+
+class ConflictHint(StrEnum):
+    """The kind of a near match."""
+
+    ONE_CHARACTER = "one_character_differs"
+    TRANSPOSED = "two_characters_swapped"
+    NONE = "different"
+
+
+class Conflict(_Outcome):
+    """Two sources disagree, or nearly agree: a person decides."""
+
+    outcome: Literal["conflict"] = "conflict"
+    concept: str
+    """The fact on which they disagree, by name."""
+    hint: ConflictHint
+
+
+class OutOfCoverage(_Outcome):
+    """Nobody registered covers this region or date."""
+
+    outcome: Literal["out_of_coverage"] = "out_of_coverage"
+
+
+class Refused(_Outcome):
+    """There is no grant, or a rule forbids it."""
+
+    outcome: Literal["refused"] = "refused"
+    rule: str
+
+
+class Unavailable(_Outcome):
+    """The source is down or too slow, and no automatic try is left."""
+
+    outcome: Literal["unavailable"] = "unavailable"
+
+
+class Faulty(_Outcome):
+    """The source answered wrongly."""
+
+    outcome: Literal["faulty"] = "faulty"
+    fault: Fault
+
+
+Settled: TypeAlias = (
+    Retrieved
+    | Verified
+    | Reused
+    | Derived
+    | Committed
+    | Declared
+    | Supplied
+    | NotApplicable
+)
+Open: TypeAlias = ConsentNeeded | AnswerNeeded | Pending | Assist | SupplyNeeded
+Failed: TypeAlias = (
+    NotHeld | Mismatch | Conflict | OutOfCoverage | Refused | Unavailable | Faulty
+)
+Outcome: TypeAlias = Annotated[Settled | Open | Failed, Field(discriminator="outcome")]
