@@ -13,6 +13,7 @@
     - ConnectorUnavailableError     asking again later may help
     - ConnectorFaultError           it answered, and wrongly; names the fault
   + LogUnavailableError           the log can't be written: nothing may be released
+  + StoreUnavailableError         the tables can't be read or written now
   + PackError                     a data pack is wrong; names file, line and path
   + SettingsError                 the configuration is wrong; says what to change
 
@@ -136,6 +137,10 @@ class ConnectorFaultError(ConnectorError):
 
 class LogUnavailableError(ErrandError):
     """The log can't be written: nothing may be released."""
+
+
+class StoreUnavailableError(ErrandError):
+    """The tables can't be read or written now; asking again later may help."""
 
 
 class PackError(ErrandError):
