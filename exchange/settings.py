@@ -1,0 +1,223 @@
+"""What an operator may choose: one YAML file, and `ERRAND_*` variables over it.
+
+Settings are a value that is read once and handed to `build_app`; nothing reads them
+at import. A secret never stands in the settings themselves: keys are files in the
+data folder's `keys/` (see `exchange.keys`). `docs/settings.md` lists every key.
+"""
+
+import difflib
+from collections.abc import Mapping
+from importlib.resources import files
+from ipaddress import IPv4Network, IPv6Network
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    Field,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+)
+from pydantic_core import ErrorDetails
+
+from schemas.errors import SettingsError
+from schemas.model import Model
+
+ENVIRONMENT_PREFIX = "ERRAND_"
+CONFIG_VARIABLE = "ERRAND_CONFIG"
+"""The variable that names the settings file itself."""
+
+_MOST_BYTES = 1_048_576
+"""A settings file larger than this is no settings file."""
+
+
+def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
+    base: Path = (info.context or {}).get("base", Path())
+    return (base / path.expanduser()).absolute()
+
+
+LocalPath: TypeAlias = Annotated[Path, AfterValidator(_beside_the_file)]
+"""A path; a relative one starts at the settings file's folder, or where we stand."""
+
+Seconds: TypeAlias = Annotated[float, Field(gt=0)]
+
+
+def _shipped_pack() -> Path:
+    return Path(str(files("schemas"))) / "packs" / "990100"
+
+
+class Settings(Model):
+    """Everything an operator may choose, with the choices a single machine wants."""
+
+    data_dir: Annotated[LocalPath, Field(validate_default=True)] = Path("data")
+    """The folder that holds everything the gateway keeps; one `serve` at a time."""
+    packs: Annotated[tuple[LocalPath, ...], Field(min_length=1)] = (_shipped_pack(),)
+    """Folders with matters, evidence types, providers, services, grants and
+    requesters, read in this order; a later one may add keys and endpoints."""
+    listen_host: str = "127.0.0.1"
+    """The address that the API listens on."""
+    listen_port: Annotated[int, Field(ge=0, le=65_535)] = 8800
+    """The port that the API listens on; 0 takes a free one."""
+    public_url: Annotated[
+        str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*[^\s/?#])?$")
+    ] = "http://127.0.0.1:8800"
+    """Where others reach the API, without a slash at the end: the audience of client
+    assertions and the start of links."""
+    log_origin: Annotated[
+        str, StringConstraints(pattern=r"^[^\s+]{1,128}$", strip_whitespace=False)
+    ] = "errand.example/990100/log"
+    """The access log's name (C2SP checkpoint origin). Never change it: the log's
+    records carry it."""
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+    """Networks in which departments may be; nothing else is ever connected to."""
+    database_url: str | None = None
+    """The database of cases, consents and waiting work (SQLAlchemy URL); without it
+    `errand.db` in the data folder."""
+    vault_url: str | None = None
+    """The database of the keys of cases, apart from the cases; without it `vault.db`
+    in the data folder."""
+    body_limit: Annotated[int, Field(ge=1_024, le=16_777_216)] = 262_144
+    """The largest request body, in bytes."""
+    wait_default_s: Annotated[float, Field(ge=0, le=30)] = 2.0
+    """How long an answer waits for departments when the request doesn't say, in
+    seconds."""
+    wait_most_s: Annotated[float, Field(ge=0, le=300)] = 30.0
+    """The longest that a request may ask to wait (`Prefer: wait`), in seconds."""
+    retry_s: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (
+        5.0,
+        15.0,
+        60.0,
+        300.0,
+        900.0,
+        3600.0,
+    )
+    """How long after each failed try the next one follows, in seconds; the last one
+    repeats up to the matter's limit."""
+    token_lifetime_s: Annotated[int, Field(ge=30, le=3_600)] = 300
+    """How long an access token holds, in seconds."""
+    consent_lifetime_s: Annotated[int, Field(ge=60)] = 30 * 86_400
+    """How long a consent that was asked for waits for its answer, in seconds."""
+    idempotency_lifetime_s: Annotated[int, Field(ge=3_600)] = 7 * 86_400
+    """How long a repeated `Idempotency-Key` is recognised, in seconds."""
+    most_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1_024
+    """How many requests are worked on at once; more are answered 503."""
+    checkpoint_every_s: Seconds = 1.0
+    """How often the log's signed tree head is renewed while records come, in
+    seconds."""
+    executor_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] = (
+        "gateway-1"
+    )
+    """This gateway's own stable name among those that share a database."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """How much is written to standard error."""
+    log_format: Literal["json", "console"] = "json"
+    """`json` for machines, `console` for people."""
+
+    def tables_url(self) -> str:
+        """Return the URL of the gateway's tables."""
+        return self.database_url or f"sqlite:///{self.data_dir / 'errand.db'}"
+
+    def vault_tables_url(self) -> str:
+        """Return the URL of the keys of cases."""
+        return self.vault_url or f"sqlite:///{self.data_dir / 'vault.db'}"
+
+    @property
+    def keys_dir(self) -> Path:
+        """The folder of the gateway's own keys."""
+        return self.data_dir / "keys"
+
+
+def read_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:
+    """Return the settings of a file, and of the environment over it.
+
+    Args:
+        file: The settings file; None reads the one that `ERRAND_CONFIG` names, or
+            none.
+        environment: The variables, such as `os.environ`.
+
+    Raises:
+        SettingsError: A key is unknown, or its value wrong; says which and what to do.
+    """
+    named = environment.get(CONFIG_VARIABLE)
+    file = file or (Path(named) if named else None)
+    if file is None:
+        return parse_settings("", environment, Path.cwd())
+    try:
+        with file.open(encoding="utf-8") as stream:
+            text = stream.read(_MOST_BYTES)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(
+            f"settings file `{file}` can't be read: give another with `--config`"
+        ) from error
+    return parse_settings(text, environment, file.absolute().parent)
+
+
+def parse_settings(text: str, environment: Mapping[str, str], base: Path) -> Settings:
+    """Return the settings of a YAML text, and of the environment over it.
+
+    Args:
+        text: A YAML mapping; empty means all defaults.
+        environment: Variables; those that start with `ERRAND_` name a key in capitals.
+            A list is written with commas.
+        base: Where relative paths start.
+
+    Raises:
+        SettingsError: As for `read_settings`.
+    """
+    values = _from_yaml(text) | _from_environment(environment)
+    for key in values:
+        _check_known(key)
+    try:
+        settings = Settings.model_validate(values, context={"base": base})
+    except ValidationError as error:
+        problems = error.errors(include_url=False, include_input=False)
+        described = dict.fromkeys(_describe(p) for p in problems)
+        raise SettingsError("; ".join(described)) from None
+    if settings.wait_default_s > settings.wait_most_s:
+        raise SettingsError("`wait_default_s` is longer than `wait_most_s`: lower it")
+    return settings
+
+
+def _from_yaml(text: str) -> dict[str, object]:
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" at line {mark.line + 1}" if mark else ""
+        raise SettingsError(f"the settings are not YAML{line}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise SettingsError("the settings must be a mapping of keys to values")
+    return {str(key): value for key, value in values.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:
+    """Return the keys that variables set; a list is written with commas."""
+    values: dict[str, object] = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        key = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        is_list = key in {"packs", "networks", "retry_s"}
+        parts = [part.strip() for part in text.split(",") if part.strip()]
+        values[key] = parts if is_list else text
+    return values
+
+
+def _check_known(key: str) -> None:
+    if key in Settings.model_fields:
+        return
+    near = difflib.get_close_matches(key, Settings.model_fields, n=1)
+    advice = f"do you mean `{near[0]}`?" if near else "see docs/settings.md"
+    raise SettingsError(f"there is no setting `{key}`: {advice}")
+
+
+def _describe(problem: ErrorDetails) -> str:
+    """Say which key is wrong and what would be right, without its value."""
+    place = [str(part) for part in problem["loc"][:1]]
+    place += [str(part) for part in problem["loc"][1:] if isinstance(part, int)]
+    message = problem["msg"]
+    return f"setting `{'.'.join(place)}`: {message[0].lower()}{message[1:]}"
