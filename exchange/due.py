@@ -1,0 +1,354 @@
+"""What is owed to cases and when: the due row, and the lease of a case.
+
+INVARIANT (decision 17): the due row is the truth. A case that is not settled has
+exactly one row, written in the case's own transaction; whatever runs the work
+(`exchange.waiting`) only reads it. So a kill at any instant leaves either a settled
+case or a row that falls due.
+
+INVARIANT (rule 10): a person is never sent home. While something is owed there is
+an instant at which it is tried again, up to the matter's limit (`next_try`).
+
+Who works on a case, a request or a waiting attempt, holds its lease, so that never
+two do at once. A lease that is not given back ends by itself. A holder that was too
+slow and lost its lease is stopped by the version of the case (`cases.save_case`).
+
+The functions take a connection: whoever calls them owns the transaction. Instants
+are stored as milliseconds since 1970.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import TypeAlias
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Connection,
+    Row,
+    Table,
+    and_,
+    case,
+    delete,
+    or_,
+    select,
+    update,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Field, SQLModel
+
+from exchange.cases import from_ms, to_ms
+from schemas.ids import CaseId, DueId
+
+
+class DueRow(SQLModel, table=True):
+    """One case's work that waits."""
+
+    __tablename__ = "due"  # type: ignore[mutable-override] # SQLModel's own way
+
+    id: str = Field(primary_key=True)
+    """A new one for every attempt."""
+    case_id: str = Field(unique=True)
+    due_at: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
+    attempt: int
+    """How many attempts were made before."""
+    made_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    wake_at: int | None = Field(default=None, sa_column=Column(BigInteger))
+    """When something happened that the attempt under way may not have seen."""
+    lease_id: str | None = None
+    lease_holder: str | None = Field(default=None, index=True)
+    """The gateway (its executor id) that works on the case."""
+    lease_until: int | None = Field(default=None, sa_column=Column(BigInteger))
+
+
+_Upsert: TypeAlias = sqlite.Insert | postgresql.Insert
+"""Both engines know INSERT ... ON CONFLICT; SQLAlchemy has one class for each."""
+
+_DUE: Table = DueRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
+_INSERT: dict[str, Callable[[Table], _Upsert]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Work that a case is owed."""
+
+    id: DueId
+    case: CaseId
+    due_at: datetime
+    """First instant at which it is done without anybody asking."""
+    attempt: int
+    """How many attempts were made before."""
+    made_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on a case, for a while."""
+
+    id: str
+    """A fresh id for each taking."""
+    case: CaseId
+    holder: str
+    """The gateway's executor id; a gateway that starts ends what it once held."""
+    until: datetime
+    """First instant at which somebody else may take it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """How the time between two attempts grows."""
+
+    first_s: float = 2.0
+    """Seconds before the second attempt."""
+    factor: float = 2.0
+    """What each wait is multiplied by to give the next; at least 1."""
+    longest_s: float = 3600.0
+    """Seconds between two attempts at most, spread included."""
+    spread: float = 0.1
+    """Share of a wait by which it may be shorter, so that cases don't march in step."""
+
+
+def next_try(
+    attempt: int,
+    now: datetime,
+    schedule: Schedule,
+    limit: datetime | None,
+    *,
+    jitter: float,
+) -> datetime | None:
+    """Return when to try again after `attempt` attempts, or None: `limit` has passed.
+
+    The last try is at the limit itself, so that what is owed ends with an answer.
+
+    Args:
+        attempt: Attempts made so far, at least 1.
+        now: When the last one ended.
+        schedule: How waits grow.
+        limit: The matter's limit for the source; None where it sets none.
+        jitter: From 0 up to 1, at random; 0 waits the full time.
+
+    >>> from datetime import UTC
+    >>> noon = datetime(2026, 1, 8, 12, tzinfo=UTC)
+    >>> day = timedelta(days=1)
+    >>> [next_try(n, noon, Schedule(), noon + day, jitter=0).second for n in (1, 2, 3)]
+    [2, 4, 8]
+    >>> next_try(1, noon, Schedule(), noon, jitter=0) is None
+    True
+    """
+    if limit is not None and now >= limit:
+        return None
+    wait = schedule.first_s
+    for _ in range(attempt - 1):
+        if wait >= schedule.longest_s or schedule.factor <= 1:
+            break
+        wait *= schedule.factor
+    wait = min(wait, schedule.longest_s) * (1 - schedule.spread * jitter)
+    at = now + timedelta(seconds=wait)
+    return at if limit is None else min(at, limit)
+
+
+def owe(connection: Connection, due: Due) -> None:
+    """Write what a case is owed, in place of what it was owed before.
+
+    It ends the lease of the case: the attempt is over. Where somebody called for one
+    (`hasten`) during the attempt, the new row falls due at that instant already.
+    """
+    new = _insert(connection, due)
+    woken = _DUE.c.wake_at
+    due_at = case(
+        (and_(woken.is_not(None), woken < new.excluded.due_at), woken),
+        else_=new.excluded.due_at,
+    )
+    connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[_DUE.c.case_id],
+            set_={
+                "id": new.excluded.id,
+                "due_at": due_at,
+                "attempt": new.excluded.attempt,
+                "made_at": new.excluded.made_at,
+                "wake_at": None,
+                **_NO_LEASE,
+            },
+        )
+    )
+
+
+def settle(connection: Connection, case_id: CaseId) -> None:
+    """Strike out what a case is owed: it is settled or closed. Lease and all."""
+    connection.execute(delete(_DUE).where(_DUE.c.case_id == case_id))
+
+
+def begin(connection: Connection, due: Due, lease: Lease, now: datetime) -> bool:
+    """Owe a case its work and take its lease, in one statement: for a request.
+
+    The row stands before anything is done, so that a kill in mid-request leaves a
+    row that falls due. Where the case has a row already, its id and attempts stay
+    and its time may only come closer.
+
+    Returns:
+        False when somebody else holds the lease: nothing was changed.
+    """
+    new = _insert(connection, due, lease)
+    due_at = case(
+        (_DUE.c.due_at < new.excluded.due_at, _DUE.c.due_at),
+        else_=new.excluded.due_at,
+    )
+    taken = connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[_DUE.c.case_id],
+            set_={"due_at": due_at, "wake_at": None, **_lease(lease)},
+            where=_free(now),
+        )
+    )
+    return taken.rowcount == 1
+
+
+def claim(connection: Connection, lease: Lease, now: datetime) -> bool:
+    """Take the lease of a case that is owed something: for a waiting attempt.
+
+    Returns:
+        False when somebody else holds it, or nothing is owed.
+    """
+    taken = connection.execute(
+        update(_DUE)
+        .where(_DUE.c.case_id == lease.case, _free(now))
+        .values(wake_at=None, **_lease(lease))
+    )
+    return taken.rowcount == 1
+
+
+def renew(connection: Connection, lease: Lease) -> bool:
+    """Prolong a lease to its `until`; False when it was lost meanwhile."""
+    kept = connection.execute(
+        update(_DUE)
+        .where(_DUE.c.case_id == lease.case, _DUE.c.lease_id == lease.id)
+        .values(lease_until=to_ms(lease.until))
+    )
+    return kept.rowcount == 1
+
+
+def release(connection: Connection, lease: Lease) -> bool:
+    """Give a lease back, what is owed unchanged; False when it was lost meanwhile."""
+    given = connection.execute(
+        update(_DUE)
+        .where(_DUE.c.case_id == lease.case, _DUE.c.lease_id == lease.id)
+        .values(_NO_LEASE)
+    )
+    return given.rowcount == 1
+
+
+def release_all(connection: Connection, holder: str) -> int:
+    """End the leases of a gateway that is not running; return how many it held."""
+    ended = connection.execute(
+        update(_DUE).where(_DUE.c.lease_holder == holder).values(_NO_LEASE)
+    )
+    return ended.rowcount
+
+
+def hasten(
+    connection: Connection, case_id: CaseId, new_id: DueId, now: datetime
+) -> bool:
+    """Call for an attempt now: a consent, an answer or a step's output came.
+
+    An attempt that is under way may not have seen it, so another follows.
+
+    Returns:
+        False when the case is owed nothing.
+    """
+    stamp = to_ms(now)
+    called = connection.execute(
+        update(_DUE)
+        .where(_DUE.c.case_id == case_id)
+        .values(
+            # A row that nobody works on starts afresh; the other's id is in use.
+            id=case((_free(now), new_id), else_=_DUE.c.id),
+            due_at=case((_DUE.c.due_at < stamp, _DUE.c.due_at), else_=stamp),
+            wake_at=stamp,
+        )
+    )
+    return called.rowcount == 1
+
+
+def replace(connection: Connection, old: DueId, due: Due) -> bool:
+    """Put another row in the place of `old`, its lease as it is.
+
+    Returns:
+        False when there is no such row any more: nothing was changed.
+    """
+    replaced = connection.execute(
+        update(_DUE)
+        .where(_DUE.c.id == old)
+        .values(
+            id=due.id,
+            due_at=to_ms(due.due_at),
+            attempt=due.attempt,
+            made_at=to_ms(due.made_at),
+        )
+    )
+    return replaced.rowcount == 1
+
+
+def find(connection: Connection, due_id: DueId) -> Due | None:
+    """Return a row by its id; None when it was replaced or settled."""
+    row = connection.execute(select(_DUE).where(_DUE.c.id == due_id)).one_or_none()
+    return None if row is None else _due(row)
+
+
+def find_by_case(connection: Connection, case_id: CaseId) -> Due | None:
+    """Return what a case is owed; None when nothing is."""
+    query = select(_DUE).where(_DUE.c.case_id == case_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _due(row)
+
+
+def rows_due(connection: Connection, now: datetime, limit: int) -> Sequence[Due]:
+    """Return up to `limit` rows that are due and that nobody works on, oldest first."""
+    query = (
+        select(_DUE)
+        .where(_DUE.c.due_at <= to_ms(now), _free(now))
+        .order_by(_DUE.c.due_at, _DUE.c.id)
+        .limit(limit)
+    )
+    return [_due(row) for row in connection.execute(query)]
+
+
+_NO_LEASE = {"lease_id": None, "lease_holder": None, "lease_until": None}
+
+
+def _lease(lease: Lease) -> dict[str, str | int]:
+    return {
+        "lease_id": lease.id,
+        "lease_holder": lease.holder,
+        "lease_until": to_ms(lease.until),
+    }
+
+
+def _free(now: datetime) -> ColumnElement[bool]:
+    """The condition that nobody holds the lease."""
+    return or_(_DUE.c.lease_until.is_(None), _DUE.c.lease_until <= to_ms(now))
+
+
+def _insert(connection: Connection, due: Due, lease: Lease | None = None) -> _Upsert:
+    return _INSERT[connection.dialect.name](_DUE).values(
+        id=due.id,
+        case_id=due.case,
+        due_at=to_ms(due.due_at),
+        attempt=due.attempt,
+        made_at=to_ms(due.made_at),
+        **(_NO_LEASE if lease is None else _lease(lease)),
+    )
+
+
+def _due(row: Row[tuple[object, ...]]) -> Due:
+    return Due(
+        id=DueId(row.id),
+        case=CaseId(row.case_id),
+        due_at=from_ms(row.due_at),
+        attempt=row.attempt,
+        made_at=from_ms(row.made_at),
+    )
