@@ -1,0 +1,196 @@
+"""The store of cases and of the evidence they hold: sealed rows, and nothing else.
+
+The functions take a connection: whoever calls them owns the transaction. Instants
+are stored as milliseconds since 1970, so that both engines compare them alike.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import BigInteger, Column, Connection, delete, insert, select, update
+from sqlmodel import Field, SQLModel
+
+from exchange.case import CaseHead, CaseStatus
+from schemas.errors import StateConflictError
+from schemas.ids import CaseId, EvidenceId
+
+
+class CaseRow(SQLModel, table=True):
+    """One case."""
+
+    __tablename__ = "case_file"  # type: ignore[mutable-override] # SQLModel's own way
+
+    id: str = Field(primary_key=True)
+    requester: str = Field(index=True)
+    matter: str
+    purpose: str
+    status: str
+    opened_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    closed_at: int | None = Field(default=None, sa_column=Column(BigInteger))
+    version: int
+    content: bytes | None
+    """`CaseContent`, sealed under the case's key; None once it is closed."""
+    summary: bytes | None = None
+    """Outcomes by requirement, kept after closing: they hold no person's value."""
+
+
+class EvidenceRow(SQLModel, table=True):
+    """One evidence that a case holds."""
+
+    __tablename__ = "evidence"  # type: ignore[mutable-override] # as above
+
+    case_id: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
+    content: bytes
+    """The signed evidence, sealed under the case's key."""
+    expires_at: int | None = Field(
+        default=None, sa_column=Column(BigInteger, index=True)
+    )
+
+
+_CASE = CaseRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
+_EVIDENCE = EvidenceRow.__table__  # type: ignore[attr-defined] # as above
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCase:
+    """A case as it lies in the store."""
+
+    head: CaseHead
+    content: bytes | None
+    """Sealed; None once the case is closed."""
+    summary: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SealedEvidence:
+    """One evidence as it lies in the store."""
+
+    id: EvidenceId
+    content: bytes
+    expires_at: datetime | None
+
+
+def to_ms(instant: datetime) -> int:
+    """Return milliseconds since 1970."""
+    return int(instant.timestamp() * 1000)
+
+
+def from_ms(milliseconds: int) -> datetime:
+    """Return the instant, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC)
+
+
+def insert_case(connection: Connection, head: CaseHead, content: bytes) -> None:
+    """Store a new case."""
+    connection.execute(
+        insert(_CASE),
+        {
+            "id": head.id,
+            "requester": head.requester,
+            "matter": head.matter,
+            "purpose": head.purpose,
+            "status": head.status.value,
+            "opened_at": to_ms(head.opened_at),
+            "closed_at": None,
+            "version": head.version,
+            "content": content,
+            "summary": None,
+        },
+    )
+
+
+def find_case(connection: Connection, case: CaseId) -> StoredCase | None:
+    """Return a case, or None when there is none of that id."""
+    row = connection.execute(select(_CASE).where(_CASE.c.id == case)).one_or_none()
+    if row is None:
+        return None
+    head = CaseHead(
+        id=CaseId(row.id),
+        requester=row.requester,
+        matter=row.matter,
+        purpose=row.purpose,
+        status=CaseStatus(row.status),
+        opened_at=from_ms(row.opened_at),
+        closed_at=None if row.closed_at is None else from_ms(row.closed_at),
+        version=row.version,
+    )
+    return StoredCase(head=head, content=row.content, summary=row.summary)
+
+
+def find_version(connection: Connection, case: CaseId) -> int | None:
+    """Return a case's version, for those who follow it."""
+    query = select(_CASE.c.version).where(_CASE.c.id == case)
+    found: int | None = connection.scalar(query)
+    return found
+
+
+def save_case(connection: Connection, head: CaseHead, content: bytes) -> None:
+    """Store what a case knows now; `head.version` is the new one.
+
+    Raises:
+        StateConflictError: Somebody else changed or closed the case meanwhile.
+    """
+    changed = connection.execute(
+        update(_CASE)
+        .where(_CASE.c.id == head.id, _CASE.c.version == head.version - 1)
+        .where(_CASE.c.status != CaseStatus.CLOSED.value)
+        .values(content=content, status=head.status.value, version=head.version)
+    )
+    if changed.rowcount != 1:
+        raise StateConflictError("the case was changed meanwhile")
+
+
+def close_case(
+    connection: Connection, case: CaseId, summary: bytes, now: datetime
+) -> None:
+    """Drop all that a case holds, but its outcomes.
+
+    Raises:
+        StateConflictError: It is closed already.
+    """
+    changed = connection.execute(
+        update(_CASE)
+        .where(_CASE.c.id == case, _CASE.c.status != CaseStatus.CLOSED.value)
+        .values(
+            content=None,
+            summary=summary,
+            status=CaseStatus.CLOSED.value,
+            closed_at=to_ms(now),
+            version=_CASE.c.version + 1,
+        )
+    )
+    if changed.rowcount != 1:
+        raise StateConflictError("the case is closed already")
+    connection.execute(delete(_EVIDENCE).where(_EVIDENCE.c.case_id == case))
+
+
+def put_evidence(
+    connection: Connection, case: CaseId, evidence: Iterable[SealedEvidence]
+) -> None:
+    """Store evidence of a case."""
+    rows = [
+        {
+            "case_id": case,
+            "id": item.id,
+            "content": item.content,
+            "expires_at": None if item.expires_at is None else to_ms(item.expires_at),
+        }
+        for item in evidence
+    ]
+    if rows:
+        connection.execute(insert(_EVIDENCE), rows)
+
+
+def find_evidence(connection: Connection, case: CaseId) -> Mapping[EvidenceId, bytes]:
+    """Return all sealed evidence of a case."""
+    query = select(_EVIDENCE.c.id, _EVIDENCE.c.content)
+    rows = connection.execute(query.where(_EVIDENCE.c.case_id == case))
+    return {EvidenceId(row.id): row.content for row in rows}
+
+
+def purge_stale_evidence(connection: Connection, now: datetime) -> int:
+    """Delete evidence that is no longer fresh; return how many there were."""
+    stale = _EVIDENCE.c.expires_at <= to_ms(now)
+    return connection.execute(delete(_EVIDENCE).where(stale)).rowcount

@@ -1,0 +1,379 @@
+"""What a requirement came to: pure judgement of what the look-ups brought.
+
+Nothing here asks, waits or stores. An outcome that is adverse to a person is never
+a decision: it names who looks at it next, and how it is contested.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import TypedDict, assert_never
+
+from exchange.case import (
+    Attempt,
+    Barred,
+    CaseContent,
+    Disputed,
+    Down,
+    Held,
+    Later,
+    Nothing,
+    Unconsented,
+    Unmatched,
+    Wrong,
+)
+from schemas.errors import Layer
+from schemas.evidence import Mode
+from schemas.ids import CaseId, EvidenceId
+from schemas.matter import Ask, Matter, Need, Requirement, SupplyReason
+from schemas.outcome import (
+    AnswerNeeded,
+    Assist,
+    Committed,
+    Conflict,
+    ConsentNeeded,
+    Declared,
+    Derived,
+    Faulty,
+    Mismatch,
+    NextStep,
+    NotApplicable,
+    NotHeld,
+    Outcome,
+    OutOfCoverage,
+    Pending,
+    RecordRef,
+    Refused,
+    Retrieved,
+    Reused,
+    StepOwner,
+    Supplied,
+    SupplyNeeded,
+    Unavailable,
+    Verified,
+)
+
+_GRAVITY = (
+    Refused,
+    Conflict,
+    Mismatch,
+    Faulty,
+    NotHeld,
+    OutOfCoverage,
+    Unavailable,
+    SupplyNeeded,
+    ConsentNeeded,
+    AnswerNeeded,
+    Assist,
+    Pending,
+)
+"""Where several pieces of evidence are open, the first of these speaks for all."""
+
+
+class _Basis(TypedDict):
+    """What every outcome says about the look-up it rests on."""
+
+    service: str | None
+    provider: str | None
+    record: RecordRef | None
+    elapsed_ms: float | None
+
+
+def is_settled(outcome: Outcome) -> bool:
+    """Tell whether nobody has to do anything more for a requirement."""
+    match outcome:
+        case (
+            Retrieved()
+            | Verified()
+            | Reused()
+            | Derived()
+            | Committed()
+            | Declared()
+            | Supplied()
+            | NotApplicable()
+        ):
+            return True
+        case ConsentNeeded() | AnswerNeeded() | Pending() | Assist() | SupplyNeeded():
+            return False
+        case (
+            NotHeld()
+            | Mismatch()
+            | Conflict()
+            | OutOfCoverage()
+            | Refused()
+            | Unavailable()
+            | Faulty()
+        ):
+            return False
+        case _:
+            assert_never(outcome)
+
+
+class Judge:
+    """Judges the requirements of one case at one instant.
+
+    Args:
+        case: Whose links the next steps carry.
+        matter: The matter of the case.
+        content: What the case knows.
+        now: The instant.
+        refused_consents: Roles whose person refused or withdrew consent.
+        renewed: Whether evidence of an earlier run reads as `reused`.
+    """
+
+    def __init__(
+        self,
+        case: CaseId,
+        matter: Matter,
+        content: CaseContent,
+        now: datetime,
+        *,
+        refused_consents: frozenset[str] = frozenset(),
+        renewed: bool = False,
+    ) -> None:
+        self._case = case
+        self._matter = matter
+        self._content = content
+        self._now = now
+        self._refused_consents = refused_consents
+        self._renewed = renewed
+
+    def evidence(self, requirement_id: str, needs: Sequence[Need]) -> Outcome:
+        """Judge a requirement by the evidence that its list needs."""
+        requirement = self._matter.requirements[requirement_id]
+        outcomes = [self._need(requirement, need) for need in needs]
+        open_ones = [o for o in outcomes if not is_settled(o)]
+        if open_ones:
+            return min(open_ones, key=_gravity)
+        return _united(outcomes)
+
+    def missing(self, questions: Iterable[str]) -> Outcome:
+        """Say which answers a requirement waits for."""
+        return AnswerNeeded(
+            questions=tuple(questions),
+            next_step=NextStep(
+                owner=StepOwner.APPLICANT,
+                action="answer",
+                link=f"/v1/cases/{self._case}/answers",
+            ),
+        )
+
+    def uncovered(self, requirement_id: str) -> Outcome:
+        """Say that no registered service covers what a requirement needs."""
+        requirement = self._matter.requirements[requirement_id]
+        return self._fallen_back(
+            requirement,
+            SupplyReason.OUT_OF_COVERAGE,
+            OutOfCoverage(next_step=_step("report", StepOwner.OPERATOR)),
+        )
+
+    def chained(self) -> Outcome:
+        """Say that a fact which the evidence is looked up by is still open."""
+        return Pending(
+            reason="chained",
+            next_step=NextStep(owner=StepOwner.EXCHANGE, action="wait"),
+        )
+
+    def criterion_failed(self, outcome: Outcome) -> Outcome:
+        """Say that the evidence is there, and does not show what it must."""
+        return Mismatch(
+            **_basis_of(outcome),
+            next_step=_step("contest", StepOwner.PROVIDER, outcome.provider),
+        )
+
+    def supplied(self, reason: SupplyReason) -> Outcome:
+        """Say that the applicant handed it in."""
+        return Supplied(reason=reason)
+
+    def _need(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
+        self, requirement: Requirement, need: Need
+    ) -> Outcome:
+        attempt = self._content.attempts.get(need.ask)
+        if attempt is None:
+            return self.chained()
+        ask = self._matter.asks[need.ask]
+        basis = _basis(attempt)
+        contest = _step("contest", StepOwner.PROVIDER, attempt.provider)
+        match attempt.result:
+            case Held(evidence=evidence):
+                return self._held(ask, attempt, evidence)
+            case Disputed(concept=concept, hint=hint):
+                return Conflict(
+                    **basis,
+                    concept=concept,
+                    hint=hint,
+                    layer=Layer.SOURCE,
+                    next_step=contest,
+                )
+            case Unmatched():
+                return Mismatch(**basis, layer=Layer.SOURCE, next_step=contest)
+            case Nothing(covered=covered):
+                return self._nothing(ask, requirement, attempt, covered=covered)
+            case Later(retry_at=retry_at):
+                return Pending(
+                    **basis,
+                    reason="deferred",
+                    retry_at=retry_at,
+                    can_retry=True,
+                    next_step=_wait(StepOwner.PROVIDER, attempt.provider, retry_at),
+                )
+            case Down() as down:
+                return self._down(requirement, attempt, down)
+            case Wrong(fault=fault):
+                return Faulty(
+                    **basis,
+                    fault=fault,
+                    layer=Layer.SOURCE,
+                    can_retry=True,
+                    next_step=_step("report", StepOwner.PROVIDER, attempt.provider),
+                )
+            case Barred(rule=rule):
+                return Refused(
+                    **basis,
+                    rule=rule,
+                    layer=Layer.GATEWAY,
+                    next_step=_step("report", StepOwner.OPERATOR),
+                )
+            case Unconsented() as unconsented:
+                return self._unconsented(requirement, attempt, unconsented)
+            case _:
+                assert_never(attempt.result)
+
+    def _held(self, ask: Ask, attempt: Attempt, evidence: EvidenceId) -> Outcome:
+        basis = _basis(attempt)
+        if self._renewed and attempt.run < self._content.run:
+            return Reused(**basis, evidence=(evidence,))
+        if ask.mode is Mode.VERIFY:
+            return Verified(**basis, evidence=(evidence,))
+        return Retrieved(**basis, evidence=(evidence,))
+
+    def _nothing(
+        self, ask: Ask, requirement: Requirement, attempt: Attempt, *, covered: bool
+    ) -> Outcome:
+        basis = _basis(attempt)
+        if not covered:
+            return self._fallen_back(
+                requirement,
+                SupplyReason.OUT_OF_COVERAGE,
+                OutOfCoverage(**basis, next_step=_step("report", StepOwner.OPERATOR)),
+            )
+        if ask.output_of is not None:
+            step = self._matter.steps[ask.output_of]
+            return Pending(
+                **basis,
+                reason="step",
+                step=ask.output_of,
+                can_retry=True,
+                next_step=NextStep(
+                    owner=StepOwner.PROVIDER,
+                    owner_id=step.provider,
+                    action="perform_step",
+                ),
+            )
+        return self._fallen_back(
+            requirement,
+            SupplyReason.NOT_HELD,
+            NotHeld(
+                **basis,
+                layer=Layer.SOURCE,
+                next_step=_step("contest", StepOwner.PROVIDER, attempt.provider),
+            ),
+        )
+
+    def _down(self, requirement: Requirement, attempt: Attempt, down: Down) -> Outcome:
+        """INVARIANT (rule 10): a source that is down is `pending`, up to the limit."""
+        basis = _basis(attempt)
+        if down.retry_at is not None:
+            return Pending(
+                **basis,
+                reason="deadline" if down.deadline else "source_down",
+                layer=down.layer,
+                retry_at=down.retry_at,
+                can_retry=True,
+                next_step=_wait(StepOwner.EXCHANGE, None, down.retry_at),
+            )
+        return self._fallen_back(
+            requirement,
+            SupplyReason.SOURCE_DOWN,
+            Unavailable(
+                **basis,
+                layer=down.layer,
+                can_retry=True,
+                next_step=_step("report", StepOwner.OPERATOR),
+            ),
+        )
+
+    def _unconsented(
+        self, requirement: Requirement, attempt: Attempt, result: Unconsented
+    ) -> Outcome:
+        link = None if result.consent is None else f"/v1/consents/{result.consent}"
+        needed = ConsentNeeded(
+            **_basis(attempt),
+            role=result.role,
+            consent=result.consent,
+            next_step=NextStep(
+                owner=StepOwner.PERSON,
+                owner_id=result.role,
+                action="give_consent",
+                link=link,
+            ),
+        )
+        if result.role not in self._refused_consents:
+            return needed
+        return self._fallen_back(requirement, SupplyReason.NO_CONSENT, needed)
+
+    def _fallen_back(
+        self, requirement: Requirement, reason: SupplyReason, otherwise: Outcome
+    ) -> Outcome:
+        """Let the applicant hand it in where the matter allows it for this reason."""
+        if reason not in requirement.supply:
+            return otherwise
+        return SupplyNeeded(
+            **_basis_of(otherwise),
+            reason=reason,
+            layer=otherwise.layer,
+            can_retry=otherwise.can_retry,
+            next_step=NextStep(
+                owner=StepOwner.APPLICANT,
+                action="supply",
+                link=f"/v1/cases/{self._case}/answers",
+            ),
+        )
+
+
+def _step(action: str, owner: StepOwner, owner_id: str | None = None) -> NextStep:
+    return NextStep(owner=owner, owner_id=owner_id, action=action)
+
+
+def _wait(owner: StepOwner, owner_id: str | None, due_at: datetime) -> NextStep:
+    return NextStep(owner=owner, owner_id=owner_id, action="wait", due_at=due_at)
+
+
+def _basis(attempt: Attempt) -> _Basis:
+    return _Basis(
+        service=attempt.service,
+        provider=attempt.provider,
+        record=attempt.record,
+        elapsed_ms=attempt.elapsed_ms,
+    )
+
+
+def _basis_of(outcome: Outcome) -> _Basis:
+    return _Basis(
+        service=outcome.service,
+        provider=outcome.provider,
+        record=outcome.record,
+        elapsed_ms=outcome.elapsed_ms,
+    )
+
+
+def _gravity(outcome: Outcome) -> int:
+    return _GRAVITY.index(type(outcome))
+
+
+def _united(outcomes: Sequence[Outcome]) -> Outcome:
+    """Let one settled outcome speak for all, with the evidence of all."""
+    if len(outcomes) == 1:
+        return outcomes[0]
+    slowest = max(outcomes, key=lambda o: o.elapsed_ms or 0.0)
+    evidence = tuple(dict.fromkeys(e for o in outcomes for e in o.evidence))
+    return slowest.model_copy(update={"evidence": evidence})
