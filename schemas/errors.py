@@ -6,8 +6,11 @@
     - NotFoundError                 there is no such thing, or not for this caller
     - StateConflictError            the thing is in a state that forbids this
     - ForbiddenError                the caller may not do this
+      . ScopeMissingError             its token does not carry the scope that this takes
+      . PurposeNotAllowedError        it may not ask for this purpose
     - UnauthenticatedError          the caller is not known, or its token has expired
     - TooLargeError                 the request exceeds a limit
+    - KeyReusedError                an idempotency key came again with another request
   + VerificationError             a signature, digest, schema or proof does not hold
   + ConnectorError                a department could not be asked, or answered wrongly
     - ConnectorUnavailableError     asking again later may help
@@ -67,12 +70,24 @@ class ForbiddenError(RequestError):
     """The caller may not do this."""
 
 
+class ScopeMissingError(ForbiddenError):
+    """The caller's token does not carry the scope that this takes."""
+
+
+class PurposeNotAllowedError(ForbiddenError):
+    """The caller may not ask for this purpose."""
+
+
 class UnauthenticatedError(RequestError):
     """The caller is not known, or its token has expired."""
 
 
 class TooLargeError(RequestError):
     """The request exceeds a limit."""
+
+
+class KeyReusedError(RequestError):
+    """An idempotency key came again with another request."""
 
 
 class VerificationError(ErrandError):
