@@ -1,0 +1,387 @@
+"""The provider protocol on the wire: look-ups, evidence and problems, for both sides.
+
+`docs/provider-protocol.md` is the contract; this is its one implementation, used by
+the gateway's connector, by the department service and by the conformance kit. A
+look-up is a compact JWS of the gateway. Evidence is an SD-JWT (RFC 9901) of the
+department with one disclosure a field, all under the claim `fields`, so that no field
+name can collide with a claim. What is refused is refused with a problem (RFC 9457) of
+a closed list.
+"""
+
+import hashlib
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Literal
+
+import orjson
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
+
+from connectors.jose import SigningKey, sign_compact, verify_compact, was_valid
+from schemas.canonical import b64url, b64url_decode, canonical_plain, sha256_b64url
+from schemas.directory import PublicKey
+from schemas.errors import ConnectorFaultError, Fault, VerificationError
+from schemas.evidence import FieldName, Mode
+from schemas.model import Slug, VersionedId
+
+LOOKUP_TYPE = "lookup+jwt"
+EVIDENCE_TYPE = "evidence+sd-jwt"
+LOOKUP_MEDIA_TYPE = "application/jwt"
+EVIDENCE_MEDIA_TYPE = "application/sd-jwt"
+DEFERRED_MEDIA_TYPE = "application/json"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+PROBLEM_BASE = "https://errand.example/provider-problems/"
+
+MAX_LOOKUP = 16 * 1024  # bytes
+MAX_LIFETIME_S = 300
+"""How long a look-up may live, from `iat` to `exp`."""
+CLOCK_SKEW_S = 60
+"""How far the clocks of two parties may differ."""
+_SALT_BYTES = 16
+
+
+class ProblemType(StrEnum):
+    """Why a department gives no evidence: the closed list."""
+
+    NOT_HELD = "not-held"
+    """It has no such record, and would have it if there were one."""
+    NOT_COVERED = "not-covered"
+    """It can't speak about this region or date."""
+    DECLINED = "declined"
+    """It refuses by a rule of its own; `code` says which."""
+    INVALID_LOOKUP = "invalid-lookup"
+    NOT_TRUSTED = "not-trusted"
+    """Signed by a key that it has not pinned, or made for somebody else."""
+    EXPIRED = "expired"
+    REPLAYED = "replayed"
+    UNKNOWN_EVIDENCE_TYPE = "unknown-evidence-type"
+    TOO_LARGE = "too-large"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    """Its register can't be read now."""
+
+
+PROBLEM_STATUS: Mapping[ProblemType, int] = {
+    ProblemType.NOT_HELD: 404,
+    ProblemType.NOT_COVERED: 404,
+    ProblemType.DECLINED: 403,
+    ProblemType.INVALID_LOOKUP: 400,
+    ProblemType.NOT_TRUSTED: 401,
+    ProblemType.EXPIRED: 401,
+    ProblemType.REPLAYED: 409,
+    ProblemType.UNKNOWN_EVIDENCE_TYPE: 404,
+    ProblemType.TOO_LARGE: 413,
+    ProblemType.OVERLOADED: 503,
+    ProblemType.UNAVAILABLE: 503,
+}
+
+Seconds = Annotated[int, Field(ge=0, lt=253_402_300_800)]
+"""Whole seconds since 1970 (RFC 7519 NumericDate), before the year 10000."""
+TokenId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{8,64}$")]
+Digest = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
+"""32 bytes in base64url."""
+Salt = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{22}$")]
+"""16 bytes in base64url."""
+PartyId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
+ShortText = Annotated[str, StringConstraints(max_length=400)]
+
+
+class _Wire(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+
+class IntentClaims(_Wire):
+    """The log record that a look-up rests on: the department's receipt for it."""
+
+    event: TokenId
+    index: Annotated[int, Field(ge=0, lt=2**53)]
+    leaf_hash: Digest
+    log: PartyId
+
+
+class LookupClaims(_Wire):
+    """What a look-up says; claims that are not named here are passed over."""
+
+    iss: PartyId
+    """The gateway."""
+    aud: Slug
+    """The provider who is asked."""
+    jti: TokenId
+    iat: Seconds
+    exp: Seconds
+    service: Slug
+    evidence_type: VersionedId
+    mode: Mode
+    keys: Annotated[Mapping[FieldName, ShortText], Field(min_length=1, max_length=8)]
+    """The values that the record is found by: one whole set of keys."""
+    fields: Annotated[tuple[FieldName, ...], Field(max_length=256)] = ()
+    """The fields that are asked for; empty in verify mode."""
+    match: Annotated[Mapping[FieldName, ShortText], Field(max_length=64)] = {}
+    """The facts to compare, by field; empty in retrieve mode."""
+    subject_salt: Salt
+    """The key of the subject digest, known to gateway and department only."""
+    requester: Slug
+    """For whom the evidence is: it becomes `aud` of the evidence."""
+    purpose: Slug
+    matter: VersionedId
+    basis: Annotated[Mapping[Slug, Slug], Field(max_length=32)]
+    """The kind of lawful basis, by role."""
+    grant: Slug
+    intent: IntentClaims
+
+
+class DisclosedFields(_Wire):
+    """The digests of the disclosures (RFC 9901, 4.2.4.1)."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    sd: Annotated[tuple[Digest, ...], Field(alias="_sd", max_length=256)]
+
+
+class EvidenceClaims(_Wire):
+    """What the department signs. Any further claim would be an unasked field."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    iss: Slug
+    """The provider."""
+    aud: Slug
+    """The requester."""
+    jti: TokenId
+    iat: Seconds
+    lookup: TokenId
+    """`jti` of the look-up that this answers."""
+    evidence_type: VersionedId
+    subject: Digest
+    """`subject_digest` of the keys as the register has them."""
+    as_of: AwareDatetime
+    """When the register held this."""
+    sd_alg: Annotated[Literal["sha-256"], Field(alias="_sd_alg")] = "sha-256"
+    fields: DisclosedFields | None = None
+    """Retrieve mode; absent in verify mode."""
+    match: bool | None = None
+    """Verify mode: whether every stated fact agrees; absent in retrieve mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Disclosure:
+    """One field of one evidence, as the department disclosed it (RFC 9901, 4.2)."""
+
+    encoded: str
+    """base64url(JSON([salt, name, value])): these characters are what is digested."""
+    value: JsonValue
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedEvidence:
+    """An SD-JWT whose signature and digests hold; what it says is not yet judged."""
+
+    claims: EvidenceClaims
+    jwt: str
+    disclosures: Mapping[str, Disclosure]
+    """By field name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A problem of the closed list, as a department sent it."""
+
+    type: ProblemType
+    code: str | None
+
+
+def subject_digest(salt: bytes, keys: Mapping[str, str]) -> str:
+    """Return HMAC-SHA-256 of the canonical keys under `salt`, in base64url.
+
+    The salt is not in the evidence: an id has too few possible values to be hidden
+    by a digest whose salt everybody can read.
+    """
+    mac = hmac.new(salt, canonical_plain(dict(keys)), hashlib.sha256)
+    return b64url(mac.digest())
+
+
+def sign_lookup(claims: LookupClaims, key: SigningKey) -> str:
+    """Return the look-up as a compact JWS."""
+    payload = claims.model_dump_json(exclude_defaults=True).encode()
+    return sign_compact(payload, LOOKUP_TYPE, key)
+
+
+def open_lookup(token: str, keys: Sequence[PublicKey]) -> LookupClaims:
+    """Return what a look-up says, which one of `keys` signed while it was valid.
+
+    Raises:
+        VerificationError: The signature does not hold.
+        ValueError: It is signed, and does not say what a look-up must say; the
+            message names the claims, without values.
+    """
+    verified = verify_compact(token, LOOKUP_TYPE, keys)
+    try:
+        claims = LookupClaims.model_validate_json(verified.payload)
+    except ValidationError as error:
+        raise ValueError(_places(error)) from None
+    if not was_valid(verified.key, from_seconds(claims.iat)):
+        raise VerificationError("the key was not valid when the look-up was signed")
+    return claims
+
+
+def seal_evidence(
+    claims: EvidenceClaims,
+    values: Mapping[str, JsonValue] | None,
+    key: SigningKey,
+    entropy: Callable[[int], bytes],
+) -> str:
+    """Return the SD-JWT of a department: `values` in retrieve mode, else None.
+
+    The digests are sorted, so that their order says nothing about the fields.
+    """
+    payload = claims.model_dump(mode="json", by_alias=True, exclude_none=True)
+    disclosures: list[str] = []
+    if values is not None:
+        disclosures = [
+            b64url(orjson.dumps([b64url(entropy(_SALT_BYTES)), name, value]))
+            for name, value in values.items()
+        ]
+        digests = sorted(sha256_b64url(d.encode()) for d in disclosures)
+        payload["fields"] = {"_sd": digests}
+    token = sign_compact(orjson.dumps(payload), EVIDENCE_TYPE, key)
+    return "~".join([token, *disclosures, ""])
+
+
+def open_evidence(sd_jwt: str, keys: Sequence[PublicKey]) -> OpenedEvidence:
+    """Return an SD-JWT's claims and disclosures, once they are proved the signer's.
+
+    SOURCE: RFC 9901, 7.1.
+
+    (1) It has the form `<JWT>~<disclosure>~...~`, without key binding.
+    (2) One of `keys` signed it, and was valid at `iat`.
+    (3) It says what evidence must say, and nothing beside.
+    (4) The digest of each disclosure is among the signed ones, once.
+
+    Raises:
+        ConnectorFaultError: Any of this does not hold.
+    """
+    jwt, *disclosures, last = sd_jwt.split("~")
+    if last or not sd_jwt.endswith("~"):  # (1)
+        raise ConnectorFaultError(Fault.FORMAT, "not an SD-JWT without key binding")
+    try:
+        verified = verify_compact(jwt, EVIDENCE_TYPE, keys)  # (2)
+    except VerificationError as error:
+        raise ConnectorFaultError(Fault.SIGNATURE, str(error)) from None
+    claims = _evidence_claims(verified.payload)  # (3)
+    if not was_valid(verified.key, from_seconds(claims.iat)):
+        raise ConnectorFaultError(Fault.SIGNATURE, "the key was not valid at `iat`")
+    signed = set(claims.fields.sd) if claims.fields is not None else set()
+    return OpenedEvidence(claims, jwt, _disclosed(disclosures, signed))  # (4)
+
+
+def _evidence_claims(payload: bytes) -> EvidenceClaims:
+    try:
+        return EvidenceClaims.model_validate_json(payload)
+    except ValidationError as error:
+        kinds = {place["type"] for place in error.errors(include_input=False)}
+        # A value beside the disclosures can't be dropped again: it is a field that
+        # nobody asked for, and its name may itself say something.
+        if "extra_forbidden" in kinds:
+            message = "the signed part holds more than the claims of evidence"
+            raise ConnectorFaultError(Fault.UNASKED_FIELD, message) from None
+        raise ConnectorFaultError(Fault.FORMAT, _places(error)) from None
+
+
+def _disclosed(encoded: Sequence[str], signed: set[str]) -> dict[str, Disclosure]:
+    found: dict[str, Disclosure] = {}
+    for text in encoded:
+        digest = sha256_b64url(text.encode())
+        if digest not in signed:
+            message = "a disclosure is not among the signed digests, or comes twice"
+            raise ConnectorFaultError(Fault.SIGNATURE, message)
+        signed.remove(digest)
+        name, value = parse_disclosure(text)
+        if name in found:
+            raise ConnectorFaultError(Fault.FORMAT, "a field is disclosed twice")
+        found[name] = Disclosure(text, value)
+    return found
+
+
+def parse_disclosure(encoded: str) -> tuple[str, JsonValue]:
+    """Return the name and the value of a disclosure.
+
+    Raises:
+        ConnectorFaultError: It is not base64url of a JSON array of salt, name, value.
+    """
+    try:
+        parts = orjson.loads(b64url_decode(encoded))
+    except ValueError:  # not chained: it holds the text, and with it the value
+        raise ConnectorFaultError(Fault.FORMAT, "a disclosure is not JSON") from None
+    match parts:
+        case [str(), str(name), value]:
+            return name, value
+        case _:
+            message = "a disclosure is not [salt, name, value]"
+            raise ConnectorFaultError(Fault.FORMAT, message)
+
+
+def problem_body(problem: ProblemType, detail: str, code: str | None = None) -> bytes:
+    """Return a problem as JSON (RFC 9457); `detail` must hold no person's value."""
+    body: dict[str, JsonValue] = {
+        "type": PROBLEM_BASE + problem.value,
+        "title": problem.value.replace("-", " "),
+        "status": PROBLEM_STATUS[problem],
+        "detail": detail,
+    }
+    return orjson.dumps(body if code is None else {**body, "code": code})
+
+
+class _ProblemBody(_Wire):
+    type: str
+    status: int | None = None
+    code: Slug | None = None
+
+
+def parse_problem(body: bytes, status: int) -> Problem:
+    """Return the problem of the closed list that a department sent with `status`.
+
+    Raises:
+        ConnectorFaultError: It is none of the list, or its status is another's.
+    """
+    try:
+        parsed = _ProblemBody.model_validate_json(body)
+        kind = ProblemType(parsed.type.removeprefix(PROBLEM_BASE))
+    except ValueError:
+        message = "the answer is not a problem of the closed list"
+        raise ConnectorFaultError(Fault.FORMAT, message) from None
+    if PROBLEM_STATUS[kind] != status or not parsed.type.startswith(PROBLEM_BASE):
+        raise ConnectorFaultError(Fault.FORMAT, "a problem with another's status")
+    return Problem(kind, parsed.code)
+
+
+class DeferredBody(_Wire):
+    """The body of a `202`: the department will know later."""
+
+    lookup: TokenId
+    """`jti` of the look-up that this answers."""
+    retry_at: AwareDatetime
+    """When to ask again, by a new look-up."""
+
+
+def from_seconds(seconds: int) -> datetime:
+    """Return the instant of a NumericDate (RFC 7519, section 2)."""
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _places(error: ValidationError) -> str:
+    """Name what is wrong, by JSON Pointer and rule, without any value."""
+    complaints = error.errors(include_input=False, include_context=False)
+    return "; ".join(
+        f"/{'/'.join(str(part) for part in c['loc'])}: {c['msg']}"
+        for c in complaints[:8]
+    )
