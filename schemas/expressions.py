@@ -88,8 +88,9 @@ class ValueType:
             case Kind.TEXT:
                 return isinstance(value, str)
             case Kind.INTEGER:
-                whole = isinstance(value, int) and not isinstance(value, bool)
-                return whole and -_INT_LIMIT <= value < _INT_LIMIT
+                if not isinstance(value, int) or isinstance(value, bool):
+                    return False
+                return -_INT_LIMIT <= value < _INT_LIMIT
 
 
 BOOLEAN: Final = ValueType(Kind.BOOLEAN, (False, True))
