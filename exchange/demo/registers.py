@@ -1,0 +1,377 @@
+"""The seven registers of the demo, each a database with tables of its own.
+
+Tables and columns are named as such registers name them (abbreviated pinyin), not
+as the evidence types do: the mapping between the two is what the department's
+service does (`exchange.demo.departments` writes it down). What a person's row holds
+and no evidence type names, such as the account of a claim, stays inside.
+
+Everything is written before the departments start; afterwards only a department's
+own process writes its register (`exchange.demo.steps`).
+"""
+
+import sqlite3
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date, timedelta
+from itertools import chain
+from pathlib import Path
+from typing import TypeAlias
+
+from exchange.demo.population import (
+    REGISTER_DAY,
+    Birth,
+    Household,
+    Person,
+    Population,
+)
+
+Value: TypeAlias = str | int | float | None
+Rows: TypeAlias = Iterable[tuple[Value, ...]]
+"""Rows in the order of the table's columns."""
+
+_ADULT = 18
+_SCHOOL = 7
+_ID_CARD_YEARS = 20
+_MIDWIFERY = ("云溪市妇幼保健院", "12990100K00000014L")
+_DOSES = (("乙肝疫苗", 0), ("卡介苗", 0), ("脊灰疫苗", 60), ("百白破疫苗", 90))
+"""The first doses of the national programme, and the age in days when due."""
+PREMIUM_YUAN = 400
+"""What a year of residents' insurance costs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """One department's database, as it is before the demo starts."""
+
+    schema: str
+    """Tables, indexes and views, in SQLite's SQL."""
+    rows: Callable[[Population], Mapping[str, Rows]]
+    """What each table holds, by table."""
+
+
+def write_register(path: Path, register: Register, population: Population) -> int:
+    """Write a register's database to a new file; return how many rows it has."""
+    with closing(sqlite3.connect(path)) as database:
+        # Nobody reads it yet, and a half-written file is thrown away.
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")
+        database.executescript(register.schema)
+        with database:
+            return sum(
+                _insert(database, table, rows)
+                for table, rows in register.rows(population).items()
+            )
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: Rows) -> int:
+    columns = len(database.execute(f"PRAGMA table_info({table})").fetchall())
+    marks = ", ".join("?" * columns)
+    statement = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608 - names of ours
+    return database.executemany(statement, rows).rowcount
+
+
+_POLICE = """
+CREATE TABLE t_czrk (          -- 常住人口
+    gmsfhm TEXT PRIMARY KEY,   -- 公民身份号码
+    xm TEXT NOT NULL,          -- 姓名
+    xbdm TEXT NOT NULL,        -- 性别
+    csrq TEXT NOT NULL,        -- 出生日期
+    mzdm TEXT NOT NULL,        -- 民族
+    rkzt TEXT NOT NULL,        -- 人口状态: 0 正常
+    zjyxq TEXT,                -- 证件有效期
+    hh TEXT NOT NULL,          -- 户号
+    yhzgx TEXT NOT NULL        -- 与户主关系
+) WITHOUT ROWID;
+CREATE INDEX i_czrk_hh ON t_czrk (hh);
+CREATE TABLE t_hu (            -- 户
+    hh TEXT PRIMARY KEY,
+    hlb TEXT NOT NULL,         -- 户类别
+    hzxm TEXT NOT NULL,        -- 户主姓名
+    dz TEXT NOT NULL,          -- 地址
+    xzqh TEXT NOT NULL,        -- 行政区划
+    pcsdm TEXT NOT NULL        -- 派出所
+) WITHOUT ROWID;
+CREATE TABLE t_csdj (          -- 出生登记
+    cszmbh TEXT PRIMARY KEY,   -- 出生医学证明编号
+    gmsfhm TEXT NOT NULL,
+    djrq TEXT NOT NULL         -- 登记日期
+) WITHOUT ROWID;
+CREATE VIEW v_hj AS            -- 户籍: 人与户
+    SELECT r.gmsfhm, r.xm, h.hh, h.hlb, h.hzxm, r.yhzgx, h.dz, h.xzqh, h.pcsdm
+    FROM t_czrk r JOIN t_hu h ON h.hh = r.hh;
+CREATE VIEW v_csdj AS          -- 出生登记与户籍
+    SELECT d.cszmbh, d.djrq, v.* FROM t_csdj d JOIN v_hj v ON v.gmsfhm = d.gmsfhm;
+"""
+
+
+def _police(population: Population) -> Mapping[str, Rows]:
+    return {
+        "t_hu": (
+            (
+                *(home.number, home.kind, home.head_name),
+                *(home.address, home.region, home.police_station),
+            )
+            for home in population.households
+        ),
+        "t_czrk": chain.from_iterable(map(_residents, population.households)),
+        "t_csdj": (
+            (birth.certificate, birth.child.id, _day(birth.born_on, 12))
+            for birth in population.births
+            if birth.child
+        ),
+    }
+
+
+def _residents(home: Household) -> Iterator[tuple[Value, ...]]:
+    for member in home.members:
+        one = member.person
+        expires = REGISTER_DAY.replace(year=REGISTER_DAY.year + _ID_CARD_YEARS)
+        yield (
+            *(one.id, one.name, one.sex, one.birth_date.isoformat(), one.nation),
+            *("0", expires.isoformat(), home.number, member.relation),
+        )
+
+
+_CIVIL_AFFAIRS = """
+CREATE TABLE t_hydj (          -- 婚姻登记
+    djzh TEXT PRIMARY KEY,     -- 登记证号
+    nan_xm TEXT NOT NULL, nan_sfzh TEXT NOT NULL,
+    nv_xm TEXT NOT NULL, nv_sfzh TEXT NOT NULL,
+    djrq TEXT NOT NULL,        -- 登记日期
+    djjg TEXT NOT NULL,        -- 登记机关
+    hyzt TEXT NOT NULL         -- 婚姻状态: 20 已婚, 40 离婚 (GB/T 2261.2)
+) WITHOUT ROWID;
+CREATE INDEX i_hydj_nan ON t_hydj (nan_sfzh);
+CREATE INDEX i_hydj_nv ON t_hydj (nv_sfzh);
+CREATE VIEW v_hydj AS          -- 每人一行
+    SELECT nan_sfzh AS sfzh, nan_xm AS xm, nv_sfzh AS po_sfzh, nv_xm AS po_xm,
+           djzh, djrq, djjg, hyzt FROM t_hydj
+    UNION ALL
+    SELECT nv_sfzh, nv_xm, nan_sfzh, nan_xm, djzh, djrq, djjg, hyzt FROM t_hydj;
+"""
+
+
+def _civil_affairs(population: Population) -> Mapping[str, Rows]:
+    return {
+        "t_hydj": (
+            (
+                *(one.certificate, one.man.name, one.recorded_man_id),
+                *(one.woman.name, one.woman.id, one.registered_on.isoformat()),
+                *("云溪市民政局", "40" if one.divorced else "20"),
+            )
+            for one in population.marriages
+        )
+    }
+
+
+_HEALTH = """
+CREATE TABLE t_cszm (          -- 出生医学证明
+    zmbh TEXT PRIMARY KEY,     -- 证明编号
+    xse_xm TEXT NOT NULL, xse_xb TEXT NOT NULL, xse_cssj TEXT NOT NULL,
+    xse_csrq TEXT NOT NULL,    -- 出生日期
+    yz INTEGER, tz INTEGER, sc INTEGER,   -- 孕周, 体重 (g), 身长 (cm)
+    csd_qh TEXT NOT NULL,      -- 出生地
+    jg_mc TEXT NOT NULL, jg_dm TEXT NOT NULL,   -- 助产机构
+    mq_xm TEXT NOT NULL, mq_sfzh TEXT NOT NULL, mq_nl INTEGER NOT NULL,
+    mq_mz TEXT NOT NULL,
+    fq_xm TEXT, fq_sfzh TEXT, fq_nl INTEGER, fq_mz TEXT,
+    lzr_xm TEXT NOT NULL, lzr_sfzh TEXT NOT NULL,   -- 领证人
+    qf_jg TEXT NOT NULL, qf_rq TEXT NOT NULL,   -- 签发
+    qf_lx TEXT NOT NULL        -- 签发类型: 1 首次
+) WITHOUT ROWID;
+CREATE INDEX i_cszm_mq ON t_cszm (mq_sfzh, xse_csrq);
+CREATE TABLE t_yezd (          -- 育儿指导档案
+    dabh TEXT PRIMARY KEY,     -- 档案编号
+    zmbh TEXT NOT NULL UNIQUE,
+    jdrq TEXT NOT NULL,        -- 建档日期
+    jdjg TEXT NOT NULL         -- 建档机构
+) WITHOUT ROWID;
+"""
+
+
+def _health(population: Population) -> Mapping[str, Rows]:
+    return {
+        "t_cszm": map(_certificate, population.births),
+        "t_yezd": (
+            (
+                *(f"YE{birth.certificate[1:]}", birth.certificate),
+                *(_day(birth.born_on, 20), _MIDWIFERY[0]),
+            )
+            for birth in population.births
+            if birth.child
+        ),
+    }
+
+
+def _certificate(birth: Birth) -> tuple[Value, ...]:
+    hour, minute = divmod(birth.minute_of_day, 60)
+    return (
+        *(birth.certificate, birth.child_name, birth.child_sex),
+        f"{birth.born_on.isoformat()}T{hour:02d}:{minute:02d}:00+08:00",
+        birth.born_on.isoformat(),
+        *(birth.weeks, birth.weight_g, birth.length_cm, birth.region),
+        *_MIDWIFERY,
+        *_parent(birth.mother, birth.born_on),
+        *(_parent(birth.father, birth.born_on) if birth.father else (None,) * 4),
+        *(birth.mother.name, birth.mother.id),
+        *(_MIDWIFERY[0], _day(birth.born_on, 2), "1"),
+    )
+
+
+def _parent(one: Person, day: date) -> tuple[Value, ...]:
+    return (one.name, one.id, one.age(day), one.nation)
+
+
+_DISEASE_CONTROL = """
+CREATE TABLE t_jzz (           -- 预防接种证
+    jzzh TEXT PRIMARY KEY,     -- 接种证号
+    zmbh TEXT NOT NULL UNIQUE, -- 出生医学证明编号
+    jdrq TEXT NOT NULL         -- 建档日期
+) WITHOUT ROWID;
+CREATE TABLE t_jzjl (          -- 接种记录
+    jzzh TEXT NOT NULL, xh INTEGER NOT NULL,
+    ymmc TEXT NOT NULL,        -- 疫苗
+    jzrq TEXT NOT NULL,        -- 接种日期
+    jzdw TEXT NOT NULL,        -- 接种单位
+    PRIMARY KEY (jzzh, xh)
+) WITHOUT ROWID;
+"""
+
+
+def _disease_control(population: Population) -> Mapping[str, Rows]:
+    registered = [birth for birth in population.births if birth.child]
+    return {
+        "t_jzz": (
+            (
+                *(vaccination_card(birth.certificate), birth.certificate),
+                _day(birth.born_on, 1),
+            )
+            for birth in registered
+        ),
+        "t_jzjl": (
+            (vaccination_card(birth.certificate), *dose)
+            for birth in registered
+            for dose in first_doses(birth.born_on, REGISTER_DAY)
+        ),
+    }
+
+
+def vaccination_card(certificate: str) -> str:
+    """Return the number of the card that goes with a birth certificate."""
+    return f"JZ{certificate[1:]}"
+
+
+def first_doses(born_on: date, today: date) -> Iterator[tuple[Value, ...]]:
+    """Yield number, vaccine, date and place of each dose that was due by today."""
+    for number, (vaccine, age) in enumerate(_DOSES, start=1):
+        if born_on + timedelta(days=age) <= today:
+            yield (number, vaccine, _day(born_on, age), _MIDWIFERY[0])
+
+
+_MEDICAL_INSURANCE = """
+CREATE TABLE t_cbxx (          -- 参保信息
+    sfzh TEXT PRIMARY KEY,
+    xz TEXT NOT NULL,          -- 险种: 310 职工, 390 居民
+    cbzt TEXT NOT NULL,        -- 参保状态: 1 正常, 2 暂停
+    cbdqh TEXT NOT NULL,       -- 参保地
+    qsrq TEXT NOT NULL         -- 起始日期
+) WITHOUT ROWID;
+CREATE TABLE t_syfy (          -- 生育费用
+    jsdh TEXT PRIMARY KEY,     -- 结算单号
+    sfzh TEXT NOT NULL,        -- 产妇
+    fmrq TEXT NOT NULL,        -- 分娩日期
+    zje NUMERIC NOT NULL,      -- 总金额, 元
+    jszt TEXT NOT NULL,        -- 结算状态: 1 已结算
+    skzh TEXT                  -- 收款账户
+) WITHOUT ROWID;
+CREATE INDEX i_syfy ON t_syfy (sfzh);
+"""
+
+
+def _medical_insurance(population: Population) -> Mapping[str, Rows]:
+    return {
+        "t_cbxx": (
+            (
+                *(one.id, "390" if one.age(REGISTER_DAY) < _ADULT else "310"),
+                *("1", one.id[:6], "2021-01-01"),
+            )
+            for one in population.people
+            if int(one.id[14:17]) % 20  # one in twenty is not insured here
+        ),
+        "t_syfy": (
+            (
+                *(f"SY{birth.certificate[1:]}", birth.mother.id),
+                *(birth.born_on.isoformat(), 3000 + birth.weight_g / 10, "1", None),
+            )
+            for birth in population.births
+            if birth.child
+        ),
+    }
+
+
+_HUMAN_RESOURCES = """
+CREATE TABLE t_sbk (           -- 社会保障卡
+    sfzh TEXT PRIMARY KEY,
+    kh TEXT NOT NULL UNIQUE,   -- 卡号
+    kzt TEXT NOT NULL,         -- 卡状态: 1 正常
+    yhmc TEXT NOT NULL,        -- 银行
+    fkrq TEXT NOT NULL         -- 发卡日期
+) WITHOUT ROWID;
+"""
+
+_BANK = "云溪银行"
+
+
+def _human_resources(population: Population) -> Mapping[str, Rows]:
+    return {
+        "t_sbk": (
+            (one.id, card_number(number), "1", _BANK, "2023-06-01")
+            for number, one in enumerate(population.people, start=1)
+            if one.age(REGISTER_DAY) >= _SCHOOL
+        )
+    }
+
+
+def card_number(number: int) -> str:
+    """Return the number of the social card that was the n-th to be made."""
+    return f"K99{number:06d}"
+
+
+_TAX = """
+CREATE TABLE t_yjfe (          -- 应缴费额
+    sfzh TEXT NOT NULL,
+    nd TEXT NOT NULL,          -- 年度
+    yjje NUMERIC NOT NULL,     -- 应缴金额, 元
+    jfzt TEXT NOT NULL,        -- 缴费状态: 0 未缴, 1 已缴
+    jzrq TEXT NOT NULL,        -- 截止日期
+    PRIMARY KEY (sfzh, nd)
+) WITHOUT ROWID;
+"""
+
+
+def _tax(population: Population) -> Mapping[str, Rows]:
+    year = REGISTER_DAY.year
+    return {
+        "t_yjfe": (
+            (one.id, str(year), PREMIUM_YUAN, "1", f"{year}-12-31")
+            for one in population.people
+            if one.age(REGISTER_DAY) < _ADULT
+        )
+    }
+
+
+REGISTERS: Mapping[str, Register] = {
+    "ga": Register(_POLICE, _police),
+    "mz": Register(_CIVIL_AFFAIRS, _civil_affairs),
+    "wj": Register(_HEALTH, _health),
+    "jk": Register(_DISEASE_CONTROL, _disease_control),
+    "yb": Register(_MEDICAL_INSURANCE, _medical_insurance),
+    "rs": Register(_HUMAN_RESOURCES, _human_resources),
+    "sw": Register(_TAX, _tax),
+}
+"""Each department's register, by provider."""
+
+
+def _day(start: date, days: int) -> str:
+    return (start + timedelta(days=days)).isoformat()
