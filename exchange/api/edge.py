@@ -1,0 +1,178 @@
+"""The outermost ring of the API, as pure ASGI: limits, ids, the access log, metrics.
+
+Every request passes `Edge` once, and nothing else that wraps it: a middleware that
+builds request objects of its own would cost more than a governed look-up.
+"""
+
+import re
+from dataclasses import dataclass
+
+import structlog
+from fastapi import Response
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from exchange.api.problems import INTERNAL, TOO_BUSY, TOO_LARGE, problem
+from exchange.telemetry import Metrics
+from schemas.clock import Clock
+from schemas.ids import NewId
+
+_log = structlog.get_logger(__name__)
+
+_METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
+"""SOURCE: W3C Trace Context, section 3.2."""
+_ALWAYS_ANSWERED = "/health/"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """How much one gateway takes on."""
+
+    body_bytes: int
+    """The largest request body."""
+    in_flight: int
+    """How many requests are worked on at once."""
+
+
+class Edge:
+    """Wraps the whole application.
+
+    Each request gets `state.request_id`, an id of our own that the answer carries as
+    `X-Request-Id`, and `state.trace_id`, the caller's W3C trace id or that same id.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._metrics = metrics
+        self._clock = clock
+        self._new_id = new_id
+        self._in_flight = 0
+        metrics.in_flight.set_function(lambda: self._in_flight)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request (ASGI)."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._new_id(), self._limits)
+        started = self._clock.monotonic()
+        self._in_flight += 1
+        try:
+            refusal = self._refusal(scope, exchange)
+            if refusal is not None:
+                await refusal(scope, receive, exchange.send)
+            else:
+                await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:  # noqa: BLE001 - the last one that can answer
+            await self._answer_fault(exchange, error)
+        finally:
+            self._in_flight -= 1
+            self._account(exchange, self._clock.monotonic() - started)
+
+    def _refusal(self, scope: Scope, exchange: "_Exchange") -> Response | None:
+        """Return the answer to a request that is not let in, or None."""
+        if exchange.announced > self._limits.body_bytes:
+            return problem(TOO_LARGE, headers={"connection": "close"})
+        is_full = self._in_flight > self._limits.in_flight
+        if is_full and not scope["path"].startswith(_ALWAYS_ANSWERED):
+            return problem(TOO_BUSY)
+        return None
+
+    async def _answer_fault(self, exchange: "_Exchange", error: Exception) -> None:
+        _log.error("unexpected_error", request=exchange.request_id, exc_info=error)
+        if not exchange.status:
+            answer = problem(INTERNAL)
+            await answer(exchange.scope, exchange.receive, exchange.send)
+
+    def _account(self, exchange: "_Exchange", seconds: float) -> None:
+        method = exchange.scope["method"]
+        method = method if method in _METHODS else "OTHER"
+        # The route's own pattern: a path may hold what its caller put there.
+        route = getattr(exchange.scope.get("route"), "path", "none")
+        status = exchange.status or 499  # the caller left before any answer
+        self._metrics.requests.labels(method, route, status).inc()
+        self._metrics.request_seconds.labels(route).observe(seconds)
+        _log.info(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            ms=round(seconds * 1000, 1),
+            request=exchange.request_id,
+            trace=exchange.scope["state"]["trace_id"],
+            client=exchange.scope["state"].get("client"),
+        )
+
+
+class _Exchange:
+    """One request and its answer, as they pass."""
+
+    __slots__ = (
+        "_limit",
+        "_receive",
+        "_received",
+        "_send",
+        "announced",
+        "request_id",
+        "scope",
+        "status",
+    )
+
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        request_id: str,
+        limits: Limits,
+    ) -> None:
+        headers = Headers(scope=scope)
+        self.scope = scope
+        self._receive = receive
+        self._send = send
+        self._limit = limits.body_bytes
+        self._received = 0
+        self.status = 0
+        self.request_id = request_id
+        length = headers.get("content-length", "0")
+        # 20 digits are more than any limit, and few enough to read.
+        self.announced = int(length[:20]) if length.isdecimal() else 0
+        traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        state = scope.setdefault("state", {})
+        state["request_id"] = request_id
+        state["trace_id"] = traced[1] if traced else request_id.replace("-", "")
+
+    async def receive(self) -> Message:
+        """Pass on a piece of the body, up to the limit.
+
+        Raises:
+            HTTPException: 413, before the rest is read.
+        """
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self._received += len(message.get("body", b""))
+            if self._received > self._limit:
+                raise HTTPException(413, headers={"connection": "close"})
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Pass on the answer with its id, and as nothing to be kept by others."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = message["headers"] = list(message.get("headers", ()))
+            headers.append((b"x-request-id", self.request_id.encode()))
+            headers.append((b"x-content-type-options", b"nosniff"))
+            if not any(name == b"cache-control" for name, _ in headers):
+                headers.append((b"cache-control", b"no-store"))
+        await self._send(message)
