@@ -71,6 +71,9 @@ _INSERT: dict[str, Callable[[Table], _Upsert]] = {
     "postgresql": postgresql.insert,
 }
 
+_SPREAD = 0.1
+"""Share of a wait that jitter takes away at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -98,24 +101,10 @@ class Lease:
     """First instant at which somebody else may take it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """How the time between two attempts grows."""
-
-    first_s: float = 2.0
-    """Seconds before the second attempt."""
-    factor: float = 2.0
-    """What each wait is multiplied by to give the next; at least 1."""
-    longest_s: float = 3600.0
-    """Seconds between two attempts at most, spread included."""
-    spread: float = 0.1
-    """Share of a wait by which it may be shorter, so that cases don't march in step."""
-
-
 def next_try(
     attempt: int,
     now: datetime,
-    schedule: Schedule,
+    waits: Sequence[float],
     limit: datetime | None,
     *,
     jitter: float,
@@ -127,26 +116,22 @@ def next_try(
     Args:
         attempt: Attempts made so far, at least 1.
         now: When the last one ended.
-        schedule: How waits grow.
+        waits: Seconds after each attempt, at least one; the last one repeats
+            (the setting `retry_s`).
         limit: The matter's limit for the source; None where it sets none.
-        jitter: From 0 up to 1, at random; 0 waits the full time.
+        jitter: From 0 up to 1, at random: cases that failed together then don't come
+            back together. It takes away a tenth of the wait at most.
 
     >>> from datetime import UTC
     >>> noon = datetime(2026, 1, 8, 12, tzinfo=UTC)
-    >>> day = timedelta(days=1)
-    >>> [next_try(n, noon, Schedule(), noon + day, jitter=0).second for n in (1, 2, 3)]
-    [2, 4, 8]
-    >>> next_try(1, noon, Schedule(), noon, jitter=0) is None
+    >>> [next_try(n, noon, (2, 4), None, jitter=0).second for n in (1, 2, 3)]
+    [2, 4, 4]
+    >>> next_try(1, noon, (2, 4), noon, jitter=0) is None
     True
     """
     if limit is not None and now >= limit:
         return None
-    wait = schedule.first_s
-    for _ in range(attempt - 1):
-        if wait >= schedule.longest_s or schedule.factor <= 1:
-            break
-        wait *= schedule.factor
-    wait = min(wait, schedule.longest_s) * (1 - schedule.spread * jitter)
+    wait = waits[min(max(attempt, 1), len(waits)) - 1] * (1 - _SPREAD * jitter)
     at = now + timedelta(seconds=wait)
     return at if limit is None else min(at, limit)
 
@@ -277,17 +262,21 @@ def hasten(
 def replace(connection: Connection, old: DueId, due: Due) -> bool:
     """Put another row in the place of `old`, its lease as it is.
 
+    A call for an attempt (`hasten`) that came meanwhile is heeded, once.
+
     Returns:
         False when there is no such row any more: nothing was changed.
     """
+    later, woken = to_ms(due.due_at), _DUE.c.wake_at
     replaced = connection.execute(
         update(_DUE)
         .where(_DUE.c.id == old)
         .values(
             id=due.id,
-            due_at=to_ms(due.due_at),
+            due_at=case((and_(woken.is_not(None), woken < later), woken), else_=later),
             attempt=due.attempt,
             made_at=to_ms(due.made_at),
+            wake_at=None,
         )
     )
     return replaced.rowcount == 1

@@ -1,0 +1,314 @@
+"""The durable engine that runs waiting work: the one module that knows DBOS.
+
+One workflow is one short attempt, and its id is the id of a due row, so that one
+started twice is one. What DBOS stores, of inputs, results and errors, are ids and
+words of a closed list, as JSON and never as pickles.
+
+DBOS as found (3.4.0), and why things stand here as they do:
+
+* A workflow belongs to the `application_version` that started it; the default is a
+  hash of the source, which strands what waits at the next release. Ours is pinned.
+* Its calls must not be made on an event loop, where they would block; the ones for
+  a loop take that loop's thread pool over, and shut it down at the end. So they are
+  made from a plain thread, and launched from one.
+* It never tells anybody outside by itself once conductor and OTLP are off. Only
+  `DBOS__CLOUD` in the environment turns them on again, so that is refused.
+"""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy import create_engine, make_url
+from typing_extensions import override
+
+from schemas.clock import to_rfc3339_ms
+from schemas.errors import SettingsError
+from schemas.ids import DueId
+
+if TYPE_CHECKING:
+    from dbos import DBOS, DBOSConfig, WorkflowStatus
+
+APPLICATION_VERSION = "1"
+"""Changes only when a running attempt could not be taken over by the new code."""
+
+_APP = "errand"
+_QUEUE = "errand-due"
+_WORKFLOW = "attempt"
+_MOST_RECOVERIES = 10
+"""After so many starts that ended in a crash the row gets another id, and waits."""
+_LISTENER_S = 0.2
+"""How often DBOS's notification thread wakes; closing waits for it once."""
+_SCHEDULER_S = 3600.0
+"""We have no schedules of DBOS's own, so it need not look for them."""
+_FORGET_AT_ONCE = 200
+
+_log = structlog.get_logger(__name__)
+
+
+class Stand(Enum):
+    """How a workflow stands."""
+
+    QUEUED = auto()
+    RUNNING = auto()
+    """Somebody took it up; whether they live is another matter."""
+    ENDED = auto()
+    STRANDED = auto()
+    """It belongs to another version, which may never come back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What the engine knows of one workflow."""
+
+    id: DueId
+    stand: Stand
+    since: datetime | None
+    """When it was taken up, to the second; None while it never was."""
+
+
+class Engine:
+    """DBOS in this process: there can be one at a time.
+
+    No method may be called on a thread that runs an event loop.
+
+    Args:
+        url: Its own database: `sqlite:///FILE` or `postgresql://...`.
+        executor_id: A name of this gateway that is stable and nobody else's.
+        version: The application version; see the module.
+        most_at_once: How many workflows run at once here.
+        poll_s: Seconds between two looks at the queue.
+    """
+
+    _one = threading.Lock()
+
+    def __init__(
+        self,
+        url: str,
+        executor_id: str,
+        *,
+        version: str = APPLICATION_VERSION,
+        most_at_once: int = 8,
+        poll_s: float = 0.5,
+    ) -> None:
+        self._url = url
+        self._executor_id = executor_id
+        self._version = version
+        self._most_at_once = most_at_once
+        self._poll_s = poll_s
+        self._handler = _Quiet()
+
+    def launch(self, work: Callable[[DueId], str]) -> None:
+        """Start; from now on `work` is called in threads, once for each workflow.
+
+        What `work` returns is stored; it must hold no more than a word, and must not
+        raise. What this executor held when it was killed is started again.
+
+        Raises:
+            SettingsError: DBOS was told to connect to its cloud.
+            RuntimeError: There is one in this process already.
+        """
+        if os.environ.get("DBOS__CLOUD"):
+            raise SettingsError(
+                "unset `DBOS__CLOUD`: waiting work stays on our machine"
+            )
+        if not self._one.acquire(blocking=False):
+            raise RuntimeError("there is one durable engine in this process already")
+        dbos = _dbos()
+
+        def attempt(due: str) -> str:
+            return work(DueId(due))
+
+        try:
+            _prepare_sqlite(self._url)
+            self._handler.attach()
+            dbos.workflow(name=_WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(
+                attempt
+            )
+            dbos(config=self._config())
+            dbos.launch()
+            dbos.register_queue(
+                _QUEUE,
+                worker_concurrency=self._most_at_once,
+                polling_interval_sec=self._poll_s,
+                on_conflict="always_update",
+            )
+        except BaseException:
+            self.close(0)
+            raise
+
+    def close(self, drain_s: int) -> None:
+        """Stop, waiting up to `drain_s` seconds for workflows to be stored as ended.
+
+        No thread of the engine is left after it.
+        """
+        _dbos().destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_s)
+        _join_threads(deadline=time.monotonic() + drain_s + 1)
+        self._handler.detach()
+        self._one.release()
+
+    def enqueue(self, due: DueId) -> None:
+        """Start the workflow of a due row; one that was started is left as it is."""
+        _dbos().enqueue_workflow_with_options(
+            {
+                "workflow_name": _WORKFLOW,
+                "queue_name": _QUEUE,
+                "workflow_id": due,
+                "app_version": self._version,
+            },
+            due,
+        )
+
+    def look_up(self, due_ids: Iterable[DueId]) -> Mapping[DueId, Run]:
+        """Return what is known of some workflows; one that is not known is missing."""
+        found = _dbos().list_workflows(
+            workflow_ids=list(due_ids), load_input=False, load_output=False
+        )
+        return {run.id: run for run in map(self._run, found)}
+
+    def taken_up_before(self, instant: datetime, limit: int) -> list[DueId]:
+        """Return workflows that somebody took up before `instant`, and never ended."""
+        found = _dbos().list_workflows(
+            queue_name=_QUEUE,
+            status="PENDING",
+            app_version=self._version,
+            dequeued_before=to_rfc3339_ms(instant),
+            limit=limit,
+            load_input=False,
+            load_output=False,
+        )
+        return [DueId(status.workflow_id) for status in found]
+
+    def resume(self, due_ids: Iterable[DueId]) -> None:
+        """Put workflows that a dead executor holds back on the queue."""
+        for due in due_ids:
+            _dbos().resume_workflow(due, queue_name=_QUEUE)
+
+    def busy(self) -> bool:
+        """Return whether this executor holds any workflow now."""
+        return bool(
+            _dbos().list_workflows(
+                queue_name=_QUEUE,
+                status="PENDING",
+                executor_id=self._executor_id,
+                limit=1,
+                load_input=False,
+                load_output=False,
+            )
+        )
+
+    def forget(self, before: datetime) -> int:
+        """Delete old workflows, up to a bound; return how many.
+
+        However one stands, the due row is the truth: it would be started again.
+        """
+        old = _dbos().list_workflows(
+            queue_name=_QUEUE,
+            end_time=to_rfc3339_ms(before),
+            limit=_FORGET_AT_ONCE,
+            load_input=False,
+            load_output=False,
+        )
+        if old:
+            _dbos().delete_workflows([status.workflow_id for status in old])
+        return len(old)
+
+    def _run(self, status: "WorkflowStatus") -> Run:
+        since = status.dequeued_at
+        return Run(
+            id=DueId(status.workflow_id),
+            stand=_stand(status.status, ours=status.app_version == self._version),
+            since=None if since is None else datetime.fromtimestamp(since / 1000, UTC),
+        )
+
+    def _config(self) -> "DBOSConfig":
+        from dbos import DBOSPortableJSONSerializer  # noqa: PLC0415 - see `_dbos`
+
+        return {
+            "name": _APP,
+            "system_database_url": self._url,
+            "sys_db_pool_size": self._most_at_once,
+            "db_engine_kwargs": {"hide_parameters": True},
+            "application_version": self._version,
+            "executor_id": self._executor_id,
+            "serializer": DBOSPortableJSONSerializer(),
+            "conductor_key": None,
+            "enable_otlp": False,
+            "otlp_traces_endpoints": [],
+            "otlp_logs_endpoints": [],
+            "log_level": "WARNING",
+            "notification_listener_polling_interval_sec": _LISTENER_S,
+            "scheduler_polling_interval_sec": _SCHEDULER_S,
+        }
+
+
+def _dbos() -> "type[DBOS]":
+    """Import DBOS: half a second and 60 MiB, which only those who serve pay."""
+    from dbos import DBOS  # noqa: PLC0415 - as above
+
+    return DBOS
+
+
+def _stand(status: str, *, ours: bool) -> Stand:
+    if status in {"ENQUEUED", "DELAYED"}:
+        return Stand.QUEUED if ours else Stand.STRANDED
+    if status == "PENDING":
+        return Stand.RUNNING if ours else Stand.STRANDED
+    return Stand.ENDED
+
+
+def _prepare_sqlite(url: str) -> None:
+    """Make the file the gateway's alone, and commits on it cheap (WAL)."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "sqlite":
+        return
+    file = str(parsed.database)
+    os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+    engine = create_engine(parsed)
+    with engine.connect() as connection:
+        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
+    engine.dispose()
+
+
+def _join_threads(deadline: float) -> None:
+    """Wait until DBOS's pool is empty: it lets go of its threads without waiting."""
+    for thread in threading.enumerate():
+        if thread.name.startswith(("dbos-", "queue-worker-")):
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Quiet(logging.Handler):
+    """Takes DBOS's warnings: where they were made, and none of their words.
+
+    INVARIANT: no log line holds a person's value (rule 8). What a library says about
+    an exception is out of our hands, so only its kind and place are passed on.
+    """
+
+    def attach(self) -> None:
+        """Take the place of the handler that DBOS would install for the console."""
+        logger = logging.getLogger("dbos")
+        logger.addHandler(self)
+        logger.propagate = False
+
+    def detach(self) -> None:
+        """Leave the logger as it was."""
+        logger = logging.getLogger("dbos")
+        logger.removeHandler(self)
+        logger.propagate = True
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        kind = record.exc_info[0] if record.exc_info else None
+        _log.warning(
+            "engine_complained",
+            level=record.levelname.lower(),
+            place=f"{record.module}:{record.lineno}",
+            error=None if kind is None else kind.__name__,
+        )
