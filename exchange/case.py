@@ -88,6 +88,8 @@ class Nothing(Model):
 
     kind: Literal["nothing"] = "nothing"
     covered: bool
+    retry_at: datetime | None = None
+    """When it is asked again by itself: only the output of a step is waited for."""
 
 
 class Later(Model):
@@ -158,7 +160,7 @@ class Attempt(Model):
 class KnownFact(Model):
     """One concept's value, and who said so first."""
 
-    value: str
+    value: str | int | float | bool
     source: str
     """`stated` for the portal's word, or the ask whose evidence carries it."""
 

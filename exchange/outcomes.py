@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import TypedDict, assert_never
 
+from consent.decision import Rule
 from exchange.case import (
     Attempt,
     Barred,
@@ -30,6 +31,7 @@ from schemas.outcome import (
     Assist,
     Committed,
     Conflict,
+    ConflictHint,
     ConsentNeeded,
     Declared,
     Derived,
@@ -67,6 +69,10 @@ _GRAVITY = (
     Pending,
 )
 """Where several pieces of evidence are open, the first of these speaks for all."""
+
+
+_NO_CONSENT = frozenset((Rule.CONSENT_REFUSED.value, Rule.CONSENT_WITHDRAWN.value))
+"""Refusals that come from the person: the applicant may hand it in instead."""
 
 
 class _Basis(TypedDict):
@@ -116,7 +122,6 @@ class Judge:
         matter: The matter of the case.
         content: What the case knows.
         now: The instant.
-        refused_consents: Roles whose person refused or withdrew consent.
         renewed: Whether evidence of an earlier run reads as `reused`.
     """
 
@@ -127,14 +132,12 @@ class Judge:
         content: CaseContent,
         now: datetime,
         *,
-        refused_consents: frozenset[str] = frozenset(),
         renewed: bool = False,
     ) -> None:
         self._case = case
         self._matter = matter
         self._content = content
         self._now = now
-        self._refused_consents = refused_consents
         self._renewed = renewed
 
     def evidence(self, requirement_id: str, needs: Sequence[Need]) -> Outcome:
@@ -196,6 +199,13 @@ class Judge:
         match attempt.result:
             case Held(evidence=evidence):
                 return self._held(ask, attempt, evidence)
+            case Disputed(hint=ConflictHint.NONE, against="stated") as disputed:
+                return Mismatch(
+                    **basis,
+                    concept=disputed.concept,
+                    layer=Layer.SOURCE,
+                    next_step=contest,
+                )
             case Disputed(concept=concept, hint=hint):
                 return Conflict(
                     **basis,
@@ -206,8 +216,8 @@ class Judge:
                 )
             case Unmatched():
                 return Mismatch(**basis, layer=Layer.SOURCE, next_step=contest)
-            case Nothing(covered=covered):
-                return self._nothing(ask, requirement, attempt, covered=covered)
+            case Nothing() as nothing:
+                return self._nothing(ask, requirement, attempt, nothing)
             case Later(retry_at=retry_at):
                 return Pending(
                     **basis,
@@ -227,14 +237,9 @@ class Judge:
                     next_step=_step("report", StepOwner.PROVIDER, attempt.provider),
                 )
             case Barred(rule=rule):
-                return Refused(
-                    **basis,
-                    rule=rule,
-                    layer=Layer.GATEWAY,
-                    next_step=_step("report", StepOwner.OPERATOR),
-                )
+                return self._barred(requirement, attempt, rule)
             case Unconsented() as unconsented:
-                return self._unconsented(requirement, attempt, unconsented)
+                return self._unconsented(attempt, unconsented)
             case _:
                 assert_never(attempt.result)
 
@@ -247,10 +252,10 @@ class Judge:
         return Retrieved(**basis, evidence=(evidence,))
 
     def _nothing(
-        self, ask: Ask, requirement: Requirement, attempt: Attempt, *, covered: bool
+        self, ask: Ask, requirement: Requirement, attempt: Attempt, result: Nothing
     ) -> Outcome:
         basis = _basis(attempt)
-        if not covered:
+        if not result.covered:
             return self._fallen_back(
                 requirement,
                 SupplyReason.OUT_OF_COVERAGE,
@@ -262,12 +267,9 @@ class Judge:
                 **basis,
                 reason="step",
                 step=ask.output_of,
+                retry_at=result.retry_at,
                 can_retry=True,
-                next_step=NextStep(
-                    owner=StepOwner.PROVIDER,
-                    owner_id=step.provider,
-                    action="perform_step",
-                ),
+                next_step=_step("perform_step", StepOwner.PROVIDER, step.provider),
             )
         return self._fallen_back(
             requirement,
@@ -302,11 +304,20 @@ class Judge:
             ),
         )
 
-    def _unconsented(
-        self, requirement: Requirement, attempt: Attempt, result: Unconsented
-    ) -> Outcome:
+    def _barred(self, requirement: Requirement, attempt: Attempt, rule: str) -> Outcome:
+        refused = Refused(
+            **_basis(attempt),
+            rule=rule,
+            layer=Layer.GATEWAY,
+            next_step=_step("report", StepOwner.OPERATOR),
+        )
+        if rule not in _NO_CONSENT:
+            return refused
+        return self._fallen_back(requirement, SupplyReason.NO_CONSENT, refused)
+
+    def _unconsented(self, attempt: Attempt, result: Unconsented) -> Outcome:
         link = None if result.consent is None else f"/v1/consents/{result.consent}"
-        needed = ConsentNeeded(
+        return ConsentNeeded(
             **_basis(attempt),
             role=result.role,
             consent=result.consent,
@@ -317,9 +328,6 @@ class Judge:
                 link=link,
             ),
         )
-        if result.role not in self._refused_consents:
-            return needed
-        return self._fallen_back(requirement, SupplyReason.NO_CONSENT, needed)
 
     def _fallen_back(
         self, requirement: Requirement, reason: SupplyReason, otherwise: Outcome

@@ -1,0 +1,93 @@
+"""What a case learns from evidence, and where two sources disagree.
+
+INVARIANT (rule 6): what evidence says about a person is compared with what the case
+knows already. A near match is a dispute with a hint, never a silent pick, and a fact
+once known is never overwritten.
+"""
+
+import unicodedata
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import JsonValue
+
+from exchange.case import KnownFact
+from schemas.codes import near
+from schemas.outcome import ConflictHint
+
+STATED = "stated"
+"""The source of a fact that the portal stated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One concept's value, as evidence tells it."""
+
+    concept: str
+    value: JsonValue
+    is_kept: bool
+    """Whether later look-ups and conditions may use it; what is only compared is
+    forgotten."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispute:
+    """A concept on which evidence disagrees with what the case knows."""
+
+    concept: str
+    hint: ConflictHint
+    against: Literal["stated", "evidence"]
+
+
+def learn(
+    facts: Mapping[str, KnownFact], told: Iterable[Told], source: str
+) -> tuple[dict[str, KnownFact], Dispute | None]:
+    """Return the facts that are new, and the gravest disagreement with known ones.
+
+    A near match counts as graver than a plain difference: it is most likely one
+    person and one mistake. Nothing is learned from evidence that disagrees.
+
+    Args:
+        facts: What the case knows, by concept.
+        told: What the evidence tells; values that are no scalars tell nothing.
+        source: The ask whose evidence it is.
+    """
+    new: dict[str, KnownFact] = {}
+    disputes: list[Dispute] = []
+    for item in told:
+        if not isinstance(item.value, str | int | float | bool) or item.value == "":
+            continue
+        known = facts.get(item.concept) or new.get(item.concept)
+        if known is None:
+            if item.is_kept:
+                new[item.concept] = KnownFact(value=item.value, source=source)
+        elif (hint := difference(known.value, item.value)) is not None:
+            against: Literal["stated", "evidence"] = (
+                "stated" if known.source == STATED else "evidence"
+            )
+            disputes.append(Dispute(item.concept, hint, against))
+    if not disputes:
+        return new, None
+    return {}, min(disputes, key=lambda d: (d.hint is ConflictHint.NONE, d.concept))
+
+
+def difference(one: JsonValue, other: JsonValue) -> ConflictHint | None:
+    """Return how two values differ, or None when they say the same.
+
+    Width, letter case and white space do not count: registers differ in them.
+
+    >>> difference("99010119940312002x", "99010119940312002X") is None
+    True
+    >>> difference("990101199403120026", "990101199403120028").value
+    'one_character_differs'
+    """
+    a, b = _comparable(one), _comparable(other)
+    if a == b:
+        return None
+    return near(a, b) or ConflictHint.NONE
+
+
+def _comparable(value: JsonValue) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return "".join(unicodedata.normalize("NFKC", text).upper().split())
