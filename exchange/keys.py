@@ -1,16 +1,19 @@
 """The gateway's own keys: files in one folder, readable by the gateway alone.
 
-Four Ed25519 keys in PKCS #8 PEM, one for each thing that is signed, so that none can
-stand in for another; and two secrets of 32 bytes. Whoever holds a folder's keys is
-the gateway: back them up apart from the data.
+One key for each thing that is signed, so that none can stand in for another:
+`lookup.pem` and `token.pem` (Ed25519, PKCS #8), the log's keys in `log/` (see
+`audit.keys`), and `master.key`, 32 bytes that wrap the keys of cases. Whoever holds
+the folder is the gateway: back it up apart from the data.
 """
 
 import os
+import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from audit.keys import LogKeys, load_keys, make_keys, save_keys, sync_folder
 from connectors.jose import SigningKey
 from schemas.canonical import b64url, b64url_decode
 from schemas.errors import SettingsError
@@ -30,57 +33,54 @@ class GatewayKeys:
     """Signs look-ups; departments pin it."""
     token: SigningKey
     """Signs access tokens and consent receipts."""
-    receipt: SigningKey
-    """Signs the receipts of log records."""
-    checkpoint: SigningKey
-    """Signs the log's tree heads; witnesses and auditors pin it."""
-    master: bytes
+    master: bytes = field(repr=False)
     """32 bytes; wraps the keys of cases and makes person references."""
-    subjects: bytes
-    """32 bytes; the key of the log's subject directory."""
+    log: LogKeys
+    """Signs tree heads and receipts, and guards the people in the log."""
 
 
-SIGNING_KEYS = ("lookup", "token", "receipt", "checkpoint")
-SECRETS = ("master", "subjects")
-
-
-def open_keys(folder: Path, *, entropy: Entropy | None = None) -> GatewayKeys:
+def open_keys(folder: Path, origin: str, *, entropy: Entropy | None) -> GatewayKeys:
     """Return the keys in `folder`; with `entropy`, make those that are missing.
 
     Args:
-        folder: Holds `lookup.pem`, `token.pem`, `receipt.pem`, `checkpoint.pem`,
-            `master.key` and `subjects.key`.
+        folder: Where they are.
+        origin: The log's name, which its keys carry.
         entropy: Where the bytes of a new key come from; None makes none.
 
     Raises:
-        SettingsError: A file is missing, damaged, or readable by others.
+        SettingsError: A file is missing, damaged, readable by others, or of a log
+            with another name.
     """
     if entropy is not None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        _make_missing(folder, entropy)
-    signing = {
-        name: SigningKey.from_pem(_read(folder / f"{name}.pem"))
-        for name in SIGNING_KEYS
-    }
-    secrets = {name: _secret(folder / f"{name}.key") for name in SECRETS}
-    return GatewayKeys(
-        lookup=signing["lookup"],
-        token=signing["token"],
-        receipt=signing["receipt"],
-        checkpoint=signing["checkpoint"],
-        master=secrets["master"],
-        subjects=secrets["subjects"],
+        _make_missing(folder, origin, entropy)
+    keys = GatewayKeys(
+        lookup=_signing_key(folder / "lookup.pem"),
+        token=_signing_key(folder / "token.pem"),
+        master=_secret(folder / "master.key"),
+        log=load_keys(folder / "log"),
     )
+    if keys.log.origin != origin:
+        raise SettingsError(
+            f"the log's keys are of `{keys.log.origin}`: set `log_origin` to that"
+        )
+    return keys
 
 
-def _make_missing(folder: Path, entropy: Entropy) -> None:
+def _make_missing(folder: Path, origin: str, entropy: Entropy) -> None:
     """Make the keys that are missing, each durable before anything rests on it."""
-    for name in SIGNING_KEYS:
-        if not (file := folder / f"{name}.pem").exists():
+    for name in ("lookup.pem", "token.pem"):
+        if not (file := folder / name).exists():
             _create(file, SigningKey.from_seed(entropy(_SECRET_BYTES)).to_pem())
-    for name in SECRETS:
-        if not (file := folder / f"{name}.key").exists():
-            _create(file, b64url(entropy(_SECRET_BYTES)).encode() + b"\n")
+    if not (file := folder / "master.key").exists():
+        _create(file, b64url(entropy(_SECRET_BYTES)).encode() + b"\n")
+    if not (log := folder / "log").exists():
+        # Under its name only when complete: a crash leaves no half a set behind.
+        unfinished = folder / "log.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save_keys(make_keys(origin, entropy), unfinished)
+        unfinished.rename(log)
+        sync_folder(folder)
 
 
 def _create(file: Path, content: bytes) -> None:
@@ -96,11 +96,7 @@ def _create(file: Path, content: bytes) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     unfinished.rename(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(file.parent)
 
 
 def _read(file: Path) -> bytes:
@@ -120,6 +116,13 @@ def _read(file: Path) -> bytes:
     if mode & _OTHERS:
         raise SettingsError(f"key file `{file}` is open to others: `chmod 600` it")
     return content
+
+
+def _signing_key(file: Path) -> SigningKey:
+    try:
+        return SigningKey.from_pem(_read(file))
+    except ValueError as error:
+        raise SettingsError(f"key file `{file}`: {error}") from error
 
 
 def _secret(file: Path) -> bytes:
