@@ -1,0 +1,95 @@
+"""The look-ups that are under way in this process: what a suspension waits for.
+
+A look-up under a statutory duty pays no write, so no row tells that it is under way.
+This register does, in memory, and that is enough where one process holds the data
+folder (decision 16): a look-up lives no longer than the process that makes it.
+
+Why no look-up can slip through. Whoever sends does (1) register, then (2) read what is
+suspended. Whoever suspends does (3) write the suspension, then (4) wait for all that is
+registered. If the sender's read (2) missed the suspension, it came before the write
+(3); then its registering (1) came before the waiting (4), so it is waited for. If the
+waiting (4) missed the sender, its registering (1) came after; then its read (2) came
+after the write (3), and it is denied. Either way nothing is sent after the wait ends.
+The other order, read and then register, has a gap between the two.
+
+The register belongs to one event loop and is used on that loop's thread only.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from consent.decision import Rule, Target, suspension_rule
+from consent.uses import Use
+from schemas.ids import ConsentId, LookupId
+
+
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """One look-up between its taking and its end."""
+
+    rests_on: frozenset[str]
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class InFlight:
+    """Look-ups under way, and what they may not rest on.
+
+    Args:
+        suspended: What the store says is suspended, read before the first look-up.
+    """
+
+    def __init__(self, suspended: Iterable[Target] = ()) -> None:
+        self._suspended = frozenset(suspended)
+        self._under_way: dict[LookupId, _UnderWay] = {}
+
+    @property
+    def suspended(self) -> frozenset[Target]:
+        """Everything that is suspended."""
+        return self._suspended
+
+    @property
+    def count(self) -> int:
+        """How many look-ups are under way."""
+        return len(self._under_way)
+
+    def take(self, use: Use) -> Rule | None:
+        """Register a look-up that is about to be sent; return why it may not be.
+
+        Take it before `consent.uses.take_uses` where that is needed too. One that is
+        denied is not registered; every other must be finished, sent or not.
+        """
+        # INVARIANT: register, then read (see above): rule 5.
+        rests_on = use.targets.union(use.permit.consents)
+        self._under_way[use.lookup] = _UnderWay(rests_on)
+        rule = suspension_rule(use.targets, self._suspended)
+        if rule is not None:
+            self.finish(use.lookup)
+        return rule
+
+    def finish(self, lookup: LookupId) -> None:
+        """Record that a look-up was sent or never will be; finishing twice is once."""
+        ended = self._under_way.pop(lookup, None)
+        if ended is not None:
+            ended.over.set()
+
+    def suspend(self, thing: Target) -> None:
+        """Deny whatever is taken from now on; call it when the row has been committed.
+
+        Acknowledge the suspension after `drained`.
+        """
+        self._suspended |= {thing}
+
+    def resume(self, thing: Target) -> None:
+        """Allow it again; call it when the row is gone."""
+        self._suspended -= {thing}
+
+    async def drained(self, thing: Target | ConsentId) -> None:
+        """Wait until every look-up taken before that rests on the thing is over.
+
+        Those taken meanwhile are not waited for: they have read the suspension, or
+        have failed to take their use.
+        """
+        before = [way for way in self._under_way.values() if thing in way.rests_on]
+        for way in before:
+            await way.over.wait()

@@ -1,0 +1,172 @@
+"""The tables of this room, and how a row becomes a consent.
+
+Instants are stored as whole microseconds since 1970, exactly, so that both engines
+compare them alike. No table holds a raw id of a person: only person refs.
+"""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar
+
+from sqlalchemy import JSON, BigInteger, Column, Index, Row, text
+from sqlmodel import Field, SQLModel
+
+from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
+from schemas.ids import CaseId, ConsentId
+
+
+class ConsentRow(SQLModel, table=True):
+    """One consent, from the asking on."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "consent"
+    __table_args__ = (
+        # One open request for each person, role, requester, case and reach: asking
+        # again adds to it. The engine holds this even where two processes ask.
+        Index(
+            "one_open_request",
+            "asked_in",
+            "person",
+            "role",
+            "requester",
+            "purpose",
+            "whole_matter",
+            unique=True,
+            sqlite_where=text("state = 'asked'"),
+            postgresql_where=text("state = 'asked'"),
+        ),
+        Index("consent_by_person", "person", "requester", "matter"),
+    )
+
+    id: str = Field(primary_key=True)
+    person: str
+    role: str
+    requester: str
+    matter: str
+    purpose: str
+    asked_in: str = Field(index=True)
+    whole_matter: bool
+    fields: dict[str, list[str] | None] = Field(sa_column=Column(JSON, nullable=False))
+    state: str
+    asked_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    given_at: int | None = Field(default=None, sa_column=Column(BigInteger))
+    ended_at: int | None = Field(default=None, sa_column=Column(BigInteger))
+    expires_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    uses_left: int | None = None
+    version: int
+
+
+class ConsentUseRow(SQLModel, table=True):
+    """One look-up that rests on one consent."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "consent_use"
+
+    lookup: str = Field(primary_key=True)
+    consent: str = Field(primary_key=True, index=True)
+    grant_id: str
+    service: str
+    provider: str
+    requester: str
+    taken_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    lease_until: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
+    """First instant at which the look-up may not be sent any more."""
+    finished_at: int | None = Field(default=None, sa_column=Column(BigInteger))
+    sent: bool | None = None
+    """Whether it was sent; None until finished."""
+
+
+class GrantUseRow(SQLModel, table=True):
+    """How many look-ups a grant with a quota has had in one period."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "grant_use"
+
+    grant_id: str = Field(primary_key=True)
+    period: int = Field(sa_column=Column(BigInteger, primary_key=True))
+    """The first instant of the period."""
+    lookups: int
+
+
+class SuspensionRow(SQLModel, table=True):
+    """One thing that may not be used for now."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "suspension"
+
+    target: str = Field(primary_key=True)
+    reason: str
+    by: str
+    since: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+CONSENT = ConsentRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
+USE = ConsentUseRow.__table__  # type: ignore[attr-defined] # as above
+GRANT_USE = GrantUseRow.__table__  # type: ignore[attr-defined] # as above
+SUSPENSION = SuspensionRow.__table__  # type: ignore[attr-defined] # as above
+
+
+def consent_of(row: Row[Any]) -> Consent:
+    """Return the consent that a row holds."""
+    return Consent(
+        id=ConsentId(row.id),
+        scope=ConsentScope(
+            person=row.person,
+            role=row.role,
+            requester=row.requester,
+            matter=row.matter,
+            purpose=row.purpose,
+            case=None if row.whole_matter else CaseId(row.asked_in),
+        ),
+        asked_in=CaseId(row.asked_in),
+        fields={
+            evidence_type: None if fields is None else frozenset(fields)
+            for evidence_type, fields in row.fields.items()
+        },
+        state=ConsentState(row.state),
+        asked_at=instant(row.asked_at),
+        given_at=None if row.given_at is None else instant(row.given_at),
+        ended_at=None if row.ended_at is None else instant(row.ended_at),
+        expires_at=instant(row.expires_at),
+        uses_left=row.uses_left,
+        version=row.version,
+    )
+
+
+def values_of(consent: Consent) -> Mapping[str, object]:
+    """Return the row of a consent that is being asked for."""
+    scope = consent.scope
+    return {
+        "id": consent.id,
+        "person": scope.person,
+        "role": scope.role,
+        "requester": scope.requester,
+        "matter": scope.matter,
+        "purpose": scope.purpose,
+        "asked_in": consent.asked_in,
+        "whole_matter": scope.case is None,
+        "fields": plain_fields(consent.fields),
+        "state": consent.state.value,
+        "asked_at": micros(consent.asked_at),
+        "expires_at": micros(consent.expires_at),
+        "uses_left": consent.uses_left,
+        "version": consent.version,
+    }
+
+
+def plain_fields(fields: ConsentFields) -> dict[str, list[str] | None]:
+    """Return fields as JSON holds them, in order."""
+    return {
+        evidence_type: None if names is None else sorted(names)
+        for evidence_type, names in sorted(fields.items())
+    }
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def micros(moment: datetime) -> int:
+    """Return whole microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def instant(microseconds: int) -> datetime:
+    """Return the instant that lies so many microseconds after 1970 began."""
+    return _EPOCH + microseconds * _MICROSECOND

@@ -1,0 +1,347 @@
+"""The store of consents: asked for, given, refused, withdrawn, found again.
+
+Each function takes a connection inside a transaction that the caller owns, and the
+time and ids as values. On SQLite a function that changes anything needs a writing
+transaction from its first statement (`BEGIN IMMEDIATE`), as the gateway's one writer
+opens it; on PostgreSQL the functions take row locks of their own. Uses of a consent
+and suspensions stand in `consent.uses`.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, insert, select, update
+
+from consent.artefact import (
+    Consent,
+    ConsentFields,
+    ConsentScope,
+    ConsentState,
+    Person,
+    is_within,
+    merged,
+)
+from consent.rows import CONSENT, consent_of, micros, plain_fields, values_of
+from schemas.errors import NotFoundError, StateConflictError
+from schemas.ids import CaseId, ConsentId, NewId
+from schemas.model import Slug
+
+MOST_FOUND = 500
+"""How many consents one search returns at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConsentRequest:
+    """What a person is asked to allow.
+
+    Raises:
+        ValueError: It asks for nothing, or for less than one use.
+    """
+
+    scope: ConsentScope
+    asked_in: CaseId
+    """The case that asks; the scope's own case where the scope has one."""
+    fields: ConsentFields
+    expires_at: datetime
+    """First instant at which neither the request nor the consent holds any more."""
+    uses: int | None
+    """Look-ups that may rest on it; None for any number."""
+
+    def __post_init__(self) -> None:
+        if not self.fields:
+            raise ValueError("a consent is about at least one evidence type")
+        if self.uses is not None and self.uses < 1:
+            raise ValueError("a consent is for at least one use")
+        if self.scope.case not in (None, self.asked_in):
+            raise ValueError("a consent to one case is asked for in that case")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What a person narrows while giving a consent; None leaves it as asked for."""
+
+    fields: ConsentFields | None = None
+    expires_at: datetime | None = None
+    uses: int | None = None
+
+
+AS_ASKED = Terms()
+"""The person gives what was asked for."""
+
+
+def ask(
+    connection: Connection, request: ConsentRequest, now: datetime, new_id: NewId
+) -> Consent:
+    """Ask a person's consent, or add to what is being asked; return the open request.
+
+    (1) Let an open request that has run out make room.
+    (2) Where one is open: add what is new to it, and raise its version so that nobody
+        gives more than was shown. Nothing new changes nothing.
+    (3) Else open one.
+    """
+    # (1): it can't be answered any more, and only one may be open.
+    scope = request.scope
+    same = (
+        (CONSENT.c.asked_in == request.asked_in)
+        & (CONSENT.c.person == scope.person)
+        & (CONSENT.c.role == scope.role)
+        & (CONSENT.c.requester == scope.requester)
+        & (CONSENT.c.purpose == scope.purpose)
+        & (CONSENT.c.whole_matter == (scope.case is None))
+        & (CONSENT.c.state == ConsentState.ASKED.value)
+    )
+    _expire(connection, same, now)
+    # (2): locked, so that two cannot both add to the same version.
+    row = connection.execute(select(CONSENT).where(same).with_for_update()).first()
+    if row is not None:
+        return _widen(connection, consent_of(row), request)
+    # (3): the index refuses a second one from elsewhere.
+    opened = Consent(
+        id=ConsentId(new_id()),
+        scope=scope,
+        asked_in=request.asked_in,
+        fields=request.fields,
+        state=ConsentState.ASKED,
+        asked_at=now,
+        given_at=None,
+        ended_at=None,
+        expires_at=request.expires_at,
+        uses_left=request.uses,
+        version=1,
+    )
+    connection.execute(insert(CONSENT).values(values_of(opened)))
+    return get(connection, opened.id)
+
+
+def give(
+    connection: Connection,
+    consent: ConsentId,
+    person: Person,
+    version: int,
+    now: datetime,
+    terms: Terms = AS_ASKED,
+) -> Consent:
+    """Record that a person gives the consent as it was shown, or less.
+
+    Args:
+        connection: Inside a writing transaction.
+        consent: The request.
+        person: Who gives it.
+        version: The version that was shown.
+        now: When.
+        terms: What is narrowed.
+
+    Raises:
+        NotFoundError: There is no such request to this person.
+        StateConflictError: It has been answered, has run out, or asks for more by now
+            than was shown; or the terms widen it.
+    """
+    asked = _locked(connection, consent, person)
+    if asked.state_at(now) is not ConsentState.ASKED:
+        raise StateConflictError("the consent is not being asked for any more")
+    if asked.version != version:
+        raise StateConflictError("the request has changed since it was shown")
+    fields = asked.fields if terms.fields is None else terms.fields
+    expires_at = terms.expires_at or asked.expires_at
+    uses = asked.uses_left if terms.uses is None else terms.uses
+    is_narrower = (
+        bool(fields)
+        and is_within(fields, asked.fields)
+        and now < expires_at <= asked.expires_at
+        and (asked.uses_left is None or (uses or 0) <= asked.uses_left)
+        and (uses is None or uses >= 1)
+    )
+    if not is_narrower:
+        raise StateConflictError("a consent can be given narrower than asked, no wider")
+    changes = {
+        "state": ConsentState.GIVEN.value,
+        "given_at": micros(now),
+        "fields": plain_fields(fields),
+        "expires_at": micros(expires_at),
+        "uses_left": uses,
+    }
+    return _change(connection, consent, changes)
+
+
+def refuse(
+    connection: Connection, consent: ConsentId, person: Person, now: datetime
+) -> Consent:
+    """Record that a person refuses; refusing twice is once.
+
+    Raises:
+        NotFoundError: There is no such request to this person.
+        StateConflictError: It has been given, withdrawn, or has run out.
+    """
+    asked = _locked(connection, consent, person)
+    if asked.state is ConsentState.REFUSED:
+        return asked
+    if asked.state_at(now) is not ConsentState.ASKED:
+        raise StateConflictError("the consent is not being asked for any more")
+    changes = {"state": ConsentState.REFUSED.value, "ended_at": micros(now)}
+    return _change(connection, consent, changes)
+
+
+def withdraw(
+    connection: Connection, consent: ConsentId, person: Person, now: datetime
+) -> Consent:
+    """Record that a person withdraws a consent; withdrawing twice is once.
+
+    The caller acknowledges it only when the transaction has committed and every use
+    taken before is over: see `open_uses`.
+
+    Raises:
+        NotFoundError: There is no such consent of this person.
+        StateConflictError: It was never given, or has run out.
+    """
+    given = _locked(connection, consent, person)
+    if given.state is ConsentState.WITHDRAWN:
+        return given
+    if given.state_at(now) is not ConsentState.GIVEN:
+        raise StateConflictError("the consent is not given, so it can't be withdrawn")
+    changes = {"state": ConsentState.WITHDRAWN.value, "ended_at": micros(now)}
+    return _change(connection, consent, changes)
+
+
+def expire(connection: Connection, now: datetime) -> tuple[Consent, ...]:
+    """Mark what has run out, at most `MOST_FOUND` at a time; return what was marked.
+
+    For the record of it and for the cases that wait; no decision needs the mark.
+    """
+    alive = (ConsentState.ASKED.value, ConsentState.GIVEN.value)
+    return _expire(connection, CONSENT.c.state.in_(alive), now)
+
+
+# Finding.
+
+
+def get(
+    connection: Connection, consent: ConsentId, person: Person | None = None
+) -> Consent:
+    """Return one consent; with `person`, only one of that person.
+
+    Raises:
+        NotFoundError: There is no such consent, or it is another person's.
+    """
+    row = connection.execute(select(CONSENT).where(CONSENT.c.id == consent)).first()
+    return _owned(row, person)
+
+
+def find_by_person(connection: Connection, person: Person) -> tuple[Consent, ...]:
+    """Return a person's consents in any state, the newest first."""
+    newest = CONSENT.c.asked_at.desc(), CONSENT.c.id.desc()
+    return _found(
+        connection,
+        select(CONSENT).where(CONSENT.c.person == person).order_by(*newest),
+    )
+
+
+def find_by_case(connection: Connection, case: CaseId) -> tuple[Consent, ...]:
+    """Return the consents that a case has asked for, the oldest first."""
+    oldest = CONSENT.c.asked_at, CONSENT.c.id
+    return _found(
+        connection,
+        select(CONSENT).where(CONSENT.c.asked_in == case).order_by(*oldest),
+    )
+
+
+def find_for_decision(
+    connection: Connection, persons: Collection[Person], requester: Slug, matter: Slug
+) -> tuple[Consent, ...]:
+    """Return what these persons have said to this requester about this matter.
+
+    One query for all look-ups of a case; `decide` picks what bears on each.
+    """
+    if not persons:
+        return ()
+    newest = CONSENT.c.asked_at.desc(), CONSENT.c.id.desc()
+    return _found(
+        connection,
+        select(CONSENT)
+        .where(
+            CONSENT.c.person.in_(sorted(persons)),
+            CONSENT.c.requester == requester,
+            CONSENT.c.matter == matter,
+        )
+        .order_by(*newest),
+    )
+
+
+# Below: rows and statements.
+
+
+def _expire(connection: Connection, which: Any, now: datetime) -> tuple[Consent, ...]:  # noqa: ANN401 - a condition
+    """Mark those of `which` that have run out, and return them."""
+    due = (
+        select(CONSENT.c.id)
+        .where(which, CONSENT.c.expires_at <= micros(now))
+        .order_by(CONSENT.c.expires_at, CONSENT.c.id)
+        .limit(MOST_FOUND)
+    )
+    statement = (
+        update(CONSENT)
+        .where(CONSENT.c.id.in_(due), which)
+        .values(
+            state=ConsentState.EXPIRED.value,
+            ended_at=micros(now),
+            version=CONSENT.c.version + 1,
+        )
+        .returning(*CONSENT.c)
+    )
+    marked = [consent_of(row) for row in connection.execute(statement)]
+    return tuple(sorted(marked, key=lambda consent: consent.id))
+
+
+def _widen(connection: Connection, asked: Consent, request: ConsentRequest) -> Consent:
+    """Add to an open request what is new; the person has answered nothing yet."""
+    fields = merged(asked.fields, request.fields)
+    expires_at = max(asked.expires_at, request.expires_at)
+    uses = (
+        None
+        if asked.uses_left is None or request.uses is None
+        else max(asked.uses_left, request.uses)
+    )
+    same = (asked.fields, asked.expires_at, asked.uses_left)
+    if (fields, expires_at, uses) == same:
+        return asked
+    changes = {
+        "fields": plain_fields(fields),
+        "expires_at": micros(expires_at),
+        "uses_left": uses,
+    }
+    return _change(connection, asked.id, changes)
+
+
+def _change(
+    connection: Connection, consent: ConsentId, changes: Mapping[str, object]
+) -> Consent:
+    """Change a locked consent, and return it as it is now."""
+    statement = (
+        update(CONSENT)
+        .where(CONSENT.c.id == consent)
+        .values(**changes, version=CONSENT.c.version + 1)
+        .returning(*CONSENT.c)
+    )
+    return consent_of(connection.execute(statement).one())
+
+
+def _locked(connection: Connection, consent: ConsentId, person: Person) -> Consent:
+    """Lock a person's consent, and return it."""
+    statement = select(CONSENT).where(CONSENT.c.id == consent).with_for_update()
+    return _owned(connection.execute(statement).first(), person)
+
+
+def _owned(row: Row[Any] | None, person: Person | None) -> Consent:
+    """Return a consent when there is one and it is the person's.
+
+    One message for both, so that nobody learns whether another's consent exists.
+    """
+    if row is None or (person is not None and row.person != person):
+        raise NotFoundError("there is no such consent")
+    return consent_of(row)
+
+
+def _found(connection: Connection, statement: Select[Any]) -> tuple[Consent, ...]:
+    rows = connection.execute(statement.limit(MOST_FOUND))
+    return tuple(consent_of(row) for row in rows)

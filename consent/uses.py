@@ -1,0 +1,367 @@
+"""Uses and suspensions: what is checked at the last instant before a look-up is sent.
+
+INVARIANT: when a withdrawal or a suspension has been acknowledged, no later look-up
+rests on it (rule 5). It is acknowledged once its transaction has committed and
+`open_uses` names nothing more. A use is judged against the same rows, in one
+transaction, just before its look-up is sent, so it either comes first and is waited
+for, or comes later and is denied. Nothing here is cached.
+
+Each function takes a connection inside a transaction that the caller owns, as in
+`consent.store`. Look-ups that rest on no consent pay no write: `consent.in_flight`.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+
+from sqlalchemy import Connection, Table, delete, func, insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from consent.artefact import Consent, ConsentState
+from consent.decision import (
+    Permit,
+    Rule,
+    Suspendable,
+    Target,
+    suspension_rule,
+    target,
+)
+from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE, consent_of, micros
+from schemas.directory import Quota
+from schemas.ids import ConsentId, LookupId
+from schemas.model import Slug
+
+
+def suspend(
+    connection: Connection, thing: Target, *, reason: str, by: str, now: datetime
+) -> bool:
+    """Suspend something; return whether it was not suspended before.
+
+    The caller acknowledges it only when the transaction has committed and every use
+    taken before is over: `open_uses`, and `consent.in_flight` for the look-ups that
+    rest on no consent.
+    """
+    _gate(connection, shared=False)
+    values = {"target": thing, "reason": reason, "by": by, "since": micros(now)}
+    statement = _insert_or_ignore(connection, SUSPENSION, values)
+    return bool(connection.execute(statement).rowcount)
+
+
+def resume(connection: Connection, thing: Target) -> bool:
+    """End a suspension; return whether there was one."""
+    gone = delete(SUSPENSION).where(SUSPENSION.c.target == thing)
+    return bool(connection.execute(gone).rowcount)
+
+
+def suspended(connection: Connection) -> frozenset[Target]:
+    """Return everything that is suspended."""
+    return frozenset(connection.execute(_ALL_SUSPENDED).scalars())
+
+
+# Using.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Use:
+    """One look-up that is about to be sent, and what it rests on."""
+
+    lookup: LookupId
+    permit: Permit
+    service: Slug
+    provider: Slug
+    requester: Slug
+    quota: Quota | None
+    """The quota of the permit's grant."""
+
+    @property
+    def targets(self) -> frozenset[Target]:
+        """What must not be suspended when it is sent."""
+        return frozenset(
+            (
+                target(Suspendable.GRANT, self.permit.grant),
+                target(Suspendable.SERVICE, self.service),
+                target(Suspendable.PROVIDER, self.provider),
+                target(Suspendable.REQUESTER, self.requester),
+            )
+        )
+
+    @property
+    def is_written(self) -> bool:
+        """Whether `take_uses` is needed: it rests on a consent or counts on a quota.
+
+        Any other look-up pays no write; `consent.in_flight` guards it.
+        """
+        return bool(self.permit.consents) or self.quota is not None
+
+
+def take_uses(
+    connection: Connection, uses: Collection[Use], now: datetime, lease: timedelta
+) -> Mapping[LookupId, Rule]:
+    """Take the uses of look-ups that are about to be sent; return those denied.
+
+    All in one transaction, which the caller commits before sending anything. Each use
+    is taken whole or not at all; one that is denied harms no other.
+
+    (1) Shut out suspensions that come now, and lock the consents.
+    (2) Judge each use by the rows as they are.
+    (3) Count what was granted: uses left, quotas, open uses.
+
+    Args:
+        connection: Inside a writing transaction.
+        uses: The look-ups of one wave.
+        now: The instant.
+        lease: How long each may wait to be sent. A look-up that was not sent by then
+            must not be sent: a withdrawal waits no longer.
+
+    Returns:
+        The look-ups that may not be sent → the rule that denied them.
+    """
+    # (1): in the order of ids, so that two processes never wait for each other.
+    _gate(connection, shared=True)
+    stopped = suspended(connection)
+    ids = sorted({consent for use in uses for consent in use.permit.consents})
+    held = _lock_all(connection, ids)
+    # (2): a use counts at once, so that the next in the same wave sees it.
+    denied: dict[LookupId, Rule] = {}
+    spent: dict[ConsentId, int] = {}
+    granted: list[Use] = []
+    for use in uses:
+        rule = _judge(use, held, spent, stopped, now)
+        if rule is None and not _count_quota(connection, use, now):
+            rule = Rule.QUOTA_USED_UP
+        if rule is not None:
+            denied[use.lookup] = rule
+            continue
+        granted.append(use)
+        for consent in use.permit.consents:
+            spent[consent] = spent.get(consent, 0) + 1
+    # (3): locked rows, so the counts judged above still hold.
+    _spend(connection, spent)
+    _note_uses(connection, granted, now, lease)
+    return denied
+
+
+def finish_uses(
+    connection: Connection,
+    sent: Collection[LookupId],
+    cancelled: Collection[LookupId],
+    now: datetime,
+) -> None:
+    """Record that uses are over: their look-ups were sent, or never will be.
+
+    A cancelled one goes back to its consent, so that a source that was down doesn't
+    use up what a person gave once. It stays counted in the grant's quota, which errs
+    on the safe side. Finishing twice is once.
+    """
+    for lookups, was_sent in ((sent, True), (cancelled, False)):
+        if not lookups:
+            continue
+        closed = (
+            update(USE)
+            .where(USE.c.lookup.in_(sorted(lookups)), USE.c.finished_at.is_(None))
+            .values(finished_at=micros(now), sent=was_sent)
+            .returning(USE.c.consent)
+        )
+        back: dict[ConsentId, int] = {}
+        for consent in connection.execute(closed).scalars().all():
+            back[consent] = back.get(consent, 0) - 1
+        if not was_sent:
+            _spend(connection, back)
+
+
+def open_uses(
+    connection: Connection, thing: ConsentId | Target, now: datetime
+) -> tuple[LookupId, ...]:
+    """Return the look-ups under way that rest on a consent or a suspendable thing.
+
+    A withdrawal or suspension of it returns when there are none: each was sent or
+    cancelled, or its lease has run out, after which it may not be sent.
+    """
+    kind, _, name = thing.partition(":")
+    columns = {
+        Suspendable.GRANT.value: USE.c.grant_id,
+        Suspendable.SERVICE.value: USE.c.service,
+        Suspendable.PROVIDER.value: USE.c.provider,
+        Suspendable.REQUESTER.value: USE.c.requester,
+    }
+    rests = columns[kind] == name if name else USE.c.consent == thing
+    statement = (
+        select(USE.c.lookup)
+        .where(rests, USE.c.finished_at.is_(None), USE.c.lease_until > micros(now))
+        .distinct()
+        .order_by(USE.c.lookup)
+    )
+    return tuple(connection.execute(statement).scalars())
+
+
+def grant_uses(
+    connection: Connection, quotas: Mapping[Slug, Quota], now: datetime
+) -> Mapping[Slug, int]:
+    """Return the look-ups made in the current period under each grant with a quota."""
+    used: dict[Slug, int] = {}
+    for grant, quota in sorted(quotas.items()):
+        count = connection.execute(
+            select(GRANT_USE.c.lookups).where(
+                GRANT_USE.c.grant_id == grant,
+                GRANT_USE.c.period == micros(period_start(quota.per, now)),
+            )
+        ).scalar()
+        used[grant] = count or 0
+    return used
+
+
+def purge_uses(connection: Connection, before: datetime) -> int:
+    """Forget uses that ended, and periods that began, before an instant.
+
+    The access log keeps what has to be kept; these rows only count.
+    """
+    edge = micros(before)
+    old = delete(USE).where(USE.c.lease_until < edge)
+    connection.execute(delete(GRANT_USE).where(GRANT_USE.c.period < edge))
+    return connection.execute(old).rowcount
+
+
+_BEIJING = timezone(timedelta(hours=8))
+_FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=_BEIJING)
+
+
+def period_start(per: timedelta, now: datetime) -> datetime:
+    """Return when the current period of a quota began.
+
+    Periods follow one another from a Monday's midnight in Beijing, so that a day is a
+    day and a week begins on Monday, as offices count.
+
+    >>> period_start(timedelta(days=1), datetime(2026, 1, 8, 15, 59, tzinfo=UTC))
+    datetime.datetime(2026, 1, 7, 16, 0, tzinfo=datetime.timezone.utc)
+    """
+    return (_FIRST_MONDAY + (now - _FIRST_MONDAY) // per * per).astimezone(UTC)
+
+
+# Below: rows and statements.
+
+_ALL_SUSPENDED = select(SUSPENSION.c.target)
+_GATE = 0x6572_7261  # any number that nothing else in the database locks
+
+
+def _gate(connection: Connection, *, shared: bool) -> None:
+    """Order takings and suspensions of several processes on PostgreSQL.
+
+    A taking that has not committed is invisible to `open_uses`; so a suspension waits
+    for it here. SQLite has one writer at a time, which is the same.
+    """
+    if connection.dialect.name == "postgresql":
+        lock = (
+            func.pg_advisory_xact_lock_shared
+            if shared
+            else (func.pg_advisory_xact_lock)
+        )
+        connection.execute(select(lock(_GATE)))
+
+
+def _insert_or_ignore(
+    connection: Connection, table: Table, values: Mapping[str, object]
+) -> sqlite.Insert | postgresql.Insert:
+    """Return an insert that leaves an existing row alone."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table).values(values).on_conflict_do_nothing()
+    return sqlite.insert(table).values(values).on_conflict_do_nothing()
+
+
+def _lock_all(
+    connection: Connection, ids: list[ConsentId]
+) -> Mapping[ConsentId, Consent]:
+    """Lock consents in the order of their ids, and return them."""
+    if not ids:
+        return {}
+    statement = (
+        select(CONSENT)
+        .where(CONSENT.c.id.in_(ids))
+        .order_by(CONSENT.c.id)
+        .with_for_update()
+    )
+    return {row.id: consent_of(row) for row in connection.execute(statement)}
+
+
+def _judge(
+    use: Use,
+    held: Mapping[ConsentId, Consent],
+    spent: Mapping[ConsentId, int],
+    stopped: frozenset[Target],
+    now: datetime,
+) -> Rule | None:
+    """Return why a use can't be taken, or None when it can."""
+    rule = suspension_rule(use.targets, stopped)
+    for consent in use.permit.consents:
+        if rule is not None:
+            break
+        rule = _consent_rule(held.get(consent), spent.get(consent, 0), now)
+    return rule
+
+
+def _consent_rule(consent: Consent | None, spent: int, now: datetime) -> Rule | None:
+    """Return why one more use of a consent can't be taken, or None when it can."""
+    if consent is None:
+        return Rule.CONSENT_MISSING
+    match consent.state_at(now):
+        case ConsentState.ASKED:
+            return Rule.CONSENT_ASKED
+        case ConsentState.REFUSED:
+            return Rule.CONSENT_REFUSED
+        case ConsentState.WITHDRAWN:
+            return Rule.CONSENT_WITHDRAWN
+        case ConsentState.EXPIRED:
+            return Rule.CONSENT_EXPIRED
+        case ConsentState.GIVEN:
+            is_used_up = consent.uses_left is not None and consent.uses_left <= spent
+            return Rule.CONSENT_USED_UP if is_used_up else None
+
+
+def _count_quota(connection: Connection, use: Use, now: datetime) -> bool:
+    """Count one look-up on its grant's quota; return whether there was room."""
+    if use.quota is None:
+        return True
+    period = micros(period_start(use.quota.per, now))
+    fresh = {"grant_id": use.permit.grant, "period": period, "lookups": 0}
+    connection.execute(_insert_or_ignore(connection, GRANT_USE, fresh))
+    counted = connection.execute(
+        update(GRANT_USE)
+        .where(
+            GRANT_USE.c.grant_id == use.permit.grant,
+            GRANT_USE.c.period == period,
+            GRANT_USE.c.lookups < use.quota.lookups,
+        )
+        .values(lookups=GRANT_USE.c.lookups + 1)
+    )
+    return counted.rowcount == 1
+
+
+def _spend(connection: Connection, spent: Mapping[ConsentId, int]) -> None:
+    """Take uses off the consents that count them."""
+    for consent, count in sorted(spent.items()):
+        connection.execute(
+            update(CONSENT)
+            .where(CONSENT.c.id == consent, CONSENT.c.uses_left.is_not(None))
+            .values(uses_left=CONSENT.c.uses_left - count)
+        )
+
+
+def _note_uses(
+    connection: Connection, granted: Iterable[Use], now: datetime, lease: timedelta
+) -> None:
+    """Write down the uses that a withdrawal or suspension has to wait for."""
+    rows = [
+        {
+            "lookup": use.lookup,
+            "consent": consent,
+            "grant_id": use.permit.grant,
+            "service": use.service,
+            "provider": use.provider,
+            "requester": use.requester,
+            "taken_at": micros(now),
+            "lease_until": micros(now + lease),
+        }
+        for use in granted
+        for consent in use.permit.consents
+    ]
+    if rows:
+        connection.execute(insert(USE), rows)
