@@ -1,0 +1,377 @@
+"""The one way out: HTTP to one data service, held on a short lead.
+
+The HTTP library resolves names by itself, follows redirects, obeys proxy variables,
+unpacks whatever is packed, and reads `2130706433` as 127.0.0.1. None of that may
+happen here. The host is parsed and resolved by us, every address is checked against
+the configured networks, and the one that is used is pinned in a client of its own for
+each service, which is built again when the name moves.
+"""
+
+import asyncio
+import ipaddress
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self, TypeAlias
+from urllib.parse import urlsplit
+
+from pyreqwest.client import Client, ClientBuilder
+from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError
+from pyreqwest.request import StreamRequest
+from pyreqwest.response import Response
+
+from schemas.clock import Clock
+from schemas.errors import (
+    ConnectorFaultError,
+    ConnectorUnavailableError,
+    Fault,
+    Layer,
+    SettingsError,
+)
+
+Network: TypeAlias = ipaddress.IPv4Network | ipaddress.IPv6Network
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
+Resolve: TypeAlias = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Every address of a host and port, as text; raises OSError when there is none."""
+
+_LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
+_NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_SPACE = 0x20
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class ClientPolicy:
+    """What holds for every outbound call of a deployment."""
+
+    networks: tuple[Network, ...]
+    """Where departments may be; an address outside is never connected to."""
+    max_reply: int = 256 * 1024  # bytes
+    max_waiting: int = 256
+    """How many look-ups may wait for a free slot of one service."""
+    connect_timeout_s: float = 2.0
+    resolve_every_s: float = 60.0
+    """How long a pinned address is kept before the name is asked for again."""
+    root_certificates: bytes | None = None
+    """PEM of further roots to trust, such as a government's own."""
+
+    @classmethod
+    def of(cls, *networks: str) -> Self:
+        """Return the default policy for networks in CIDR form.
+
+        Raises:
+            SettingsError: One of them is not a network.
+        """
+        try:
+            parsed = tuple(ipaddress.ip_network(text) for text in networks)
+        except ValueError as error:
+            raise SettingsError(f"not a network in CIDR form: {error}") from error
+        return cls(networks=parsed)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where look-ups are posted, taken apart."""
+
+    url: str
+    host: str
+    """A DNS name in lower case, or an address without brackets."""
+    port: int
+    address: Address | None
+    """The address, when the host is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class HttpReply:
+    """What a department sent, whole and within the cap."""
+
+    status: int
+    media_type: str
+    """In lower case, without parameters; "" when absent."""
+    body: bytes
+    retry_after_s: float | None
+    """`Retry-After` in seconds, at most a week; None when absent or a date."""
+
+
+def parse_endpoint(url: str) -> Endpoint:
+    """Return an endpoint taken apart, or refuse it.
+
+    A host is an address in its one ordinary form, or a DNS name; what some software
+    reads as an address and other software as a name (`2130706433`, `0x7f.1`,
+    `127.1`) is refused.
+
+    Raises:
+        SettingsError: It is not an absolute http or https URL of that kind.
+    """
+    if any(ord(character) <= _SPACE or character == "\\" for character in url):
+        raise SettingsError("an endpoint holds no spaces, controls or backslashes")
+    try:
+        parts = urlsplit(url)
+        host, port = (parts.hostname or "").removesuffix("."), parts.port
+    except ValueError as error:
+        raise SettingsError("an endpoint is not a URL") from error
+    if parts.scheme not in _DEFAULT_PORTS or "@" in parts.netloc or parts.fragment:
+        message = "an endpoint is an http or https URL without user or fragment"
+        raise SettingsError(message)
+    address = _address_of(host)
+    port = port or _DEFAULT_PORTS[parts.scheme]
+    # Put together again from its parts, so that what was checked is what is used.
+    shown = f"[{host}]" if isinstance(address, ipaddress.IPv6Address) else host
+    target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    return Endpoint(f"{parts.scheme}://{shown}:{port}{target}", host, port, address)
+
+
+def _address_of(host: str) -> Address | None:
+    """Return the address that `host` is; None when it is a name."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        address = None
+    if address is not None:
+        return address
+    # WHATWG URL: a host whose last label is a number is taken for an IPv4 address.
+    if not _NAME.fullmatch(host) or _NUMBER.fullmatch(host.rsplit(".", 1)[-1]):
+        message = "an endpoint's host is neither a DNS name nor a plain address"
+        raise SettingsError(message)
+    return None
+
+
+def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
+    """Tell whether `address` lies in one of the networks.
+
+    An IPv4 address in IPv6 clothes is the IPv4 address.
+    """
+    if isinstance(address, ipaddress.IPv6Address):
+        if address.scope_id is not None:
+            return False
+        address = address.ipv4_mapped or address
+    if address.is_unspecified or address.is_multicast:
+        return False
+    return any(address in network for network in networks)
+
+
+async def resolve_by_system(host: str, port: int) -> Sequence[str]:
+    """Return every address that the system's resolver knows for `host`."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]
+
+
+@dataclass(frozen=True, slots=True)
+class _Pinned:
+    """A client that can reach one address only, and until when it is trusted."""
+
+    client: Client
+    address: str
+    until: float
+    """In seconds of the monotonic clock."""
+
+
+class ServiceClient:
+    """The HTTP client of one data service."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        policy: ClientPolicy,
+        clock: Clock,
+        *,
+        concurrency: int = 32,
+        resolve: Resolve = resolve_by_system,
+    ) -> None:
+        """Take the endpoint apart; nothing is connected yet.
+
+        Raises:
+            SettingsError: The endpoint is refused; see `parse_endpoint`.
+        """
+        self._endpoint = parse_endpoint(endpoint)
+        self._policy = policy
+        self._clock = clock
+        self._concurrency = concurrency
+        self._resolve = resolve
+        self._slots = asyncio.Semaphore(concurrency)
+        self._waiting = 0
+        self._pinning = asyncio.Lock()
+        self._pinned: _Pinned | None = None
+        self._retired: list[Client] = []
+
+    async def post(self, body: str, *, media_type: str, accept: str) -> HttpReply:
+        """Post `body` and return the reply. The caller bounds the time.
+
+        (1) Wait for one of the service's slots, in a queue that is bounded.
+        (2) Take the client that is pinned to a checked address.
+        (3) Send, and read at most `max_reply` bytes.
+
+        Raises:
+            ConnectorUnavailableError: The queue is full, no allowed address was
+                found, or the service could not be reached or closed without a reply.
+            ConnectorFaultError: The reply is packed, too large or cut short.
+        """
+        async with self._slot():  # (1)
+            client = await self._client()  # (2)
+            request = (
+                client.post(self._endpoint.url)
+                .header("content-type", media_type)
+                .header("accept", accept)
+                .body_text(body)
+                .build_streamed()
+            )
+            return await self._exchange(request)  # (3)
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        pinned, self._pinned = self._pinned, None
+        clients = [*self._retired, *([pinned.client] if pinned else [])]
+        self._retired.clear()
+        for client in clients:
+            await client.close()
+
+    @asynccontextmanager
+    async def _slot(self) -> AsyncIterator[None]:
+        if self._slots.locked() and self._waiting >= self._policy.max_waiting:
+            message = "too many look-ups wait for this data service"
+            raise ConnectorUnavailableError(message, layer=Layer.GATEWAY)
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield
+        finally:
+            self._slots.release()
+
+    async def _client(self) -> Client:
+        pinned = self._pinned
+        if pinned is not None and self._clock.monotonic() < pinned.until:
+            return pinned.client
+        async with self._pinning:
+            pinned = self._pinned
+            if pinned is None or self._clock.monotonic() >= pinned.until:
+                pinned = await self._pin(pinned)
+                self._pinned = pinned
+            return pinned.client
+
+    async def _pin(self, before: _Pinned | None) -> _Pinned:
+        """Return a client for an address that the host has now and that is allowed."""
+        addresses = await self._addresses()
+        until = self._clock.monotonic() + self._policy.resolve_every_s
+        if before is not None and before.address in addresses:
+            return _Pinned(before.client, before.address, until)
+        if before is not None:
+            await self._retire(before.client)
+        return _Pinned(self._build(addresses[0]), addresses[0], until)
+
+    async def _addresses(self) -> Sequence[str]:
+        endpoint = self._endpoint
+        if endpoint.address is not None:
+            found: Sequence[str] = [str(endpoint.address)]
+        else:
+            try:
+                found = await self._resolve(endpoint.host, endpoint.port)
+            except OSError:
+                found = []
+        networks = self._policy.networks
+        # All of them, not the first: a name that also points elsewhere is not trusted.
+        allowed = all(is_allowed(ipaddress.ip_address(a), networks) for a in found)
+        if not found or not allowed:
+            message = "the endpoint has no address, or one outside the networks allowed"
+            raise ConnectorUnavailableError(message, layer=Layer.CONNECTOR)
+        return found
+
+    async def _retire(self, client: Client) -> None:
+        """Keep the last replaced client for calls under way; close older ones."""
+        while self._retired:
+            await self._retired.pop().close()
+        self._retired.append(client)
+
+    def _build(self, address: str) -> Client:
+        endpoint, policy = self._endpoint, self._policy
+        builder = (
+            ClientBuilder()
+            .no_proxy()
+            .follow_redirects(enable=False)
+            .referer(enable=False)
+            .gzip(enable=False)
+            .brotli(enable=False)
+            .zstd(enable=False)
+            .deflate(enable=False)
+            .user_agent("errand")
+            .default_headers({"accept-encoding": "identity"})
+            .connect_timeout(timedelta(seconds=policy.connect_timeout_s))
+            .pool_max_idle_per_host(self._concurrency)
+            .http1_only()
+        )
+        if policy.root_certificates is not None:
+            builder = builder.add_root_certificate_pem(policy.root_certificates)
+        if endpoint.address is None:
+            builder = builder.resolve(endpoint.host, address, endpoint.port)
+        return builder.build()
+
+    async def _exchange(self, request: StreamRequest) -> HttpReply:
+        started = False
+        try:
+            async with request as response:
+                started = True
+                return await self._read(response)
+        except (ConnectError, ConnectTimeoutError):
+            self._unpin()
+            message = "the data service could not be connected to"
+        except RequestError:
+            # Not chained: the library's words may quote what was received.
+            message = "the data service closed without a reply"
+            if started:
+                message = "the reply was cut short"
+                raise ConnectorFaultError(Fault.FORMAT, message) from None
+        raise ConnectorUnavailableError(message, layer=Layer.SOURCE)
+
+    def _unpin(self) -> None:
+        """Ask for the name again at the next look-up: it may have moved."""
+        if self._pinned is not None and self._endpoint.address is None:
+            pinned = self._pinned
+            self._pinned = _Pinned(pinned.client, pinned.address, float("-inf"))
+
+    async def _read(self, response: Response) -> HttpReply:
+        encoding = response.get_header("content-encoding")
+        if encoding is not None and encoding.lower() != "identity":
+            message = "the reply is packed, and nothing was asked to be"
+            raise ConnectorFaultError(Fault.FORMAT, message)
+        limit, size = self._policy.max_reply, 0
+        chunks: list[bytes] = []
+        announced = response.get_header("content-length") or "0"
+        reader = response.body_reader
+        while size <= limit and not _exceeds(announced, limit):
+            chunk = await reader.read_chunk()
+            if chunk is None:
+                return _reply(response, b"".join(chunks))
+            chunks.append(bytes(chunk))
+            size += len(chunk)
+        raise ConnectorFaultError(Fault.TOO_LARGE, f"the reply exceeds {limit} bytes")
+
+
+def _exceeds(announced: str, limit: int) -> bool:
+    return announced.isascii() and announced.isdigit() and int(announced) > limit
+
+
+def _reply(response: Response, body: bytes) -> HttpReply:
+    media_type = (response.get_header("content-type") or "").partition(";")[0]
+    return HttpReply(
+        response.status,
+        media_type.strip().lower(),
+        body,
+        _retry_after(response.get_header("retry-after")),
+    )
+
+
+_LONGEST_WAIT_S = 7 * 24 * 3600
+
+
+def _retry_after(text: str | None) -> float | None:
+    """Return the seconds of a `Retry-After` (RFC 9110, 10.2.3); None for a date."""
+    if text is None or not re.fullmatch(r"[0-9]{1,9}", text):
+        return None
+    return float(min(int(text), _LONGEST_WAIT_S))
