@@ -380,6 +380,22 @@ def _resolve(results: list[_Done]) -> None:
 # What differs between engines stands below, and nowhere else.
 
 
+@contextmanager
+def connected(url: str, *, read_only: bool) -> Iterator[Connection]:
+    """Open one connection outside the gateway: for migrations and for commands.
+
+    Raises:
+        SettingsError: As for `Database`.
+        StoreUnavailableError: The tables can't be reached.
+    """
+    engine = _engine(url, _Kind(read_only=read_only), connections=1)
+    try:
+        with _engine_failures(), engine.connect() as connection:
+            yield connection
+    finally:
+        engine.dispose()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
     """What the connections of an engine may do, and how."""

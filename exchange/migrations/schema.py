@@ -1,0 +1,102 @@
+"""The form of the tables, and how a database is brought to it.
+
+There are two parts, each with revisions and a database of its own: the tables of the
+gateway, and the vault with the keys of cases (decision 19).
+
+To write a revision after changing a table: `python -m exchange.migrations.schema
+tables "What changed"`, then read what it wrote.
+"""
+
+import sys
+import tempfile
+from enum import StrEnum
+from pathlib import Path
+from types import ModuleType
+
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, MetaData, Table
+
+import consent.rows
+import exchange.cases
+import exchange.due
+import exchange.idempotency
+import exchange.vault
+from exchange.database import connected
+
+_STORES: tuple[ModuleType, ...] = (
+    consent.rows,
+    exchange.cases,
+    exchange.due,
+    exchange.idempotency,
+)
+_VAULT: tuple[ModuleType, ...] = (exchange.vault,)
+
+
+class Part(StrEnum):
+    """Which tables: each part is a database of its own."""
+
+    TABLES = "tables"
+    VAULT = "vault"
+
+
+def metadata(part: Part) -> MetaData:
+    """Return the tables of one part as the code declares them."""
+    chosen = MetaData()
+    for module in _VAULT if part is Part.VAULT else _STORES:
+        for thing in vars(module).values():
+            table = getattr(thing, "__table__", None)
+            if isinstance(thing, type) and isinstance(table, Table):
+                table.to_metadata(chosen)
+    return chosen
+
+
+def upgrade(url: str, part: Part) -> None:
+    """Bring a database to the newest revision of its part.
+
+    Raises:
+        SettingsError: The URL names no database that the gateway can keep.
+        StoreUnavailableError: It can't be reached.
+    """
+    with connected(url, read_only=False) as connection:
+        command.upgrade(_config(connection, part), "head")
+
+
+def differences(connection: Connection, part: Part) -> list[object]:
+    """Return how a database differs from what the code declares; nothing is right."""
+    migration = MigrationContext.configure(connection, opts={"compare_type": True})
+    found: list[object] = compare_metadata(migration, metadata(part))
+    return found
+
+
+def new_revision(part: Part, message: str) -> None:
+    """Write the revision that takes the last one to what the code declares."""
+    number = 1 + sum(1 for _ in _versions(part).glob("*.py"))
+    with tempfile.TemporaryDirectory() as folder:
+        url = f"sqlite:///{folder}/revision.db"
+        if number > 1:
+            upgrade(url, part)
+        with connected(url, read_only=False) as connection:
+            config = _config(connection, part)
+            command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")
+
+
+def _versions(part: Part) -> Path:
+    return Path(__file__).parent / "versions" / part.value
+
+
+def _config(connection: Connection, part: Part) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("version_locations", str(_versions(part)))
+    config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    config.attributes["metadata"] = metadata(part)
+    return config
+
+
+if __name__ == "__main__":
+    new_revision(Part(sys.argv[1]), sys.argv[2])
