@@ -17,7 +17,7 @@ from schemas.matter import SupplyReason
 from schemas.model import Model, Slug
 from schemas.outcome import ConflictHint, Outcome, RecordRef
 
-AskId: TypeAlias = str
+PlannedId: TypeAlias = str
 RequirementId: TypeAlias = str
 
 
@@ -142,7 +142,7 @@ Result: TypeAlias = Annotated[
 
 
 class Attempt(Model):
-    """The last try of one ask, and what came of it."""
+    """The last try of one look-up, and what came of it."""
 
     result: Result
     at: datetime
@@ -162,7 +162,9 @@ class KnownFact(Model):
 
     value: str | int | float | bool
     source: str
-    """`stated` for the portal's word, or the ask whose evidence carries it."""
+    """`stated` for the portal's word, or the look-up whose evidence carries it."""
+    is_kept: bool = True
+    """Whether look-ups may be made by it; what may only be compared settles no key."""
 
 
 class CaseContent(BaseModel):
@@ -173,7 +175,8 @@ class CaseContent(BaseModel):
     answers: dict[Slug, bool | str]
     committed: set[RequirementId] = Field(default_factory=set)
     supplied: dict[RequirementId, SupplyReason] = Field(default_factory=dict)
-    attempts: dict[AskId, Attempt] = Field(default_factory=dict)
+    attempts: dict[PlannedId, Attempt] = Field(default_factory=dict)
+    """The last try of each look-up, by its id in the plan."""
     facts: dict[str, KnownFact] = Field(default_factory=dict)
     """What is known by concept; a later source that differs never overwrites."""
     outcomes: dict[RequirementId, Outcome] = Field(default_factory=dict)
@@ -185,7 +188,7 @@ def stated_facts(subjects: Mapping[Slug, Mapping[Slug, str]]) -> dict[str, Known
     """Return the concepts that the portal states, by name.
 
     >>> stated_facts({"newborn": {"birth_date": "2026-01-08"}})
-    {'newborn.birth_date': KnownFact(value='2026-01-08', source='stated')}
+    {'newborn.birth_date': KnownFact(value='2026-01-08', source='stated', is_kept=True)}
     """
     return {
         f"{role}.{fact}": KnownFact(value=value, source="stated")

@@ -27,8 +27,7 @@ class Told:
     concept: str
     value: JsonValue
     is_kept: bool
-    """Whether later look-ups and conditions may use it; what is only compared is
-    forgotten."""
+    """Whether later look-ups may be made by it, or it may only be compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ def learn(
     Args:
         facts: What the case knows, by concept.
         told: What the evidence tells; values that are no scalars tell nothing.
-        source: The ask whose evidence it is.
+        source: The look-up whose evidence it is.
     """
     new: dict[str, KnownFact] = {}
     disputes: list[Dispute] = []
@@ -59,14 +58,16 @@ def learn(
         if not isinstance(item.value, str | int | float | bool) or item.value == "":
             continue
         known = facts.get(item.concept) or new.get(item.concept)
+        told_now = KnownFact(value=item.value, source=source, is_kept=item.is_kept)
         if known is None:
-            if item.is_kept:
-                new[item.concept] = KnownFact(value=item.value, source=source)
+            new[item.concept] = told_now
         elif (hint := difference(known.value, item.value)) is not None:
             against: Literal["stated", "evidence"] = (
                 "stated" if known.source == STATED else "evidence"
             )
             disputes.append(Dispute(item.concept, hint, against))
+        elif item.is_kept and not known.is_kept:
+            new[item.concept] = told_now
     if not disputes:
         return new, None
     return {}, min(disputes, key=lambda d: (d.hint is ConflictHint.NONE, d.concept))

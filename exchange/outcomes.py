@@ -22,10 +22,11 @@ from exchange.case import (
     Unmatched,
     Wrong,
 )
+from exchange.plan import Part
 from schemas.errors import Layer
 from schemas.evidence import Mode
 from schemas.ids import CaseId, EvidenceId
-from schemas.matter import Ask, Matter, Need, Requirement, SupplyReason
+from schemas.matter import Ask, Matter, Requirement, SupplyReason
 from schemas.outcome import (
     AnswerNeeded,
     Assist,
@@ -140,19 +141,20 @@ class Judge:
         self._now = now
         self._renewed = renewed
 
-    def evidence(self, requirement_id: str, needs: Sequence[Need]) -> Outcome:
+    def evidence(self, requirement_id: str, parts: Sequence[Part]) -> Outcome:
         """Judge a requirement by the evidence that its list needs."""
         requirement = self._matter.requirements[requirement_id]
-        outcomes = [self._need(requirement, need) for need in needs]
+        outcomes = [self._part(requirement, part) for part in parts]
         open_ones = [o for o in outcomes if not is_settled(o)]
         if open_ones:
             return min(open_ones, key=_gravity)
         return _united(outcomes)
 
-    def missing(self, questions: Iterable[str]) -> Outcome:
-        """Say which answers a requirement waits for."""
+    def missing(self, questions: Iterable[str], facts: Iterable[str] = ()) -> Outcome:
+        """Say which answers, and which facts about subjects, a requirement waits for."""
         return AnswerNeeded(
             questions=tuple(questions),
+            facts=tuple(facts),
             next_step=NextStep(
                 owner=StepOwner.APPLICANT,
                 action="answer",
@@ -176,6 +178,10 @@ class Judge:
             next_step=NextStep(owner=StepOwner.EXCHANGE, action="wait"),
         )
 
+    def derived(self, expression: str, slowest_ms: float | None) -> Outcome:
+        """Say that evidence held shows it."""
+        return Derived(expression=expression, elapsed_ms=slowest_ms)
+
     def criterion_failed(self, outcome: Outcome) -> Outcome:
         """Say that the evidence is there, and does not show what it must."""
         return Mismatch(
@@ -187,13 +193,13 @@ class Judge:
         """Say that the applicant handed it in."""
         return Supplied(reason=reason)
 
-    def _need(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
-        self, requirement: Requirement, need: Need
+    def _part(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
+        self, requirement: Requirement, part: Part
     ) -> Outcome:
-        attempt = self._content.attempts.get(need.ask)
+        attempt = self._content.attempts.get(part.lookup)
         if attempt is None:
             return self.chained()
-        ask = self._matter.asks[need.ask]
+        ask = self._matter.asks[part.ask]
         basis = _basis(attempt)
         contest = _step("contest", StepOwner.PROVIDER, attempt.provider)
         match attempt.result:

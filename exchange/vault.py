@@ -15,10 +15,10 @@ from collections import OrderedDict
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import Connection, delete, insert, select, text
+from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from sqlmodel import Field, SQLModel
 
-from exchange.database import Database
+from exchange.database import Database, truncate_journal
 from schemas.canonical import b64url
 from schemas.errors import NotFoundError, VerificationError
 from schemas.ids import CaseId
@@ -31,10 +31,13 @@ _KEYS_IN_MEMORY = 4096
 class CaseKeyRow(SQLModel, table=True):
     """One case's key, wrapped under the master key."""
 
-    __tablename__ = "case_key"
+    __tablename__ = "case_key"  # type: ignore[mutable-override] # SQLModel's own way
 
     case_id: str = Field(primary_key=True)
     wrapped: bytes
+
+
+_KEY = CaseKeyRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
 
 
 class CaseKey:
@@ -103,7 +106,7 @@ class Vault:
         """Make the key of a new case; durable when this returns."""
         key = CaseKey(case, os.urandom(_KEY_BYTES))
         row = {"case_id": case, "wrapped": key.wrapped_under(self._master)}
-        await self._database.write(lambda c: c.execute(insert(CaseKeyRow), row))
+        await self._database.write(lambda c: c.execute(insert(_KEY), row))
         self._remember(key)
         return key
 
@@ -127,9 +130,9 @@ class Vault:
         """Destroy the key of a case: nothing it sealed can be read again."""
         self._open.pop(case, None)
         await self._database.write(
-            lambda c: c.execute(delete(CaseKeyRow).where(_case_is(case)))
+            lambda c: c.execute(delete(_KEY).where(_case_is(case)))
         )
-        await self._database.maintain(_truncate_journal)
+        await self._database.maintain(truncate_journal)
 
     def _remember(self, key: CaseKey) -> CaseKey:
         self._open[key.case] = key
@@ -138,16 +141,13 @@ class Vault:
         return key
 
 
-def _case_is(case: CaseId) -> "ColumnElement[bool]":
-    return CaseKeyRow.__table__.c.case_id == case
+def _case_is(case: CaseId) -> ColumnElement[bool]:
+    condition: ColumnElement[bool] = _KEY.c.case_id == case
+    return condition
 
 
 def _find_wrapped(connection: Connection, case: CaseId) -> bytes | None:
-    column = CaseKeyRow.__table__.c.wrapped
-    found: bytes | None = connection.scalar(select(column).where(_case_is(case)))
+    found: bytes | None = connection.scalar(
+        select(_KEY.c.wrapped).where(_case_is(case))
+    )
     return found
-
-
-def _truncate_journal(connection: Connection) -> None:
-    if connection.dialect.name == "sqlite":
-        connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))

@@ -18,7 +18,7 @@ from pydantic import Field
 from schemas.errors import Fault, Layer
 from schemas.ids import ConsentId, EventId, EvidenceId
 from schemas.matter import SupplyReason
-from schemas.model import Model, Slug
+from schemas.model import Concept, Model, Slug
 
 
 class StepOwner(StrEnum):
@@ -139,6 +139,8 @@ class AnswerNeeded(_Outcome):
 
     outcome: Literal["answer_needed"] = "answer_needed"
     questions: tuple[Slug, ...]
+    facts: tuple[Concept, ...] = ()
+    """Facts about subjects that the portal must state, such as `father.name`."""
 
 
 class Pending(_Outcome):

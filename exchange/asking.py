@@ -1,0 +1,441 @@
+"""One wave of look-ups: recorded, taken, sent, checked, and learned from.
+
+This is the part of the flow in which departments hear something, so its order is the
+heart of the exchange's promise; `Asker.ask` numbers it as the house does.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import assert_never
+
+from audit.record import Event, Kind
+from audit.writer import Appended, AuditLog
+from connectors.port import (
+    Answer,
+    Answered,
+    Connector,
+    Declined,
+    Deferred,
+    Evidence,
+    IntentRef,
+    LookupRequest,
+    Matched,
+    NotCovered,
+    NothingHeld,
+)
+from consent.decision import Permit, Rule
+from consent.in_flight import InFlight
+from consent.uses import Use, finish_uses, take_uses
+from exchange.case import (
+    Attempt,
+    Barred,
+    Disputed,
+    Down,
+    Held,
+    Later,
+    Nothing,
+    Result,
+    Unmatched,
+    Wrong,
+)
+from exchange.catalogue import competent
+from exchange.database import Database
+from exchange.due import next_try
+from exchange.facts import Told, learn
+from exchange.opened import OpenCase
+from exchange.plan import Lookup
+from schemas.clock import Clock
+from schemas.directory import ConnectorKind, DataService
+from schemas.errors import ConnectorFaultError, ConnectorUnavailableError
+from schemas.ids import EventId, LookupId, NewId
+from schemas.outcome import RecordRef
+from schemas.validation import Pack
+
+_LEAST_TIME_S = 0.005
+"""With less than this left, a look-up is not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A look-up that was decided, and may be made."""
+
+    lookup: Lookup
+    service: DataService
+    permit: Permit
+
+
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A look-up on its way, with the record of its intent."""
+
+    approved: Approved
+    id: LookupId
+    intent: EventId
+    record: RecordRef
+    request: LookupRequest
+
+
+@dataclass(frozen=True, slots=True)
+class _Came:
+    """What came of one look-up, before the case has looked at it."""
+
+    sent: _Sent
+    answer: Answer | ConnectorUnavailableError | ConnectorFaultError | Rule
+    elapsed_s: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asker:
+    """Asks departments, on behalf of cases.
+
+    INVARIANT (rule 1): no department is asked before the record of the intent is
+    durable.
+    INVARIANT (rule 2): every look-up that was recorded gets a record of its end.
+    INVARIANT (rule 5): a use is taken after the intent is durable and immediately
+    before sending; one that can't be taken is recorded as denied.
+    INVARIANT (rule 9): no database transaction is open while a department is asked.
+    """
+
+    pack: Pack
+    log: AuditLog
+    connectors: Mapping[ConnectorKind, Connector]
+    database: Database
+    in_flight: InFlight
+    clock: Clock
+    new_id: NewId
+    random_bytes: Callable[[int], bytes]
+    waits: Sequence[float]
+    """Seconds after each failed try; the last one repeats."""
+    jitter: Callable[[], float]
+
+    async def ask(
+        self, case: OpenCase, wave: Sequence[Approved], deadline: float
+    ) -> None:
+        """Make the look-ups of one wave and note in the case what they brought.
+
+        (1) Record every intent, durable, before anybody is asked.
+        (2) Take the uses that the look-ups rest on.
+        (3) Ask all at once, each within its time.
+        (4) Note each result, and what the evidence tells.
+
+        Args:
+            case: Changed in place: attempts, facts, evidence, unrecorded ends.
+            wave: Look-ups that were decided; none depends on another.
+            deadline: Instant of the monotonic clock at which this run must end.
+
+        Raises:
+            LogUnavailableError: The intents can't be recorded: nobody was asked.
+        """
+        # (1): one append for the wave, with the ends of the wave before.
+        sending = await self._record_intents(case, wave, deadline)
+        # (2) and (3): from here on each look-up gets an end, whatever happens.
+        uses = [self._use(sent) for sent in sending]
+        denied = await self._take(uses)
+        try:
+            came = await asyncio.gather(
+                *(self._fetch(sent, denied.get(sent.id)) for sent in sending)
+            )
+        finally:
+            await self._finish(uses, denied)
+        # (4): in the order of the plan, so that the same answers teach the same.
+        for one in came:
+            self._note(case, one)
+
+    async def _record_intents(
+        self, case: OpenCase, wave: Sequence[Approved], deadline: float
+    ) -> list[_Sent]:
+        now = self.clock.now()
+        ids = [LookupId(self.new_id()) for _ in wave]
+        intents = [
+            self._intent(case, approved, lookup, now)
+            for approved, lookup in zip(wave, ids, strict=True)
+        ]
+        ends, case.unrecorded = case.unrecorded, []
+        try:
+            appended = await self.log.append([*ends, *intents])
+        except BaseException:
+            case.unrecorded = ends
+            raise
+        left = max(_LEAST_TIME_S, deadline - self.clock.monotonic())
+        return [
+            self._sent(case, approved, lookup, record, now, left)
+            for approved, lookup, record in zip(
+                wave, ids, appended[len(ends) :], strict=True
+            )
+        ]
+
+    def _intent(
+        self, case: OpenCase, approved: Approved, lookup: LookupId, now: datetime
+    ) -> Event:
+        """Say who asks what about whom, for which case, on which basis."""
+        planned, permit = approved.lookup, approved.permit
+        return Event(
+            id=EventId(self.new_id()),
+            at=now,
+            kind=Kind.REQUEST_ACCEPTED,
+            outcome="accepted",
+            requester=case.head.requester,
+            provider=approved.service.provider,
+            evidence_type=planned.evidence_type,
+            policy=self.pack.digest,
+            correlation=lookup,
+            subjects=case.subjects_of(planned),
+            actor=case.actor(),
+            case=case.head.id,
+            matter=case.head.matter,
+            details={
+                "requirements": list(planned.serves),
+                "purpose": case.head.purpose,
+                "service": approved.service.id,
+                "mode": planned.mode.value,
+                "fields": [*planned.fields, *planned.match],
+                "grant": f"{permit.grant}@{permit.grant_version}",
+                "rule": permit.rule.value,
+                "basis": dict(permit.kinds),
+                "consents": list(permit.consents),
+            },
+        )
+
+    def _sent(
+        self,
+        case: OpenCase,
+        approved: Approved,
+        lookup: LookupId,
+        record: Appended,
+        now: datetime,
+        left_s: float,
+    ) -> _Sent:
+        planned = approved.lookup
+        request = LookupRequest(
+            id=lookup,
+            service=approved.service,
+            evidence_type=self.pack.evidence_types[planned.evidence_type],
+            mode=planned.mode,
+            keys={name: case.text(c) for name, c in planned.keys.items()},
+            fields=planned.fields,
+            match={name: case.text(c) for name, c in planned.match.items()},
+            requester=case.head.requester,
+            purpose=case.head.purpose,
+            matter=case.head.matter,
+            basis=approved.permit.kinds,
+            grant=approved.permit.grant,
+            intent=IntentRef(
+                record.event, record.index, record.leaf_hash, self.log.origin
+            ),
+            subject_salt=self.random_bytes(16),
+            issued_at=now,
+            timeout_s=min(approved.service.timeout_ms / 1000, left_s),
+        )
+        ref = RecordRef(event=record.event, index=record.index)
+        return _Sent(approved, lookup, record.event, ref, request)
+
+    def _use(self, sent: _Sent) -> Use:
+        approved = sent.approved
+        return Use(
+            lookup=sent.id,
+            permit=approved.permit,
+            service=approved.service.id,
+            provider=approved.service.provider,
+            requester=sent.request.requester,
+            quota=self.pack.grants[approved.permit.grant].quota,
+        )
+
+    async def _take(self, uses: Sequence[Use]) -> dict[LookupId, Rule]:
+        """Take the uses of a wave; return the look-ups that may not be sent."""
+        denied = {
+            use.lookup: rule
+            for use in uses
+            if (rule := self.in_flight.take(use)) is not None
+        }
+        written = [u for u in uses if u.is_written and u.lookup not in denied]
+        if not written:
+            return denied
+        now, lease = self.clock.now(), self._lease()
+        try:
+            more = await self.database.write(
+                lambda c: take_uses(c, written, now, lease)
+            )
+        except BaseException:
+            for use in uses:
+                self.in_flight.finish(use.lookup)
+            raise
+        return {**denied, **more}
+
+    def _lease(self) -> timedelta:
+        """Return how long a use may wait: as long as the slowest look-up may take."""
+        slowest = max(s.timeout_ms for s in self.pack.services.values())
+        return timedelta(milliseconds=slowest) + timedelta(seconds=5)
+
+    async def _finish(
+        self, uses: Sequence[Use], denied: Mapping[LookupId, Rule]
+    ) -> None:
+        for use in uses:
+            self.in_flight.finish(use.lookup)
+        sent = [u.lookup for u in uses if u.is_written and u.lookup not in denied]
+        if sent:
+            now = self.clock.now()
+            await self.database.write(lambda c: finish_uses(c, sent, [], now))
+
+    async def _fetch(self, sent: _Sent, denied: Rule | None) -> _Came:
+        """Ask one department; its failure is its own."""
+        if denied is not None:
+            return _Came(sent, denied, 0.0)
+        connector = self.connectors[sent.approved.service.connector]
+        since = self.clock.monotonic()
+        try:
+            answer: Answer = await connector.fetch(sent.request)
+        except (ConnectorUnavailableError, ConnectorFaultError) as error:
+            return _Came(sent, error, self.clock.monotonic() - since)
+        return _Came(sent, answer, self.clock.monotonic() - since)
+
+    def _note(self, case: OpenCase, came: _Came) -> None:
+        """Note in the case what one look-up brought, and how it ended."""
+        planned, sent = came.sent.approved.lookup, came.sent
+        before = case.content.attempts.get(planned.id)
+        result, word = self._result(case, came, before)
+        case.content.attempts[planned.id] = Attempt(
+            result=result,
+            at=self.clock.now(),
+            tries=1 if before is None else before.tries + 1,
+            lookup=sent.id,
+            service=sent.approved.service.id,
+            provider=sent.approved.service.provider,
+            elapsed_ms=round(came.elapsed_s * 1000, 3),
+            record=sent.record,
+            run=case.content.run,
+        )
+        case.unrecorded.append(self._end(case, came, word))
+
+    def _result(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
+        self, case: OpenCase, came: _Came, before: Attempt | None
+    ) -> tuple[Result, str]:
+        """Return what a look-up came to, and the word for its record."""
+        now, planned = self.clock.now(), came.sent.approved.lookup
+        match came.answer:
+            case Answered(evidence=evidence):
+                return self._learned(case, planned, evidence)
+            case Matched(evidence=evidence, match=True):
+                case.put(evidence)
+                return self._held(planned, evidence), "matched"
+            case Matched(evidence=evidence):
+                case.put(evidence)
+                return Unmatched(evidence=evidence.id), "mismatch"
+            case Deferred(retry_at=retry_at):
+                return Later(retry_at=retry_at), "deferred"
+            case NothingHeld():
+                again = self._step_retry(case, planned, before, now)
+                return Nothing(covered=True, retry_at=again), "not_held"
+            case NotCovered():
+                return Nothing(covered=False), "not_covered"
+            case Declined(code=code):
+                return Barred(rule=f"provider.{code}"), "declined"
+            case ConnectorFaultError(fault=fault):
+                return Wrong(fault=fault), f"faulty.{fault.value}"
+            case ConnectorUnavailableError() as error:
+                down = self._down(case, came, error, before, now)
+                return down, f"unavailable.{error.layer.value}"
+            case Rule() as rule:
+                return Barred(rule=rule.value), f"denied.{rule.value}"
+            case _:
+                assert_never(came.answer)
+
+    def _learned(
+        self, case: OpenCase, planned: Lookup, evidence: Evidence
+    ) -> tuple[Result, str]:
+        """Compare what evidence tells with what the case knows, and learn from it."""
+        case.put(evidence)
+        told = [
+            Told(concept, evidence.disclosures[name].value, concept in planned.tells)
+            for concept, name in planned.shows.items()
+            if name in evidence.disclosures
+        ]
+        new, dispute = learn(case.content.facts, told, planned.id)
+        case.content.facts.update(new)
+        if dispute is None:
+            return self._held(planned, evidence), "retrieved"
+        disputed = Disputed(
+            evidence=evidence.id,
+            concept=dispute.concept,
+            hint=dispute.hint,
+            against=dispute.against,
+        )
+        return disputed, "conflict"
+
+    def _held(self, planned: Lookup, evidence: Evidence) -> Held:
+        max_age = self.pack.evidence_types[planned.evidence_type].max_age
+        return Held(
+            evidence=evidence.id,
+            fields=planned.fields,
+            expires_at=None if max_age is None else evidence.as_of + max_age,
+        )
+
+    def _step_retry(
+        self, case: OpenCase, planned: Lookup, before: Attempt | None, now: datetime
+    ) -> datetime | None:
+        """Return when to ask again for the output of a step; None for anything else."""
+        asks = case.matter.asks
+        if not any(asks[ask].output_of for ask in planned.asks):
+            return None
+        tries = 1 if before is None else before.tries + 1
+        return next_try(tries, now, self.waits, None, jitter=self.jitter())
+
+    def _down(
+        self,
+        case: OpenCase,
+        came: _Came,
+        error: ConnectorUnavailableError,
+        before: Attempt | None,
+        now: datetime,
+    ) -> Down:
+        """Return since when a source is down, and when it is asked again."""
+        since, tries = now, 1
+        if before is not None and isinstance(before.result, Down):
+            since, tries = before.result.since, before.tries + 1
+        limit = since + case.matter.source_limit
+        retry_at = next_try(tries, now, self.waits, limit, jitter=self.jitter())
+        if retry_at is not None and error.retry_after_s is not None:
+            asked_for = now + timedelta(seconds=error.retry_after_s)
+            retry_at = min(max(retry_at, asked_for), limit)
+        full = came.sent.approved.service.timeout_ms / 1000
+        cut_short = came.sent.request.timeout_s < full
+        return Down(
+            layer=error.layer,
+            since=since,
+            retry_at=retry_at,
+            deadline=cut_short and came.elapsed_s >= came.sent.request.timeout_s,
+        )
+
+    def _end(self, case: OpenCase, came: _Came, word: str) -> Event:
+        """Say how a look-up ended."""
+        attempt = case.content.attempts[came.sent.approved.lookup.id]
+        evidence = getattr(attempt.result, "evidence", None)
+        return Event(
+            id=EventId(self.new_id()),
+            at=attempt.at,
+            kind=Kind.REQUEST_ENDED,
+            outcome=word,
+            requester=case.head.requester,
+            provider=came.sent.approved.service.provider,
+            evidence_type=came.sent.approved.lookup.evidence_type,
+            policy=self.pack.digest,
+            correlation=came.sent.id,
+            subjects=case.subjects_of(came.sent.approved.lookup),
+            actor=case.actor(),
+            case=case.head.id,
+            matter=case.head.matter,
+            ends=came.sent.intent,
+            evidence={} if evidence is None else {"evidence": evidence},
+        )
+
+
+def choose_service(
+    case: OpenCase, lookup: Lookup, services: Mapping[str, DataService], on: date
+) -> DataService | None:
+    """Return the competent service of a look-up, or None: nobody covers the region."""
+    offered = [services[service] for service in lookup.services]
+    if lookup.region is None:
+        return offered[0]
+    found = competent(offered, case.text(lookup.region), on)
+    return found[0] if found else None

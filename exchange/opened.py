@@ -1,0 +1,187 @@
+"""A case that is being worked on: opened with its key, changed, and put back.
+
+What the case knows is in `content`; the evidence it holds is beside it. Work is done
+by one at a time, who holds the lease of the case (`exchange.due`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+import orjson
+
+from audit.record import Actor as RecordedActor
+from audit.record import Event, Subject
+from connectors.port import Evidence
+from connectors.protocol import Disclosure
+from exchange.case import Attempt, CaseContent, CaseHead, CaseStatus, Held
+from exchange.cases import SealedEvidence, StoredCase
+from exchange.catalogue import Catalogue
+from exchange.plan import Lookup
+from exchange.situation import Situation
+from exchange.vault import CaseKey
+from schemas.ids import EvidenceId, LookupId
+from schemas.matter import FactType, Matter
+
+_CONTENT = "content"
+_EVIDENCE = "evidence/"
+
+
+@dataclass(slots=True)
+class OpenCase:
+    """One case in memory."""
+
+    head: CaseHead
+    key: CaseKey
+    catalogue: Catalogue
+    content: CaseContent
+    evidence: dict[EvidenceId, Evidence] = field(default_factory=dict)
+    fresh: list[EvidenceId] = field(default_factory=list)
+    """Evidence that came in this run and is not stored yet."""
+    unrecorded: list[Event] = field(default_factory=list)
+    """How look-ups ended: goes to the log with the next append, before the case is
+    stored."""
+
+    @property
+    def matter(self) -> Matter:
+        """The matter, in the version that the case was opened for."""
+        return self.catalogue.matter
+
+    def situation(self, barred: frozenset[str] = frozenset()) -> Situation:
+        """Return what the case knows, for planning."""
+        facts = self.content.facts
+        return Situation(
+            answers=self.content.answers,
+            stated={c: f.value for c, f in facts.items() if f.source == "stated"},
+            learned={c: f.value for c, f in facts.items() if f.source != "stated"},
+            barred=barred,
+        )
+
+    def known(self) -> frozenset[str]:
+        """Return the concepts that look-ups may be made by."""
+        return frozenset(c for c, fact in self.content.facts.items() if fact.is_kept)
+
+    def text(self, concept: str) -> str:
+        """Return a known concept's value, as it is written in a look-up."""
+        return str(self.content.facts[concept].value)
+
+    def person(self, role: str) -> str | None:
+        """Return the id of the subject in a role, or None while it is not known."""
+        fact = self.content.facts.get(f"{role}.id")
+        return None if fact is None else str(fact.value)
+
+    def subjects_of(self, lookup: Lookup) -> tuple[Subject, ...]:
+        """Return everybody whom a look-up is about, concerns, or is made by."""
+        by_key = {concept.partition(".")[0] for concept in lookup.inputs}
+        roles = {lookup.about, *lookup.concerns, *by_key}
+        return tuple(
+            Subject(role=role, namespace=self._namespace(role), id=person)
+            for role in sorted(roles)
+            if (person := self.person(role)) is not None
+        )
+
+    def actor(self) -> RecordedActor:
+        """Return who acts, as a record names it."""
+        return RecordedActor(self.content.actor.kind, self.content.actor.id)
+
+    def is_held(self, attempt: Attempt | None, now: datetime) -> bool:
+        """Tell whether an attempt brought evidence that is here and still fresh."""
+        if attempt is None or not isinstance(attempt.result, Held):
+            return False
+        expires = attempt.result.expires_at
+        is_fresh = expires is None or now < expires
+        return is_fresh and attempt.result.evidence in self.evidence
+
+    def put(self, evidence: Evidence) -> None:
+        """Keep evidence that came in this run."""
+        self.evidence[evidence.id] = evidence
+        self.fresh.append(evidence.id)
+
+    def step_on(self, status: CaseStatus) -> None:
+        """Move the head on to the next version."""
+        self.head = self.head.model_copy(
+            update={"status": status, "version": self.head.version + 1}
+        )
+
+    def sealed_content(self) -> bytes:
+        """Return what the case knows, sealed under its key."""
+        return self.key.seal(_CONTENT, self.content.model_dump_json().encode())
+
+    def sealed_fresh(
+        self, expiry: Mapping[EvidenceId, datetime | None]
+    ) -> list[SealedEvidence]:
+        """Return the evidence that came in this run, each sealed under the case key."""
+        return [
+            SealedEvidence(
+                id=item,
+                content=self.key.seal(_EVIDENCE + item, _packed(self.evidence[item])),
+                expires_at=expiry.get(item),
+            )
+            for item in self.fresh
+        ]
+
+    def _namespace(self, role: str) -> str:
+        declared = self.matter.roles.get(role)
+        fact = None if declared is None else declared.facts.get("id")
+        return (FactType.CITIZEN_ID if fact is None else fact.type).value
+
+
+def reopen(
+    stored: StoredCase,
+    sealed: Mapping[EvidenceId, bytes],
+    key: CaseKey,
+    catalogue: Catalogue,
+) -> OpenCase:
+    """Open a stored case with its key.
+
+    Raises:
+        VerificationError: What was stored was changed.
+        ValueError: The case is closed: there is nothing to open.
+    """
+    if stored.content is None:
+        raise ValueError("a closed case has no content")
+    content = CaseContent.model_validate_json(key.open(_CONTENT, stored.content))
+    return OpenCase(
+        head=stored.head,
+        key=key,
+        catalogue=catalogue,
+        content=content,
+        evidence={
+            item: _unpacked(key.open(_EVIDENCE + item, content))
+            for item, content in sealed.items()
+        },
+    )
+
+
+def _packed(evidence: Evidence) -> bytes:
+    return orjson.dumps(
+        {
+            "id": evidence.id,
+            "provider": evidence.provider,
+            "service": evidence.service,
+            "evidence_type": evidence.evidence_type,
+            "lookup": evidence.lookup,
+            "as_of": evidence.as_of,
+            "issued_at": evidence.issued_at,
+            "jwt": evidence.jwt,
+            "disclosures": {
+                name: [shown.encoded, shown.value]
+                for name, shown in evidence.disclosures.items()
+            },
+        }
+    )
+
+
+def _unpacked(packed: bytes) -> Evidence:
+    stored = orjson.loads(packed)
+    disclosures = {
+        name: Disclosure(encoded, value)
+        for name, (encoded, value) in stored.pop("disclosures").items()
+    }
+    return replace(
+        Evidence(**stored, disclosures=disclosures),
+        id=EvidenceId(stored["id"]),
+        lookup=LookupId(stored["lookup"]),
+        as_of=datetime.fromisoformat(stored["as_of"]),
+        issued_at=datetime.fromisoformat(stored["issued_at"]),
+    )
