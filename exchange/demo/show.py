@@ -1,0 +1,100 @@
+"""How a run of the demo looks on a terminal: tables, a bar, a list of checks."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from exchange.demo.report import CaseReport, Check, Line, LogReport
+
+_STYLES = {
+    "retrieved": "green",
+    "verified": "green",
+    "reused": "green",
+    "derived": "green",
+    "declared": "green",
+    "committed": "green",
+    "supplied": "green",
+    "not_applicable": "dim",
+    "consent_needed": "yellow",
+    "answer_needed": "yellow",
+    "pending": "yellow",
+    "assist": "yellow",
+    "supply_needed": "yellow",
+}
+"""Settled, set aside and open; what is in neither failed, and is red."""
+
+
+class Show:
+    """Prints a run as it goes."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+
+    @contextmanager
+    def seeding(self, registers: int) -> Iterator[Progress]:
+        """Show a bar while the registers are written; advance its only task."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            progress.add_task("writing the registers", total=registers)
+            yield progress
+
+    def say(self, text: str) -> None:
+        """Print one line of what happens."""
+        self._console.print(f"  [dim]·[/dim] {text}", highlight=False)
+
+    def heading(self, text: str) -> None:
+        """Begin a part of the run."""
+        self._console.print()
+        self._console.rule(f"[bold]{text}[/bold]", align="left")
+
+    def lines(self, lines: Sequence[Line], *, title: str) -> None:
+        """Print where a case stands, one requirement a row."""
+        table = Table(title=title, title_justify="left", header_style="bold")
+        for name in ("requirement", "outcome", "department"):
+            table.add_column(name)
+        table.add_column("ms", justify="right")
+        table.add_column("fields", overflow="fold")
+        for line in lines:
+            style = _STYLES.get(line.outcome, "red")
+            outcome = f"[{style}]{line.outcome}[/{style}]"
+            table.add_row(
+                f"{line.name}\n[dim]{line.id}[/dim]",
+                f"{outcome}\n[dim]{line.detail}[/dim]" if line.detail else outcome,
+                line.provider or "",
+                "" if line.ms is None else f"{line.ms:.0f}",
+                ", ".join(line.fields),
+            )
+        self._console.print(table)
+
+    def case(self, case: CaseReport) -> None:
+        """Print what a case saved."""
+        self._console.print(
+            f"  papers [bold]{case.papers.before} → {case.papers.after}[/bold]"
+            f"   trips [bold]{case.trips.before} → {case.trips.after}[/bold]"
+            f"   first answer after [bold]{case.wall_ms:.0f} ms[/bold]"
+            f" (the departments took {case.departments_ms:.0f} ms in sum)",
+            highlight=False,
+        )
+
+    def log(self, log: LogReport) -> None:
+        """Print what the offline verification said."""
+        word = "[green]verified[/green]" if log.verified else "[red]NOT verified[/red]"
+        self._console.print(
+            f"  the log's copy: {log.records} records, {word} by another process"
+        )
+
+    def checks(self, checks: Sequence[Check]) -> None:
+        """Print every claim and whether it held."""
+        for check in checks:
+            mark = "[green]✓[/green]" if check.held else "[red]✗[/red]"
+            detail = f" [dim]({check.detail})[/dim]" if check.detail else ""
+            self._console.print(f"  {mark} {check.claim}{detail}", highlight=False)
+        failed = sum(not check.held for check in checks)
+        self._console.print(
+            f"\n[bold red]{failed} of {len(checks)} claims did not hold[/bold red]"
+            if failed
+            else f"\n[bold green]all {len(checks)} claims held[/bold green]"
+        )
