@@ -1,0 +1,381 @@
+"""The service that a department runs beside its register: look-ups in, evidence out.
+
+`POST /lookups` takes a signed look-up and answers it; `GET /.well-known/jwks.json`
+publishes the department's key; `GET /health` tells whether the register can be read.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import assert_never
+
+import orjson
+import structlog
+import uvicorn
+from anyio import CapacityLimiter, to_thread
+from fastapi import FastAPI, Request, Response
+from pydantic import JsonValue
+
+from connectors.department.config import DepartmentConfig, Gateway, load_config
+from connectors.department.log import DepartmentLog, NewEntry
+from connectors.department.signing import Statement, jwks, sign_statement
+from connectors.department.sources import (
+    Finding,
+    NeedsPerson,
+    NoRecord,
+    OutsideCoverage,
+    Register,
+    Source,
+)
+from connectors.jose import SigningKey, parse_header
+from connectors.protocol import (
+    CLOCK_SKEW_S,
+    EVIDENCE_MEDIA_TYPE,
+    MAX_LIFETIME_S,
+    MAX_LOOKUP,
+    PROBLEM_MEDIA_TYPE,
+    PROBLEM_STATUS,
+    LookupClaims,
+    ProblemType,
+    open_lookup,
+    problem_body,
+)
+from schemas.canonical import sha256_b64url
+from schemas.clock import Clock, SystemClock
+from schemas.errors import LogUnavailableError, VerificationError
+
+_READING_S = 10.0
+"""How long the body of a look-up may take to arrive."""
+_RETRY_AFTER_S = {ProblemType.OVERLOADED: 1, ProblemType.UNAVAILABLE: 30}
+
+log = structlog.get_logger(__name__)
+
+
+class Refusal(Exception):  # noqa: N818 - it is an answer, raised to leave early
+    """A problem of the closed list, as the answer to a look-up."""
+
+    def __init__(
+        self, problem: ProblemType, detail: str, code: str | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.problem = problem
+        self.detail = detail
+        self.code = code
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What is sent back, and the word that the log keeps for it."""
+
+    outcome: str
+    status: int
+    media_type: str
+    body: bytes
+    retry_after_s: int | None = None
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> "Reply":
+        """Return a refusal as it is sent."""
+        problem = refusal.problem
+        return cls(
+            problem.value,
+            PROBLEM_STATUS[problem],
+            PROBLEM_MEDIA_TYPE,
+            problem_body(problem, refusal.detail, refusal.code),
+            _RETRY_AFTER_S.get(problem),
+        )
+
+
+class Department:
+    """Answers look-ups from a register; blocks, and may be used by several threads."""
+
+    def __init__(
+        self,
+        config: DepartmentConfig,
+        clock: Clock,
+        entropy: Callable[[int], bytes] = os.urandom,
+    ) -> None:
+        """Read the key, connect to the register, open the log.
+
+        Raises:
+            SettingsError: One of them is not there or not usable.
+        """
+        self.key = SigningKey.from_file(config.key)
+        self.register = Register(config.database, config.evidence_types)
+        self._log = DepartmentLog(config.log)
+        self._provider = config.provider
+        self._gateways = {
+            str(key.jwk.get("kid")): gateway
+            for gateway in config.gateways
+            for key in gateway.keys
+        }
+        self._clock = clock
+        self._entropy = entropy
+
+    def answer(self, token: str) -> Reply:
+        """Answer one look-up, and take it down.
+
+        (1) One of the pinned gateway keys signed it.
+        (2) It is for this department, and alive.
+        (3) It asks for what the configuration offers, and for nothing else.
+        (4) Look the record up, and sign what it says.
+        (5) Take the look-up and the answer down, durably; a look-up that was taken
+            before is a replay and gets nothing.
+        """
+        now = self._clock.now()
+        try:
+            lookup = self._open(token)  # (1)
+        except Refusal as refusal:
+            return Reply.of(refusal)
+        try:
+            self._check_alive(lookup, now)  # (2)
+            source = self._source(lookup)  # (3)
+            reply, take = self._look_up(source, lookup, now), True  # (4)
+        except Refusal as refusal:
+            # A look-up that was not put to the register may be sent again.
+            reply, take = Reply.of(refusal), refusal.problem in _OF_THE_REGISTER
+        return self._take_down(token, lookup, reply, now, take=take)  # (5)
+
+    def close(self) -> None:
+        """Close the register and the log."""
+        self.register.close()
+        self._log.close()
+
+    def _open(self, token: str) -> LookupClaims:
+        try:
+            gateway = self._gateway(token)
+            lookup = open_lookup(token, gateway.keys)
+        except VerificationError as error:
+            raise Refusal(ProblemType.NOT_TRUSTED, str(error)) from None
+        except ValueError as error:
+            raise Refusal(ProblemType.INVALID_LOOKUP, str(error)) from None
+        if lookup.iss != gateway.id:
+            raise Refusal(ProblemType.NOT_TRUSTED, "`iss` is not the key's gateway")
+        return lookup
+
+    def _gateway(self, token: str) -> Gateway:
+        header = parse_header(token.partition(".")[0])
+        if header.kid not in self._gateways:
+            raise VerificationError("signed by a key that is not pinned")
+        return self._gateways[header.kid]
+
+    def _check_alive(self, lookup: LookupClaims, now: datetime) -> None:
+        if lookup.aud != self._provider:
+            message = "`aud` is another provider"
+            raise Refusal(ProblemType.NOT_TRUSTED, message)
+        seconds = now.timestamp()
+        if lookup.exp - lookup.iat > MAX_LIFETIME_S:
+            message = f"a look-up lives at most {MAX_LIFETIME_S} s"
+            raise Refusal(ProblemType.INVALID_LOOKUP, message)
+        if not lookup.iat - CLOCK_SKEW_S <= seconds < lookup.exp + CLOCK_SKEW_S:
+            message = "`iat` lies in the future or `exp` in the past"
+            raise Refusal(ProblemType.EXPIRED, message)
+
+    def _source(self, lookup: LookupClaims) -> Source:
+        source = self.register.source(lookup.evidence_type)
+        if source is None:
+            message = "this evidence type, or this version of it, is not held here"
+            raise Refusal(ProblemType.UNKNOWN_EVIDENCE_TYPE, message)
+        complaint = source.complaint(lookup)
+        if complaint is not None:
+            raise Refusal(ProblemType.INVALID_LOOKUP, complaint)
+        return source
+
+    def _look_up(self, source: Source, lookup: LookupClaims, now: datetime) -> Reply:
+        try:
+            finding = self.register.find(source, lookup, now)
+        except Exception as error:  # noqa: BLE001 - a database may fail in any way
+            # Never the message: it may hold the values that were looked up.
+            log.warning("register_unavailable", error=type(error).__name__)
+            message = "the register can't be read now"
+            raise Refusal(ProblemType.UNAVAILABLE, message) from None
+        statement = _statement(finding)
+        body = sign_statement(statement, lookup, self.key, now, self._entropy).encode()
+        outcome = "answered" if statement.match is None else "matched"
+        return Reply(outcome, 200, EVIDENCE_MEDIA_TYPE, body)
+
+    def _take_down(
+        self,
+        token: str,
+        lookup: LookupClaims,
+        reply: Reply,
+        now: datetime,
+        *,
+        take: bool,
+    ) -> Reply:
+        """Return `reply` once it is in the log, or what must be sent instead."""
+        entry = _entry(token, lookup, reply, now)
+        try:
+            if self._log.append(entry, take=take):
+                return reply
+            message = "this look-up was answered before"
+            replay = Reply.of(Refusal(ProblemType.REPLAYED, message))
+            self._log.append(_entry(token, lookup, replay, now), take=False)
+        except LogUnavailableError:
+            log.error("department_log_unavailable")  # noqa: TRY400 - no values in logs
+            message = "the department's log can't be written"
+            return Reply.of(Refusal(ProblemType.UNAVAILABLE, message))
+        return replay
+
+
+_OF_THE_REGISTER = frozenset(
+    {ProblemType.NOT_HELD, ProblemType.NOT_COVERED, ProblemType.DECLINED}
+)
+"""Refusals that say something about the register, and are given once a look-up."""
+
+
+def _statement(finding: Finding) -> Statement:
+    match finding:
+        case Statement():
+            return finding
+        case NoRecord():
+            raise Refusal(ProblemType.NOT_HELD, "there is no such record")
+        case OutsideCoverage():
+            message = "the register does not cover this region or date"
+            raise Refusal(ProblemType.NOT_COVERED, message)
+        case NeedsPerson(code):
+            message = "a person must look at this"
+            raise Refusal(ProblemType.DECLINED, message, code)
+        case _:
+            assert_never(finding)
+
+
+def _entry(token: str, lookup: LookupClaims, reply: Reply, now: datetime) -> NewEntry:
+    return NewEntry(
+        at=now,
+        gateway=lookup.iss,
+        lookup=lookup.jti,
+        evidence_type=lookup.evidence_type,
+        requester=lookup.requester,
+        purpose=lookup.purpose,
+        outcome=reply.outcome,
+        lookup_jws=token,
+        answer_digest=sha256_b64url(reply.body),
+    )
+
+
+class _Gate:
+    """Lets so many look-ups read the register at once, and so many more wait."""
+
+    def __init__(self, threads: int, waiting: int) -> None:
+        self._limiter = CapacityLimiter(threads)
+        self._room = threads + waiting
+        self._inside = 0
+
+    async def run(self, department: Department, token: str) -> Reply:
+        if self._inside >= self._room:
+            message = "too many look-ups at once"
+            return Reply.of(Refusal(ProblemType.OVERLOADED, message))
+        self._inside += 1
+        try:
+            return await to_thread.run_sync(
+                department.answer, token, limiter=self._limiter
+            )
+        finally:
+            self._inside -= 1
+
+
+async def _read_body(request: Request) -> str:
+    """Return the body of a look-up, reading no more than a look-up may have."""
+    body = b""
+    try:
+        async with asyncio.timeout(_READING_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_LOOKUP:
+                    message = f"a look-up has at most {MAX_LOOKUP} bytes"
+                    raise Refusal(ProblemType.TOO_LARGE, message)
+    except TimeoutError:
+        message = "the look-up did not arrive in time"
+        raise Refusal(ProblemType.INVALID_LOOKUP, message) from None
+    try:
+        return body.decode("ascii").strip()
+    except UnicodeDecodeError:
+        message = "a look-up is ASCII"
+        raise Refusal(ProblemType.INVALID_LOOKUP, message) from None
+
+
+def build_app(
+    config: DepartmentConfig,
+    *,
+    clock: Clock | None = None,
+    entropy: Callable[[int], bytes] = os.urandom,
+) -> FastAPI:
+    """Return the department's service as an ASGI app.
+
+    Raises:
+        SettingsError: The key, the register or the log is not usable.
+    """
+    department = Department(config, clock or SystemClock(), entropy)
+    gate = _Gate(config.limits.threads, config.limits.waiting)
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        yield
+        department.close()
+
+    app = FastAPI(
+        title="Errand department",
+        lifespan=lifespan,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+
+    @app.post("/lookups")
+    async def lookups(request: Request) -> Response:
+        try:
+            token = await _read_body(request)
+        except Refusal as refusal:
+            return _response(Reply.of(refusal))
+        return _response(await gate.run(department, token))
+
+    @app.get("/.well-known/jwks.json")
+    async def keys() -> Response:
+        return _json(jwks(department.key))
+
+    @app.get("/health")
+    async def health() -> Response:
+        try:
+            await to_thread.run_sync(department.register.ping)
+        except Exception as error:  # noqa: BLE001 - a database may fail in any way
+            log.warning("register_unavailable", error=type(error).__name__)
+            return _json({"status": "register unavailable"}, 503)
+        return _json({"status": "ok"})
+
+    return app
+
+
+def _response(reply: Reply) -> Response:
+    headers = {"cache-control": "no-store"}
+    if reply.retry_after_s is not None:
+        headers["retry-after"] = str(reply.retry_after_s)
+    return Response(reply.body, reply.status, headers, reply.media_type)
+
+
+def _json(value: dict[str, JsonValue], status: int = 200) -> Response:
+    return Response(orjson.dumps(value), status, media_type="application/json")
+
+
+def serve(path: Path) -> None:
+    """Run the service of the configuration file at `path` until it is told to stop.
+
+    Raises:
+        SettingsError: The configuration, the key, the register or the log is wrong.
+    """
+    config = load_config(path)
+    listen = config.listen
+    uvicorn.run(
+        build_app(config),
+        host=listen.host,
+        port=listen.port,
+        ssl_certfile=listen.certificate,
+        ssl_keyfile=listen.certificate_key,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+    )

@@ -1,0 +1,217 @@
+"""The configuration of a department's service: one YAML file, checked whole.
+
+The published JSON Schema `schemas/json/department-config.schema.json` is made from
+these types, and a test holds the two equal.
+"""
+
+from collections.abc import Mapping
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Literal, TypeAlias
+
+import yaml
+from pydantic import Field, JsonValue, StringConstraints, ValidationError
+
+from schemas.directory import PublicKey
+from schemas.errors import SettingsError
+from schemas.evidence import FieldName
+from schemas.model import Model, RegionCode, Slug, VersionedId
+
+ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+"""A column, as the database has it."""
+UtcOffset = Annotated[str, StringConstraints(pattern=r"^[+-][01][0-9]:[0-5][0-9]$")]
+Scalar: TypeAlias = str | int | bool
+
+
+class Listen(Model):
+    """Where the service listens."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65535)] = 8100
+    certificate: Path | None = None
+    """PEM of the TLS certificate; None where a proxy in front does TLS."""
+    certificate_key: Path | None = None
+
+
+class Gateway(Model):
+    """A gateway whose look-ups are answered."""
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    """`iss` of its look-ups."""
+    keys: Annotated[tuple[PublicKey, ...], Field(min_length=1)]
+
+
+class ValueType(StrEnum):
+    """What a column's value becomes in JSON."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    NUMBER = "number"
+    BOOLEAN = "boolean"
+    DATE = "date"
+    JSON = "json"
+    """The column holds a JSON document, and the document is the value."""
+
+
+class ColumnField(Model):
+    """A field that is one column."""
+
+    column: ColumnName
+    type: ValueType | None = None
+    """None for what the column's own type says: dates as `YYYY-MM-DD`, exact
+    decimals as text, the rest as it is."""
+    json_schema: Mapping[str, JsonValue] | None = None
+    """JSON Schema (2020-12) of the value; a record that breaks it is not sent."""
+
+
+class RowsField(Model):
+    """A field that is a list of rows of another table."""
+
+    rows: ColumnName
+    """The other table or view."""
+    joined_by: Annotated[Mapping[ColumnName, ColumnName], Field(min_length=1)]
+    """Its column → the record's column that it must equal."""
+    columns: Annotated[
+        Mapping[FieldName, ColumnField | ColumnName], Field(min_length=1)
+    ]
+    """The members of each item."""
+    order_by: ColumnName | None = None
+    json_schema: Mapping[str, JsonValue] | None = None
+
+
+class AsOfColumn(Model):
+    """When the register held a record, by a column."""
+
+    column: ColumnName
+    utc_offset: Annotated[
+        str, StringConstraints(pattern=r"^[+-][0-9]{2}:[0-9]{2}$")
+    ] = "+00:00"
+    """The offset of times that name none, such as `+08:00`."""
+
+
+class Coverage(Model):
+    """What the register can speak about; outside it the answer is `not-covered`."""
+
+    regions: tuple[RegionCode, ...] = ()
+    """Regions whose records may be given, with all that lies inside them; empty for
+    all."""
+    region_column: ColumnName | None = None
+    """The record's region; needed with `regions`."""
+    from_date: date | None = None
+    """The first day whose records it holds."""
+    date_key: FieldName | None = None
+    """The key that is compared with `from_date`; needed with it."""
+
+
+class EvidenceSource(Model):
+    """Where one evidence type comes from."""
+
+    table: ColumnName
+    """A table or a view."""
+    db_schema: str | None = None
+    """The database schema that the table is in; None for the default."""
+    keys: Annotated[
+        tuple[Annotated[Mapping[FieldName, ColumnName], Field(min_length=1)], ...],
+        Field(min_length=1),
+    ]
+    """Sets of keys, each key → its column; any one set finds the record."""
+    fields: Mapping[FieldName, ColumnField | RowsField | ColumnName] = {}
+    """What may be asked for; empty where only comparison is offered."""
+    compare: Mapping[FieldName, ColumnName] = {}
+    """What may be compared in verify mode; empty where it is not offered."""
+    as_of: Literal["now"] | AsOfColumn = "now"
+    """`now` for a live register."""
+    where: Mapping[ColumnName, Scalar] = {}
+    """Only rows with these values count."""
+    newest_by: ColumnName | None = None
+    """Of several rows the one with the greatest value here counts; None: several
+    rows are `ambiguous`, and a person must look."""
+    coverage: Coverage = Coverage()
+
+
+class Limits(Model):
+    """How much is done at once."""
+
+    threads: Annotated[int, Field(ge=1, le=64)] = 4
+    """How many look-ups read the register at once."""
+    waiting: Annotated[int, Field(ge=0, le=10_000)] = 64
+    """How many more may wait; further ones are `overloaded`."""
+
+
+class DepartmentConfig(Model):
+    """One department: what it holds, for whom, and with which key."""
+
+    provider: Slug
+    """`aud` of the look-ups it takes and `iss` of the evidence it gives."""
+    listen: Listen = Listen()
+    database: Annotated[str, StringConstraints(min_length=1)]
+    """SQLAlchemy URL of the register; an account that may only read is best."""
+    key: Path
+    """PEM of the department's Ed25519 key."""
+    log: Path
+    """SQLite file of the log of what was asked and answered."""
+    gateways: Annotated[tuple[Gateway, ...], Field(min_length=1)]
+    evidence_types: Annotated[Mapping[VersionedId, EvidenceSource], Field(min_length=1)]
+    limits: Limits = Limits()
+
+
+def load_config(path: Path) -> DepartmentConfig:
+    """Return the configuration in a YAML file; its paths are relative to the file.
+
+    Raises:
+        SettingsError: The file can't be read or is wrong; names every place.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"`{path}`: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"`{path}` is not YAML: {error}") from error
+    config = parse_config(document, str(path))
+    return _anchored(config, path.resolve().parent)
+
+
+def parse_config(document: object, origin: str = "config") -> DepartmentConfig:
+    """Return a configuration that is already parsed from YAML or JSON.
+
+    Raises:
+        SettingsError: It is wrong; names every place as `origin: /path: message`.
+    """
+    try:
+        return DepartmentConfig.model_validate(document)
+    except ValidationError as error:
+        places = error.errors(include_input=False, include_url=False)
+        complaints = [
+            f"{origin}: /{'/'.join(str(part) for part in p['loc'])}: {p['msg']}"
+            for p in places
+        ]
+        raise SettingsError("\n".join(complaints)) from None
+
+
+def _anchored(config: DepartmentConfig, folder: Path) -> DepartmentConfig:
+    """Return the configuration with every path made absolute."""
+    listen = config.listen
+    certificates = {
+        name: folder / value
+        for name in ("certificate", "certificate_key")
+        if (value := getattr(listen, name)) is not None
+    }
+    return config.model_copy(
+        update={
+            "key": folder / config.key,
+            "log": folder / config.log,
+            "database": _anchored_url(config.database, folder),
+            "listen": listen.model_copy(update=certificates),
+        }
+    )
+
+
+def _anchored_url(url: str, folder: Path) -> str:
+    """Make the file of a SQLite URL absolute; leave every other URL as it is."""
+    scheme, separator, file = url.partition(":///")
+    if not separator or not scheme.startswith("sqlite") or not file:
+        return url
+    if file.startswith((":memory:", "file:")):
+        return url
+    return f"{scheme}:///{folder / file}"
