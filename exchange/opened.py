@@ -75,7 +75,7 @@ class OpenCase:
         by_key = {concept.partition(".")[0] for concept in lookup.inputs}
         roles = {lookup.about, *lookup.concerns, *by_key}
         return tuple(
-            Subject(role=role, namespace=self._namespace(role), id=person)
+            Subject(role=role, namespace=self.namespace(role), id=person)
             for role in sorted(roles)
             if (person := self.person(role)) is not None
         )
@@ -120,7 +120,8 @@ class OpenCase:
             for item in self.fresh
         ]
 
-    def _namespace(self, role: str) -> str:
+    def namespace(self, role: str) -> str:
+        """Return what kind of id the subjects of a role have."""
         declared = self.matter.roles.get(role)
         fact = None if declared is None else declared.facts.get("id")
         return (FactType.CITIZEN_ID if fact is None else fact.type).value

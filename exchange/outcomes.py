@@ -151,7 +151,7 @@ class Judge:
         return _united(outcomes)
 
     def missing(self, questions: Iterable[str], facts: Iterable[str] = ()) -> Outcome:
-        """Say which answers, and which facts about subjects, a requirement waits for."""
+        """Say which answers, and which facts about subjects, it waits for."""
         return AnswerNeeded(
             questions=tuple(questions),
             facts=tuple(facts),

@@ -1,0 +1,131 @@
+"""Every requirement of a case, judged by its plan: pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import assert_never
+
+from exchange import plan as planned
+from exchange.opened import OpenCase
+from exchange.outcomes import Judge, is_settled
+from exchange.plan import Part, Plan, State
+from schemas.outcome import Committed, Declared, NotApplicable, Outcome
+
+
+def judge_case(
+    case: OpenCase, plans: Sequence[Plan], now: datetime, *, renewed: bool
+) -> dict[str, Outcome]:
+    """Return the outcome of every requirement, in the matter's order.
+
+    Args:
+        case: What the case knows now.
+        plans: The plan, and before it those whose lists came to nothing. Where the
+            last plan has no list left for a requirement, the one before speaks.
+        now: The instant.
+        renewed: Whether evidence of earlier runs reads as `reused`.
+    """
+    judge = Judge(case.head.id, case.matter, case.content, now, renewed=renewed)
+    scope = _Scope(case, judge, case.situation().environment())
+    outcomes = {}
+    for requirement in case.matter.requirements:
+        plan = _speaking(plans, requirement)
+        found = scope.judge(requirement, plan, plan.requirements[requirement])
+        outcomes[requirement] = scope.accepted(requirement, found)
+    return outcomes
+
+
+def _speaking(plans: Sequence[Plan], requirement: str) -> Plan:
+    """Return the last plan that still had a list for a requirement."""
+    for plan in reversed(plans):
+        match plan.requirements[requirement]:
+            case planned.Uncovered() | planned.Unreachable():
+                continue
+            case _:
+                return plan
+    return plans[0]
+
+
+class _Scope:
+    """What every requirement of one case is judged by."""
+
+    def __init__(
+        self, case: OpenCase, judge: Judge, environment: Mapping[str, object]
+    ) -> None:
+        self._case = case
+        self._judge = judge
+        self._environment = environment
+
+    def judge(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
+        self, requirement: str, plan: Plan, state: State
+    ) -> Outcome:
+        """Return the outcome of a requirement, by what stands before it."""
+        match state:
+            case planned.NotApplicable(condition=condition):
+                return NotApplicable(condition=condition)
+            case planned.AnswerNeeded(questions=questions):
+                return self._judge.missing(questions)
+            case planned.Undecided(lookups=lookups):
+                return self._resting_on(requirement, plan, lookups)
+            case planned.Declared():
+                return Declared()
+            case planned.Derive():
+                return self._derived(requirement, plan, state)
+            case planned.Planned():
+                return self._planned(requirement, plan, state)
+            case planned.Uncovered():
+                return self._judge.uncovered(requirement)
+            case planned.Unreachable(missing=missing):
+                facts = [m.concept for m in missing if m.is_statable and not m.asks]
+                if facts:
+                    return self._judge.missing((), facts)
+                return self._judge.chained()
+            case _:
+                assert_never(state)
+
+    def accepted(self, requirement: str, found: Outcome) -> Outcome:
+        """Let a commitment, or what was handed in, settle what is still open."""
+        if is_settled(found):
+            return found
+        content = self._case.content
+        may_commit = self._case.matter.requirements[requirement].commitment is not None
+        if may_commit and requirement in content.committed:
+            return Committed()
+        reason = content.supplied.get(requirement)
+        return found if reason is None else self._judge.supplied(reason)
+
+    def _planned(self, requirement: str, plan: Plan, state: planned.Planned) -> Outcome:
+        found = self._judge.evidence(requirement, state.parts)
+        criterion = self._case.matter.requirements[requirement].criterion
+        if criterion is None or not is_settled(found):
+            return found
+        truth = self._evaluate(criterion)
+        if truth is False:
+            return self._judge.criterion_failed(found)
+        if truth is True:
+            return found
+        told = self._resting_on(requirement, plan, state.lookups)
+        return self._judge.chained() if is_settled(told) else told
+
+    def _derived(self, requirement: str, plan: Plan, state: planned.Derive) -> Outcome:
+        told = self._resting_on(requirement, plan, state.lookups)
+        truth = self._evaluate(state.expression)
+        if truth is True:
+            return self._judge.derived(state.expression, told.elapsed_ms)
+        if truth is False:
+            return self._judge.criterion_failed(told)
+        return self._judge.chained() if is_settled(told) else told
+
+    def _resting_on(
+        self, requirement: str, plan: Plan, lookups: Iterable[str]
+    ) -> Outcome:
+        """Return how the look-ups stand that tell what a condition reads."""
+        parts = [
+            Part(lookup=lookup, ask=plan.lookups[lookup].asks[0], fields=(), compare=())
+            for lookup in lookups
+        ]
+        if not parts:
+            return self._judge.chained()
+        return self._judge.evidence(requirement, parts)
+
+    def _evaluate(self, expression: str) -> object:
+        program = self._case.catalogue.programs[expression]
+        return program.evaluate(self._environment)
