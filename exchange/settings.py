@@ -123,10 +123,29 @@ class Settings(Model):
         """Return the URL of the keys of cases."""
         return self.vault_url or f"sqlite:///{self.data_dir / 'vault.db'}"
 
+    def work_url(self) -> str:
+        """Return the URL of the durable engine's own tables."""
+        return f"sqlite:///{self.data_dir / 'work.db'}"
+
     @property
     def keys_dir(self) -> Path:
         """The folder of the gateway's own keys."""
         return self.data_dir / "keys"
+
+    @property
+    def log_file(self) -> Path:
+        """The access log."""
+        return self.data_dir / "log.db"
+
+    @property
+    def subjects_file(self) -> Path:
+        """The access log's subject directory."""
+        return self.data_dir / "subjects.db"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while a gateway runs on this data folder."""
+        return self.data_dir / "serve.lock"
 
 
 def read_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:

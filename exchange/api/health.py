@@ -1,0 +1,65 @@
+"""Whether the gateway lives and is ready, its metrics, and its contract."""
+
+from typing import Literal
+
+import orjson
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST
+from sqlalchemy import select
+
+from exchange.api.dependencies import Gateway, ThisGateway
+from schemas.errors import StoreUnavailableError
+from schemas.model import Model
+
+_ONE = select(1)
+
+router = APIRouter(tags=["operation"])
+
+
+class Health(Model):
+    """How the gateway is."""
+
+    status: Literal["ok", "failing"]
+    failing: tuple[str, ...] = ()
+    """The parts that fail: `database`, `log`, `publisher`."""
+
+
+@router.get("/health/live", response_model=Health)
+async def live() -> Response:
+    """Tell that the process runs and answers."""
+    return _health(())
+
+
+@router.get("/health/ready", response_model=Health, responses={503: {"model": Health}})
+async def ready(gateway: ThisGateway) -> Response:
+    """Tell whether cases can be worked on: the database and the log take writes."""
+    return _health(failing_parts(gateway))
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(gateway: ThisGateway) -> Response:
+    """Return the metrics, in Prometheus' text format."""
+    return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def failing_parts(gateway: Gateway) -> tuple[str, ...]:
+    """Return the parts without which no case can be worked on and that fail."""
+    failing = []
+    try:
+        gateway.database.read_now(lambda connection: connection.scalar(_ONE))
+    except StoreUnavailableError:
+        failing.append("database")
+    if gateway.log.fault is not None:
+        failing.append("log")
+    if gateway.publisher.failure is not None:
+        failing.append("publisher")
+    return tuple(failing)
+
+
+def _health(failing: tuple[str, ...]) -> Response:
+    health = Health(status="failing" if failing else "ok", failing=failing)
+    return Response(
+        orjson.dumps(health.model_dump(mode="json")),
+        503 if failing else 200,
+        media_type="application/json",
+    )
