@@ -25,6 +25,8 @@ class SubjectKind(StrEnum):
 
     PERSON = "person"
     ORGANISATION = "organisation"
+    GROUP = "group"
+    """People together, such as a household."""
 
 
 class FactType(StrEnum):
@@ -103,6 +105,12 @@ class Ask(Model):
     output_of: Slug | None = None
     """The step of this matter that makes the evidence: until then nothing held means
     `pending`, not `not_held`."""
+
+    def concept(self, concept: Concept) -> Concept:
+        """Return a concept of the evidence type as a concept of this matter."""
+        role, _, fact = concept.partition(".")
+        ours = self.about if role == "self" else self.roles.get(role, role)
+        return f"{ours}.{fact}"
 
 
 class Need(Model):

@@ -1,0 +1,218 @@
+"""The kinds of file that a pack is made of, and their JSON Schemas (2020-12).
+
+Every file says its `kind` first. The schemas under `schemas/json/` are made from the
+types here, so that what editors check and what loading checks is one thing; a test
+holds them equal.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+from pydantic import Field, JsonValue
+from pydantic.json_schema import GenerateJsonSchema
+from typing_extensions import override
+
+from schemas.directory import (
+    DataService,
+    Provider,
+    PublicKey,
+    Requester,
+    Scope,
+    SharingGrant,
+)
+from schemas.evidence import EvidenceType
+from schemas.matter import Matter
+from schemas.model import Model, Name, Slug
+from schemas.packtext import pointer
+
+BASE = "https://errand.example/schemas/"
+
+
+class ProvidersFile(Model):
+    """The departments that answer."""
+
+    kind: Literal["providers"]
+    providers: Annotated[tuple[Provider, ...], Field(min_length=1)]
+
+
+class EvidenceTypesFile(Model):
+    """The kinds of evidence there are."""
+
+    kind: Literal["evidence_types"]
+    evidence_types: Annotated[tuple[EvidenceType, ...], Field(min_length=1)]
+
+
+class ServicesFile(Model):
+    """Which department offers which evidence type, for which region."""
+
+    kind: Literal["services"]
+    services: Annotated[tuple[DataService, ...], Field(min_length=1)]
+
+
+class GrantsFile(Model):
+    """Who may ask for what, on which basis."""
+
+    kind: Literal["grants"]
+    requesters: tuple[Requester, ...] = ()
+    """The organisations that ask; their keys may come from the deployment."""
+    grants: Annotated[tuple[SharingGrant, ...], Field(min_length=1)]
+
+
+class MatterFile(Matter):
+    """One matter."""
+
+    kind: Literal["matter"]
+
+
+class ProviderDeployment(Model):
+    """What a deployment adds to a provider."""
+
+    keys: tuple[PublicKey, ...]
+    """The keys that the department signs with: pinned."""
+
+
+class ServiceDeployment(Model):
+    """What a deployment says of a data service; None leaves it as it was."""
+
+    endpoint: Annotated[str, Field(pattern=r"^https?://[^\s]+$")]
+    """Where look-ups are posted."""
+    timeout_ms: Annotated[int, Field(gt=0, le=60_000)] | None = None
+    concurrency: Annotated[int, Field(gt=0, le=1_000)] | None = None
+
+
+class RequesterDeployment(Model):
+    """What a deployment says of a requester."""
+
+    name: Name | None = None
+    """Given for a requester that no other file declares."""
+    scopes: tuple[Scope, ...] | None = None
+    """Given for a requester that no other file declares."""
+    purposes: tuple[Slug, ...] = ()
+    """Further purposes it may open cases for."""
+    keys: tuple[PublicKey, ...] = ()
+    """The keys that it signs its requests for tokens with."""
+
+
+class DeploymentFile(Model):
+    """What one installation adds to packs: keys, addresses, clients."""
+
+    kind: Literal["deployment"]
+    providers: Mapping[Slug, ProviderDeployment] = {}
+    services: Mapping[Slug, ServiceDeployment] = {}
+    requesters: Mapping[Slug, RequesterDeployment] = {}
+
+
+PackFile: TypeAlias = (
+    ProvidersFile
+    | EvidenceTypesFile
+    | ServicesFile
+    | GrantsFile
+    | MatterFile
+    | DeploymentFile
+)
+
+KINDS: Mapping[str, type[PackFile]] = {
+    "providers": ProvidersFile,
+    "evidence_types": EvidenceTypesFile,
+    "services": ServicesFile,
+    "grants": GrantsFile,
+    "matter": MatterFile,
+    "deployment": DeploymentFile,
+}
+"""The type of file by the `kind` that it says."""
+
+
+class _PublishedSchema(GenerateJsonSchema):
+    """Makes a schema that closes what pydantic leaves open."""
+
+    @override
+    def dict_schema(self, schema: Any) -> dict[str, Any]:
+        """Return the schema of a mapping, whose keys must all fit."""
+        made = super().dict_schema(schema)
+        if "patternProperties" in made:
+            made["additionalProperties"] = False
+        return made
+
+
+def json_schema(kind: str) -> dict[str, Any]:
+    """Return the published JSON Schema of a kind of file."""
+    made = KINDS[kind].model_json_schema(schema_generator=_PublishedSchema)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"{BASE}{kind.replace('_', '-')}.schema.json",
+        **made,
+    }
+
+
+_VALIDATORS: dict[str, Draft202012Validator] = {}
+
+
+def complaints(kind: str, value: JsonValue) -> Iterator[tuple[str, str]]:
+    """Yield the JSON Pointer and the message of each way a file breaks its schema."""
+    validator = _VALIDATORS.get(kind)
+    if validator is None:
+        validator = _VALIDATORS[kind] = Draft202012Validator(json_schema(kind))
+    for error in validator.iter_errors(value):
+        # Of alternatives, such as a value or nothing, the one that fits best speaks.
+        yield from _explain(best_match([error]) or error)
+
+
+def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
+    """Yield where and why, in words for whoever writes packs."""
+    where = pointer(*error.absolute_path)
+    found: Any = error.instance
+    expected: Any = error.validator_value
+    match error.validator:
+        case "additionalProperties":
+            yield from _unknown_keys(error, where)
+        case "required":
+            missing = [f"`{key}`" for key in expected if key not in found]
+            yield where, f"{', '.join(missing)} missing"
+        case "type":
+            yield where, f"{_kind_of(found)} where {_kinds(expected)} is expected"
+        case "enum" | "const":
+            options = expected if error.validator == "enum" else [expected]
+            listed = ", ".join(f"`{option}`" for option in options)
+            yield where, f"must be one of {listed}"
+        case "pattern":
+            yield where, f"must match `{expected}`"
+        case _:
+            yield where, error.message[:200]
+
+
+def _unknown_keys(error: ValidationError, where: str) -> Iterator[tuple[str, str]]:
+    """Yield each key that the schema does not know."""
+    schema = error.schema if isinstance(error.schema, Mapping) else {}
+    patterns = list(schema.get("patternProperties", {}))
+    known = schema.get("properties", {})
+    found: Any = error.instance
+    for key in found:
+        if patterns:
+            if not any(re.search(pattern, key) for pattern in patterns):
+                yield where + pointer(key), f"the key must match `{patterns[0]}`"
+        elif key not in known:
+            yield where + pointer(key), f"`{key}` is not known here"
+
+
+def _kinds(expected: str | list[str]) -> str:
+    names = [expected] if isinstance(expected, str) else expected
+    return " or ".join("text" if name == "string" else name for name in names)
+
+
+def _kind_of(value: JsonValue) -> str:
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true or false"
+        case int() | float():
+            return "a number (quote it if it is text)"
+        case str():
+            return "text"
+        case list():
+            return "a list"
+        case _:
+            return "a mapping"
