@@ -27,7 +27,7 @@ MALE = "1"
 FEMALE = "2"
 """Sexes as GB/T 2261.1 codes them."""
 
-_DISTRICTS = {
+DISTRICTS = {
     "990101": "清源区",
     "990102": "临江区",
     "990103": "白石区",
@@ -338,7 +338,7 @@ class _Builder:
         """Draw a dormitory of people who are not related."""
         members = [
             Member(self._adult(self._pick(MALE, FEMALE), 18, 35), Relation.UNRELATED)
-            for _ in range(self._random.randint(12, 48))
+            for _ in range(self._random.randint(12, 30))
         ]
         self._household(self._township(), members, HouseholdKind.COLLECTIVE)
 
@@ -380,7 +380,7 @@ class _Builder:
     ) -> None:
         number = f"{township}{len(self.households) + 1:06d}"
         street, house = self._pick(*_STREETS), self._random.randint(1, 400)
-        address = f"云溪市{_DISTRICTS[township[:6]]}{street}{house}号"
+        address = f"云溪市{DISTRICTS[township[:6]]}{street}{house}号"
         head = members[0].person.name
         if kind is HouseholdKind.COLLECTIVE:
             head = f"{street}人才集体户"
@@ -430,7 +430,7 @@ class _Builder:
         )
 
     def _district(self) -> str:
-        return self._pick(*_DISTRICTS)
+        return self._pick(*DISTRICTS)
 
     def _township(self) -> str:
         return f"{self._district()}{self._random.randint(1, 9):03d}"

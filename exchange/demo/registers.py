@@ -19,6 +19,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from exchange.demo.population import (
+    CITY,
+    DISTRICTS,
     REGISTER_DAY,
     Birth,
     Household,
@@ -33,7 +35,9 @@ Rows: TypeAlias = Iterable[tuple[Value, ...]]
 _ADULT = 18
 _SCHOOL = 7
 _ID_CARD_YEARS = 20
-_MIDWIFERY = ("云溪市妇幼保健院", "12990100K00000014L")
+MIDWIFERY = "云溪市妇幼保健院"
+_MIDWIFERY_CODE = "12990100K00000014L"
+BANK = "云溪银行"
 _DOSES = (("乙肝疫苗", 0), ("卡介苗", 0), ("脊灰疫苗", 60), ("百白破疫苗", 90))
 """The first doses of the national programme, and the age in days when due."""
 PREMIUM_YUAN = 400
@@ -97,6 +101,11 @@ CREATE TABLE t_csdj (          -- 出生登记
     gmsfhm TEXT NOT NULL,
     djrq TEXT NOT NULL         -- 登记日期
 ) WITHOUT ROWID;
+CREATE VIEW v_rk AS            -- 人口: 状态按共享目录的代码
+    SELECT gmsfhm, xm, xbdm, csrq, mzdm, zjyxq,
+           CASE rkzt WHEN '0' THEN 'ALIVE' WHEN '1' THEN 'DECEASED'
+                     ELSE 'CANCELLED' END AS zt
+    FROM t_czrk;
 CREATE VIEW v_hj AS            -- 户籍: 人与户
     SELECT r.gmsfhm, r.xm, h.hh, h.hlb, h.hzxm, r.yhzgx, h.dz, h.xzqh, h.pcsdm
     FROM t_czrk r JOIN t_hu h ON h.hh = r.hh;
@@ -168,19 +177,22 @@ def _civil_affairs(population: Population) -> Mapping[str, Rows]:
 _HEALTH = """
 CREATE TABLE t_cszm (          -- 出生医学证明
     zmbh TEXT PRIMARY KEY,     -- 证明编号
-    xse_xm TEXT NOT NULL, xse_xb TEXT NOT NULL, xse_cssj TEXT NOT NULL,
-    xse_csrq TEXT NOT NULL,    -- 出生日期
+    xse_xm TEXT, xse_xb TEXT NOT NULL,
+    cssj TEXT NOT NULL,        -- 出生时间
+    csrq TEXT NOT NULL,        -- 出生日期
     yz INTEGER, tz INTEGER, sc INTEGER,   -- 孕周, 体重 (g), 身长 (cm)
-    csd_qh TEXT NOT NULL,      -- 出生地
+    csd_s TEXT, csd_sd TEXT, csd_xq TEXT, csd_qh TEXT NOT NULL,   -- 出生地
     jg_mc TEXT NOT NULL, jg_dm TEXT NOT NULL,   -- 助产机构
-    mq_xm TEXT NOT NULL, mq_sfzh TEXT NOT NULL, mq_nl INTEGER NOT NULL,
-    mq_mz TEXT NOT NULL,
-    fq_xm TEXT, fq_sfzh TEXT, fq_nl INTEGER, fq_mz TEXT,
-    lzr_xm TEXT NOT NULL, lzr_sfzh TEXT NOT NULL,   -- 领证人
-    qf_jg TEXT NOT NULL, qf_rq TEXT NOT NULL,   -- 签发
-    qf_lx TEXT NOT NULL        -- 签发类型: 1 首次
+    mq_xm TEXT NOT NULL, mq_zjhm TEXT NOT NULL, mq_zjlx TEXT,   -- 母亲
+    mq_nl INTEGER, mq_gj TEXT, mq_mz TEXT, mq_zz TEXT, mq_hj TEXT,
+    fq_xm TEXT, fq_zjhm TEXT, fq_zjlx TEXT,   -- 父亲: 可空
+    fq_nl INTEGER, fq_gj TEXT, fq_mz TEXT, fq_zz TEXT, fq_hj TEXT,
+    lzr_xm TEXT, lzr_gx TEXT, lzr_zjhm TEXT,   -- 领证人
+    qf_jg TEXT, qf_qh TEXT, qf_dm TEXT, qf_rq TEXT NOT NULL,   -- 签发
+    qf_lx TEXT NOT NULL,       -- 签发类型: 1 首次
+    hfyy TEXT, bfyy TEXT       -- 换发原因, 补发原因
 ) WITHOUT ROWID;
-CREATE INDEX i_cszm_mq ON t_cszm (mq_sfzh, xse_csrq);
+CREATE INDEX i_cszm_mq ON t_cszm (mq_zjhm, csrq);
 CREATE TABLE t_yezd (          -- 育儿指导档案
     dabh TEXT PRIMARY KEY,     -- 档案编号
     zmbh TEXT NOT NULL UNIQUE,
@@ -189,14 +201,22 @@ CREATE TABLE t_yezd (          -- 育儿指导档案
 ) WITHOUT ROWID;
 """
 
+_ID_CARD = "111"
+"""居民身份证 in GA/T 517."""
+
 
 def _health(population: Population) -> Mapping[str, Rows]:
+    homes = {
+        member.person.id: home
+        for home in population.households
+        for member in home.members
+    }
     return {
-        "t_cszm": map(_certificate, population.births),
+        "t_cszm": (_certificate(birth, homes) for birth in population.births),
         "t_yezd": (
             (
                 *(f"YE{birth.certificate[1:]}", birth.certificate),
-                *(_day(birth.born_on, 20), _MIDWIFERY[0]),
+                *(_day(birth.born_on, 20), MIDWIFERY),
             )
             for birth in population.births
             if birth.child
@@ -204,23 +224,30 @@ def _health(population: Population) -> Mapping[str, Rows]:
     }
 
 
-def _certificate(birth: Birth) -> tuple[Value, ...]:
+def _certificate(birth: Birth, homes: Mapping[str, Household]) -> tuple[Value, ...]:
     hour, minute = divmod(birth.minute_of_day, 60)
+    day = birth.born_on.isoformat()
+    mother, father = birth.mother, birth.father
     return (
         *(birth.certificate, birth.child_name, birth.child_sex),
-        f"{birth.born_on.isoformat()}T{hour:02d}:{minute:02d}:00+08:00",
-        birth.born_on.isoformat(),
-        *(birth.weeks, birth.weight_g, birth.length_cm, birth.region),
-        *_MIDWIFERY,
-        *_parent(birth.mother, birth.born_on),
-        *(_parent(birth.father, birth.born_on) if birth.father else (None,) * 4),
-        *(birth.mother.name, birth.mother.id),
-        *(_MIDWIFERY[0], _day(birth.born_on, 2), "1"),
+        *(f"{day}T{hour:02d}:{minute:02d}:00+08:00", day),
+        *(birth.weeks, birth.weight_g, birth.length_cm),
+        *(None, "云溪市", DISTRICTS[birth.region[:6]], birth.region),
+        *(MIDWIFERY, _MIDWIFERY_CODE),
+        *_parent(mother, birth.born_on, homes[mother.id]),
+        *(_parent(father, birth.born_on, homes[father.id]) if father else (None,) * 8),
+        *(mother.name, "母亲", mother.id),
+        *(MIDWIFERY, f"{CITY[:4]}01", _MIDWIFERY_CODE, _day(birth.born_on, 2)),
+        *("1", None, None),
     )
 
 
-def _parent(one: Person, day: date) -> tuple[Value, ...]:
-    return (one.name, one.id, one.age(day), one.nation)
+def _parent(one: Person, day: date, home: Household) -> tuple[Value, ...]:
+    household = f"云溪市{DISTRICTS[home.region[:6]]}"
+    return (
+        *(one.name, one.id, _ID_CARD, one.age(day), "CHN", one.nation),
+        *(home.address, household),
+    )
 
 
 _DISEASE_CONTROL = """
@@ -266,7 +293,7 @@ def first_doses(born_on: date, today: date) -> Iterator[tuple[Value, ...]]:
     """Yield number, vaccine, date and place of each dose that was due by today."""
     for number, (vaccine, age) in enumerate(_DOSES, start=1):
         if born_on + timedelta(days=age) <= today:
-            yield (number, vaccine, _day(born_on, age), _MIDWIFERY[0])
+            yield (number, vaccine, _day(born_on, age), MIDWIFERY)
 
 
 _MEDICAL_INSURANCE = """
@@ -286,6 +313,12 @@ CREATE TABLE t_syfy (          -- 生育费用
     skzh TEXT                  -- 收款账户
 ) WITHOUT ROWID;
 CREATE INDEX i_syfy ON t_syfy (sfzh);
+CREATE VIEW v_cbxx AS          -- 状态按共享目录的代码
+    SELECT sfzh, xz, cbdqh, qsrq,
+           CASE cbzt WHEN '1' THEN 'ACTIVE' ELSE 'SUSPENDED' END AS zt
+    FROM t_cbxx;
+CREATE VIEW v_syfy AS
+    SELECT sfzh, fmrq, zje, jszt = '1' AS yjs FROM t_syfy;
 """
 
 
@@ -314,19 +347,22 @@ _HUMAN_RESOURCES = """
 CREATE TABLE t_sbk (           -- 社会保障卡
     sfzh TEXT PRIMARY KEY,
     kh TEXT NOT NULL UNIQUE,   -- 卡号
-    kzt TEXT NOT NULL,         -- 卡状态: 1 正常
+    kzt TEXT NOT NULL,         -- 卡状态: 0 已制卡, 1 正常
     yhmc TEXT NOT NULL,        -- 银行
     fkrq TEXT NOT NULL         -- 发卡日期
 ) WITHOUT ROWID;
+CREATE VIEW v_sbk AS           -- 对外只给卡号末四位
+    SELECT sfzh, yhmc, substr(kh, -4) AS kh4,
+           CASE kzt WHEN '0' THEN 'MADE' WHEN '1' THEN 'ACTIVE' WHEN '2' THEN 'LOST'
+                    ELSE 'CANCELLED' END AS zt
+    FROM t_sbk;
 """
-
-_BANK = "云溪银行"
 
 
 def _human_resources(population: Population) -> Mapping[str, Rows]:
     return {
         "t_sbk": (
-            (one.id, card_number(number), "1", _BANK, "2023-06-01")
+            (one.id, card_number(number), "1", BANK, "2023-06-01")
             for number, one in enumerate(population.people, start=1)
             if one.age(REGISTER_DAY) >= _SCHOOL
         )
@@ -347,6 +383,8 @@ CREATE TABLE t_yjfe (          -- 应缴费额
     jzrq TEXT NOT NULL,        -- 截止日期
     PRIMARY KEY (sfzh, nd)
 ) WITHOUT ROWID;
+CREATE VIEW v_yjfe AS
+    SELECT sfzh, nd, yjje, jfzt = '1' AS yj, jzrq FROM t_yjfe;
 """
 
 

@@ -19,6 +19,8 @@ from pydantic import JsonValue
 from connectors.protocol import open_evidence
 from exchange.demo.population import MALE, Relation, citizen_id
 from exchange.demo.registers import (
+    BANK,
+    MIDWIFERY,
     PREMIUM_YUAN,
     card_number,
     first_doses,
@@ -187,7 +189,7 @@ def next_id(database: sqlite3.Connection, region: str, born: date, sex: str) -> 
 
 
 def _enrol(work: _Work) -> None:
-    newborn = work.facts.text("birth_registration", "newborn_id")
+    newborn = work.facts.text("child_registration", "id")
     born_on = f"{newborn[6:10]}-{newborn[10:12]}-{newborn[12:14]}"
     work.register.execute(
         "INSERT OR IGNORE INTO t_cbxx VALUES (?, '390', '1', ?, ?)",
@@ -196,7 +198,7 @@ def _enrol(work: _Work) -> None:
 
 
 def _assess_premium(work: _Work) -> None:
-    newborn = work.facts.text("birth_registration", "newborn_id")
+    newborn = work.facts.text("child_registration", "id")
     work.register.execute(
         "INSERT OR IGNORE INTO t_yjfe VALUES (?, ?, ?, '0', ?)",
         (newborn, str(work.today.year), PREMIUM_YUAN, f"{work.today.year}-12-31"),
@@ -204,11 +206,11 @@ def _assess_premium(work: _Work) -> None:
 
 
 def _issue_social_card(work: _Work) -> None:
-    newborn = work.facts.text("birth_registration", "newborn_id")
+    newborn = work.facts.text("child_registration", "id")
     (cards,) = work.register.execute("SELECT count(*) FROM t_sbk").fetchone()
     work.register.execute(
-        "INSERT OR IGNORE INTO t_sbk VALUES (?, ?, '1', '云溪银行', ?)",
-        (newborn, card_number(900_000 + cards), work.today.isoformat()),
+        "INSERT OR IGNORE INTO t_sbk VALUES (?, ?, '0', ?, ?)",
+        (newborn, card_number(900_000 + cards), BANK, work.today.isoformat()),
     )
 
 
@@ -228,8 +230,8 @@ def _settle_claim(work: _Work) -> None:
 def _open_parenting_file(work: _Work) -> None:
     certificate = work.facts.text("birth_certificate", "CSYXZMBH")
     work.register.execute(
-        "INSERT OR IGNORE INTO t_yezd VALUES (?, ?, ?, '云溪市妇幼保健院')",
-        (f"YE{certificate[1:]}", certificate, work.today.isoformat()),
+        "INSERT OR IGNORE INTO t_yezd VALUES (?, ?, ?, ?)",
+        (f"YE{certificate[1:]}", certificate, work.today.isoformat(), MIDWIFERY),
     )
 
 
