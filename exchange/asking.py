@@ -317,10 +317,9 @@ class Asker:
             case Answered(evidence=evidence):
                 return self._learned(case, planned, evidence)
             case Matched(evidence=evidence, match=True):
-                case.put(evidence)
-                return self._held(planned, evidence), "matched"
+                return self._held(case, planned, evidence), "matched"
             case Matched(evidence=evidence):
-                case.put(evidence)
+                self._held(case, planned, evidence)
                 return Unmatched(evidence=evidence.id), "mismatch"
             case Deferred(retry_at=retry_at):
                 return Later(retry_at=retry_at), "deferred"
@@ -345,7 +344,7 @@ class Asker:
         self, case: OpenCase, planned: Lookup, evidence: Evidence
     ) -> tuple[Result, str]:
         """Compare what evidence tells with what the case knows, and learn from it."""
-        case.put(evidence)
+        held = self._held(case, planned, evidence)
         told = [
             Told(concept, evidence.disclosures[name].value, concept in planned.tells)
             for concept, name in planned.shows.items()
@@ -354,7 +353,7 @@ class Asker:
         new, dispute = learn(case.content.facts, told, planned.id)
         case.content.facts.update(new)
         if dispute is None:
-            return self._held(planned, evidence), "retrieved"
+            return held, "retrieved"
         disputed = Disputed(
             evidence=evidence.id,
             concept=dispute.concept,
@@ -363,13 +362,12 @@ class Asker:
         )
         return disputed, "conflict"
 
-    def _held(self, planned: Lookup, evidence: Evidence) -> Held:
+    def _held(self, case: OpenCase, planned: Lookup, evidence: Evidence) -> Held:
+        """Keep evidence in the case, until it is stale."""
         max_age = self.pack.evidence_types[planned.evidence_type].max_age
-        return Held(
-            evidence=evidence.id,
-            fields=planned.fields,
-            expires_at=None if max_age is None else evidence.as_of + max_age,
-        )
+        expires_at = None if max_age is None else evidence.as_of + max_age
+        case.put(evidence, expires_at)
+        return Held(evidence=evidence.id, fields=planned.fields, expires_at=expires_at)
 
     def _step_retry(
         self, case: OpenCase, planned: Lookup, before: Attempt | None, now: datetime

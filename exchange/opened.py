@@ -36,8 +36,8 @@ class OpenCase:
     catalogue: Catalogue
     content: CaseContent
     evidence: dict[EvidenceId, Evidence] = field(default_factory=dict)
-    fresh: list[EvidenceId] = field(default_factory=list)
-    """Evidence that came in this run and is not stored yet."""
+    fresh: dict[EvidenceId, datetime | None] = field(default_factory=dict)
+    """Evidence that came in this run and is not stored yet → when it is stale."""
     unrecorded: list[Event] = field(default_factory=list)
     """How look-ups ended: goes to the log with the next append, before the case is
     stored."""
@@ -92,10 +92,10 @@ class OpenCase:
         is_fresh = expires is None or now < expires
         return is_fresh and attempt.result.evidence in self.evidence
 
-    def put(self, evidence: Evidence) -> None:
-        """Keep evidence that came in this run."""
+    def put(self, evidence: Evidence, expires_at: datetime | None) -> None:
+        """Keep evidence that came in this run, until it is stale."""
         self.evidence[evidence.id] = evidence
-        self.fresh.append(evidence.id)
+        self.fresh[evidence.id] = expires_at
 
     def step_on(self, status: CaseStatus) -> None:
         """Move the head on to the next version."""
@@ -107,17 +107,15 @@ class OpenCase:
         """Return what the case knows, sealed under its key."""
         return self.key.seal(_CONTENT, self.content.model_dump_json().encode())
 
-    def sealed_fresh(
-        self, expiry: Mapping[EvidenceId, datetime | None]
-    ) -> list[SealedEvidence]:
+    def sealed_fresh(self) -> list[SealedEvidence]:
         """Return the evidence that came in this run, each sealed under the case key."""
         return [
             SealedEvidence(
                 id=item,
                 content=self.key.seal(_EVIDENCE + item, _packed(self.evidence[item])),
-                expires_at=expiry.get(item),
+                expires_at=expires_at,
             )
-            for item in self.fresh
+            for item, expires_at in self.fresh.items()
         ]
 
     def namespace(self, role: str) -> str:

@@ -1,0 +1,227 @@
+"""What a portal sends about a case, checked against the matter: pure.
+
+Every complaint names its path as a JSON Pointer and says what would be right. None
+repeats what was given.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from typing import assert_never
+
+from schemas.codes import check_citizen_id, check_credit_code
+from schemas.errors import Complaint, InvalidRequestError
+from schemas.matter import (
+    Fact,
+    FactType,
+    Matter,
+    Question,
+    QuestionType,
+    SupplyReason,
+)
+
+Subjects = Mapping[str, Mapping[str, str]]
+Answers = Mapping[str, bool | str]
+
+_LONGEST_TEXT = 200
+_REGION_LENGTHS = (6, 9, 12)
+
+
+def check_opening(
+    matter: Matter, purpose: str, subjects: Subjects, answers: Answers
+) -> None:
+    """Check what opens a case.
+
+    Raises:
+        InvalidRequestError: Names every part that is wrong.
+    """
+    complaints = [
+        *_wrong_purpose(matter, purpose),
+        *_missing_subjects(matter, subjects),
+        *_wrong_subjects(matter, subjects),
+        *_wrong_answers(matter, answers),
+    ]
+    if complaints:
+        raise InvalidRequestError(*complaints)
+
+
+def check_additions(
+    matter: Matter,
+    subjects: Subjects,
+    known: Subjects,
+    answers: Answers,
+    commitments: tuple[str, ...],
+    supplied: Mapping[str, SupplyReason],
+) -> None:
+    """Check what is added to an open case.
+
+    Args:
+        matter: The case's matter.
+        subjects: Facts to be added.
+        known: Facts stated before: they are never changed.
+        answers: Answers, new or changed.
+        commitments: Requirements for which a commitment is given.
+        supplied: Requirements that were handed in, and why.
+
+    Raises:
+        InvalidRequestError: Names every part that is wrong.
+    """
+    complaints = [
+        *_wrong_subjects(matter, subjects),
+        *_changed_facts(subjects, known),
+        *_wrong_answers(matter, answers),
+        *_wrong_commitments(matter, commitments),
+        *_wrong_supplies(matter, supplied),
+    ]
+    if complaints:
+        raise InvalidRequestError(*complaints)
+
+
+def _wrong_purpose(matter: Matter, purpose: str) -> Iterator[Complaint]:
+    if purpose not in matter.purposes:
+        allowed = ", ".join(f"`{p}`" for p in matter.purposes)
+        yield Complaint("/purpose", f"this matter is for {allowed}")
+
+
+def _missing_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]:
+    for role_id, role in matter.roles.items():
+        if role.required and role_id not in subjects:
+            yield Complaint(f"/subjects/{role_id}", "this subject is required")
+        for fact_id, fact in role.facts.items():
+            stated = subjects.get(role_id)
+            if fact.required and stated is not None and fact_id not in stated:
+                yield Complaint(f"/subjects/{role_id}/{fact_id}", "this is required")
+
+
+def _wrong_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]:
+    for role_id, facts in subjects.items():
+        path = f"/subjects/{_pointer(role_id)}"
+        role = matter.roles.get(role_id)
+        if role is None:
+            roles = ", ".join(f"`{r}`" for r in matter.roles)
+            yield Complaint(path, f"no such role; there are {roles}")
+            continue
+        for fact_id, value in facts.items():
+            fact = role.facts.get(fact_id)
+            if fact is None:
+                known = ", ".join(f"`{f}`" for f in role.facts)
+                message = f"no such fact; of this role there are {known}"
+                yield Complaint(f"{path}/{_pointer(fact_id)}", message)
+            elif message := _wrong_fact(fact, value):
+                yield Complaint(f"{path}/{fact_id}", message)
+
+
+def _changed_facts(subjects: Subjects, known: Subjects) -> Iterator[Complaint]:
+    for role_id, facts in subjects.items():
+        for fact_id, value in facts.items():
+            if known.get(role_id, {}).get(fact_id, value) != value:
+                message = "was stated otherwise before; open another case"
+                yield Complaint(f"/subjects/{role_id}/{fact_id}", message)
+
+
+def _wrong_fact(fact: Fact, value: str) -> str:
+    """Return what is wrong with a stated fact; "" when nothing is."""
+    match fact.type:
+        case FactType.CITIZEN_ID:
+            return _message(check_citizen_id, value)
+        case FactType.CREDIT_CODE:
+            return _message(check_credit_code, value)
+        case FactType.DATE:
+            return _wrong_date(value)
+        case FactType.REGION:
+            return _wrong_region(value)
+        case FactType.TEXT:
+            return _wrong_text(value, _LONGEST_TEXT)
+        case _:
+            assert_never(fact.type)
+
+
+def _wrong_answers(matter: Matter, answers: Answers) -> Iterator[Complaint]:
+    for question_id, answer in answers.items():
+        path = f"/answers/{_pointer(question_id)}"
+        question = matter.questions.get(question_id)
+        if question is None:
+            yield Complaint(path, "this matter does not ask such a question")
+        elif message := _wrong_answer(question, answer):
+            yield Complaint(path, message)
+
+
+def _wrong_answer(question: Question, answer: bool | str) -> str:  # noqa: FBT001 - an answer may be yes or no; one for each type
+    """Return what is wrong with an answer; "" when nothing is."""
+    if isinstance(answer, bool) or question.type is QuestionType.BOOLEAN:
+        is_right = isinstance(answer, bool) and question.type is QuestionType.BOOLEAN
+        return "" if is_right else f"must be a {question.type.value}"
+    match question.type:
+        case QuestionType.CHOICE:
+            allowed = ", ".join(f"`{c}`" for c in question.choices)
+            return "" if answer in question.choices else f"must be one of {allowed}"
+        case QuestionType.TEXT:
+            return _wrong_text(answer, question.max_length)
+        case QuestionType.DATE:
+            return _wrong_date(answer)
+        case QuestionType.REGION:
+            return _wrong_region(answer)
+        case _:
+            assert_never(question.type)
+
+
+def _wrong_commitments(
+    matter: Matter, commitments: tuple[str, ...]
+) -> Iterator[Complaint]:
+    for place, requirement_id in enumerate(commitments):
+        requirement = matter.requirements.get(requirement_id)
+        if requirement is None:
+            yield Complaint(f"/commitments/{place}", "no such requirement")
+        elif requirement.commitment is None:
+            message = "the matter allows no commitment in place of this evidence"
+            yield Complaint(f"/commitments/{place}", message)
+
+
+def _wrong_supplies(
+    matter: Matter, supplied: Mapping[str, SupplyReason]
+) -> Iterator[Complaint]:
+    for requirement_id, reason in supplied.items():
+        path = f"/supplied/{_pointer(requirement_id)}"
+        requirement = matter.requirements.get(requirement_id)
+        if requirement is None:
+            yield Complaint(path, "no such requirement")
+        elif reason not in requirement.supply:
+            allowed = ", ".join(f"`{r.value}`" for r in requirement.supply) or "nothing"
+            message = f"may be handed in for {allowed}, and for no other reason"
+            yield Complaint(path, message)
+
+
+def _message(check: Callable[[str], None], value: str) -> str:
+    try:
+        check(value)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _wrong_date(value: str) -> str:
+    try:
+        written = date.fromisoformat(value).isoformat()
+    except ValueError:
+        written = ""
+    return "" if written == value else "must be a date such as `2026-01-08`"
+
+
+def _wrong_region(value: str) -> str:
+    is_right = value.isascii() and value.isdigit() and len(value) in _REGION_LENGTHS
+    return "" if is_right else "must be a division code of 6, 9 or 12 digits"
+
+
+def _wrong_text(value: str, longest: int) -> str:
+    if not value.strip():
+        return "must not be empty"
+    if len(value) > longest:
+        return f"must have {longest} characters at most"
+    if any(unicodedata.category(c).startswith("C") for c in value):
+        return "must not hold control characters"
+    return ""
+
+
+def _pointer(name: str) -> str:
+    """Return a name as a part of a JSON Pointer, cut short: it is not ours."""
+    return name[:64].replace("~", "~0").replace("/", "~1")
