@@ -9,7 +9,7 @@ that is wrong before the next begins:
 (4) check what names what (`schemas.crosscheck`), and compile conditions and schemas.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -17,11 +17,13 @@ import jsonschema_rs
 from pydantic import JsonValue, ValidationError
 
 from schemas.canonical import canonical, sha256_b64url
-from schemas.crosscheck import Catalogue, Declared, check, compile_fields
+from schemas.crosscheck import check
+from schemas.declared import Catalogue, Declared
 from schemas.directory import DataService, Provider, Requester, SharingGrant
 from schemas.errors import PackError, VerificationError
 from schemas.evidence import EvidenceType
 from schemas.expressions import Program
+from schemas.fieldtypes import compile_fields
 from schemas.matter import Matter
 from schemas.model import Expression, Model, Slug, VersionedId
 from schemas.packfile import (
@@ -94,10 +96,10 @@ def load_pack(texts: Mapping[str, str]) -> Pack:
         PackError: Something is wrong; names every place as `file:line: path: message`.
     """
     _refuse_too_much(texts)
-    # (1)
+    # (1): a file that is not plain data can't be checked further.
     documents, wrong = _read_all(texts)
     _refuse(wrong)
-    # (2)
+    # (2): a file that is not of its kind can't be put together with others.
     files: list[tuple[Document, PackFile]] = []
     for document in documents:
         file, places = _check_file(document)
@@ -105,11 +107,11 @@ def load_pack(texts: Mapping[str, str]) -> Pack:
         if file is not None:
             files.append((document, file))
     _refuse(wrong)
-    # (3)
+    # (3): in order, so that a deployment finds what it adds to.
     catalogue = Catalogue()
     for document, file in files:
         wrong.extend(_Merge(catalogue, document).file(file))
-    # (4)
+    # (4): across files.
     places, programs = check(catalogue)
     _refuse([*wrong, *places])
     return _pack(catalogue, programs)
@@ -169,30 +171,36 @@ class _Merge:
         """Add a file, and return every place that can't be added."""
         match file:
             case ProvidersFile():
-                for index, provider in enumerate(file.providers):
-                    self.declare("providers", provider.id, provider, index)
+                self.declare_all("providers", file.providers)
             case EvidenceTypesFile():
-                for index, kind in enumerate(file.evidence_types):
-                    self.declare("evidence_types", kind.ref, kind, index)
+                self.declare_all("evidence_types", file.evidence_types)
             case ServicesFile():
-                for index, service in enumerate(file.services):
-                    self.declare("services", service.id, service, index)
+                self.declare_all("services", file.services)
             case GrantsFile():
-                for index, requester in enumerate(file.requesters):
-                    self.declare("requesters", requester.id, requester, index)
-                for index, grant in enumerate(file.grants):
-                    self.declare("grants", grant.id, grant, index)
+                self.declare_all("requesters", file.requesters)
+                self.declare_all("grants", file.grants)
             case MatterFile():
                 # As a matter, without the `kind` that only its file needs.
                 matter = Matter.model_construct(**_fields(file, but="kind"))
-                self.declare("matters", matter.ref, matter)
+                self.declare("matters", matter.ref, matter, "")
             case DeploymentFile():
                 self.deployment(file)
         return self.wrong
 
-    def declare(self, kind: str, name: str, thing: Model, *index: int) -> None:
+    def declare_all(
+        self,
+        kind: str,
+        things: Sequence[
+            Provider | EvidenceType | DataService | Requester | SharingGrant
+        ],
+    ) -> None:
+        """Note things that must not have been declared before."""
+        for index, thing in enumerate(things):
+            name = thing.ref if isinstance(thing, EvidenceType) else thing.id
+            self.declare(kind, name, thing, pointer(kind, index))
+
+    def declare(self, kind: str, name: str, thing: Model, where: str) -> None:
         """Note a thing that must not have been declared before."""
-        where = pointer(kind, *index) if index else ""
         found: dict[str, Declared[Any]] = getattr(self.catalogue, kind)
         if name in found:
             first = found[name].place("", "").rstrip(": ")
