@@ -1,14 +1,14 @@
 """Who answers and who asks: providers, data services, requesters and grants."""
 
 from collections.abc import Mapping
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, JsonValue
+from pydantic import AwareDatetime, Field, JsonValue
 
 from schemas.evidence import FieldName, Mode
-from schemas.model import Model, Name, RegionCode, Slug, VersionedId
+from schemas.model import Model, Name, RegionCode, Slug, Version, VersionedId
 
 
 class LegalReference(Model):
@@ -42,8 +42,8 @@ class PublicKey(Model):
     """The public key as a JWK (RFC 8037) with `kid`."""
     thumbprint: str
     """SHA-256 JWK thumbprint (RFC 7638), base64url; must be that of `jwk`."""
-    valid_from: datetime
-    valid_until: datetime | None = None
+    valid_from: AwareDatetime
+    valid_until: AwareDatetime | None = None
     """First instant at which the key no longer signs; old signatures still verify."""
 
 
@@ -120,7 +120,7 @@ class SharingGrant(Model):
     """Who may ask which fields of which evidence type, for what, on which basis."""
 
     id: Slug
-    version: int
+    version: Version
     requester: Slug
     evidence_type: VersionedId
     modes: tuple[Mode, ...]
@@ -130,7 +130,7 @@ class SharingGrant(Model):
     purposes: tuple[Slug, ...]
     bases: Mapping[Slug, LawfulBasis]
     """The basis for each role of the matter that a look-up may be about or concern."""
-    valid_from: datetime
-    valid_until: datetime
+    valid_from: AwareDatetime
+    valid_until: AwareDatetime
     """First instant at which the grant no longer holds."""
     quota: Quota | None = None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import JsonValue, StringConstraints
 
-from schemas.model import Concept, Model, Name, Slug, VersionedId
+from schemas.model import Concept, Model, Name, Slug, Version, VersionedId
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 """A field's name as the register has it, such as `MQ_SFZJHM` or `household_no`."""
@@ -64,7 +64,7 @@ class EvidenceType(Model):
     """A published, versioned kind of evidence (CCCEV EvidenceType)."""
 
     id: Slug
-    version: int
+    version: Version
     name: Name
     modes: tuple[Mode, ...]
     """How it may be asked for, the preferred mode first."""

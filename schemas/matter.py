@@ -16,6 +16,7 @@ from schemas.model import (
     Name,
     RegionCode,
     Slug,
+    Version,
     VersionedId,
 )
 
@@ -225,7 +226,7 @@ class Matter(Model):
     """一件事: one errand, from the person's point of view; versioned."""
 
     id: Slug
-    version: int
+    version: Version
     region: RegionCode
     name: Name
     purposes: Annotated[tuple[Slug, ...], Field(min_length=1)]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 
 class Model(BaseModel):
@@ -30,6 +30,9 @@ Concept = Annotated[
 
 In an evidence type the role `self` is the person whom the evidence is about.
 """
+
+Version = Annotated[int, Field(ge=1, le=999_999)]
+"""The version of a thing: a new one where what it means changes."""
 
 VersionedId = Annotated[
     str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}$")
