@@ -167,6 +167,15 @@ class KnownFact(Model):
     """Whether look-ups may be made by it; what may only be compared settles no key."""
 
 
+class Shown(Model):
+    """What one evidence contributes to one requirement."""
+
+    evidence: EvidenceId
+    lookup: PlannedId
+    fields: tuple[str, ...]
+    """The fields that are passed on for this requirement, and no others."""
+
+
 class CaseContent(BaseModel):
     """Everything about people that a case knows: only ever stored sealed."""
 
@@ -177,9 +186,13 @@ class CaseContent(BaseModel):
     supplied: dict[RequirementId, SupplyReason] = Field(default_factory=dict)
     attempts: dict[PlannedId, Attempt] = Field(default_factory=dict)
     """The last try of each look-up, by its id in the plan."""
+    concerned: dict[PlannedId, tuple[Slug, ...]] = Field(default_factory=dict)
+    """The roles that each look-up was about, concerned, or was made by."""
     facts: dict[str, KnownFact] = Field(default_factory=dict)
     """What is known by concept; a later source that differs never overwrites."""
     outcomes: dict[RequirementId, Outcome] = Field(default_factory=dict)
+    shown: dict[RequirementId, tuple[Shown, ...]] = Field(default_factory=dict)
+    """The evidence that each settled requirement rests on."""
     run: int = 0
     """How often the case was resolved."""
 

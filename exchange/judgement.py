@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import assert_never
 
 from exchange import plan as planned
+from exchange.case import Held, Shown
 from exchange.opened import OpenCase
 from exchange.outcomes import Judge, is_settled
 from exchange.plan import Part, Plan, State
@@ -13,8 +14,8 @@ from schemas.outcome import Committed, Declared, NotApplicable, Outcome
 
 def judge_case(
     case: OpenCase, plans: Sequence[Plan], now: datetime, *, renewed: bool
-) -> dict[str, Outcome]:
-    """Return the outcome of every requirement, in the matter's order.
+) -> None:
+    """Note the outcome of every requirement, and the evidence it rests on.
 
     Args:
         case: What the case knows now.
@@ -25,12 +26,24 @@ def judge_case(
     """
     judge = Judge(case.head.id, case.matter, case.content, now, renewed=renewed)
     scope = _Scope(case, judge, case.situation().environment())
-    outcomes = {}
+    case.content.outcomes, case.content.shown = {}, {}
     for requirement in case.matter.requirements:
         plan = _speaking(plans, requirement)
-        found = scope.judge(requirement, plan, plan.requirements[requirement])
-        outcomes[requirement] = scope.accepted(requirement, found)
-    return outcomes
+        state = plan.requirements[requirement]
+        outcome = scope.accepted(requirement, scope.judge(requirement, plan, state))
+        case.content.outcomes[requirement] = outcome
+        if outcome.evidence and isinstance(state, planned.Planned):
+            case.content.shown[requirement] = _shown(case, state)
+
+
+def _shown(case: OpenCase, state: planned.Planned) -> tuple[Shown, ...]:
+    """Return what each part of a list that is met contributes."""
+    results = case.content.attempts
+    return tuple(
+        Shown(evidence=result.evidence, lookup=part.lookup, fields=part.fields)
+        for part in state.parts
+        if isinstance(result := results[part.lookup].result, Held)
+    )
 
 
 def _speaking(plans: Sequence[Plan], requirement: str) -> Plan:

@@ -4,7 +4,7 @@ What the case knows is in `content`; the evidence it holds is beside it. Work is
 by one at a time, who holds the lease of the case (`exchange.due`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -74,9 +74,14 @@ class OpenCase:
         """Return everybody whom a look-up is about, concerns, or is made by."""
         by_key = {concept.partition(".")[0] for concept in lookup.inputs}
         roles = {lookup.about, *lookup.concerns, *by_key}
+        self.content.concerned[lookup.id] = tuple(sorted(roles))
+        return self.subjects(self.content.concerned[lookup.id])
+
+    def subjects(self, roles: Iterable[str]) -> tuple[Subject, ...]:
+        """Return the subjects of roles, as far as they are known."""
         return tuple(
             Subject(role=role, namespace=self.namespace(role), id=person)
-            for role in sorted(roles)
+            for role in roles
             if (person := self.person(role)) is not None
         )
 

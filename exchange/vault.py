@@ -12,6 +12,7 @@ import hashlib
 import hmac
 import os
 from collections import OrderedDict
+from collections.abc import Mapping
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -102,13 +103,14 @@ class Vault:
         message = f"{kind}\n{identifier.strip().upper()}".encode()
         return b64url(hmac.digest(self._person_key, message, hashlib.sha256)[:16])
 
-    async def make_key(self, case: CaseId) -> CaseKey:
-        """Make the key of a new case; durable when this returns."""
-        key = CaseKey(case, os.urandom(_KEY_BYTES))
-        row = {"case_id": case, "wrapped": key.wrapped_under(self._master)}
-        await self._database.write(lambda c: c.execute(insert(_KEY), row))
-        self._remember(key)
-        return key
+    def new_key(self, case: CaseId) -> CaseKey:
+        """Make the key of a new case, in memory: `keep_key` makes it last."""
+        return self._remember(CaseKey(case, os.urandom(_KEY_BYTES)))
+
+    async def keep_key(self, key: CaseKey) -> None:
+        """Store the key of a new case; durable when this returns."""
+        row = {"case_id": key.case, "wrapped": key.wrapped_under(self._master)}
+        await self._database.write(lambda c: _insert(c, row))
 
     def key(self, case: CaseId) -> CaseKey:
         """Return the key of an open case.
@@ -129,9 +131,7 @@ class Vault:
     async def destroy_key(self, case: CaseId) -> None:
         """Destroy the key of a case: nothing it sealed can be read again."""
         self._open.pop(case, None)
-        await self._database.write(
-            lambda c: c.execute(delete(_KEY).where(_case_is(case)))
-        )
+        await self._database.write(lambda c: _delete(c, case))
         await self._database.maintain(truncate_journal)
 
     def _remember(self, key: CaseKey) -> CaseKey:
@@ -139,6 +139,14 @@ class Vault:
         while len(self._open) > _KEYS_IN_MEMORY:
             self._open.popitem(last=False)
         return key
+
+
+def _delete(connection: Connection, case: CaseId) -> None:
+    connection.execute(delete(_KEY).where(_case_is(case)))
+
+
+def _insert(connection: Connection, row: Mapping[str, object]) -> None:
+    connection.execute(insert(_KEY), row)
 
 
 def _case_is(case: CaseId) -> ColumnElement[bool]:

@@ -1,0 +1,214 @@
+"""The answer about a case: outcomes, evidence, receipts; and its release records.
+
+An answer is made in two moves. `draft` says what would leave, as one event for each
+evidence; `compose` writes the answer, once these records are durable.
+
+INVARIANT (rule 1): no evidence byte leaves before its release record is durable: an
+answer cannot be composed without the receipts of its releases.
+INVARIANT (rule 4): each requirement gets a presentation of its own, with the fields it
+names and no others.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import orjson
+
+from audit.record import Event, Kind
+from audit.writer import Appended, AuditLog
+from exchange.accounting import account
+from exchange.case import Shown
+from exchange.cases import StoredCase
+from exchange.opened import OpenCase
+from schemas.clock import Clock, to_rfc3339_ms
+from schemas.ids import EventId, EvidenceId, NewId
+from schemas.matter import Matter
+from schemas.outcome import NextStep, Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An answer that may not leave yet."""
+
+    case: OpenCase
+    releases: tuple[Event, ...]
+    """One for each evidence of the answer."""
+    evidence: tuple[EvidenceId, ...]
+    """The evidence of each release, in the same order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answerer:
+    """Writes answers about cases."""
+
+    log: AuditLog
+    clock: Clock
+    new_id: NewId
+    policy: str
+    """Digest of the packs in force."""
+
+    def draft(self, case: OpenCase) -> Draft:
+        """Return what an answer would release."""
+        uses: dict[EvidenceId, dict[str, Shown]] = {}
+        for requirement, shown in case.content.shown.items():
+            for part in shown:
+                if part.evidence in case.evidence:
+                    uses.setdefault(part.evidence, {})[requirement] = part
+        releases = tuple(
+            self._release(case, evidence, parts) for evidence, parts in uses.items()
+        )
+        return Draft(case, releases, tuple(uses))
+
+    def compose(self, draft: Draft, appended: Sequence[Appended]) -> bytes:
+        """Return the answer as JSON.
+
+        Args:
+            draft: The answer as it was drafted.
+            appended: The durable record of each release, in the draft's order.
+
+        Raises:
+            ValueError: There is not one record for each release.
+        """
+        case = draft.case
+        receipts = [
+            {
+                "event": record.event,
+                "index": record.index,
+                "evidence": evidence,
+                "note": self.log.sign(record),
+            }
+            for evidence, record in zip(draft.evidence, appended, strict=True)
+        ]
+        content = case.content
+        return orjson.dumps(
+            {
+                **_head(case, case.matter),
+                "requirements": _requirements(
+                    case.matter, content.outcomes, content.shown
+                ),
+                "evidence": {item: _evidence(case, item) for item in draft.evidence},
+                "receipts": receipts,
+                "next_steps": _next_steps(content.outcomes),
+                "accounting": account(
+                    case.matter, content.outcomes, content.answers
+                ).model_dump(),
+            }
+        )
+
+    def _release(
+        self, case: OpenCase, evidence: EvidenceId, parts: Mapping[str, Shown]
+    ) -> Event:
+        """Say that evidence is about to leave, to whom, and for which requirements."""
+        held = case.evidence[evidence]
+        subjects = case.content.concerned.get(next(iter(parts.values())).lookup, ())
+        return Event(
+            id=EventId(self.new_id()),
+            at=self.clock.now(),
+            kind=Kind.EVIDENCE_RELEASED,
+            outcome="released",
+            requester=case.head.requester,
+            provider=held.provider,
+            evidence_type=held.evidence_type,
+            policy=self.policy,
+            correlation=held.lookup,
+            subjects=case.subjects(subjects),
+            actor=case.actor(),
+            case=case.head.id,
+            matter=case.head.matter,
+            details={
+                "purpose": case.head.purpose,
+                "fields": {name: list(part.fields) for name, part in parts.items()},
+            },
+            evidence={"evidence": evidence},
+        )
+
+
+def compose_closed(stored: StoredCase, matter: Matter) -> bytes:
+    """Return the answer about a closed case: outcomes, and no evidence."""
+    outcomes = orjson.loads(stored.summary or b"{}")
+    head = stored.head
+    return orjson.dumps(
+        {
+            "id": head.id,
+            "matter": head.matter,
+            "name": matter.name.model_dump(),
+            "status": head.status.value,
+            "purpose": head.purpose,
+            "opened_at": to_rfc3339_ms(head.opened_at),
+            "closed_at": None
+            if head.closed_at is None
+            else to_rfc3339_ms(head.closed_at),
+            "version": head.version,
+            "requirements": outcomes,
+            "evidence": {},
+            "receipts": [],
+            "next_steps": [],
+            "accounting": None,
+        }
+    )
+
+
+def summary_of(case: OpenCase) -> bytes:
+    """Return what is kept of a case when it is closed: its requirements' outcomes."""
+    content = case.content
+    return orjson.dumps(_requirements(case.matter, content.outcomes, content.shown))
+
+
+def _head(case: OpenCase, matter: Matter) -> dict[str, object]:
+    head = case.head
+    return {
+        "id": head.id,
+        "matter": head.matter,
+        "name": {"zh": matter.name.zh, "en": matter.name.en},
+        "status": head.status.value,
+        "purpose": head.purpose,
+        "opened_at": to_rfc3339_ms(head.opened_at),
+        "closed_at": None,
+        "version": head.version,
+    }
+
+
+def _requirements(
+    matter: Matter,
+    outcomes: Mapping[str, Outcome],
+    shown: Mapping[str, tuple[Shown, ...]],
+) -> list[dict[str, object]]:
+    return [
+        {
+            "id": name,
+            "name": {"zh": requirement.name.zh, "en": requirement.name.en},
+            "steps": requirement.steps,
+            "fields": [field for part in shown.get(name, ()) for field in part.fields],
+            **outcomes[name].model_dump(mode="json"),
+        }
+        for name, requirement in matter.requirements.items()
+        if name in outcomes
+    ]
+
+
+def _evidence(case: OpenCase, evidence: EvidenceId) -> dict[str, object]:
+    held = case.evidence[evidence]
+    presentations = {
+        requirement: {
+            "sd_jwt": held.presentation(part.fields),
+            "fields": held.values(part.fields),
+        }
+        for requirement, shown in case.content.shown.items()
+        for part in shown
+        if part.evidence == evidence
+    }
+    return {
+        "evidence_type": held.evidence_type,
+        "provider": held.provider,
+        "as_of": to_rfc3339_ms(held.as_of),
+        "presentations": presentations,
+    }
+
+
+def _next_steps(outcomes: Mapping[str, Outcome]) -> list[dict[str, object]]:
+    steps: list[dict[str, object]] = []
+    for requirement, outcome in outcomes.items():
+        step: NextStep | None = outcome.next_step
+        if step is not None:
+            steps.append({"requirement": requirement, **step.model_dump(mode="json")})
+    return steps

@@ -1,0 +1,578 @@
+"""The flow of a case: what applies, who holds it, may we ask, ask, check, release.
+
+`Resolver.run` numbers the steps as the house does; each is one floor down:
+(1) and (2) `exchange.planner`, (3) `exchange.deciding`, (4) to (6) `exchange.asking`,
+(7) and (8) `exchange.answer`. Around it stands what happens to a case in the store:
+it is opened, taken up again by a request or by itself, added to, read, closed.
+
+One works on a case at a time, under the lease of its due row (`exchange.due`). The
+log commits before the case does; what was cut off in between is reconciled from the
+log when the case is next taken up.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import Connection
+
+from audit.record import Event, Kind
+from audit.writer import AuditLog
+from consent.decision import ConsentNeeded, Permit, Provisional, Refuse
+from exchange import cases, due, idempotency
+from exchange.answer import Answerer, compose_closed, summary_of
+from exchange.asking import Approved, Asker
+from exchange.case import (
+    Actor,
+    Attempt,
+    Barred,
+    CaseContent,
+    CaseHead,
+    CaseStatus,
+    Down,
+    Held,
+    Later,
+    Nothing,
+    Unconsented,
+    stated_facts,
+)
+from exchange.cases import StoredCase
+from exchange.catalogue import Catalogue
+from exchange.database import Database
+from exchange.deciding import Decided, Decider
+from exchange.due import Due, Lease
+from exchange.judgement import judge_case
+from exchange.opened import OpenCase, reopen
+from exchange.outcomes import is_settled
+from exchange.plan import Lookup, Plan, Planned, ready
+from exchange.planner import Planner
+from exchange.vault import Vault
+from schemas.clock import Clock
+from schemas.errors import Layer, NotFoundError, StateConflictError
+from schemas.ids import CaseId, DueId, EventId, NewId
+from schemas.matter import SupplyReason
+
+_SWEEP = timedelta(hours=24)
+"""How often a case that waits for people alone is looked at by itself."""
+_LEASE_MARGIN = timedelta(seconds=30)
+"""How much longer a lease lasts than the run that it covers."""
+_ATTEMPT_S = 30.0
+"""How long an attempt without a request may take, in seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What opens a case, checked (`exchange.intake`)."""
+
+    requester: str
+    matter: str
+    purpose: str
+    actor: Actor
+    subjects: Mapping[str, Mapping[str, str]] = field(repr=False)
+    answers: Mapping[str, bool | str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Additions:
+    """What is added to an open case, checked (`exchange.intake`)."""
+
+    subjects: Mapping[str, Mapping[str, str]] = field(repr=False)
+    answers: Mapping[str, bool | str] = field(repr=False)
+    commitments: tuple[str, ...] = ()
+    supplied: Mapping[str, SupplyReason] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolver:
+    """Runs cases."""
+
+    planner: Planner
+    decider: Decider
+    asker: Asker
+    answerer: Answerer
+    database: Database
+    vault: Vault
+    log: AuditLog
+    clock: Clock
+    new_id: NewId
+    executor_id: str
+    waits: Sequence[float]
+    """Seconds after each failed try; the last one repeats."""
+    on_outcome: Callable[[OpenCase], None]
+    """Told of each run that ended: counts outcomes."""
+
+    # What requests do.
+
+    async def open(
+        self, opening: Opening, wait_s: float, repeat: idempotency.RepeatKey | None
+    ) -> tuple[CaseId, bytes]:
+        """Open a case, resolve it as far as `wait_s` seconds allow, and answer.
+
+        A request that is repeated under its idempotency key opens nothing: it is
+        answered with the case that it opened before.
+
+        Raises:
+            NotFoundError: There is no such matter.
+            LogUnavailableError: The log can't be written: nothing was released.
+        """
+        case = self._new_case(opening)
+        made = await self._store_new(case, wait_s, repeat)
+        if made != case.head.id:
+            return made, await self.read(made, opening.requester)
+        return made, await _to_the_end(self._run_and_answer(case, wait_s))
+
+    async def resolve(self, case_id: CaseId, requester: str, wait_s: float) -> bytes:
+        """Resolve a case again, now: what failed is asked anew, what is fresh reused.
+
+        A case that somebody works on at this moment is answered as it stands.
+
+        Raises:
+            NotFoundError: There is no such case of this requester.
+            StateConflictError: It is closed.
+        """
+        return await self._take_up(case_id, requester, wait_s, None)
+
+    async def add(
+        self, case_id: CaseId, requester: str, wait_s: float, additions: Additions
+    ) -> bytes:
+        """Add answers, facts, commitments or supplies to a case, and resolve it.
+
+        Raises:
+            NotFoundError: There is no such case of this requester.
+            StateConflictError: It is closed, or somebody works on it just now.
+        """
+        return await self._take_up(case_id, requester, wait_s, additions)
+
+    async def read(self, case_id: CaseId, requester: str) -> bytes:
+        """Answer a case as it stands.
+
+        Raises:
+            NotFoundError: There is no such case of this requester.
+            LogUnavailableError: The log can't be written: nothing was released.
+        """
+        stored = await self._stored(case_id, requester)
+        if stored.content is None:
+            matter = self.planner.catalogue(stored.head.matter).matter
+            return compose_closed(stored, matter)
+        return await self._answer(await self._reopened(stored))
+
+    async def close(self, case_id: CaseId, requester: str) -> bytes:
+        """Close a case: its key is destroyed, and only outcomes remain.
+
+        INVARIANT (rule 7): evidence is kept only while its case is open. A due row
+        stands until the key is gone, so that a kill in between is made good.
+
+        Raises:
+            NotFoundError: There is no such case of this requester.
+            StateConflictError: It is closed already.
+        """
+        stored = await self._stored(case_id, requester)
+        if stored.content is None:
+            raise StateConflictError("the case is closed already")
+        case = await self._reopened(stored)
+        now = self.clock.now()
+        await self.log.append([self._event(case, Kind.CASE_CLOSED, "closed")])
+        owed = Due(DueId(self.new_id()), case_id, now + _LEASE_MARGIN, 0, now)
+        summary = summary_of(case)
+
+        def store(connection: Connection) -> None:
+            cases.close_case(connection, case_id, summary, now)
+            due.owe(connection, owed)
+
+        await self.database.write(store)
+        await self._forget(case_id)
+        return await self.read(case_id, requester)
+
+    # What happens by itself.
+
+    async def attempt(self, due_id: DueId) -> str:
+        """Make one attempt at what a case is owed.
+
+        Returns:
+            `settled` when nothing is owed any more, `owed` when something still is,
+            `gone` when there is no such row.
+        """
+        found = self.database.read_now(lambda c: due.find(c, due_id))
+        if found is None:
+            return "gone"
+        now = self.clock.now()
+        lease = self._lease(found.case, now, _ATTEMPT_S)
+        if not await self.database.write(lambda c: due.claim(c, lease, now)):
+            return "owed"
+        stored = await self.database.read(lambda c: cases.find_case(c, found.case))
+        if stored is None or stored.content is None:
+            await self._forget(found.case)
+            return "settled"
+        case = await self._reopened(stored)
+        await self._reconcile(case)
+        await self.run(case, self.clock.monotonic() + _ATTEMPT_S, renew=False)
+        await self._record_ends(case)
+        await self._save(case, found.attempt + 1)
+        return "settled" if case.head.status is CaseStatus.SETTLED else "owed"
+
+    # The flow.
+
+    async def run(self, case: OpenCase, deadline: float, *, renew: bool) -> None:
+        """Resolve a case as far as its time allows, in memory.
+
+        (1) See which requirements apply, in this situation.
+        (2) Plan: lists, services, chained look-ups.
+        (3) Decide every look-up before any is made.
+        (4) Record the intents, (5) ask, (6) check: wave by wave.
+        Then judge every requirement by what came.
+
+        Args:
+            case: Changed in place.
+            deadline: Instant of the monotonic clock at which the run must end.
+            renew: Whether what failed for good is asked again, and what is held reads
+                as `reused`.
+        """
+        case.content.run += 1
+        plans: dict[frozenset[str], Plan] = {}
+        barred: frozenset[str] = frozenset()
+        tried: set[str] = set()
+        while True:
+            # (1), (2): pure and kept, so planning again after each wave costs little.
+            now = self.clock.now()
+            plan = self.planner.plan(
+                case.head.matter, case.situation(barred), now.date()
+            )
+            plans[barred] = plan
+            # (3): all that is left of the plan, so that nothing is asked before.
+            approved = await self._decided(case, plan, tried, renew=renew)
+            if not approved:
+                useless = self._useless(case, plan) - barred
+                if not useless:
+                    break
+                barred |= useless
+                continue
+            tried.update(one.lookup.id for one in approved)
+            if self.clock.monotonic() >= deadline:
+                self._out_of_time(case, approved, now)
+                continue
+            # (4), (5), (6): one wave; its answers may make the next one possible.
+            await self.asker.ask(case, approved, deadline)
+        judge_case(case, list(plans.values()), self.clock.now(), renewed=renew)
+        self.on_outcome(case)
+
+    async def _decided(
+        self, case: OpenCase, plan: Plan, tried: set[str], *, renew: bool
+    ) -> list[Approved]:
+        """Return the look-ups of the next wave; note why others are not made."""
+        now = self.clock.now()
+        open_ones = [
+            lookup
+            for lookup in plan.lookups.values()
+            if lookup.id not in tried
+            and self._is_wanted(case, lookup, now, renew=renew)
+        ]
+        if not open_ones:
+            return []
+        decided = self.decider.decide(case, open_ones)
+        asked = await self.decider.ask_consents(
+            case, [one for one in decided.values() if one is not None]
+        )
+        permitted: dict[str, Approved] = {}
+        for lookup in open_ones:
+            one = decided[lookup.id]
+            if one is None:
+                tried.add(lookup.id)
+                self._note(case, lookup, Nothing(covered=False))
+                continue
+            match one.decision:
+                case Permit() as permit:
+                    permitted[lookup.id] = Approved(lookup, one.service, permit)
+                case Provisional():
+                    pass
+                case ConsentNeeded(missing=missing):
+                    tried.add(lookup.id)
+                    role = missing[0].role
+                    consent = asked[lookup.id].get(role)
+                    self._note(case, lookup, Unconsented(role=role, consent=consent))
+                case Refuse(rule=rule):
+                    tried.add(lookup.id)
+                    self._note(case, lookup, Barred(rule=rule.value))
+                    case.unrecorded.append(self._denied(case, one, rule.value))
+        settled = set(plan.lookups) - set(permitted)
+        wave = ready(plan, case.known(), settled)
+        return [permitted[lookup.id] for lookup in wave]
+
+    def _is_wanted(
+        self, case: OpenCase, lookup: Lookup, now: datetime, *, renew: bool
+    ) -> bool:
+        """Tell whether a look-up has to be made, or decided again, in this run."""
+        attempt = case.content.attempts.get(lookup.id)
+        if attempt is None:
+            return True
+        match attempt.result:
+            case Held(fields=fields):
+                return not case.is_held(attempt, now) or not set(lookup.fields) <= set(
+                    fields
+                )
+            case Barred() | Unconsented():
+                return True
+            case Later(retry_at=at) | Down(retry_at=at) | Nothing(retry_at=at):
+                return renew or (at is not None and at <= now)
+            case _:
+                return renew
+
+    def _useless(self, case: OpenCase, plan: Plan) -> frozenset[str]:
+        """Return asks that came to nothing, where another list is left to try."""
+        useless: set[str] = set()
+        for name, state in plan.requirements.items():
+            lists = case.matter.requirements[name].lists
+            if not isinstance(state, Planned) or state.list + 1 >= len(lists):
+                continue
+            for part in state.parts:
+                attempt = case.content.attempts.get(part.lookup)
+                is_output = case.matter.asks[part.ask].output_of is not None
+                if (
+                    attempt is not None
+                    and isinstance(attempt.result, Nothing)
+                    and not is_output
+                ):
+                    useless.add(part.ask)
+        return frozenset(useless)
+
+    def _out_of_time(
+        self, case: OpenCase, approved: Sequence[Approved], now: datetime
+    ) -> None:
+        """Note that there was no time left to ask: it goes on by itself at once."""
+        at = now + timedelta(seconds=self.waits[0])
+        for one in approved:
+            down = Down(layer=Layer.GATEWAY, since=now, retry_at=at, deadline=True)
+            self._note(case, one.lookup, down)
+
+    def _note(
+        self,
+        case: OpenCase,
+        lookup: Lookup,
+        result: Nothing | Unconsented | Barred | Down,
+    ) -> None:
+        """Note a look-up that was not made."""
+        before = case.content.attempts.get(lookup.id)
+        case.content.attempts[lookup.id] = Attempt(
+            result=result,
+            at=self.clock.now(),
+            tries=0 if before is None else before.tries,
+            run=case.content.run,
+        )
+
+    # Opening, saving, answering.
+
+    def _new_case(self, opening: Opening) -> OpenCase:
+        now, case_id = self.clock.now(), CaseId(self.new_id())
+        catalogue: Catalogue = self.planner.catalogue(opening.matter)
+        case = OpenCase(
+            head=CaseHead(
+                id=case_id,
+                requester=opening.requester,
+                matter=opening.matter,
+                purpose=opening.purpose,
+                status=CaseStatus.OPEN,
+                opened_at=now,
+            ),
+            key=self.vault.new_key(case_id),
+            catalogue=catalogue,
+            content=CaseContent(
+                actor=opening.actor,
+                subjects={r: dict(facts) for r, facts in opening.subjects.items()},
+                answers=dict(opening.answers),
+                facts=stated_facts(opening.subjects),
+            ),
+        )
+        case.unrecorded.append(self._event(case, Kind.CASE_OPENED, "opened"))
+        return case
+
+    async def _store_new(
+        self, case: OpenCase, wait_s: float, repeat: idempotency.RepeatKey | None
+    ) -> CaseId:
+        """Store a new case, its due row and its key, all durable before anything."""
+        now, head = case.head.opened_at, case.head
+        content = case.sealed_content()
+        lease = self._lease(head.id, now, wait_s)
+        owed = Due(DueId(self.new_id()), head.id, now, 0, now)
+
+        def store(connection: Connection) -> CaseId:
+            if repeat is not None:
+                made = idempotency.claim(connection, repeat, head.id, now)
+                if made != head.id:
+                    return CaseId(made)
+            cases.insert_case(connection, head, content)
+            due.begin(connection, owed, lease, now)
+            return head.id
+
+        _, made = await asyncio.gather(
+            self.vault.keep_key(case.key), self.database.write(store)
+        )
+        if made != head.id:
+            await self.vault.destroy_key(head.id)
+        return made
+
+    async def _take_up(
+        self,
+        case_id: CaseId,
+        requester: str,
+        wait_s: float,
+        additions: Additions | None,
+    ) -> bytes:
+        """Take the lease of a case, add to it, and resolve it again."""
+        stored = await self._stored(case_id, requester)
+        if stored.content is None:
+            raise StateConflictError("the case is closed")
+        now = self.clock.now()
+        lease = self._lease(case_id, now, wait_s)
+        owed = Due(DueId(self.new_id()), case_id, now, 0, now)
+        if not await self.database.write(lambda c: due.begin(c, owed, lease, now)):
+            if additions is not None:
+                raise StateConflictError("the case is being resolved; ask again")
+            return await self._answer(await self._reopened(stored))
+        # Read again under the lease: nobody else changes it from here on.
+        case = await self._reopened(await self._stored(case_id, requester))
+        await self._reconcile(case)
+        if additions is not None:
+            _add(case, additions)
+        renew = additions is None
+        return await _to_the_end(self._run_and_answer(case, wait_s, renew=renew))
+
+    async def _run_and_answer(
+        self, case: OpenCase, wait_s: float, *, renew: bool = False
+    ) -> bytes:
+        """Run a case; (7) record the release, durable; (8) answer."""
+        await self.run(case, self.clock.monotonic() + wait_s, renew=renew)
+        draft = self.answerer.draft(case)
+        ends, case.unrecorded = case.unrecorded, []
+        appended = await self.log.append([*ends, *draft.releases])
+        # The log commits before the case.
+        await self._save(case, 0)
+        return self.answerer.compose(draft, appended[len(ends) :])
+
+    async def _answer(self, case: OpenCase) -> bytes:
+        draft = self.answerer.draft(case)
+        appended = await self.log.append(draft.releases) if draft.releases else []
+        return self.answerer.compose(draft, appended)
+
+    async def _record_ends(self, case: OpenCase) -> None:
+        ends, case.unrecorded = case.unrecorded, []
+        if ends:
+            await self.log.append(ends)
+
+    async def _save(self, case: OpenCase, attempt: int) -> None:
+        """Store a case after a run, and what it is owed from now on."""
+        settled = all(map(is_settled, case.content.outcomes.values()))
+        case.step_on(CaseStatus.SETTLED if settled else CaseStatus.OPEN)
+        head, content, fresh = case.head, case.sealed_content(), case.sealed_fresh()
+        now = self.clock.now()
+        owed = Due(DueId(self.new_id()), head.id, _next_due(case, now), attempt, now)
+
+        def store(connection: Connection) -> None:
+            cases.save_case(connection, head, content)
+            cases.put_evidence(connection, head.id, fresh)
+            if settled:
+                due.settle(connection, head.id)
+            else:
+                due.owe(connection, owed)
+
+        await self.database.write(store)
+        case.fresh.clear()
+
+    async def _stored(self, case_id: CaseId, requester: str) -> StoredCase:
+        found = self.database.read_now(lambda c: cases.find_case(c, case_id))
+        # Another requester's case is as if it were not there.
+        if found is None or found.head.requester != requester:
+            raise NotFoundError("there is no such case")
+        return found
+
+    async def _reopened(self, stored: StoredCase) -> OpenCase:
+        case_id = stored.head.id
+        sealed = await self.database.read(lambda c: cases.find_evidence(c, case_id))
+        catalogue = self.planner.catalogue(stored.head.matter)
+        return reopen(stored, sealed, self.vault.key(case_id), catalogue)
+
+    async def _reconcile(self, case: OpenCase) -> None:
+        """Record the end of look-ups that a crash cut off.
+
+        INVARIANT (rule 2): every look-up that was recorded gets a record of its end.
+        Whoever calls this holds the lease, so nobody is still waiting for an answer.
+        """
+        for intent in self.log.open_attempts(case.head.id):
+            event = self._event(case, Kind.REQUEST_ENDED, "interrupted", ends=intent)
+            case.unrecorded.append(event)
+
+    async def _forget(self, case_id: CaseId) -> None:
+        """Destroy a closed case's key, and strike out what it is owed."""
+        await self.vault.destroy_key(case_id)
+        await self.database.write(lambda c: due.settle(c, case_id))
+
+    def _lease(self, case_id: CaseId, now: datetime, wait_s: float) -> Lease:
+        until = now + timedelta(seconds=wait_s) + _LEASE_MARGIN
+        return Lease(self.new_id(), case_id, self.executor_id, until)
+
+    def _event(
+        self, case: OpenCase, kind: Kind, outcome: str, ends: EventId | None = None
+    ) -> Event:
+        return Event(
+            id=EventId(self.new_id()),
+            at=self.clock.now(),
+            kind=kind,
+            outcome=outcome,
+            requester=case.head.requester,
+            policy=self.answerer.policy,
+            subjects=case.subjects(case.content.subjects),
+            actor=case.actor(),
+            case=case.head.id,
+            matter=case.head.matter,
+            ends=ends,
+            details={"purpose": case.head.purpose},
+        )
+
+    def _denied(self, case: OpenCase, one: Decided, rule: str) -> Event:
+        """INVARIANT (rule 2): a refusal is recorded as well."""
+        lookup = one.lookup
+        return Event(
+            id=EventId(self.new_id()),
+            at=self.clock.now(),
+            kind=Kind.REQUEST_DENIED,
+            outcome=rule,
+            requester=case.head.requester,
+            provider=one.service.provider,
+            evidence_type=lookup.evidence_type,
+            policy=self.answerer.policy,
+            subjects=case.subjects_of(lookup),
+            actor=case.actor(),
+            case=case.head.id,
+            matter=case.head.matter,
+            details={
+                "purpose": case.head.purpose,
+                "requirements": list(lookup.serves),
+                "fields": [*lookup.fields, *lookup.match],
+            },
+        )
+
+
+async def _to_the_end(work: Awaitable[bytes]) -> bytes:
+    """Do work to its end even when whoever waits for it goes away."""
+    return await asyncio.shield(asyncio.ensure_future(work))
+
+
+def _add(case: OpenCase, additions: Additions) -> None:
+    content = case.content
+    for role, facts in additions.subjects.items():
+        content.subjects.setdefault(role, {}).update(facts)
+    for concept, fact in stated_facts(additions.subjects).items():
+        content.facts.setdefault(concept, fact)
+    content.answers.update(additions.answers)
+    content.committed.update(additions.commitments)
+    content.supplied.update(additions.supplied)
+
+
+def _next_due(case: OpenCase, now: datetime) -> datetime:
+    """Return when something of a case is tried again by itself."""
+    times = [
+        at
+        for attempt in case.content.attempts.values()
+        if isinstance(attempt.result, Later | Down | Nothing)
+        and (at := attempt.result.retry_at) is not None
+    ]
+    return min([*times, now + _SWEEP])
