@@ -19,7 +19,7 @@ from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import ConnectError, ConnectTimeoutError, RequestError
+from pyreqwest.exceptions import DecodeError, ReadError, RequestError
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
@@ -313,21 +313,17 @@ class ServiceClient:
         return builder.build()
 
     async def _exchange(self, request: StreamRequest) -> HttpReply:
-        started = False
         try:
             async with request as response:
-                started = True
                 return await self._read(response)
-        except (ConnectError, ConnectTimeoutError):
-            self._unpin()
-            message = "the data service could not be connected to"
+        # Neither is chained: the library's words may quote what was received.
+        except (DecodeError, ReadError):
+            message = "the reply was cut short or is not HTTP"
+            raise ConnectorFaultError(Fault.FORMAT, message) from None
         except RequestError:
-            # Not chained: the library's words may quote what was received.
-            message = "the data service closed without a reply"
-            if started:
-                message = "the reply was cut short"
-                raise ConnectorFaultError(Fault.FORMAT, message) from None
-        raise ConnectorUnavailableError(message, layer=Layer.SOURCE)
+            self._unpin()
+            message = "the data service can't be reached, or closed without a reply"
+            raise ConnectorUnavailableError(message, layer=Layer.SOURCE) from None
 
     def _unpin(self) -> None:
         """Ask for the name again at the next look-up: it may have moved."""

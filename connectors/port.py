@@ -11,7 +11,7 @@ import asyncio
 import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeAlias, assert_never
 
@@ -66,11 +66,11 @@ class LookupRequest:
     service: DataService
     evidence_type: EvidenceType
     mode: Mode
-    keys: Mapping[str, str]
+    keys: Mapping[str, str] = field(repr=False)
     """One whole set of the evidence type's keys, by key name."""
     fields: tuple[str, ...]
     """Fields asked for, to pass on or to compare; empty in verify mode."""
-    match: Mapping[str, str]
+    match: Mapping[str, str] = field(repr=False)
     """Facts to compare at the source, by field name; empty in retrieve mode."""
     requester: str
     """For whom the evidence is: its `aud`."""
@@ -81,7 +81,7 @@ class LookupRequest:
     """The kind of lawful basis by role."""
     grant: str
     intent: IntentRef
-    subject_salt: bytes
+    subject_salt: bytes = field(repr=False)
     """16 fresh random bytes, known to gateway and department only: without them
     nobody can test guesses of an id against the signed subject digest."""
     issued_at: datetime
@@ -102,7 +102,7 @@ class Evidence:
     issued_at: datetime
     jwt: str
     """The issuer-signed JWT, without disclosures."""
-    disclosures: Mapping[str, Disclosure]
+    disclosures: Mapping[str, Disclosure] = field(repr=False)
     """By field name; only fields that were asked for. Empty in verify mode."""
 
     def presentation(self, fields: Iterable[str]) -> str:
@@ -171,7 +171,7 @@ Answer: TypeAlias = Answered | Matched | Deferred | NothingHeld | NotCovered | D
 class SignedReply:
     """What a kind got from a department as evidence, not yet checked."""
 
-    sd_jwt: str
+    sd_jwt: str = field(repr=False)
 
 
 Reply: TypeAlias = SignedReply | Deferred | NothingHeld | NotCovered | Declined

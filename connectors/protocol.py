@@ -11,7 +11,7 @@ a closed list.
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -177,9 +177,9 @@ class EvidenceClaims(_Wire):
 class Disclosure:
     """One field of one evidence, as the department disclosed it (RFC 9901, 4.2)."""
 
-    encoded: str
+    encoded: str = field(repr=False)
     """base64url(JSON([salt, name, value])): these characters are what is digested."""
-    value: JsonValue
+    value: JsonValue = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
