@@ -51,7 +51,7 @@ from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.errors import Layer, NotFoundError, StateConflictError
 from schemas.ids import CaseId, DueId, EventId, NewId
-from schemas.matter import SupplyReason
+from schemas.matter import Matter, SupplyReason
 
 _SWEEP = timedelta(hours=24)
 """How often a case that waits for people alone is looked at by itself."""
@@ -156,6 +156,21 @@ class Resolver:
             matter = self.planner.catalogue(stored.head.matter).matter
             return compose_closed(stored, matter)
         return await self._answer(await self._reopened(stored))
+
+    async def stated(
+        self, case_id: CaseId, requester: str
+    ) -> tuple[Matter, Mapping[str, Mapping[str, str]]]:
+        """Return a case's matter and what was stated about its subjects.
+
+        Raises:
+            NotFoundError: There is no such case of this requester.
+            StateConflictError: It is closed.
+        """
+        stored = await self._stored(case_id, requester)
+        if stored.content is None:
+            raise StateConflictError("the case is closed")
+        case = await self._reopened(stored)
+        return case.matter, case.content.subjects
 
     async def close(self, case_id: CaseId, requester: str) -> bytes:
         """Close a case: its key is destroyed, and only outcomes remain.

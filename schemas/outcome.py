@@ -11,7 +11,7 @@ values that differ.
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -241,3 +241,9 @@ Failed: TypeAlias = (
     NotHeld | Mismatch | Conflict | OutOfCoverage | Refused | Unavailable | Faulty
 )
 Outcome: TypeAlias = Annotated[Settled | Open | Failed, Field(discriminator="outcome")]
+OUTCOMES = (
+    *get_args(Settled),
+    *get_args(Open),
+    *get_args(Failed),
+)
+"""Every kind of outcome, for what is made for each of them."""

@@ -1,0 +1,332 @@
+"""The routes of a case: open, read, add to, resolve, follow, close."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Mapping
+from datetime import datetime
+from typing import Annotated, Union
+
+import orjson
+from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import Field, JsonValue, StringConstraints, create_model
+
+from exchange import cases, idempotency
+from exchange.accounting import Accounting
+from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
+from exchange.case import Actor, CaseStatus
+from exchange.intake import check_additions, check_opening
+from exchange.resolver import Additions, Opening
+from schemas.errors import Complaint, InvalidRequestError, PurposeNotAllowedError
+from schemas.ids import CaseId, EventId, EvidenceId
+from schemas.matter import Matter, SupplyReason
+from schemas.model import Model, Name, Slug, VersionedId
+from schemas.outcome import OUTCOMES, NextStep
+
+router = APIRouter(prefix="/v1/cases", tags=["cases"])
+
+_FOLLOW_EVERY_S = 0.25
+"""How often a followed case is looked at, in seconds."""
+_FOLLOW_MOST_S = 600.0
+"""How long one stream lasts at most; the client connects again."""
+_HEARTBEAT_S = 15.0
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+"""SOURCE: RFC 7240, section 4.3."""
+
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
+Stated = Annotated[Mapping[Slug, Mapping[Slug, Text]], Field(max_length=32)]
+Answers = Annotated[Mapping[Slug, bool | Text], Field(max_length=200)]
+CaseUuid = Annotated[
+    str,
+    Path(
+        alias="case",
+        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        description="The case's id.",
+    ),
+]
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="`wait=N`: seconds to wait for departments, 30 at most (RFC 7240).",
+    ),
+]
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=255,
+        description="Makes a repeated request open one case only.",
+    ),
+]
+
+
+class OpenCaseRequest(Model):
+    """What opens a case."""
+
+    matter: VersionedId
+    purpose: Slug
+    actor: Actor
+    subjects: Stated
+    """Facts by role: `{"mother": {"id": "...", "name": "..."}}`."""
+    answers: Answers = {}
+    """Answers by question; those that are missing are asked for in the outcome."""
+
+
+class AddRequest(Model):
+    """What is added to an open case."""
+
+    subjects: Stated = {}
+    """Further facts about subjects; what was stated is never changed."""
+    answers: Answers = {}
+    commitments: Annotated[tuple[Slug, ...], Field(max_length=200)] = ()
+    """Requirements for which a commitment (告知承诺) is given."""
+    supplied: Annotated[Mapping[Slug, SupplyReason], Field(max_length=200)] = {}
+    """Requirements that the applicant handed in, and why."""
+
+
+class RequirementHead(Model):
+    """One requirement of the matter; the outcome's own members stand beside these."""
+
+    id: Slug
+    name: Name
+    steps: tuple[Slug, ...]
+    fields: tuple[str, ...]
+    """Fields that were passed on for it."""
+
+
+def _requirement_views() -> object:
+    """Return the union of all outcomes, each with the head of its requirement."""
+    views = [
+        create_model(f"{kind.__name__}Requirement", __base__=(RequirementHead, kind))
+        for kind in OUTCOMES
+    ]
+    return Annotated[Union[tuple(views)], Field(discriminator="outcome")]  # noqa: UP007 - made of a list
+
+
+RequirementView = _requirement_views()
+
+
+class Presentation(Model):
+    """One evidence as one requirement gets it."""
+
+    sd_jwt: str
+    """RFC 9901; the department's signature verifies with its keys."""
+    fields: Mapping[str, JsonValue]
+    """The same values, readable."""
+
+
+class EvidenceView(Model):
+    """One evidence of the answer."""
+
+    evidence_type: VersionedId
+    provider: Slug
+    as_of: datetime
+    presentations: Mapping[Slug, Presentation]
+    """By requirement, each with its own fields."""
+
+
+class ReceiptView(Model):
+    """The signed receipt of one release."""
+
+    event: EventId
+    index: int
+    evidence: EvidenceId
+    note: str
+    """A C2SP signed note; `GET /v1/receipts/{event}` proves it."""
+
+
+class NextStepView(NextStep):
+    """Who must do what for one requirement."""
+
+    requirement: Slug
+
+
+class CaseView(Model):
+    """A case as it stands."""
+
+    id: CaseId
+    matter: VersionedId
+    name: Name
+    status: CaseStatus
+    purpose: Slug
+    opened_at: datetime
+    closed_at: datetime | None
+    version: int
+    requirements: tuple[RequirementView, ...]  # type: ignore[valid-type] # a union made above
+    evidence: Mapping[EvidenceId, EvidenceView]
+    receipts: tuple[ReceiptView, ...]
+    next_steps: tuple[NextStepView, ...]
+    accounting: Accounting | None
+
+
+@router.post(
+    "",
+    status_code=201,
+    response_model=CaseView,
+)
+async def open_case(
+    request: Request,
+    body: OpenCaseRequest,
+    caller: PortalCaller,
+    gateway: ThisGateway,
+    prefer: Prefer = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Open a case, and answer with all that could be resolved in the time given."""
+    if body.purpose not in caller.purposes:
+        raise PurposeNotAllowedError("the token is for another purpose")
+    matter = _matter(gateway, body.matter)
+    check_opening(matter, body.purpose, body.subjects, body.answers)
+    opening = Opening(
+        requester=caller.requester,
+        matter=body.matter,
+        purpose=body.purpose,
+        actor=body.actor,
+        subjects=body.subjects,
+        answers=body.answers,
+    )
+    repeat = await _repeat(request, gateway, caller.requester, idempotency_key)
+    wait_s = _wait_s(gateway, prefer)
+    case_id, answer = await gateway.resolver.open(opening, wait_s, repeat)
+    return Response(
+        answer,
+        status_code=201,
+        media_type="application/json",
+        headers={"location": f"/v1/cases/{case_id}", **_applied(wait_s)},
+    )
+
+
+@router.get("/{case}", response_model=CaseView)
+async def read_case(
+    case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
+) -> Response:
+    """Read a case as it stands, with the evidence it holds."""
+    return _json(await gateway.resolver.read(CaseId(case), caller.requester))
+
+
+@router.post("/{case}/answers", response_model=CaseView)
+async def add_to_case(
+    case: CaseUuid,
+    body: AddRequest,
+    caller: PortalCaller,
+    gateway: ThisGateway,
+    prefer: Prefer = None,
+) -> Response:
+    """Add answers, facts, commitments or what was handed in, and resolve on."""
+    case_id, wait_s = CaseId(case), _wait_s(gateway, prefer)
+    matter, known = await gateway.resolver.stated(case_id, caller.requester)
+    check_additions(
+        matter, body.subjects, known, body.answers, body.commitments, body.supplied
+    )
+    additions = Additions(
+        subjects=body.subjects,
+        answers=body.answers,
+        commitments=body.commitments,
+        supplied=body.supplied,
+    )
+    answer = await gateway.resolver.add(case_id, caller.requester, wait_s, additions)
+    return _json(answer, _applied(wait_s))
+
+
+@router.post("/{case}/resolve", response_model=CaseView)
+async def resolve_case(
+    case: CaseUuid, caller: PortalCaller, gateway: ThisGateway, prefer: Prefer = None
+) -> Response:
+    """Resolve a case again: what failed is asked anew, what is fresh is reused."""
+    wait_s = _wait_s(gateway, prefer)
+    answer = await gateway.resolver.resolve(CaseId(case), caller.requester, wait_s)
+    return _json(answer, _applied(wait_s))
+
+
+@router.post("/{case}/close", response_model=CaseView)
+async def close_case(
+    case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
+) -> Response:
+    """Close a case: its evidence and its key are destroyed, outcomes remain."""
+    return _json(await gateway.resolver.close(CaseId(case), caller.requester))
+
+
+@router.get("/{case}/events", response_class=StreamingResponse)
+async def follow_case(
+    case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
+) -> StreamingResponse:
+    """Follow a case as server-sent events: `case` now and after every change.
+
+    Each event is the whole case, as `GET` answers it; its id is the case's version.
+    The stream ends when the case is closed, or after ten minutes.
+    """
+    case_id = CaseId(case)
+    first = await gateway.resolver.read(case_id, caller.requester)
+    return StreamingResponse(
+        _events(gateway, case_id, caller.requester, first),
+        media_type="text/event-stream",
+        headers={"cache-control": "no-store"},
+    )
+
+
+async def _events(
+    gateway: Gateway, case: CaseId, requester: str, first: bytes
+) -> AsyncIterator[bytes]:
+    version, answer = _version(first), first
+    started = spoken = gateway.clock.monotonic()
+    yield _event(version, answer)
+    while gateway.clock.monotonic() - started < _FOLLOW_MOST_S:
+        await asyncio.sleep(_FOLLOW_EVERY_S)
+        now = gateway.clock.monotonic()
+        newest = gateway.database.read_now(lambda c: cases.find_version(c, case))
+        if newest != version:
+            answer = await gateway.resolver.read(case, requester)
+            version, spoken = _version(answer), now
+            yield _event(version, answer)
+            if orjson.loads(answer)["status"] == CaseStatus.CLOSED.value:
+                return
+        elif now - spoken >= _HEARTBEAT_S:
+            spoken = now
+            yield b": still here\n\n"
+
+
+def _event(version: int, answer: bytes) -> bytes:
+    return b"event: case\nid: %d\ndata: %b\n\n" % (version, answer)
+
+
+def _version(answer: bytes) -> int:
+    version: int = orjson.loads(answer)["version"]
+    return version
+
+
+def _matter(gateway: Gateway, ref: str) -> Matter:
+    matter = gateway.pack.matters.get(ref)
+    if matter is None:
+        known = ", ".join(f"`{m}`" for m in gateway.pack.matters)
+        raise InvalidRequestError(
+            Complaint("/matter", f"no such matter; there are {known}")
+        )
+    return matter
+
+
+async def _repeat(
+    request: Request, gateway: Gateway, client: str, key: str | None
+) -> idempotency.RepeatKey | None:
+    if key is None:
+        return None
+    body = await request.body()
+    return gateway.repeat_keys.of(client, key, "POST /v1/cases", body)
+
+
+def _wait_s(gateway: Gateway, prefer: str | None) -> float:
+    """Return how long an answer may wait, in seconds."""
+    settings = gateway.settings
+    asked = None if prefer is None else _WAIT.search(prefer)
+    if asked is None:
+        return settings.wait_default_s
+    return min(float(asked[1]), settings.wait_most_s)
+
+
+def _applied(wait_s: float) -> dict[str, str]:
+    return {"preference-applied": f"wait={wait_s:g}"}
+
+
+def _json(answer: bytes, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(answer, media_type="application/json", headers=headers)
