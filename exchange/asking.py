@@ -47,7 +47,7 @@ from exchange.facts import Told, learn
 from exchange.opened import OpenCase
 from exchange.plan import Lookup
 from schemas.clock import Clock
-from schemas.directory import ConnectorKind, DataService
+from schemas.directory import DataService
 from schemas.errors import ConnectorFaultError, ConnectorUnavailableError
 from schemas.ids import EventId, LookupId, NewId
 from schemas.outcome import RecordRef
@@ -100,7 +100,8 @@ class Asker:
 
     pack: Pack
     log: AuditLog
-    connectors: Mapping[ConnectorKind, Connector]
+    connectors: Mapping[str, Connector]
+    """By data service."""
     database: Database
     in_flight: InFlight
     clock: Clock
@@ -282,7 +283,7 @@ class Asker:
         """Ask one department; its failure is its own."""
         if denied is not None:
             return _Came(sent, denied, 0.0)
-        connector = self.connectors[sent.approved.service.connector]
+        connector = self.connectors[sent.approved.service.id]
         since = self.clock.monotonic()
         try:
             answer: Answer = await connector.fetch(sent.request)

@@ -1,0 +1,209 @@
+"""Where the parts of the case flow are put together, once, at start-up."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from audit.writer import AuditLog
+from connectors.client import ClientPolicy, ServiceClient
+from connectors.health import Health
+from connectors.jose import SigningKey
+from connectors.kinds.http import HttpConnector
+from connectors.port import Connector, ProviderKeys
+from consent.in_flight import InFlight
+from exchange.answer import Answerer
+from exchange.asking import Asker
+from exchange.catalogue import compile_matter
+from exchange.database import Database
+from exchange.deciding import Decider, by_parties
+from exchange.opened import OpenCase
+from exchange.planner import Planner
+from exchange.resolver import Resolver
+from exchange.vault import Vault
+from schemas.clock import Clock
+from schemas.directory import ConnectorKind
+from schemas.errors import SettingsError
+from schemas.ids import NewId
+from schemas.validation import Pack, load_pack
+
+_log = structlog.get_logger(__name__)
+
+_MOST_BYTES = 4 * 1024 * 1024
+"""A pack file larger than this is no pack file."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the case flow stands on."""
+
+    pack: Pack
+    connectors: Mapping[str, Connector]
+    """By data service."""
+    database: Database
+    vault: Vault
+    log: AuditLog
+    in_flight: InFlight
+    clock: Clock
+    new_id: NewId
+    random_bytes: Callable[[int], bytes]
+    jitter: Callable[[], float]
+    """From 0 up to 1, at random."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What an operator chose for the case flow."""
+
+    waits: tuple[float, ...]
+    """Seconds after each failed try; the last one repeats."""
+    consent_lifetime: timedelta
+    executor_id: str
+
+
+def read_pack(folders: tuple[Path, ...]) -> Pack:
+    """Load the packs in folders, in order; the files of each by name.
+
+    Raises:
+        SettingsError: A folder or a file can't be read.
+        PackError: A pack is wrong.
+    """
+    texts: dict[str, str] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise SettingsError(f"`packs`: there is no folder `{folder}`")
+        for file in sorted(folder.glob("*.yaml")):
+            texts[str(file)] = _read_text(file)
+    return load_pack(texts)
+
+
+def _read_text(file: Path) -> str:
+    try:
+        if file.stat().st_size > _MOST_BYTES:
+            raise SettingsError(f"pack file `{file}` has more than {_MOST_BYTES} bytes")
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"pack file `{file}` can't be read as UTF-8") from error
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outbound:
+    """How departments are asked."""
+
+    gateway: str
+    """Who asks: `iss` of every look-up, as departments have pinned it."""
+    signing_key: SigningKey
+    policy: ClientPolicy
+    health: Health
+
+
+def open_connectors(
+    pack: Pack, outbound: Outbound, clock: Clock
+) -> dict[str, Connector]:
+    """Return a connector for each data service that the deployment has an address for.
+
+    Raises:
+        SettingsError: An address is refused.
+    """
+    keys = provider_keys(pack)
+    connectors: dict[str, Connector] = {}
+    for service in pack.services.values():
+        if service.endpoint is None:
+            _log.warning("service_without_endpoint", service=service.id)
+            continue
+        match service.connector:
+            case ConnectorKind.HTTP:
+                client = ServiceClient(
+                    service.endpoint,
+                    outbound.policy,
+                    clock,
+                    concurrency=service.concurrency,
+                )
+                connectors[service.id] = HttpConnector(
+                    outbound.gateway,
+                    outbound.signing_key,
+                    client,
+                    keys,
+                    clock,
+                    health=outbound.health,
+                )
+    return connectors
+
+
+def provider_keys(pack: Pack) -> ProviderKeys:
+    """Return the pinned keys of each provider, old ones included."""
+    keys = {provider.id: provider.keys for provider in pack.providers.values()}
+    return lambda provider: keys.get(provider, ())
+
+
+def make_planner(pack: Pack, connectors: Mapping[str, Connector]) -> Planner:
+    """Return the planner over all matters; who has no address can't be asked.
+
+    Raises:
+        PackError: A matter can't be planned exactly.
+    """
+    offered = [s for s in pack.services.values() if s.id in connectors]
+    return Planner(
+        compile_matter(
+            matter,
+            pack.evidence_types,
+            offered,
+            partial(pack.program, matter.ref),
+            pack.digest,
+        )
+        for matter in pack.matters.values()
+    )
+
+
+def make_resolver(
+    parts: Parts,
+    terms: Terms,
+    planner: Planner,
+    on_outcome: Callable[[OpenCase], None],
+) -> Resolver:
+    """Put the case flow together."""
+    decider = Decider(
+        pack=parts.pack,
+        database=parts.database,
+        vault=parts.vault,
+        in_flight=parts.in_flight,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        consent_lifetime=terms.consent_lifetime,
+        grants=by_parties(parts.pack.grants.values()),
+    )
+    asker = Asker(
+        pack=parts.pack,
+        log=parts.log,
+        connectors=parts.connectors,
+        database=parts.database,
+        in_flight=parts.in_flight,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        random_bytes=parts.random_bytes,
+        waits=terms.waits,
+        jitter=parts.jitter,
+    )
+    answerer = Answerer(
+        log=parts.log,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        policy=parts.pack.digest,
+    )
+    return Resolver(
+        planner=planner,
+        decider=decider,
+        asker=asker,
+        answerer=answerer,
+        database=parts.database,
+        vault=parts.vault,
+        log=parts.log,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        executor_id=terms.executor_id,
+        waits=terms.waits,
+        on_outcome=on_outcome,
+    )
