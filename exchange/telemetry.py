@@ -39,7 +39,8 @@ def configure_logs(settings: Settings, stream: BinaryIO | None = None) -> None:
 
     Args:
         settings: Level and form.
-        stream: Where to, in place of standard error.
+        stream: Where to, in place of standard error; loggers may then be configured
+            again later.
     """
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     output = stream or sys.stderr.buffer
@@ -53,7 +54,7 @@ def configure_logs(settings: Settings, stream: BinaryIO | None = None) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.BytesLoggerFactory(output),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=stream is None,
     )
     handler = _LibraryHandler(render, output)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)

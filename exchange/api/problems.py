@@ -214,10 +214,13 @@ async def _on_error(_request: Request, error: Exception) -> Response:
     return of(error)
 
 
-async def _on_invalid(_request: Request, error: Exception) -> Response:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
     found = error.errors()
+    sent_as = request.headers.get("content-type", "")
+    if "json" not in sent_as and any(one["loc"] == ("body",) for one in found):
+        return problem(MALFORMED, "send the body as `application/json`")
     if any(one["type"] == "json_invalid" for one in found):
         return problem(MALFORMED, "the body is not JSON")
     return problem(INVALID_REQUEST, complaints=[_complaint(one) for one in found])
