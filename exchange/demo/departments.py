@@ -97,13 +97,12 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
                 "nation": "mzdm",
                 "expiry": "zjyxq",
             },
-            "compare": {"id": "gmsfhm", "name": "xm"},
+            "compare": {"name": "xm"},
         },
         "household@1": {
             "table": "v_hj",
             "keys": [{"id": "gmsfhm"}],
             "fields": {
-                "id": "gmsfhm",
                 "household_no": "hh",
                 "household_type": "hlb",
                 "head_name": "hzxm",
@@ -138,14 +137,13 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "table": "v_hydj",
             "keys": [{"id": "sfzh"}],
             "fields": {
-                "id": "sfzh",
                 "spouse_id": "po_sfzh",
                 "status": "hyzt",
                 "cert_no": "djzh",
                 "reg_date": "djrq",
                 "reg_office": "djjg",
             },
-            "compare": {"id": "sfzh", "spouse_id": "po_sfzh", "status": "hyzt"},
+            "compare": {"spouse_id": "po_sfzh", "status": "hyzt"},
             "newest_by": "djrq",
         },
     },
@@ -186,7 +184,6 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "table": "v_cbxx",
             "keys": [{"id": "sfzh"}],
             "fields": {
-                "id": "sfzh",
                 "status": "zt",
                 "scheme": "xz",
                 "region": "cbdqh",
@@ -197,7 +194,7 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "table": "v_cbxx",
             "keys": [{"id": "sfzh"}],
             "where": {"xz": "390"},
-            "fields": {"id": "sfzh", "status": "zt", "region": "cbdqh", "from": "qsrq"},
+            "fields": {"status": "zt", "region": "cbdqh", "from": "qsrq"},
         },
         "maternity_claim@1": {
             "table": "v_syfy",
@@ -216,7 +213,6 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "keys": [{"id": "sfzh"}],
             "newest_by": "nd",
             "fields": {
-                "id": "sfzh",
                 "year": "nd",
                 "amount": {"column": "yjje", "type": "number"},
                 "paid": {"column": "yj", "type": "boolean"},
@@ -229,7 +225,6 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "table": "v_sbk",
             "keys": [{"id": "sfzh"}],
             "fields": {
-                "id": "sfzh",
                 "status": "zt",
                 "card_tail": "kh4",
                 "bank": "yhmc",
@@ -254,6 +249,16 @@ class Place:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def register(self) -> Path:
+        """Its database."""
+        return self.folder / REGISTER
+
+    @property
+    def log(self) -> Path:
+        """Its own log of what it was asked and answered."""
+        return self.folder / LOG
 
 
 def make_keys(folders: Mapping[str, Path], now: datetime) -> dict[str, PublicKey]:
@@ -334,7 +339,8 @@ class Counter:
     def __init__(self, delay: Delay, folder: Path, clock: Clock) -> None:
         """Take what is behind the counter, and the department's folder."""
         self._behind = delay
-        self._register = folder / REGISTER
+        self._provider = load_config(folder / CONFIG).provider
+        self._folder = folder
         self._pinned = _PINNED.validate_json((folder / PINNED).read_bytes())
         self._clock = clock
 
@@ -363,8 +369,9 @@ class Counter:
 
     def _perform(self, filing: Filing) -> int:
         proved = verify_filing(filing.presentations, filing.requester, self._pinned)
+        facts = Facts(proved, self._folder / LOG)
         today = self._clock.now().date()
-        perform(filing.step, self._register, Facts(proved), today)
+        perform(self._provider, filing.step, self._folder / REGISTER, facts, today)
         return len(proved)
 
 

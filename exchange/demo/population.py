@@ -63,6 +63,8 @@ class Relation(StrEnum):
     WIFE = "12"
     SON = "20"
     DAUGHTER = "30"
+    GRANDSON = "43"
+    GRANDDAUGHTER = "44"
     FATHER = "51"
     MOTHER = "52"
     UNRELATED = "99"

@@ -309,7 +309,7 @@ CREATE TABLE t_syfy (          -- 生育费用
     sfzh TEXT NOT NULL,        -- 产妇
     fmrq TEXT NOT NULL,        -- 分娩日期
     zje NUMERIC NOT NULL,      -- 总金额, 元
-    jszt TEXT NOT NULL,        -- 结算状态: 1 已结算
+    jszt TEXT NOT NULL,        -- 结算状态: 0 未结算, 1 已结算
     skzh TEXT                  -- 收款账户
 ) WITHOUT ROWID;
 CREATE INDEX i_syfy ON t_syfy (sfzh);
@@ -332,13 +332,14 @@ def _medical_insurance(population: Population) -> Mapping[str, Rows]:
             for one in population.people
             if int(one.id[14:17]) % 20  # one in twenty is not insured here
         ),
+        # A birth whose papers are not done yet has a claim that is not settled.
         "t_syfy": (
             (
                 *(f"SY{birth.certificate[1:]}", birth.mother.id),
-                *(birth.born_on.isoformat(), 3000 + birth.weight_g / 10, "1", None),
+                *(birth.born_on.isoformat(), 3000 + birth.weight_g / 10),
+                *("1" if birth.child else "0", None),
             )
             for birth in population.births
-            if birth.child
         ),
     }
 

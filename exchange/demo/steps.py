@@ -4,6 +4,7 @@ Errand performs no step; it looks up what a step made. So that the demo's cases 
 to an end, each department's process here also performs its own step when the portal
 files it. It believes the portal nothing: it takes the evidence that the case gave the
 portal, verifies the signature of the department that said so, and reads only that.
+Whom its own evidence is about it finds in its own log, under the look-up.
 """
 
 import sqlite3
@@ -14,8 +15,10 @@ from datetime import date
 from pathlib import Path
 from typing import TypeAlias
 
+import orjson
 from pydantic import JsonValue
 
+from connectors.department.log import read_log
 from connectors.protocol import open_evidence
 from exchange.demo.population import MALE, Relation, citizen_id
 from exchange.demo.registers import (
@@ -26,12 +29,28 @@ from exchange.demo.registers import (
     first_doses,
     vaccination_card,
 )
+from schemas.canonical import b64url_decode
 from schemas.directory import PublicKey
 from schemas.errors import ConnectorFaultError
+
+COUNTERS: Mapping[str, tuple[str, ...]] = {
+    "n2": ("jk",),
+    "n3": ("ga",),
+    "n4": ("yb", "sw"),
+    "n5": ("sw",),
+    "n6": ("rs",),
+    "n7": ("yb",),
+    "n8": ("wj",),
+}
+"""Where each step is filed, by step; from an enrolment the tax bureau assesses what is
+due. The first step, the birth certificate, was performed before the demo starts."""
 
 _FIRST_SEQUENCE = 3
 """Where the sequences that police stations give to newborns start."""
 _LAST_SEQUENCE = 999
+_PARENT_OF_CHILD = frozenset(
+    {Relation.HEAD.value, Relation.HUSBAND.value, Relation.WIFE.value}
+)
 
 
 class FilingError(Exception):
@@ -45,18 +64,22 @@ class Proved:
     provider: str
     evidence_type: str
     """Without its version."""
+    lookup: str
+    """The look-up that it answered."""
     fields: Mapping[str, JsonValue]
 
 
 class Facts:
     """Everything that was proved for one filing."""
 
-    def __init__(self, proved: Iterable[Proved]) -> None:
-        self._fields = {
-            (one.evidence_type, name): value
-            for one in proved
-            for name, value in one.fields.items()
-        }
+    def __init__(self, proved: Iterable[Proved], own_log: Path) -> None:
+        """Take what was proved, and the log of the department that acts on it."""
+        self._lookups: dict[str, str] = {}
+        self._fields: dict[str, dict[str, JsonValue]] = {}
+        for one in proved:  # one evidence may come in several presentations
+            self._lookups[one.evidence_type] = one.lookup
+            self._fields.setdefault(one.evidence_type, {}).update(one.fields)
+        self._own_log = own_log
 
     def text(self, evidence_type: str, field: str) -> str:
         """Return a field that must be there, as text.
@@ -64,10 +87,23 @@ class Facts:
         Raises:
             FilingError: No evidence of this type with this field was filed.
         """
-        value = self._fields.get((evidence_type, field))
+        value = self._fields.get(evidence_type, {}).get(field)
         if value is None:
             raise FilingError(f"field `{field}` of `{evidence_type}` was not proved")
         return str(value)
+
+    def key(self, evidence_type: str, name: str) -> str:
+        """Return what evidence of this very department was looked up by.
+
+        Raises:
+            FilingError: None was filed, or this department did not answer it.
+        """
+        lookup = self._lookups.get(evidence_type)
+        for entry in read_log(self._own_log):
+            if entry.lookup == lookup and entry.outcome == "answered":
+                payload = b64url_decode(entry.lookup_jws.split(".")[1])
+                return str(orjson.loads(payload)["keys"][name])
+        raise FilingError(f"`{evidence_type}` does not answer a look-up made here")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +113,10 @@ class _Work:
     register: sqlite3.Connection
     facts: Facts
     today: date
+
+    def birth_date(self) -> date:
+        """Return the child's birth date, as the certificate says it."""
+        return date.fromisoformat(self.facts.text("birth_certificate", "XSE_CSSJ")[:10])
 
 
 def verify_filing(
@@ -108,25 +148,27 @@ def _verify(
         raise FilingError("a presentation was given to somebody else")
     kind = claims.evidence_type.partition("@")[0]
     fields = {name: shown.value for name, shown in opened.disclosures.items()}
-    return Proved(claims.iss, kind, fields)
+    return Proved(claims.iss, kind, claims.lookup, fields)
 
 
-def perform(step: str, register: Path, facts: Facts, today: date) -> None:
-    """Perform one step in the register of its department; twice does nothing more.
+def perform(
+    provider: str, step: str, register: Path, facts: Facts, today: date
+) -> None:
+    """Perform a department's part of a step in its register; twice does no more.
 
     Raises:
-        FilingError: There is no such step, or a fact that it rests on is missing.
+        FilingError: The department has no part in it, or a fact that it rests on is
+            missing.
     """
-    if step not in _STEPS:
-        raise FilingError("there is no such step")
+    if (provider, step) not in _STEPS:
+        raise FilingError("this department has no part in such a step")
     with closing(sqlite3.connect(register, timeout=10)) as database, database:
         database.execute("BEGIN IMMEDIATE")
-        _STEPS[step](_Work(database, facts, today))
+        _STEPS[provider, step](_Work(database, facts, today))
 
 
 def _issue_vaccination_card(work: _Work) -> None:
     certificate = work.facts.text("birth_certificate", "CSYXZMBH")
-    born_on = date.fromisoformat(work.facts.text("birth_certificate", "XSE_CSSJ")[:10])
     card = vaccination_card(certificate)
     work.register.execute(
         "INSERT OR IGNORE INTO t_jzz VALUES (?, ?, ?)",
@@ -134,30 +176,29 @@ def _issue_vaccination_card(work: _Work) -> None:
     )
     work.register.executemany(
         "INSERT OR IGNORE INTO t_jzjl VALUES (?, ?, ?, ?, ?)",
-        ((card, *dose) for dose in first_doses(born_on, work.today)),
+        ((card, *dose) for dose in first_doses(work.birth_date(), work.today)),
     )
 
 
 def _register_birth(work: _Work) -> None:
-    """Enter the child in its mother's household, and give it an id."""
+    """Enter the child in the household that it joins, and give it an id."""
     certificate = work.facts.text("birth_certificate", "CSYXZMBH")
     done = "SELECT 1 FROM t_csdj WHERE cszmbh = ?"
     if work.register.execute(done, (certificate,)).fetchone():
         return
-    mother = work.facts.text("birth_certificate", "MQ_SFZJHM")
-    home = work.register.execute(
-        "SELECT hh, xzqh, mzdm FROM v_hj JOIN t_czrk USING (gmsfhm, hh)"
-        " WHERE gmsfhm = ?",
-        (mother,),
+    household = work.facts.text("household", "household_no")
+    row = work.register.execute(
+        "SELECT xzqh, mzdm FROM t_hu JOIN t_czrk USING (hh) WHERE hh = ?"
+        " ORDER BY yhzgx LIMIT 1",
+        (household,),
     ).fetchone()
-    if home is None:
-        raise FilingError("the mother is in no household of this register")
-    household, region, nation = home
-    sex = work.facts.text("birth_certificate", "XSE_XBDM")
-    born_on = date.fromisoformat(work.facts.text("birth_certificate", "XSE_CSSJ")[:10])
+    if row is None:
+        raise FilingError("this register has no such household")
+    region, nation = row
+    sex, born_on = work.facts.text("birth_certificate", "XSE_XBDM"), work.birth_date()
     newborn = next_id(work.register, region[:6], born_on, sex)
     name = work.facts.text("birth_certificate", "XSE_XM")
-    relation = Relation.SON if sex == MALE else Relation.DAUGHTER
+    relation = _relation(work.facts.text("household", "relation_to_head"), sex)
     work.register.execute(
         "INSERT INTO t_czrk VALUES (?, ?, ?, ?, ?, '0', NULL, ?, ?)",
         (newborn, name, sex, born_on.isoformat(), nation, household, relation),
@@ -166,6 +207,13 @@ def _register_birth(work: _Work) -> None:
         "INSERT INTO t_csdj VALUES (?, ?, ?)",
         (certificate, newborn, work.today.isoformat()),
     )
+
+
+def _relation(of_parent: str, sex: str) -> Relation:
+    """Return how the child stands to the head, from how its parent does."""
+    if of_parent in _PARENT_OF_CHILD:
+        return Relation.SON if sex == MALE else Relation.DAUGHTER
+    return Relation.GRANDSON if sex == MALE else Relation.GRANDDAUGHTER
 
 
 def next_id(database: sqlite3.Connection, region: str, born: date, sex: str) -> str:
@@ -190,40 +238,41 @@ def next_id(database: sqlite3.Connection, region: str, born: date, sex: str) -> 
 
 def _enrol(work: _Work) -> None:
     newborn = work.facts.text("child_registration", "id")
-    born_on = f"{newborn[6:10]}-{newborn[10:12]}-{newborn[12:14]}"
     work.register.execute(
         "INSERT OR IGNORE INTO t_cbxx VALUES (?, '390', '1', ?, ?)",
-        (newborn, newborn[:6], born_on),
+        (newborn, newborn[:6], work.birth_date().isoformat()),
     )
 
 
 def _assess_premium(work: _Work) -> None:
     newborn = work.facts.text("child_registration", "id")
+    year = work.today.year
     work.register.execute(
         "INSERT OR IGNORE INTO t_yjfe VALUES (?, ?, ?, '0', ?)",
-        (newborn, str(work.today.year), PREMIUM_YUAN, f"{work.today.year}-12-31"),
+        (newborn, str(year), PREMIUM_YUAN, f"{year}-12-31"),
     )
 
 
-def _issue_social_card(work: _Work) -> None:
+def _take_payment(work: _Work) -> None:
+    work.register.execute(
+        "UPDATE t_yjfe SET jfzt = '1' WHERE sfzh = ?",
+        (work.facts.key("premium", "id"),),
+    )
+
+
+def _make_social_card(work: _Work) -> None:
     newborn = work.facts.text("child_registration", "id")
-    (cards,) = work.register.execute("SELECT count(*) FROM t_sbk").fetchone()
+    (last,) = work.register.execute("SELECT max(kh) FROM t_sbk").fetchone()
     work.register.execute(
         "INSERT OR IGNORE INTO t_sbk VALUES (?, ?, '0', ?, ?)",
-        (newborn, card_number(900_000 + cards), BANK, work.today.isoformat()),
+        (newborn, card_number(int(last[3:]) + 1), BANK, work.today.isoformat()),
     )
 
 
 def _settle_claim(work: _Work) -> None:
-    certificate = work.facts.text("birth_certificate", "CSYXZMBH")
     work.register.execute(
-        "INSERT OR IGNORE INTO t_syfy VALUES (?, ?, ?, ?, '1', NULL)",
-        (
-            f"SY{certificate[1:]}",
-            work.facts.text("birth_certificate", "MQ_SFZJHM"),
-            work.facts.text("birth_certificate", "XSE_CSSJ")[:10],
-            3_300,
-        ),
+        "UPDATE t_syfy SET jszt = '1' WHERE sfzh = ?",
+        (work.facts.key("maternity_claim", "mother_id"),),
     )
 
 
@@ -237,12 +286,13 @@ def _open_parenting_file(work: _Work) -> None:
 
 _Perform: TypeAlias = Callable[[_Work], None]
 
-_STEPS: Mapping[str, _Perform] = {
-    "n2": _issue_vaccination_card,
-    "n3": _register_birth,
-    "n4": _enrol,
-    "n5": _assess_premium,
-    "n6": _issue_social_card,
-    "n7": _settle_claim,
-    "n8": _open_parenting_file,
+_STEPS: Mapping[tuple[str, str], _Perform] = {
+    ("jk", "n2"): _issue_vaccination_card,
+    ("ga", "n3"): _register_birth,
+    ("yb", "n4"): _enrol,
+    ("sw", "n4"): _assess_premium,
+    ("sw", "n5"): _take_payment,
+    ("rs", "n6"): _make_social_card,
+    ("yb", "n7"): _settle_claim,
+    ("wj", "n8"): _open_parenting_file,
 }

@@ -1,0 +1,312 @@
+"""The demo's processes: seven departments and a gateway, in one temporary folder.
+
+Everything is on loopback and on free ports. Each department has a folder, a key, a
+register and a log of its own; what joins them is written down as for any other
+installation: a configuration for each department, and for the gateway its settings
+and a deployment that adds keys and addresses to the region's pack.
+
+A process is only ever stopped by its own id, through the handle that started it.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import yaml
+from pydantic import JsonValue
+
+from connectors.department.signing import generate_key
+from connectors.jose import SigningKey
+from exchange.demo.departments import Place, make_keys, write_config
+from exchange.demo.population import Population
+from exchange.demo.registers import REGISTERS, write_register
+from exchange.keys import open_keys
+from exchange.settings import Settings
+from schemas.directory import PublicKey
+from schemas.errors import ErrandError
+from schemas.validation import Pack, load_pack
+
+GATEWAY = "gateway_990100"
+"""`iss` of the gateway's look-ups."""
+PORTAL = "portal_990100"
+CITIZEN = "citizen_app"
+AUDITOR = "audit_office"
+_CLIENTS: Mapping[str, Mapping[str, JsonValue]] = {
+    # The region's pack declares the portal; the others are the demo's own.
+    PORTAL: {},
+    CITIZEN: {
+        "name": {"zh": "云溪市民应用", "en": "Yunxi citizen app"},
+        "scopes": ["citizen"],
+    },
+    AUDITOR: {
+        "name": {"zh": "云溪市审计局", "en": "Yunxi Audit Office"},
+        "scopes": ["auditor"],
+    },
+}
+"""The gateway's clients, and what the deployment says of them beside their keys."""
+
+SETTINGS = "errand.yaml"
+_RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0)
+"""How soon the demo's gateway tries again: nobody wants to watch for a minute."""
+_STOP_S = 15.0
+_HEALTH_S = 60.0
+_POLL_S = 0.05
+
+
+class StageError(ErrandError):
+    """A process of the demo did not start; the message holds the end of its log."""
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that the demo started."""
+
+    name: str
+    command: tuple[str, ...]
+    log: Path
+    """What it writes to its standard output and error."""
+    health: str
+    """The address that answers 200 once it is ready."""
+    _process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id; None while it does not run."""
+        return None if self._process is None else self._process.pid
+
+    def start(self) -> None:
+        """Start it, and return at once."""
+        with self.log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - a command of our own
+                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    def wait(self) -> None:
+        """Return once it is healthy.
+
+        Raises:
+            StageError: It ended, or is not healthy in time.
+        """
+        until = time.monotonic() + _HEALTH_S
+        while time.monotonic() < until:
+            if self._process is None or self._process.poll() is not None:
+                break
+            try:
+                if httpx.get(self.health, timeout=2).is_success:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(_POLL_S)
+        end = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
+        raise StageError(f"`{self.name}` did not start:\n{end}")
+
+    def stop(self) -> None:
+        """Ask it to end, by its process id; kill it when it does not."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that runs, and where."""
+
+    folder: Path
+    pack: Pack
+    places: Mapping[str, Place]
+    """The departments, by provider."""
+    clients: Mapping[str, SigningKey]
+    """The keys with which the gateway's clients ask for tokens, by client."""
+    gateway_url: str
+    gateway: Child
+    departments: Mapping[str, Child] = field(default_factory=dict)
+
+    @property
+    def data_dir(self) -> Path:
+        """The gateway's data folder."""
+        return self.folder / "data"
+
+    def client_key_file(self, client: str) -> Path:
+        """Where a client's private key lies."""
+        return self.folder / "clients" / f"{client}.pem"
+
+
+def shipped_pack() -> tuple[Path, Pack]:
+    """Return the region's pack as it is shipped, and where it is.
+
+    Raises:
+        PackError: It is wrong.
+    """
+    (folder,) = Settings.model_fields["packs"].default
+    files = sorted(folder.glob("*.yaml"))
+    return folder, load_pack({f.name: f.read_text(encoding="utf-8") for f in files})
+
+
+def build(folder: Path, now: datetime, *, delay_ms: float, seed: int) -> Stage:
+    """Write down everything but the registers, and return what can be started.
+
+    (1) Choose free ports, and make the folders.
+    (2) Make everybody's keys.
+    (3) Write each department's configuration.
+    (4) Write the gateway's deployment and settings.
+    """
+    pack_folder, pack = shipped_pack()  # (1)
+    ports = free_ports(len(REGISTERS) + 1)
+    places = {
+        provider: Place(provider, folder / provider, port)
+        for provider, port in zip(REGISTERS, ports, strict=False)
+    }
+    for part in (*(place.folder for place in places.values()), folder / "clients"):
+        part.mkdir(parents=True)
+    url = f"http://127.0.0.1:{ports[-1]}"
+    # (2): valid from the full second, as signatures count in seconds.
+    since = now.replace(microsecond=0)
+    origin = Settings.model_fields["log_origin"].default
+    gateway_keys = open_keys(folder / "data" / "keys", origin, entropy=os.urandom)
+    keys = make_keys({p: place.folder for p, place in places.items()}, since)
+    clients = {c: generate_key(folder / "clients" / f"{c}.pem") for c in _CLIENTS}
+    for place in places.values():  # (3)
+        write_config(place, GATEWAY, gateway_keys.lookup.pinned(since))
+    (folder / "packs").mkdir()  # (4)
+    pinned = {client: key.pinned(since) for client, key in clients.items()}
+    _write(
+        folder / "packs" / "deployment.yaml", _deployment(pack, places, keys, pinned)
+    )
+    _write(folder / SETTINGS, _settings(pack_folder, url, ports[-1]))
+    return Stage(
+        folder=folder,
+        pack=pack,
+        places=places,
+        clients=clients,
+        gateway_url=url,
+        gateway=_gateway(folder, url),
+        departments={
+            provider: _department(place, delay_ms, seed)
+            for provider, place in places.items()
+        },
+    )
+
+
+def write_registers(
+    stage: Stage, population: Population, written: Callable[[str, int], None]
+) -> int:
+    """Write every department's register; return how many rows they have in sum.
+
+    Args:
+        stage: Where they belong.
+        population: Who is in them.
+        written: Called after each, with the provider and its rows.
+    """
+    total = 0
+    for provider, register in REGISTERS.items():
+        path = stage.places[provider].register
+        rows = write_register(path, register, population)
+        written(provider, rows)
+        total += rows
+    return total
+
+
+@contextmanager
+def running(stage: Stage) -> Iterator[None]:
+    """Run everything; stop everything at the end, however it comes.
+
+    Raises:
+        StageError: Something did not start.
+    """
+    children = (*stage.departments.values(), stage.gateway)
+    with ExitStack() as stack:
+        for child in children:
+            child.start()
+            stack.callback(child.stop)
+        for child in children:
+            child.wait()
+        yield
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of the loopback address that are free now, all different."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+def _gateway(folder: Path, url: str) -> Child:
+    return Child(
+        name="gateway",
+        command=(
+            *(sys.executable, "-m", "exchange", "serve"),
+            *("--config", str(folder / SETTINGS)),
+        ),
+        log=folder / "gateway.log",
+        health=f"{url}/health/ready",
+    )
+
+
+def _department(place: Place, delay_ms: float, seed: int) -> Child:
+    return Child(
+        name=place.provider,
+        command=(
+            *(sys.executable, "-m", "exchange.demo.departments", str(place.folder)),
+            *("--delay-ms", str(delay_ms), "--seed", str(seed)),
+        ),
+        log=place.folder / "output.log",
+        health=f"{place.url}/health",
+    )
+
+
+def _deployment(
+    pack: Pack,
+    places: Mapping[str, Place],
+    keys: Mapping[str, PublicKey],
+    clients: Mapping[str, PublicKey],
+) -> JsonValue:
+    """Return what this installation adds to the pack."""
+    return {
+        "kind": "deployment",
+        "providers": {
+            provider: {"keys": [key.model_dump(mode="json")]}
+            for provider, key in keys.items()
+        },
+        "services": {
+            service.id: {"endpoint": f"{places[service.provider].url}/lookups"}
+            for service in pack.services.values()
+            if service.provider in places
+        },
+        "requesters": {
+            client: {**_CLIENTS[client], "keys": [key.model_dump(mode="json")]}
+            for client, key in clients.items()
+        },
+    }
+
+
+def _settings(pack_folder: Path, url: str, port: int) -> JsonValue:
+    return {
+        "data_dir": "data",
+        "packs": [str(pack_folder), "packs"],
+        "listen_port": port,
+        "public_url": url,
+        "networks": ["127.0.0.1/32"],
+        "retry_s": list(_RETRY_S),
+        "log_level": "warning",
+    }
+
+
+def _write(path: Path, document: JsonValue) -> None:
+    text = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+    path.write_text(text, encoding="utf-8")
