@@ -41,6 +41,9 @@ _LABEL = r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
 _NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*")
 _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _SPACE = 0x20
+_IDLE = timedelta(seconds=4)
+"""How long an unused connection is kept: less than common servers do, since a look-up
+sent into a connection that the other side is closing is lost and can't be sent twice."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -131,7 +134,7 @@ def _address_of(host: str) -> Address | None:
         address = ipaddress.ip_address(host)
     except ValueError:
         address = None
-    if address is not None:
+    if address is not None and "%" not in host:
         return address
     # WHATWG URL: a host whose last label is a number is taken for an IPv4 address.
     if not _NAME.fullmatch(host) or _NUMBER.fullmatch(host.rsplit(".", 1)[-1]):
@@ -304,6 +307,7 @@ class ServiceClient:
             .default_headers({"accept-encoding": "identity"})
             .connect_timeout(timedelta(seconds=policy.connect_timeout_s))
             .pool_max_idle_per_host(self._concurrency)
+            .pool_idle_timeout(_IDLE)
             .http1_only()
         )
         if policy.root_certificates is not None:

@@ -270,8 +270,8 @@ def open_evidence(sd_jwt: str, keys: Sequence[PublicKey]) -> OpenedEvidence:
     Raises:
         ConnectorFaultError: Any of this does not hold.
     """
-    jwt, *disclosures, last = sd_jwt.split("~")
-    if last or not sd_jwt.endswith("~"):  # (1)
+    jwt, *disclosures = sd_jwt.split("~")
+    if not disclosures or disclosures.pop() != "":  # (1)
         raise ConnectorFaultError(Fault.FORMAT, "not an SD-JWT without key binding")
     try:
         verified = verify_compact(jwt, EVIDENCE_TYPE, keys)  # (2)

@@ -40,6 +40,11 @@ def a_key(name: str) -> SigningKey:
     return SigningKey.from_seed(hashlib.sha256(name.encode()).digest())
 
 
+def as_text(jwk: Mapping[str, JsonValue]) -> dict[str, str | list[str]]:
+    """Return a JWK as joserfc types it."""
+    return {name: str(value) for name, value in jwk.items()}
+
+
 GATEWAY_KEY = a_key("gateway")
 DEPARTMENT_KEY = a_key("department")
 STRANGERS_KEY = a_key("stranger")
@@ -119,7 +124,7 @@ SERVICE = DataService(
 _numbers = count(1)
 
 
-def a_request(
+def a_request(  # noqa: PLR0913 - each is what some test is about
     *,
     mode: Mode = Mode.RETRIEVE,
     keys: Mapping[str, str] | None = None,
@@ -186,7 +191,7 @@ def a_register(path: Path) -> Path:
 
 
 def a_config(
-    folder: Path, *, clock_key: SigningKey = GATEWAY_KEY, **changes: object
+    folder: Path, *, gateway_key: SigningKey = GATEWAY_KEY, **changes: object
 ) -> DepartmentConfig:
     """Return the configuration of a department whose files lie in `folder`."""
     register, key = folder / "register.db", folder / "key.pem"
@@ -202,7 +207,7 @@ def a_config(
         "gateways": [
             {
                 "id": GATEWAY,
-                "keys": [clock_key.pinned(LONG_AGO).model_dump(mode="json")],
+                "keys": [gateway_key.pinned(LONG_AGO).model_dump(mode="json")],
             }
         ],
         "evidence_types": {MARRIAGE.ref: a_source()},

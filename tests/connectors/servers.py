@@ -1,4 +1,4 @@
-"""Real servers on loopback: an ASGI app under uvicorn, and raw sockets that misbehave."""
+"""Real servers on loopback: ASGI apps under uvicorn, and sockets that misbehave."""
 
 import socket
 import threading
@@ -97,6 +97,16 @@ def reply(
         f"HTTP/1.1 {status}",
         f"content-type: {media_type}",
         f"content-length: {len(body)}",
+        "connection: close",
         *headers,
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def sending(data: bytes) -> Handle:
+    """Return a handler that sends `data` and hangs up."""
+
+    def send(connection: socket.socket, _request: bytes) -> None:
+        connection.sendall(data)
+
+    return send
