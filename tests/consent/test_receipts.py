@@ -1,0 +1,185 @@
+"""The receipt that a person can check without asking anybody."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from joserfc import jws
+from joserfc.jwk import KeySet, OKPKey
+
+from consent.artefact import ConsentState
+from consent.receipts import TYPE, ConsentNotice, consent_receipt, open_receipt
+from schemas.directory import LegalReference, Requester, Scope
+from schemas.errors import VerificationError
+from schemas.evidence import (
+    EvidenceField,
+    EvidenceType,
+    LookupKey,
+    Mode,
+    Sensitivity,
+    SharingAttribute,
+)
+from schemas.model import Name
+from tests.consent.examples import DAY, FATHER, NOW, a_consent
+
+KEY = OKPKey.generate_key("Ed25519", {"kid": "gateway-1"})
+KEYS = KeySet([KEY])
+
+
+def _name(en: str) -> Name:
+    return Name(zh="名称", en=en)
+
+
+def a_notice() -> ConsentNotice:
+    """Return what a father is told about the marriage look-up."""
+    marriage = EvidenceType(
+        id="marriage",
+        version=1,
+        name=_name("Marriage record"),
+        modes=(Mode.VERIFY,),
+        keys=((LookupKey(name="id", concept="self.id"),),),
+        fields={
+            "status": EvidenceField(name=_name("Status"), json_schema={}),
+            "registered_on": EvidenceField(
+                name=_name("Registered on"), json_schema={}, sensitive=True
+            ),
+        },
+        sharing=SharingAttribute.CONDITIONAL,
+        sensitivity=Sensitivity.ORDINARY,
+        max_age=None,
+    )
+    return ConsentNotice(
+        requester=Requester(
+            id="hospital", name=_name("Hospital"), scopes=(Scope.PORTAL,)
+        ),
+        matter=_name("Newborn"),
+        purpose=_name("Registration of a newborn"),
+        evidence_types={"marriage@1": marriage},
+        basis=LegalReference(law=_name("PIPL"), article="13(1)(1)"),
+        language="zh-CN",
+        jurisdiction="CN",
+        notice_url="https://errand.example/notices/newborn",
+        withdraw_url="https://errand.example/v1/consents/consent-1/withdraw",
+    )
+
+
+def a_receipt(**changes: object) -> str:
+    """Return the receipt of a consent that was given."""
+    consent = replace(a_consent(), **changes)  # type: ignore[arg-type] # any field
+    return consent_receipt(
+        consent, a_notice(), issuer="https://gateway", key=KEY, issued_at=NOW
+    )
+
+
+def _record(receipt: str) -> dict[str, Any]:
+    record = open_receipt(receipt, KEYS)["record"]
+    assert isinstance(record, dict)
+    return record
+
+
+def test_the_receipt_opens_with_the_published_key_alone() -> None:
+    """The public half of the key is enough to check and read it."""
+    public = KeySet.import_key_set({"keys": [KEY.as_dict(private=False)]})
+    claims = open_receipt(a_receipt(), public)
+
+    assert (claims["iss"], claims["sub"]) == ("https://gateway", FATHER)
+    assert claims["aud"] == "hospital"
+    assert claims["jti"] == "consent-1.2"
+
+
+def test_the_record_says_what_whom_why_and_how_to_withdraw() -> None:
+    """The parts that ISO/IEC TS 27560 demands are there."""
+    record = _record(a_receipt())
+    purpose = record["purposes"][0]
+
+    assert {
+        "schema_version",
+        "record_id",
+        "pii_principal_id",
+        "privacy_notice",
+        "language",
+        "jurisdiction",
+        "pii_controllers",
+        "withdrawal_method",
+        "events",
+    } <= set(record)
+    assert {
+        "purpose",
+        "lawful_basis",
+        "pii_information",
+        "storage_locations",
+        "retention_period",
+        "recipient_third_parties",
+    } <= set(purpose)
+    assert [
+        (item["pii_attribute_id"], item["sensitive_pii"])
+        for item in purpose["pii_information"]
+    ] == [("registered_on", True), ("status", False)]
+
+
+def test_a_consent_to_all_fields_lists_them_all() -> None:
+    """The person reads each field, also where all are allowed."""
+    record = _record(a_receipt(fields={"marriage@1": None}))
+
+    assert len(record["purposes"][0]["pii_information"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "states"),
+    [
+        ({"state": ConsentState.ASKED, "given_at": None}, ["asked"]),
+        ({}, ["asked", "given"]),
+        (
+            {"state": ConsentState.WITHDRAWN, "ended_at": NOW},
+            ["asked", "given", "withdrawn"],
+        ),
+        (
+            {"state": ConsentState.REFUSED, "given_at": None, "ended_at": NOW},
+            ["asked", "refused"],
+        ),
+        ({"expires_at": NOW - DAY / 2}, ["asked", "given", "expired"]),
+    ],
+)
+def test_the_record_is_the_history(
+    changes: dict[str, object], states: list[str]
+) -> None:
+    """The events are those that happened, in order, and the state is the last."""
+    record = _record(a_receipt(**changes))
+
+    assert states == [event["event_state"] for event in record["events"]]
+    assert states[-1] == record["state"]
+
+
+def test_a_receipt_that_was_changed_does_not_open() -> None:
+    """One changed character of the payload breaks it."""
+    head, body, signature = a_receipt().split(".")
+    other = a_receipt(uses_left=7).split(".")[1]
+    for forged in (f"{head}.{other}.{signature}", f"{head}.{body}", "", "a.b.c"):
+        with pytest.raises(VerificationError):
+            open_receipt(forged, KEYS)
+
+
+def test_a_receipt_by_an_unknown_key_does_not_open() -> None:
+    """Another key of the same name is another key."""
+    stranger = KeySet([OKPKey.generate_key("Ed25519", {"kid": "gateway-1"})])
+    with pytest.raises(VerificationError):
+        open_receipt(a_receipt(), stranger)
+
+
+@pytest.mark.parametrize("payload", [b"{}", b"[]", b"not json"])
+@pytest.mark.parametrize("kind", [TYPE, "at+jwt"])
+def test_what_else_the_gateway_signs_is_no_receipt(payload: bytes, kind: str) -> None:
+    """A token of another type, or a payload that is no object, does not pass."""
+    header = {"alg": "Ed25519", "kid": KEY.kid, "typ": kind}
+    signed = jws.serialize_compact(header, payload, KEY, ["Ed25519"])
+    if (payload, kind) == (b"{}", TYPE):
+        assert open_receipt(signed, KEYS) == {}
+        return
+    with pytest.raises(VerificationError):
+        open_receipt(signed, KEYS)
+
+
+def test_an_overlong_receipt_is_not_even_read() -> None:
+    """The length is bounded before anything is decoded."""
+    with pytest.raises(VerificationError, match="too long"):
+        open_receipt("a" * 65_537, KEYS)
