@@ -93,12 +93,18 @@ class Lease:
     """The right to work on a case, for a while."""
 
     id: str
-    """A fresh id for each taking."""
+    """A fresh id for each taking; an attempt takes the id of its row (`for_attempt`),
+    so that the lease ends with the row when the attempt is cut off."""
     case: CaseId
     holder: str
     """The gateway's executor id; a gateway that starts ends what it once held."""
     until: datetime
     """First instant at which somebody else may take it."""
+
+
+def for_attempt(due: Due, holder: str, until: datetime) -> Lease:
+    """Return the lease under which a waiting attempt works on what `due` owes."""
+    return Lease(id=due.id, case=due.case, holder=holder, until=until)
 
 
 def next_try(
@@ -260,14 +266,16 @@ def hasten(
 
 
 def replace(connection: Connection, old: DueId, due: Due) -> bool:
-    """Put another row in the place of `old`, its lease as it is.
+    """Put another row in the place of `old`.
 
-    A call for an attempt (`hasten`) that came meanwhile is heeded, once.
+    A lease under which `old` was attempted ends with it; a request's stays. A call
+    for an attempt (`hasten`) that came meanwhile is heeded, once.
 
     Returns:
         False when there is no such row any more: nothing was changed.
     """
     later, woken = to_ms(due.due_at), _DUE.c.wake_at
+    over = _DUE.c.lease_id == old
     replaced = connection.execute(
         update(_DUE)
         .where(_DUE.c.id == old)
@@ -277,6 +285,7 @@ def replace(connection: Connection, old: DueId, due: Due) -> bool:
             attempt=due.attempt,
             made_at=to_ms(due.made_at),
             wake_at=None,
+            **{name: case((over, None), else_=_DUE.c[name]) for name in _NO_LEASE},
         )
     )
     return replaced.rowcount == 1

@@ -149,6 +149,8 @@ class Waiting:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-engine")
         self._wake = asyncio.Event()
         self._attempts: set[asyncio.Task[Ended]] = set()
+        # Workflows in the engine's threads: never resumed here, however late.
+        self._in_hand: set[DueId] = set()
         self._stopping = False
         self._dispatcher: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -213,8 +215,9 @@ class Waiting:
             lambda: self._engine.look_up([row.id for row in rows])
         )
         for row in rows:
-            move = next_move(runs.get(row.id), now, self._terms.held)
-            await self._make(move, row, now)
+            if row.id not in self._in_hand:
+                move = next_move(runs.get(row.id), now, self._terms.held)
+                await self._make(move, row, now)
 
     async def sweep(self) -> None:
         """Bring back what dead gateways held, and delete what is long over."""
@@ -222,9 +225,10 @@ class Waiting:
         held = await self._on_engine(
             lambda: self._engine.taken_up_before(now - self._terms.held, _MOST_ROWS)
         )
-        if held:
-            await self._on_engine(lambda: self._engine.resume(held))
-            _log.warning("workflows_brought_back", count=len(held))
+        left = [due_id for due_id in held if due_id not in self._in_hand]
+        if left:
+            await self._on_engine(lambda: self._engine.resume(left))
+            _log.warning("workflows_brought_back", count=len(left))
         await self._on_engine(lambda: self._engine.forget(now - self._terms.keep))
 
     async def _dispatch(self) -> None:
@@ -301,22 +305,29 @@ class Waiting:
         INVARIANT: the engine stores what this returns, so it is a word of `Ended`,
         and nothing is ever raised.
         """
+        self._in_hand.add(due_id)
+        try:
+            return self._ask_the_loop(due_id).value
+        finally:
+            self._in_hand.discard(due_id)
+
+    def _ask_the_loop(self, due_id: DueId) -> Ended:
         loop = self._loop
         if loop is None or loop.is_closed():
-            return Ended.CUT.value
+            return Ended.CUT
         work = self._on_loop(due_id)
         try:
             future = asyncio.run_coroutine_threadsafe(work, loop)
         except RuntimeError:  # the loop was closed just now
             work.close()
-            return Ended.CUT.value
+            return Ended.CUT
         try:
-            return future.result(self._terms.attempt_s + _HAND_OVER_S).value
+            return future.result(self._terms.attempt_s + _HAND_OVER_S)
         except TimeoutError:  # the loop is stuck, not the attempt
             future.cancel()
-            return Ended.LATE.value
+            return Ended.LATE
         except CancelledError:
-            return Ended.CUT.value
+            return Ended.CUT
 
     async def _on_loop(self, due_id: DueId) -> Ended:
         if self._stopping:

@@ -248,8 +248,18 @@ def test_nothing_owed_is_not_hastened(table: Connection) -> None:
     assert dues.find_by_case(table, CASE) is None
 
 
-def test_replaced_row_keeps_its_lease(table: Connection) -> None:
-    """Another row in the place of one does not free the case."""
+def test_replaced_row_frees_the_case_of_its_own_attempt(table: Connection) -> None:
+    """The lease of an attempt that was cut off ends with the row."""
+    due = a_due(1)
+    dues.owe(table, due)
+    dues.claim(table, dues.for_attempt(due, "gateway-1", NOW + MINUTE), NOW)
+
+    assert dues.replace(table, due.id, a_due(2))
+    assert [a_due(2)] == dues.rows_due(table, NOW, 10)
+
+
+def test_replaced_row_keeps_the_lease_of_a_request(table: Connection) -> None:
+    """Another row in the place of one takes the case from no request."""
     dues.begin(table, a_due(1), a_lease(), NOW)
 
     assert dues.replace(table, DueId("due-1"), a_due(2))
