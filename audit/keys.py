@@ -1,0 +1,134 @@
+"""The keys of a log: made once, kept in a folder apart from the data.
+
+Four files, each readable by its owner alone: `log.key` signs checkpoints,
+`receipt.key` signs receipts, `shard.key` takes part in sealing every section of
+this shard (destroying it erases the shard), `subjects.key` guards the subject
+directory. The first two are in the form of Go's sumdb, so that its tools read them.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from audit.note import Signer, b64, b64_decode, parse_skey
+from schemas.errors import SettingsError, VerificationError
+
+SECRET_SIZE = 32
+
+Entropy = Callable[[int], bytes]
+"""Gives this many random bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryKeys:
+    """What the subject directory is guarded with."""
+
+    blind: bytes = field(repr=False)
+    """Turns an id into the key it is found by; 32 bytes."""
+    wrapping: bytes = field(repr=False)
+    """Wraps the keys of the subjects; 32 bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogKeys:
+    """All keys of one log."""
+
+    log: Signer
+    """Signs checkpoints; its name is the origin."""
+    receipt: Signer
+    """Signs receipts; its name is `<origin>/receipt`."""
+    shard: bytes = field(repr=False)
+    """Takes part in every section key of this shard; 32 bytes."""
+    directory: DirectoryKeys
+
+    @property
+    def origin(self) -> str:
+        """The log's name."""
+        return self.log.name
+
+
+def make_keys(origin: str, entropy: Entropy = os.urandom) -> LogKeys:
+    """Return fresh keys for a log of this name."""
+    return LogKeys(
+        log=Signer(origin, entropy(SECRET_SIZE)),
+        receipt=Signer(f"{origin}/receipt", entropy(SECRET_SIZE)),
+        shard=entropy(SECRET_SIZE),
+        directory=DirectoryKeys(entropy(SECRET_SIZE), entropy(SECRET_SIZE)),
+    )
+
+
+def save_keys(keys: LogKeys, folder: Path) -> None:
+    """Write keys to a folder, durably, readable by the owner alone.
+
+    Raises:
+        SettingsError: A key file is there already: no key is ever overwritten.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _write(folder / "log.key", keys.log.skey)
+    _write(folder / "receipt.key", keys.receipt.skey)
+    _write(folder / "shard.key", b64(keys.shard))
+    directory = keys.directory
+    _write(
+        folder / "subjects.key", f"{b64(directory.blind)}\n{b64(directory.wrapping)}"
+    )
+    sync_folder(folder)
+
+
+def load_keys(folder: Path) -> LogKeys:
+    """Return the keys that `save_keys` wrote.
+
+    Raises:
+        SettingsError: A file is missing, malformed, or readable by others.
+    """
+    try:
+        log = parse_skey(_read(folder / "log.key"))
+        receipt = parse_skey(_read(folder / "receipt.key"))
+        shard = _secret(_read(folder / "shard.key"))
+        blind, _, wrapping = _read(folder / "subjects.key").partition("\n")
+        directory = DirectoryKeys(_secret(blind), _secret(wrapping))
+    except VerificationError as error:
+        raise SettingsError(f"a key of the log is malformed: {error}") from None
+    if receipt.name != f"{log.name}/receipt":
+        raise SettingsError("`receipt.key` is not of the same log as `log.key`")
+    return LogKeys(log, receipt, shard, directory)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names of new files in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a new file that its owner alone may read, durably."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        raise SettingsError(f"`{path.name}` is there already") from None
+    with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        file.write(text + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _read(path: Path) -> str:
+    """Return the text of a key file without its last newline."""
+    try:
+        with path.open(encoding="ascii") as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise SettingsError(f"`{path.name}` may be read by others: chmod 600")
+            return file.read().removesuffix("\n")
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"`{path.name}` can't be read") from None
+
+
+def _secret(text: str) -> bytes:
+    """Return a 32-byte secret from its base64."""
+    secret = b64_decode(text)
+    if len(secret) != SECRET_SIZE:
+        raise VerificationError("a secret is not 32 bytes long")
+    return secret

@@ -1,0 +1,322 @@
+"""Signed notes, their keys, and checkpoints: how the log speaks to outsiders.
+
+SOURCE: C2SP signed-note and tlog-checkpoint. A note is a text and signature lines;
+a checkpoint is a note whose text is the log's origin, its size and its root. What
+these parsers take is exactly what the formats allow: strictness is the security.
+"""
+
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+    Ed25519PrivateKey,
+    Ed25519PublicKey,
+)
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from audit.merkle import HASH_SIZE
+from schemas.errors import VerificationError
+
+NOTE_LIMIT = 1_000_000
+"""Largest note that is read, in bytes."""
+SIGNATURE_LIMIT = 100
+"""Most signature lines that are read in one note; the format demands 16 at least."""
+SIZE_LIMIT = 1 << 63
+"""Sizes stay below this."""
+
+ED25519 = 0x01
+"""Signature type: Ed25519 over the text of the note."""
+
+_KEY_SIZE = 32
+_KEY_ID_SIZE = 4
+_DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
+_NAME = re.compile(r"[^\s+]{1,255}")
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
+_DASH = "\u2014 "
+
+
+def b64(data: bytes) -> str:
+    """Return `data` in standard base64 with padding, the alphabet of notes."""
+    return binascii.b2a_base64(data, newline=False).decode("ascii")
+
+
+def b64_decode(text: str) -> bytes:
+    """Return the bytes of standard base64 with padding, in its one form.
+
+    Raises:
+        VerificationError: It is not that.
+    """
+    try:
+        data = base64.b64decode(text, validate=True)
+    except ValueError:
+        raise VerificationError("not base64") from None
+    if b64(data) != text:
+        raise VerificationError("not base64 in its one form")
+    return data
+
+
+def decimal(text: str) -> int:
+    """Return a size or an index: decimal, without sign or leading zeros.
+
+    Raises:
+        VerificationError: It is not that, or not below 2^63.
+    """
+    if not _DECIMAL.fullmatch(text) or int(text) >= SIZE_LIMIT:
+        raise VerificationError("not a decimal number without leading zeros")
+    return int(text)
+
+
+def _verify_ed25519(key: bytes, text: bytes, signature: bytes) -> None:
+    """Raise InvalidSignature unless the signature of type 0x01 holds."""
+    Ed25519PublicKey.from_public_bytes(key).verify(signature, text)
+
+
+_TYPES: Mapping[int, tuple[int, Callable[[bytes, bytes, bytes], None]]] = {
+    ED25519: (_KEY_SIZE, _verify_ed25519),
+}
+"""Signature types that are understood: size of the key in bytes, and how to verify.
+The list moves with the specifications, so it is data."""
+
+
+def _key_id(name: str, typed_key: bytes) -> bytes:
+    """Return the first four bytes of the hash over a key's name, type and value."""
+    digest = hashlib.sha256(name.encode() + b"\n" + typed_key).digest()
+    return digest[:_KEY_ID_SIZE]
+
+
+@dataclass(frozen=True, slots=True)
+class Verifier:
+    """A key that signatures of a note are checked with."""
+
+    name: str
+    type: int
+    """Signature type, such as `ED25519`."""
+    key: bytes = field(repr=False)
+    """The public key, raw."""
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes that, with the name, say which key signed."""
+        return _key_id(self.name, bytes([self.type]) + self.key)
+
+    @property
+    def vkey(self) -> str:
+        """The key as a line: name, key id in hex, and type and key in base64."""
+        typed = bytes([self.type]) + self.key
+        return f"{self.name}+{self.key_id.hex()}+{b64(typed)}"
+
+    def verify(self, text: bytes, signature: bytes) -> None:
+        """Verify a signature over the text of a note.
+
+        Raises:
+            VerificationError: It does not hold.
+        """
+        try:
+            _TYPES[self.type][1](self.key, text, signature)
+        except (InvalidSignature, ValueError):
+            raise VerificationError(
+                f"the signature of `{self.name}` does not hold"
+            ) from None
+
+
+def parse_vkey(line: str) -> Verifier:
+    """Return the verifier that a vkey describes.
+
+    Raises:
+        VerificationError: It is malformed, of an unknown type, or its key id is not
+            that of its name and key.
+    """
+    parts = line.split("+", 2)  # the base64 may hold a plus of its own
+    if len(parts) != 3 or not _NAME.fullmatch(parts[0]):  # noqa: PLR2004 - name, id, key
+        raise VerificationError("malformed vkey")
+    typed = b64_decode(parts[2])
+    if not typed or typed[0] not in _TYPES or len(typed) != 1 + _TYPES[typed[0]][0]:
+        raise VerificationError("malformed vkey")
+    verifier = Verifier(parts[0], typed[0], typed[1:])
+    if parts[1] != verifier.key_id.hex():
+        raise VerificationError("the vkey's id is not that of its name and key")
+    return verifier
+
+
+class Signer:
+    """An Ed25519 key that signs notes under a name."""
+
+    def __init__(self, name: str, seed: bytes) -> None:
+        if not _NAME.fullmatch(name) or len(seed) != _KEY_SIZE:
+            raise ValueError("a signer takes a name without spaces and a 32-byte seed")
+        self._seed = seed
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        self.verifier = Verifier(name, ED25519, public)
+        """The public half."""
+        self._key_id = self.verifier.key_id
+
+    @property
+    def name(self) -> str:
+        """The name under which it signs."""
+        return self.verifier.name
+
+    @property
+    def skey(self) -> str:
+        """The private key as a line, in the form that Go's sumdb uses."""
+        key_id, typed = self._key_id.hex(), bytes([ED25519]) + self._seed
+        return f"PRIVATE+KEY+{self.name}+{key_id}+{b64(typed)}"
+
+    def sign(self, text: str) -> str:
+        """Return the note with this text and one signature.
+
+        Raises:
+            ValueError: The text is not that of a note: it must end with a newline
+                and hold no control characters.
+        """
+        if not text.endswith("\n") or _CONTROL.search(text):
+            raise ValueError("a note's text ends with a newline, without controls")
+        signature = self._key.sign(text.encode())
+        return f"{text}\n{_DASH}{self.name} {b64(self._key_id + signature)}\n"
+
+
+def parse_skey(line: str) -> Signer:
+    """Return the signer that a private key line describes.
+
+    Raises:
+        VerificationError: It is malformed, or its key id is not its own.
+    """
+    parts = line.split("+", 4)
+    if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"]:  # noqa: PLR2004 - the form's fields
+        raise VerificationError("malformed private key")
+    typed = b64_decode(parts[4])
+    if len(typed) != 1 + _KEY_SIZE or typed[0] != ED25519:
+        raise VerificationError("malformed private key")
+    if not _NAME.fullmatch(parts[2]):
+        raise VerificationError("malformed private key")
+    signer = Signer(parts[2], typed[1:])
+    if signer.verifier.key_id.hex() != parts[3]:
+        raise VerificationError("the private key's id is not its own")
+    return signer
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """One signature line of a note."""
+
+    name: str
+    key_id: bytes
+    value: bytes
+    """The signature without the key id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note of which at least one signature was verified."""
+
+    text: str
+    """What was signed, with its final newline."""
+    verified: tuple[Signature, ...]
+    """Signatures of the keys that were asked for."""
+    unverified: tuple[Signature, ...]
+    """Signatures of keys that are not known here."""
+
+
+def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
+    """Return a note after checking each signature of a known key.
+
+    Raises:
+        VerificationError: The note is malformed, a known key's signature does not
+            hold, or no known key has signed.
+    """
+    text, lines = _split_note(data)
+    known = {(key.name, key.key_id): key for key in verifiers}
+    if len(known) != len(verifiers):
+        raise VerificationError("two verifiers share a name and a key id")
+    verified: dict[tuple[str, bytes], Signature] = {}
+    unverified: dict[Signature, None] = {}
+    for signature in map(_parse_signature, lines):
+        who = (signature.name, signature.key_id)
+        if who not in known:
+            unverified[signature] = None
+        elif who not in verified:
+            known[who].verify(text, signature.value)
+            verified[who] = signature
+    if not verified:
+        raise VerificationError("the note has no signature of a known key")
+    return Note(text.decode(), tuple(verified.values()), tuple(unverified))
+
+
+def _split_note(data: bytes) -> tuple[bytes, list[str]]:
+    """Return the text and the signature lines of a note, both checked for form."""
+    if len(data) > NOTE_LIMIT:
+        raise VerificationError("the note is too large")
+    try:
+        whole = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise VerificationError("the note is not UTF-8") from None
+    if _CONTROL.search(whole):
+        raise VerificationError("the note holds a control character")
+    text, blank, signatures = whole.rpartition("\n\n")
+    if not blank or not signatures.endswith("\n"):
+        raise VerificationError("malformed note")
+    lines = signatures[:-1].split("\n")
+    if len(lines) > SIGNATURE_LIMIT:
+        raise VerificationError("the note has too many signatures")
+    return (text + "\n").encode(), lines
+
+
+def _parse_signature(line: str) -> Signature:
+    """Return the signature that a line holds."""
+    name, space, encoded = line.removeprefix(_DASH).partition(" ")
+    if not line.startswith(_DASH) or not space or not _NAME.fullmatch(name):
+        raise VerificationError("malformed signature line")
+    value = b64_decode(encoded)
+    if len(value) <= _KEY_ID_SIZE:
+        raise VerificationError("malformed signature line")
+    return Signature(name, value[:_KEY_ID_SIZE], value[_KEY_ID_SIZE:])
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The head of a log: what its signed note says."""
+
+    origin: str
+    """The log's name: an address without a scheme."""
+    size: int
+    root: bytes
+    extensions: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The text that is signed."""
+        lines = (self.origin, str(self.size), b64(self.root), *self.extensions)
+        return "\n".join(lines) + "\n"
+
+
+def parse_checkpoint(text: str) -> Checkpoint:
+    """Return the checkpoint that the text of a note holds.
+
+    Raises:
+        VerificationError: It is no checkpoint.
+    """
+    lines = text.split("\n")
+    if len(lines) < 4 or lines[-1] or not all(lines[:-1]):  # noqa: PLR2004 - three lines and the end
+        raise VerificationError("malformed checkpoint")
+    root = b64_decode(lines[2])
+    if len(root) != HASH_SIZE:
+        raise VerificationError("the checkpoint's root is not 32 bytes long")
+    return Checkpoint(lines[0], decimal(lines[1]), root, tuple(lines[3:-1]))
+
+
+def open_checkpoint(data: bytes, verifier: Verifier) -> Checkpoint:
+    """Return a checkpoint that the log with this key has signed.
+
+    Raises:
+        VerificationError: It is malformed, not signed with the key, or of another
+            origin than the key's name.
+    """
+    checkpoint = parse_checkpoint(open_note(data, (verifier,)).text)
+    if checkpoint.origin != verifier.name:
+        raise VerificationError("the checkpoint is of another origin than its key")
+    return checkpoint

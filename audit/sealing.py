@@ -1,0 +1,601 @@
+"""Who a record is about, and what only some may read: subjects, tags and sections.
+
+The subject directory maps an id to a random reference and a key of the subject's
+own; it has its own file and keys, apart from the log. An id is never hashed without
+a key: there are so few ids that a plain hash is as good as the id.
+
+A record's *tags* let whoever holds a subject's key test each leaf of the log, and
+tell nothing to anyone else. Its *sections* are sealed with AES-256-GCM, each under
+a data key of its own, which is wrapped under a key derived from the keys of all
+subjects of the record and that of the shard. So destroying one subject's key makes
+every section that speaks of the subject unreadable, and destroying the shard's key
+makes all of them so, while leaves, proofs and roots stay as they are.
+"""
+
+import hashlib
+import hmac
+import os
+import sqlite3
+import unicodedata
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, NamedTuple, TypeVar
+from zlib import crc32
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy
+from audit.merkle import leaf_hash
+from audit.record import (
+    SALT_SIZE,
+    SECTION_LIMIT,
+    TAG_COUNTS,
+    TAG_SIZE,
+    Actor,
+    Event,
+    Kind,
+    Section,
+    Subject,
+    build_leaf,
+    milliseconds,
+)
+from schemas.canonical import Json, b64url, canonical_plain
+from schemas.errors import VerificationError
+
+REFERENCE_SIZE = 16
+"""Random bytes of a subject's reference."""
+
+_NONCE_SIZE = 12
+_WRAPPED_SIZE = _NONCE_SIZE + SECRET_SIZE + 16
+_SECTION_NOISE = SECRET_SIZE + SECRET_SIZE + _NONCE_SIZE
+"""Random bytes a section takes: data key, opening, nonce of the wrapping."""
+_BLOCK_SIZE = 64
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+_TAG_LABEL = b"subject-tag/v1"
+_SINGLE_USE = bytes(_NONCE_SIZE)
+"""The nonce under a data key: the key is random and seals one section, once."""
+_SUBJECT = Section.SUBJECT.value
+_ACTOR = Section.ACTOR.value
+_MATTER = Section.MATTER.value
+_EVIDENCE = Section.EVIDENCE.value
+_CODES: Mapping[str, bytes] = {
+    _SUBJECT: b"\x01",
+    _ACTOR: b"\x02",
+    _MATTER: b"\x03",
+    _EVIDENCE: b"\x04",
+}
+_NAMES = {code[0]: Section(name) for name, code in _CODES.items()}
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class _Recent(Generic[_K, _V]):
+    """The values used last, up to a limit."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._values: OrderedDict[_K, _V] = OrderedDict()
+
+    def get(self, key: _K) -> _V | None:
+        """Return a value and count it as used, or None."""
+        value = self._values.get(key)
+        if value is not None:
+            self._values.move_to_end(key)
+        return value
+
+    def put(self, key: _K, value: _V) -> None:
+        """Keep a value, and drop what was not used for longest."""
+        self._values[key] = value
+        if len(self._values) > self._limit:
+            self._values.popitem(last=False)
+
+
+class KeyedHash:
+    """HMAC-SHA256 under one key that is used often: half the price of a fresh one."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        """Take a key of at most 64 bytes."""
+        padded = key.ljust(_BLOCK_SIZE, b"\0")
+        self._inner = hashlib.sha256(padded.translate(_INNER_PAD))
+        self._outer = hashlib.sha256(padded.translate(_OUTER_PAD))
+
+    def digest(self, message: bytes) -> bytes:
+        """Return the HMAC of a message (RFC 2104)."""
+        inner, outer = self._inner.copy(), self._outer.copy()
+        inner.update(message)
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def _mac(key: bytes, message: bytes) -> bytes:
+    """Return HMAC-SHA256 under a key that is used once."""
+    return hmac.digest(key, message, "sha256")
+
+
+def normalise(subject_id: str) -> str:
+    """Return the one form of an id, however it was typed."""
+    if not subject_id.isascii():
+        subject_id = unicodedata.normalize("NFKC", subject_id)
+    return subject_id.strip().upper()
+
+
+class SubjectKey:
+    """A subject as the log knows them.
+
+    Attributes:
+        ref: A random name that means nothing outside the log.
+        key: The subject's own key: 32 bytes, from which tags and section keys come.
+    """
+
+    __slots__ = ("_keyed", "key", "ref")
+
+    def __init__(self, ref: str, key: bytes) -> None:
+        self.ref = ref
+        self.key = key
+        self._keyed = KeyedHash(key)
+
+    def tag(self, origin: bytes, salt: bytes) -> bytes:
+        """Return the subject's tag in the leaf with this salt.
+
+        Whoever holds the subject's key can test every leaf of a log with it.
+        """
+        return self._keyed.digest(_TAG_LABEL + origin + salt)[:TAG_SIZE]
+
+
+_DIRECTORY_SCHEMA = """
+CREATE TABLE IF NOT EXISTS subject (
+    blind BLOB PRIMARY KEY,        -- keyed hash of the id, to find it by
+    ref TEXT NOT NULL UNIQUE,
+    wrapped_key BLOB NOT NULL,     -- the subject's key under the wrapping key
+    sealed_id BLOB NOT NULL        -- namespace and id under the subject's key
+) WITHOUT ROWID
+"""
+
+
+class SubjectDirectory:
+    """Knows who is behind a reference; the only place that does.
+
+    `lookup`, `by_ref` and `identity` belong to the thread that reads, `add` to the
+    log's writer thread; each side has a connection of its own.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        keys: DirectoryKeys,
+        *,
+        entropy: Entropy = os.urandom,
+        cached: int = 16_384,
+    ) -> None:
+        """Open the directory, and make it where there is none.
+
+        Args:
+            path: Its SQLite file.
+            keys: What it is guarded with.
+            entropy: Where references, keys and nonces come from.
+            cached: How many subjects' keys are kept unwrapped in memory.
+        """
+        self._blind = KeyedHash(keys.blind)
+        self._entropy = entropy
+        self._wrapping = AESGCM(keys.wrapping)
+        self._recent: _Recent[bytes, SubjectKey] = _Recent(cached)
+        self._write = self._connect(path)
+        self._write.execute("PRAGMA journal_mode=WAL")
+        self._write.execute("PRAGMA synchronous=FULL")
+        self._write.execute(_DIRECTORY_SCHEMA)
+        self._read = self._connect(path)
+
+    @staticmethod
+    def _connect(path: Path) -> sqlite3.Connection:
+        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._read.close()
+        self._write.close()
+
+    def blind(self, namespace: str, subject_id: str) -> bytes:
+        """Return the key under which an id is found: HMAC-SHA256."""
+        message = f"{namespace}\x00{normalise(subject_id)}"
+        return self._blind.digest(message.encode())
+
+    def actor_ref(self, kind: str, actor_id: str) -> str:
+        """Return a stable name for an official, to search by: a keyed hash."""
+        message = f"actor\x00{kind}\x00{normalise(actor_id)}"
+        return b64url(self._blind.digest(message.encode())[:REFERENCE_SIZE])
+
+    def lookup(self, subject: Subject) -> SubjectKey | None:
+        """Return a subject who is in the directory, durably; None for a new one."""
+        blind = self.blind(subject.namespace, subject.id)
+        known = self._recent.get(blind)
+        if known is None:
+            row = self._read.execute(
+                "SELECT ref, wrapped_key FROM subject WHERE blind = ?", (blind,)
+            ).fetchone()
+            if row is None:
+                return None
+            known = self._unwrap(*row)
+            self._recent.put(blind, known)
+        return known
+
+    def add(self, subjects: Iterable[Subject]) -> None:
+        """Make subjects known, durably; those who are known stay as they are.
+
+        INVARIANT: a subject's key is durable before any leaf holds a tag made with
+        it, or an erasure could never reach that leaf.
+
+        Raises:
+            sqlite3.Error: They could not be stored; none of them was.
+        """
+        rows = [self._new_row(subject) for subject in subjects]
+        self._write.execute("BEGIN IMMEDIATE")
+        try:
+            self._write.executemany(
+                "INSERT INTO subject VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
+            )
+            self._write.execute("COMMIT")
+        except sqlite3.Error:
+            if self._write.in_transaction:
+                self._write.execute("ROLLBACK")
+            raise
+
+    def _new_row(self, subject: Subject) -> tuple[bytes, str, bytes, bytes]:
+        """Return the row of a subject with a fresh reference and key."""
+        ref = b64url(self._entropy(REFERENCE_SIZE))
+        key, nonce = self._entropy(SECRET_SIZE), self._entropy(_NONCE_SIZE)
+        wrapped = nonce + self._wrapping.encrypt(nonce, key, _key_context(ref))
+        text = f"{subject.namespace}\x00{normalise(subject.id)}".encode()
+        nonce = self._entropy(_NONCE_SIZE)
+        sealed = nonce + AESGCM(key).encrypt(nonce, text, _id_context(ref))
+        return self.blind(subject.namespace, subject.id), ref, wrapped, sealed
+
+    def _unwrap(self, ref: str, wrapped: bytes) -> SubjectKey:
+        """Return a subject's key from its row."""
+        try:
+            key = self._wrapping.decrypt(
+                wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:], _key_context(ref)
+            )
+        except (InvalidTag, ValueError):
+            raise VerificationError("a subject's key can't be unwrapped") from None
+        return SubjectKey(ref, key)
+
+    def by_ref(self, ref: str) -> SubjectKey | None:
+        """Return the subject with this reference; None when there is none (left)."""
+        row = self._read.execute(
+            "SELECT ref, wrapped_key FROM subject WHERE ref = ?", (ref,)
+        ).fetchone()
+        return None if row is None else self._unwrap(*row)
+
+    def identity(self, ref: str) -> tuple[str, str] | None:
+        """Return the namespace and the id behind a reference: for oversight alone.
+
+        Raises:
+            VerificationError: The row was tampered with.
+        """
+        subject = self.by_ref(ref)
+        if subject is None:
+            return None
+        (sealed,) = self._read.execute(
+            "SELECT sealed_id FROM subject WHERE ref = ?", (ref,)
+        ).fetchone()
+        try:
+            text = AESGCM(subject.key).decrypt(
+                sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], _id_context(ref)
+            )
+        except (InvalidTag, ValueError):
+            raise VerificationError("a subject's id can't be opened") from None
+        namespace, _, subject_id = text.decode().partition("\x00")
+        return namespace, subject_id
+
+
+def _key_context(ref: str) -> bytes:
+    return b"errand/subject-key/v1\n" + ref.encode()
+
+
+def _id_context(ref: str) -> bytes:
+    return b"errand/subject-id/v1\n" + ref.encode()
+
+
+def commitment(opening: bytes, section: bytes) -> bytes:
+    """Return what a leaf holds in place of a section: HMAC under its opening."""
+    return _mac(opening, section)
+
+
+def guard(digest: bytes, beside: bytes) -> int:
+    """Return a check value over what stands beside a leaf: CRC-32.
+
+    It tells accident, not malice: a flipped bit in a private column or in a sealed
+    section is found without any key.
+
+    Args:
+        digest: The hash of the leaf, so that nothing stands beside another one.
+        beside: What stands beside it.
+    """
+    return crc32(beside, crc32(digest))
+
+
+def private_guard(
+    digest: bytes, case: str | None, matter: str, subjects: str, actor: str | None
+) -> int:
+    """Return the check value over the private columns of an entry."""
+    text = f"{case or ''}\x1f{matter}\x1f{subjects}\x1f{actor or ''}"
+    return guard(digest, text.encode())
+
+
+class SealedRecord(NamedTuple):
+    """A record ready to be stored: the leaf, and what stands beside it."""
+
+    event: Event
+    leaf: bytes
+    leaf_hash: bytes
+    at_ms: int
+    subject_refs: str
+    """References of the subjects, separated by spaces."""
+    actor_ref: str | None
+    guard: int
+    """Check value over the private columns."""
+    sealed: bytes
+    """The sealed sections, as `open_sections` reads them; b"" for none."""
+    sealed_guard: int
+
+    @property
+    def opens(self) -> bool:
+        """Whether this is an attempt of a case, which must end."""
+        return self.event.kind is Kind.REQUEST_ACCEPTED and self.event.case is not None
+
+
+class Sealer:
+    """Turns events into records of one log (shard)."""
+
+    def __init__(
+        self,
+        origin: str,
+        shard_key: bytes,
+        directory: SubjectDirectory,
+        *,
+        entropy: Entropy = os.urandom,
+        cached: int = 16_384,
+    ) -> None:
+        self.origin = origin
+        self._origin = origin.encode()
+        self.directory = directory
+        self._shard_key = shard_key
+        self._entropy = entropy
+        self._wrapping: _Recent[tuple[str, ...], AESGCM] = _Recent(cached)
+        self._actors: _Recent[Actor, str] = _Recent(cached)
+
+    def seal(self, event: Event, subjects: Sequence[SubjectKey]) -> SealedRecord:
+        """Return the record of an event.
+
+        Args:
+            event: What happened.
+            subjects: The directory's entries for `event.subjects`, in their order.
+
+        Raises:
+            ValueError: The leaf or a section would be too large, or a section holds
+                what has no plain canonical form.
+        """
+        sections = _sections(event, subjects)
+        # One person may stand in two roles: a tag twice would say so.
+        people = tuple(dict.fromkeys(subjects)) if len(subjects) > 1 else subjects
+        pads = _tag_count(len(people)) - len(people)
+        sized = SALT_SIZE + pads * TAG_SIZE
+        noise = self._entropy(sized + len(sections) * _SECTION_NOISE)
+        salt = noise[:SALT_SIZE]
+        tags = [person.tag(self._origin, salt) for person in people]
+        tags += [noise[at : at + TAG_SIZE] for at in range(SALT_SIZE, sized, TAG_SIZE)]
+        # Sorted, so that a tag's place does not tell whether it is a person's.
+        tags.sort()
+        commitments, sealed = self._seal_sections(
+            event, self._wrapping_key(people), sections, noise[sized:]
+        )
+        leaf = build_leaf(event, self.origin, salt, tags, commitments)
+        return self._record(event, people, leaf, sealed)
+
+    def _record(
+        self, event: Event, subjects: Sequence[SubjectKey], leaf: bytes, sealed: bytes
+    ) -> SealedRecord:
+        """Return a record from its finished parts."""
+        digest = leaf_hash(leaf)
+        refs = " ".join(subject.ref for subject in subjects)
+        actor_ref = None if event.actor is None else self._actor_ref(event.actor)
+        check = private_guard(digest, event.case, event.matter, refs, actor_ref)
+        return SealedRecord(
+            event,
+            leaf,
+            digest,
+            milliseconds(event.at),
+            refs,
+            actor_ref,
+            check,
+            sealed,
+            guard(digest, sealed),
+        )
+
+    def _actor_ref(self, actor: Actor) -> str:
+        """Return the stable name of an official, made once."""
+        ref = self._actors.get(actor)
+        if ref is None:
+            ref = self.directory.actor_ref(actor.kind, actor.id)
+            self._actors.put(actor, ref)
+        return ref
+
+    def _seal_sections(
+        self,
+        event: Event,
+        wrapping: AESGCM,
+        sections: Mapping[str, bytes],
+        noise: bytes,
+    ) -> tuple[dict[str, bytes], bytes]:
+        """Return the commitment of each section, and all of them sealed."""
+        commitments: dict[str, bytes] = {}
+        parts: list[bytes] = []
+        place = self._place(event.id)
+        for number, (name, section) in enumerate(sections.items()):
+            at = number * _SECTION_NOISE
+            key, opening = noise[at : at + 32], noise[at + 32 : at + 64]
+            nonce = noise[at + 64 : at + _SECTION_NOISE]
+            context = place + _CODES[name]
+            commitments[name] = commitment(opening, section)
+            body = AESGCM(key).encrypt(_SINGLE_USE, opening + section, context)
+            parts += (
+                _CODES[name],
+                len(body).to_bytes(4, "big"),
+                nonce,
+                wrapping.encrypt(nonce, key, context),
+                body,
+            )
+        return commitments, b"".join(parts)
+
+    def _place(self, event_id: str) -> bytes:
+        """Return what binds a section to its record, so that it can't be moved."""
+        return f"errand/section/v1\n{self.origin}\n{event_id}\n".encode()
+
+    def _wrapping_key(self, subjects: Sequence[SubjectKey]) -> AESGCM:
+        """Return what wraps the section keys of a record about these subjects.
+
+        HKDF-SHA256 (RFC 5869) over the subjects' keys, salted with the shard's key:
+        the loss of any one of them is the loss of the section.
+        """
+        refs = tuple([subject.ref for subject in subjects])
+        wrapping = self._wrapping.get(refs)
+        if wrapping is None:
+            secret = b"".join([subject.key for subject in subjects])
+            extracted = _mac(self._shard_key, secret)
+            info = b"errand/section-key/v1\n" + self.origin.encode()
+            wrapping = AESGCM(_mac(extracted, info + b"\x01"))
+            self._wrapping.put(refs, wrapping)
+        return wrapping
+
+    def open_sections(
+        self,
+        event_id: str,
+        subject_refs: str,
+        sealed: bytes,
+        commitments: Mapping[str, bytes],
+        wanted: frozenset[Section] = frozenset(Section),
+    ) -> dict[Section, "OpenedSection"]:
+        """Return the wanted sections of a record, each checked against its leaf.
+
+        Raises:
+            VerificationError: A section was tampered with, is not the one that the
+                leaf commits to, or a subject's key is gone.
+        """
+        wrapping = self._wrapping_key(self._subjects(subject_refs))
+        opened: dict[Section, OpenedSection] = {}
+        for name, wrapped, body in split_sections(sealed):
+            if name not in wanted:
+                continue
+            context = self._place(event_id) + _CODES[name]
+            try:
+                key = wrapping.decrypt(
+                    wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:], context
+                )
+                plain = AESGCM(key).decrypt(_SINGLE_USE, body, context)
+            except (InvalidTag, ValueError):
+                raise VerificationError(f"section `{name}` can't be opened") from None
+            opening, section = plain[:SECRET_SIZE], plain[SECRET_SIZE:]
+            verify_section(commitments.get(name, b""), opening, section)
+            opened[name] = OpenedSection(section, opening)
+        return opened
+
+    def _subjects(self, refs: str) -> list[SubjectKey]:
+        """Return the subjects behind the references of a record."""
+        subjects = [self.directory.by_ref(ref) for ref in refs.split()]
+        found = [subject for subject in subjects if subject is not None]
+        if len(found) != len(subjects):
+            raise VerificationError("the key of a subject of the record is gone")
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedSection:
+    """A section in the clear, with what proves it: show both with the leaf."""
+
+    content: bytes
+    """The section: canonical JSON."""
+    opening: bytes
+    """The secret under which the leaf commits to it; 32 bytes."""
+
+    @property
+    def value(self) -> Json:
+        """The section, parsed."""
+        parsed: Json = orjson.loads(self.content)
+        return parsed
+
+
+def verify_section(committed: bytes, opening: bytes, section: bytes) -> None:
+    """Verify that a leaf commits to a section.
+
+    Args:
+        committed: What the leaf holds under `c` for this section.
+        opening: The opening that was shown with the section.
+        section: The bytes of the section, as they were shown.
+
+    Raises:
+        VerificationError: It does not.
+    """
+    if not hmac.compare_digest(committed, commitment(opening, section)):
+        raise VerificationError("the section is not the one that the leaf commits to")
+
+
+def split_sections(sealed: bytes) -> list[tuple[Section, bytes, bytes]]:
+    """Return the sealed sections of a record: name, wrapped key and ciphertext.
+
+    Raises:
+        VerificationError: They are cut short, or one is unknown or there twice.
+    """
+    sections: list[tuple[Section, bytes, bytes]] = []
+    at = 0
+    while at < len(sealed):
+        name = _NAMES.get(sealed[at])
+        start = at + 5 + _WRAPPED_SIZE
+        end = start + int.from_bytes(sealed[at + 1 : at + 5], "big")
+        if name is None or end > len(sealed) or name in {s[0] for s in sections}:
+            raise VerificationError("the sealed sections are malformed")
+        sections.append((name, sealed[at + 5 : start], sealed[start:end]))
+        at = end
+    return sections
+
+
+def _tag_count(subjects: int) -> int:
+    """Return how many tags a record about so many subjects has."""
+    return next(count for count in TAG_COUNTS if count >= subjects)
+
+
+def _sections(event: Event, subjects: Sequence[SubjectKey]) -> dict[str, bytes]:
+    """Return the sections that an event needs, as canonical JSON.
+
+    What ended says no more than how: whom and what it was about stands in the
+    record of its beginning, which the correlation leads to.
+    """
+    sections: dict[str, bytes] = {}
+    is_end = event.kind is Kind.REQUEST_ENDED
+    if event.subjects and not is_end:
+        sections[_SUBJECT] = canonical_plain(
+            [
+                {"id": who.id, "ns": who.namespace, "ref": known.ref, "role": who.role}
+                for who, known in zip(event.subjects, subjects, strict=True)
+            ]
+        )
+    if event.actor is not None:
+        sections[_ACTOR] = canonical_plain(
+            {"kind": event.actor.kind, "id": event.actor.id}
+        )
+    if event.details or (not is_end and (event.matter or event.case is not None)):
+        sections[_MATTER] = canonical_plain(
+            {**event.details, "case": event.case, "matter": event.matter}
+        )
+    if event.evidence:
+        sections[_EVIDENCE] = canonical_plain(event.evidence)
+    if any(len(section) > SECTION_LIMIT for section in sections.values()):
+        raise ValueError("a section is larger than 65,535 bytes")
+    return sections

@@ -1,0 +1,132 @@
+"""Hash tiles: the tree cut into write-once pieces that any store can hold.
+
+SOURCE: C2SP tlog-tiles. Tile (L, N) holds the hashes of up to 256 nodes of level
+8·L, from node 256·N on; a node of level 8·(L+1) is the root of a full tile of
+level L. A partial tile is the beginning of the full one, so that one growing value
+answers for every width. Everything here is pure: each tile is a function of the
+leaf hashes, which makes integration idempotent.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from audit.merkle import HASH_SIZE, NodeReader, node_hash
+from schemas.errors import VerificationError
+
+TILE_WIDTH = 256
+"""Hashes of a full tile; entries of a full bundle."""
+TILE_HEIGHT = 8
+"""Levels of the tree between two levels of tiles."""
+FULL_TILE = TILE_WIDTH * HASH_SIZE
+"""Bytes of a full tile."""
+ENTRY_LIMIT = 65_535
+"""Largest entry of a bundle, in bytes: its length is 16 bits."""
+
+TileId = tuple[int, int]
+"""A tile's level and its index within the level."""
+TileReader = Callable[[int, int], bytes]
+"""Gives the bytes of tile (level, index) that there are; b"" for none."""
+
+
+def tile_path(level: int, index: int, width: int = TILE_WIDTH) -> str:
+    """Return where a hash tile is served, below the log's address.
+
+    >>> tile_path(0, 1234067)
+    'tile/0/x001/x234/067'
+    >>> tile_path(1, 1, 17)
+    'tile/1/001.p/17'
+    """
+    return f"tile/{level}/{_index_path(index, width)}"
+
+
+def bundle_path(index: int, width: int = TILE_WIDTH) -> str:
+    """Return where the entries under level-0 tile `index` are served."""
+    return f"tile/entries/{_index_path(index, width)}"
+
+
+def _index_path(index: int, width: int) -> str:
+    """Return an index in groups of three digits, with the width of a partial tile."""
+    groups = [f"{index % 1000:03d}"]
+    while index >= 1000:  # noqa: PLR2004 - three digits a group, as the format has it
+        index //= 1000
+        groups.append(f"x{index % 1000:03d}")
+    path = "/".join(reversed(groups))
+    return path if width == TILE_WIDTH else f"{path}.p/{width}"
+
+
+def entry_bundle(leaves: Sequence[bytes]) -> bytes:
+    """Return up to 256 entries as a bundle: each after its length in 16 bits.
+
+    Raises:
+        ValueError: There are too many entries, or one is too long.
+    """
+    if len(leaves) > TILE_WIDTH or any(len(leaf) > ENTRY_LIMIT for leaf in leaves):
+        raise ValueError("a bundle takes 256 entries of at most 65,535 bytes")
+    return b"".join(len(leaf).to_bytes(2, "big") + leaf for leaf in leaves)
+
+
+def tiles_of_size(size: int) -> Iterator[tuple[TileId, int]]:
+    """Yield every tile of a tree with `size` leaves, with its width in hashes."""
+    level = 0
+    while size:
+        for index in range(size // TILE_WIDTH):
+            yield (level, index), TILE_WIDTH
+        if size % TILE_WIDTH:
+            yield (level, size // TILE_WIDTH), size % TILE_WIDTH
+        level, size = level + 1, size // TILE_WIDTH
+
+
+def node_reader(read_tile: TileReader) -> NodeReader:
+    """Return a reader of tree nodes over a reader of tiles.
+
+    It raises VerificationError where a tile is shorter than the tree demands.
+    """
+
+    def read(level: int, index: int) -> bytes:
+        tile_level, height = divmod(level, TILE_HEIGHT)
+        first = index << height
+        tile = read_tile(tile_level, first >> TILE_HEIGHT)
+        start = (first & (TILE_WIDTH - 1)) * HASH_SIZE
+        hashes = tile[start : start + (HASH_SIZE << height)]
+        if len(hashes) != HASH_SIZE << height:
+            raise VerificationError(
+                f"{tile_path(tile_level, first >> TILE_HEIGHT)} is too short"
+            )
+        return _fold(hashes)
+
+    return read
+
+
+def _fold(hashes: bytes) -> bytes:
+    """Return the root over a power of two of adjacent hashes."""
+    row = [hashes[at : at + HASH_SIZE] for at in range(0, len(hashes), HASH_SIZE)]
+    while len(row) > 1:
+        row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
+    return row[0]
+
+
+def integrate(
+    read_tile: TileReader, size: int, leaf_hashes: Sequence[bytes]
+) -> dict[TileId, bytes]:
+    """Return the tiles that change when leaves are added to a tree of `size`.
+
+    The same leaves give the same tiles however often it is done, and whether they
+    come at once or one by one. Only the right edge is read.
+
+    Raises:
+        VerificationError: A tile of the right edge is shorter than `size` demands.
+    """
+    changed: dict[TileId, bytes] = {}
+    level, added = 0, b"".join(leaf_hashes)
+    while added:
+        index, width = divmod(size, TILE_WIDTH)
+        tile = read_tile(level, index)[: width * HASH_SIZE] if width else b""
+        if len(tile) != width * HASH_SIZE:
+            raise VerificationError(f"{tile_path(level, index, width)} is too short")
+        row, roots = tile + added, []
+        for at in range(0, len(row), FULL_TILE):
+            part = row[at : at + FULL_TILE]
+            changed[level, index + at // FULL_TILE] = part
+            if len(part) == FULL_TILE:
+                roots.append(_fold(part))
+        level, size, added = level + 1, index, b"".join(roots)
+    return changed
