@@ -156,8 +156,15 @@ def complaints(kind: str, value: JsonValue) -> Iterator[tuple[str, str]]:
     if validator is None:
         validator = _VALIDATORS[kind] = Draft202012Validator(json_schema(kind))
     for error in validator.iter_errors(value):
-        # Of alternatives, such as a value or nothing, the one that fits best speaks.
-        yield from _explain(best_match([error]) or error)
+        yield from _explain(_best(error))
+
+
+def _best(error: ValidationError) -> ValidationError:
+    """Return the error that says most: of a value or nothing, what the value lacks."""
+    about_value = [one for one in error.context or () if one.validator_value != "null"]
+    if error.validator == "anyOf" and len(about_value) == 1:
+        return _best(about_value[0])
+    return best_match([error]) or error
 
 
 def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:

@@ -154,8 +154,12 @@ def _check_file(document: Document) -> tuple[PackFile | None, list[str]]:
     try:
         return KINDS[kind].model_validate(value), []
     except ValidationError as error:
+        found = {pointer(*one["loc"]): one["msg"] for one in error.errors()}
         return None, [
-            document.place(pointer(*one["loc"]), one["msg"]) for one in error.errors()
+            document.place(where, message)
+            for where, message in found.items()
+            # A list is also said to be too short when one of its items is wrong.
+            if not any(other.startswith(f"{where}/") for other in found)
         ]
 
 

@@ -1,0 +1,288 @@
+"""Packs: what is taken, and that every wrong place is named by file, line and path."""
+
+import re
+from datetime import timedelta
+from typing import Any
+
+import orjson
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from hypothesis import given
+from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
+
+from schemas.canonical import b64url, canonical, sha256_b64url
+from schemas.errors import PackError, VerificationError
+from schemas.validation import load_pack
+from tests.schemas.packs import ROOT, SMALL
+from tests.schemas.publish import published
+
+X = b64url(Ed25519PrivateKey.generate().public_key().public_bytes_raw())
+THUMBPRINT = sha256_b64url(canonical({"crv": "Ed25519", "kty": "OKP", "x": X}))
+
+
+def a_key(thumbprint: str = THUMBPRINT, **jwk: str) -> str:
+    """Return a pinned key in YAML."""
+    parts = {"kty": "OKP", "crv": "Ed25519", "kid": "k1", "x": X, **jwk}
+    inside = ", ".join(f"{name}: {value}" for name, value in parts.items())
+    return (
+        f"{{jwk: {{{inside}}}, thumbprint: {thumbprint},"
+        ' valid_from: "2026-01-01T00:00:00Z"}'
+    )
+
+
+def broken(file: str, old: str, new: str) -> tuple[str, ...]:
+    """Load the small pack with one file changed, and return the wrong places."""
+    assert old in SMALL[file], "the test changes nothing"
+    with pytest.raises(PackError) as caught:
+        load_pack(SMALL | {file: SMALL[file].replace(old, new, 1)})
+    return caught.value.places
+
+
+def test_a_whole_pack_is_loaded() -> None:
+    """Everything is found by its id, and the deployment has been added."""
+    pack = load_pack(SMALL)
+    service = pack.services["ga_residence"]
+
+    assert ["card@1"] == list(pack.matters)
+    assert timedelta(days=1) == pack.evidence_types["residence@1"].max_age
+    assert ("http://127.0.0.1:8101/lookups", 900, 32) == (
+        service.endpoint,
+        service.timeout_ms,
+        service.concurrency,
+    )
+    assert pack.program("card@1", "lives_here").evaluate({"lives_here": True}) is True
+
+
+def test_a_pack_of_the_same_content_has_the_same_digest() -> None:
+    """Names of files and the form of the YAML do not count, what is said does."""
+    renamed = {f"x/{name}": text + "\n# end\n" for name, text in SMALL.items()}
+    other = SMALL | {"card.yaml": SMALL["card.yaml"].replace("P2D", "P3D")}
+
+    assert load_pack(SMALL).digest == load_pack(renamed).digest
+    assert load_pack(SMALL).digest != load_pack(other).digest
+
+
+LISTS = """\
+    lists:
+      - all: [{ask: residence, fields: [region], compare: [landlord_id]}]
+"""
+
+BROKEN: list[tuple[str, str, str, str]] = [
+    # --- YAML
+    ("card.yaml", "version: 1", "version: [", "card.yaml:4: : expected|did not find"),
+    ("card.yaml", "version: 1", "version: 1\nversion: 2", "card.yaml:4: /version: `v"),
+    ("card.yaml", "name: {zh: 读者", "name: &a {zh: 读者", "card.yaml:10: .*anchors"),
+    ("card.yaml", "version: 1", "version: !!python/int 1", "card.yaml:3: .*tags are"),
+    ("card.yaml", "papers:", "---\npapers:", "card.yaml:39: : a second document"),
+    ("card.yaml", "version: 1", "version: \x07", "card.yaml:1: : not YAML|control"),
+    ("card.yaml", "P2D", "[" * 30 + "]" * 30, "nested deeper than 24"),
+    ("card.yaml", "P2D", "x" * (1 << 20), "card.yaml:1: : longer than"),
+    ("card.yaml", "version: 1", "version: 1e99", "a number too large"),
+    ("card.yaml", "kind: matter", "kind: matters", "card.yaml:1: /kind: must be one"),
+    ("card.yaml", SMALL["card.yaml"], "", "card.yaml:1: /kind: must be one of"),
+    ("card.yaml", SMALL["card.yaml"], "[a]", "card.yaml:1: /kind: must be one of"),
+    # --- JSON Schema
+    ("card.yaml", "source_limit", "sauce_limit", "card.yaml:7: /sauce_limit: `sauce"),
+    ("card.yaml", "source_limit: P2D\n", "", "card.yaml:1: : `source_limit` missing"),
+    ("card.yaml", "en: Reader}", "fr: Lecteur}", "card.yaml:10: /roles/reader/name"),
+    ("card.yaml", '"990100"', "990100", "card.yaml:4: /region: a number .quote it"),
+    ("card.yaml", "[lending]", "[]", "card.yaml:6: /purposes"),
+    ("card.yaml", "type: boolean", "type: bool", "card.yaml:20: /questions/lives_her"),
+    ("card.yaml", "lives_here:", "Lives:", "card.yaml:18: /questions/Lives: the key"),
+    ("card.yaml", "when: lives_here", "when: 1", "card.yaml:32: /requirements/residen"),
+    ("card.yaml", "version: 1", "version: 0", "card.yaml:3: /version"),
+    ("card.yaml", "P2D", "two days", "card.yaml:7: /source_limit: .*duration"),
+    ("grants.yaml", "01-01T00:00:00Z", "01-01T00:00:00", "grants.yaml:20: .*timezone"),
+    ("services.yaml", "residence@1", "residence", "services.yaml:5: /services/0/evid"),
+    # --- across the directory
+    ("services.yaml", "provider: ga", "provider: gb", "services.yaml:4: /services/0/p"),
+    ("services.yaml", "@1", "@2", "services.yaml:5: .*no evidence type `residence@2`"),
+    ("services.yaml", '["990100"]', "[]", "services.yaml:7: .*at least one region"),
+    ("providers.yaml", "id: lib", "id: ga", "providers.yaml:4: .*declared already, at"),
+    ("grants.yaml", "requester: desk", "requester: dusk", "grants.yaml:10: .*`dusk`"),
+    ("grants.yaml", "fields: [region]", "fields: [regio]", "/grants/0/fields/0: "),
+    ("grants.yaml", "modes: [retrieve]", "modes: [verify]", "/grants/0/modes/0: "),
+    ("grants.yaml", "matters: [card]", "matters: [cart]", "/grants/0/matters/0: "),
+    ("grants.yaml", "[lending]\n    bases", "[x]\n    bases", "/grants/0/purposes/0"),
+    ("grants.yaml", "      reader:", "      writer:", "/grants/0/bases/writer: no m"),
+    ("grants.yaml", "2027-01-01", "2025-01-01", "/grants/0/valid_until: must be lat"),
+    # --- evidence types
+    ("evidence.yaml", "modes: [retrieve]", "modes: []", "/0/modes: at least one mode"),
+    ("evidence.yaml", "P1D", "P0D", "/0/max_age: must be longer"),
+    ("evidence.yaml", "[{name: id, concept: self.id}]", "[]", "/0/keys/0: a set of k"),
+    ("evidence.yaml", "{type: integer}", "{type: integr}", "/floor/json_schema/type"),
+    ("evidence.yaml", "{type: integer}", "{minimum: 1}", "`type`, `enum` or `const`"),
+    ("evidence.yaml", "{type: integer}", "{$ref: 'http://x/'}", "references are not"),
+    ("evidence.yaml", 'pattern: "^[0-9]{6}$"', 'pattern: "("', "json_schema|compiled"),
+    ("evidence.yaml", "type: string, maxLength: 18", "type: array", "a concept's val"),
+    ("evidence.yaml", "[{name: id,", "[{name: id, concept: self.no}, {name: id,", "tw"),
+    # --- the matter
+    ("card.yaml", "applicant: true", "applicant: false", "card.yaml:8: /roles: exactl"),
+    ("card.yaml", "required: true\n    app", "required: false\n    app", "applicant i"),
+    ("card.yaml", "  owner:", "  self:", "/roles/self: `self` is for evidence types"),
+    ("card.yaml", "lives_here:", "reader:", "card.yaml:18: /questions/reader: a role"),
+    ("card.yaml", "about: reader", "about: writer", "/asks/residence/about: no role"),
+    ("card.yaml", "mode: retrieve", "mode: verify", "/asks/residence/mode: "),
+    ("card.yaml", "landlord: owner", "tenant: owner", "does not speak of `tenant`"),
+    ("card.yaml", "    roles: {landlord: owner}\n", "", "speaks of `landlord`: which"),
+    ("card.yaml", "landlord: owner", "landlord: boss", "no role `boss` is declared"),
+    ("card.yaml", "evidence_type: residence@1", "evidence_type: lease@1", "`lease@1`"),
+    ("card.yaml", "about: reader", "about: reader\n    region: reader.town", "no conc"),
+    ("card.yaml", "about: reader", "about: owner", "no set of its keys can ever"),
+    ("card.yaml", "about: reader", "about: reader\n    output_of: n9", "no step `n9`"),
+    ("card.yaml", "when: lives_here", "when: lives_her", "card.yaml:32: .*/when: at c"),
+    ("card.yaml", "when: lives_here", "when: size('a') > 1", "`size` counts bytes"),
+    ("card.yaml", "when: lives_here\n", "when: 'true'\n", "lives_here: no requirement"),
+    ("card.yaml", "when: lives_here", "when: lives_here\n    declare: lives_here", "e"),
+    ("card.yaml", LISTS, "    declare: lives_here\n", "no evidence to judge"),
+    ("card.yaml", "fields: [region]", "fields: [floor]", "nothing here fetches `reade"),
+    ("card.yaml", "fields: [region]", "fields: [landlord_id]", "never passed on"),
+    ("card.yaml", "fields: [region]", "fields: [regio]", "/fields/0: `residence@1` ha"),
+    ("card.yaml", "compare: [landlord_id]", "compare: [floor]", "no concept to compar"),
+    ("card.yaml", "ask: residence, f", "ask: resident, f", "no ask `resident`"),
+    ("card.yaml", "steps: [issue]\n    b", "steps: [print]\n    b", "no step `print`"),
+    ("card.yaml", "paper: lease", "paper: deed", "no paper `deed`"),
+    ("card.yaml", "asked_by: [lib]", "asked_by: [bib]", "no provider `bib`"),
+    ("card.yaml", "provider: lib", "provider: bib", "/steps/issue/provider: "),
+    ("card.yaml", "provider: lib", "provider: lib, after: [issue]", "waits for itself"),
+    ("card.yaml", "provider: lib", "provider: lib, after: [print]", "/issue/after/0"),
+    ("card.yaml", "Desk}, steps: [issue]", "Desk}, steps: [x]", "/visits/0/steps/0"),
+    ("card.yaml", "type: boolean", "type: choice", "/lives_here/choices: choices bel"),
+    ("card.yaml", "P2D", "P0D", "/source_limit: must be longer than nothing"),
+    # --- the deployment
+    ("deployment.yaml", "ga_residence", "gb_residence", "no service `gb_residence`"),
+    ("deployment.yaml", "http://", "ftp://", "/services/ga_residence/endpoint: must"),
+    ("deployment.yaml", "services:", "providers: {x: {keys: []}}\nservices:", "no pro"),
+    ("deployment.yaml", "services:", "requesters: {new: {}}\nservices:", "it needs "),
+    ("deployment.yaml", "services:",
+     "requesters: {desk: {scopes: [portal]}}\nservices:", "`desk` has a name and scop"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("file", "old", "new", "expected"), BROKEN)
+def test_each_wrong_place_is_named_by_file_line_and_path(
+    file: str, old: str, new: str, expected: str
+) -> None:
+    """The place is `file:line: /json/pointer: message`, and says what to change."""
+    places = broken(file, old, new)
+
+    assert any(re.search(expected, place) for place in places), places
+    for place in places:
+        assert re.match(r"[a-z]+\.yaml:[1-9][0-9]*: (/[^:]*)?: .+", place)
+
+
+def test_all_wrong_places_are_named_at_once() -> None:
+    """Whoever writes a pack corrects it in one go."""
+    wrong = SMALL | {
+        "card.yaml": SMALL["card.yaml"]
+        .replace("paper: lease", "paper: deed")
+        .replace("provider: lib", "provider: bib"),
+        "grants.yaml": SMALL["grants.yaml"].replace("requester: desk", "requester: x"),
+    }
+    with pytest.raises(PackError) as caught:
+        load_pack(wrong)
+
+    assert 4 == len(caught.value.places)
+    assert {"card.yaml", "grants.yaml"} == {
+        place.partition(":")[0] for place in caught.value.places
+    }
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (a_key(d="c2VjcmV0"), "/jwk/d: a private key"),
+        (a_key(crv="X25519"), "must be an Ed25519 key"),
+        (a_key(x="AAAA"), "/jwk/x: must be 32 bytes"),
+        (a_key(kid="5"), "`kid` missing"),
+        (a_key(thumbprint="A" * 43), "/thumbprint: is not that of `jwk`"),
+    ],
+)
+def test_a_pinned_key_must_be_public_and_its_own(key: str, expected: str) -> None:
+    """Only an Ed25519 public key with its own thumbprint is pinned."""
+    places = broken(
+        "deployment.yaml",
+        "services:",
+        f"providers: {{ga: {{keys: [{key}]}}}}\nservices:",
+    )
+
+    assert any(expected in place for place in places)
+
+
+def test_a_deployment_adds_keys_and_clients() -> None:
+    """Keys are pinned to departments and portals; a new client is declared."""
+    added = f"""\
+kind: deployment
+providers: {{ga: {{keys: [{a_key()}]}}}}
+requesters:
+  desk: {{keys: [{a_key()}], purposes: [lending, renewal]}}
+  auditor_1: {{name: {{zh: 审计, en: Auditor}}, scopes: [auditor]}}
+"""
+    pack = load_pack(SMALL | {"more.yaml": added})
+
+    assert [THUMBPRINT] == [key.thumbprint for key in pack.providers["ga"].keys]
+    assert [THUMBPRINT] == [key.thumbprint for key in pack.requesters["desk"].keys]
+    assert ("lending", "renewal") == pack.requesters["desk"].purposes
+    assert ["auditor"] == list(pack.requesters["auditor_1"].scopes)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"region": "99010"},
+        {"region": 990100},
+        {"floor": "3"},
+        {"floor": True},
+        {"colour": "secret"},
+    ],
+)
+def test_fields_that_do_not_fit_are_refused_without_their_values(
+    fields: dict[str, Any],
+) -> None:
+    """The error names the field and the evidence type, never the value."""
+    validate = load_pack(SMALL).validator("residence@1")
+    with pytest.raises(VerificationError, match="does not fit `residence@1`") as caught:
+        validate(fields)
+
+    assert str(next(iter(fields.values()))) not in str(caught.value)
+    assert caught.value.__cause__ is None
+
+
+def test_any_fields_of_a_type_that_fit_pass() -> None:
+    """A look-up asks for some fields, and those are checked."""
+    validate = load_pack(SMALL).validator("residence@1")
+
+    validate({})
+    validate({"floor": 3})
+    validate({"region": "990101", "floor": 3})
+
+
+def test_too_many_files_are_refused() -> None:
+    """A folder that is no pack is not read to its end."""
+    with pytest.raises(PackError, match="more than 500 files"):
+        load_pack({f"{number}.yaml": "" for number in range(501)})
+
+
+@given(st.text(max_size=200) | st.sampled_from(list(SMALL.values())))
+def test_no_text_does_more_than_raise_a_pack_error(text: str) -> None:
+    """Whatever is in a file, loading ends with a pack or with places."""
+    with pytest.raises(PackError):
+        load_pack({"a.yaml": text, "b.yaml": "kind: x"})
+
+
+def test_the_published_schemas_are_those_that_are_checked() -> None:
+    """`python -m tests.schemas.publish` writes them anew."""
+    for path, content in published().items():
+        assert content == path.read_bytes(), path.name
+
+
+def test_the_published_schemas_are_schemas_under_their_addresses() -> None:
+    """Each is a valid schema of 2020-12, and its address ends in its file's name."""
+    folder = ROOT / "schemas" / "json"
+
+    assert sorted(folder.iterdir()) == sorted(published())
+    for path, content in published().items():
+        schema = orjson.loads(content)
+        Draft202012Validator.check_schema(schema)
+        assert f"https://errand.example/schemas/{path.name}" == schema["$id"]
