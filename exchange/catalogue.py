@@ -21,9 +21,10 @@ from schemas.model import Concept, Expression, RegionCode, Slug, VersionedId
 from schemas.validation import Pack
 
 MAX_CHOICES = 20_000
-"""Most combinations of key sets and sources that the exact search may have to compare
-for one matter. A pack beyond it is refused when it is loaded: half a search would be
-a bad plan that looks like a good one."""
+"""Most sets of look-ups that the exact search may have to compare for one matter, by
+`count_choices`. A pack beyond it is refused when it is loaded: half a search would be a
+bad plan that looks like a good one. At the limit one search takes a second or two; the
+packs here have less than a hundred."""
 
 MAX_KEY_SETS = 9
 """Most sets of keys of an evidence type: one digit in a look-up's id."""
@@ -78,6 +79,9 @@ class Catalogue:
     """Questions with few answers that conditions read, ordered."""
     declared: tuple[Slug, ...]
     """Questions whose answer settles a requirement, ordered."""
+    namings: Mapping[Slug, tuple[tuple[Expression, ...], ...]]
+    """For each ask the places that name it, each as the conditions under which it
+    counts. An ask that no requirement names has none: it only leads to others."""
     personal: tuple[Program, ...]
     """Conditions that read anything but questions with few answers, ordered."""
 
@@ -124,13 +128,13 @@ def compile_matter(
     """
     facts = _facts_to_match(matter, evidence_types)
     candidates = _candidates(matter, evidence_types, facts)
-    _refuse_too_many_choices(matter, candidates)
     by_ask = {ask: tuple(c for c in candidates if ask in c.asks) for ask in matter.asks}
     offered = sorted(services, key=lambda service: service.id)
     asked = {ask.evidence_type for ask in matter.asks.values()}
     programs = {text: program(text) for text in sorted(expressions(matter))}
     taken = frozenset(concept for one in candidates for concept in one.inputs)
     read = frozenset(c for one in programs.values() for c in one.concepts)
+    _refuse_too_many_choices(matter, candidates, read)
     return Catalogue(
         matter=matter,
         pack=pack,
@@ -150,12 +154,24 @@ def compile_matter(
         declared=tuple(
             sorted({r.declare for r in matter.requirements.values() if r.declare})
         ),
+        namings={ask: _namings(matter, ask) for ask in sorted(matter.asks)},
         personal=tuple(
             one
             for one in programs.values()
             if one.concepts or not all(_few(one, q) for q in one.questions)
         ),
     )
+
+
+def _namings(matter: Matter, ask: Slug) -> tuple[tuple[Expression, ...], ...]:
+    """Return the conditions of each list that names an ask, the requirement's first."""
+    found = (
+        tuple(when for when in (requirement.when, listed.when) if when is not None)
+        for requirement in matter.requirements.values()
+        for listed in requirement.lists
+        if any(need.ask == ask for need in listed.all)
+    )
+    return tuple(sorted(set(found)))
 
 
 def _few(program: Program, question: Slug) -> bool:
@@ -361,29 +377,53 @@ def _carriers(
     return {concept: tuple(carried) for concept, carried in found.items()}
 
 
-def _refuse_too_many_choices(matter: Matter, candidates: tuple[Candidate, ...]) -> None:
+def _refuse_too_many_choices(
+    matter: Matter, candidates: tuple[Candidate, ...], read: frozenset[Concept]
+) -> None:
     """Refuse a matter whose exact search could take too long in some situation.
 
-    The search chooses a set of keys for each ask and a source for each concept that
-    is not known; a situation only ever takes choices away.
+    INVARIANT: a situation only ever takes choices away, so what is within the limit
+    here is within it whenever a case is planned.
     """
-    stated = {
+    stated = frozenset(
         f"{role_id}.{fact_id}"
         for role_id, role in matter.roles.items()
         for fact_id, fact in role.facts.items()
         if role.required and fact.required
-    }
-    left = undominated(candidates, frozenset(stated))
-    sought = {c for one in left for c in one.inputs}.difference(stated)
-    choices = prod(
-        [
-            *(max(1, sum(ask in c.asks for c in left)) for ask in matter.asks),
-            *(max(1, sum(concept in c.tells for c in left)) for concept in sought),
-        ]
     )
+    left = undominated(candidates, stated)
+    choices = count_choices(matter.asks, left, stated, read)
     if choices > MAX_CHOICES:
         raise PackError(
             f"{matter.ref}: /asks: up to {choices} combinations of keys and sources; "
             f"at most {MAX_CHOICES} can be compared: name fewer alternative keys, or "
             "fewer evidence types that tell the same concept"
         )
+
+
+def count_choices(
+    asks: Iterable[Slug],
+    candidates: Iterable[Candidate],
+    stated: frozenset[Concept],
+    read: frozenset[Concept],
+) -> int:
+    """Return how many sets of look-ups the search may have to compare, at most.
+
+    It takes one set of keys for each ask, one candidate that shows it for each concept
+    that a condition reads, and some of those who tell it for each that is looked up
+    by; and there are no more sets than subsets of the candidates.
+
+    Args:
+        asks: The asks of a matter.
+        candidates: What they come to.
+        stated: Concepts that are always known at the start.
+        read: Concepts that conditions read.
+    """
+    offered = tuple(candidates)
+    sought = {c for one in offered for c in one.inputs} - stated
+    ways: list[int] = [
+        *(sum(ask in one.asks for one in offered) for ask in asks),
+        *(sum(c in one.shows for one in offered) for c in read - stated),
+        *((1 << sum(c in one.tells for one in offered)) - 1 for c in sought),
+    ]
+    return min(prod(max(1, n) for n in ways), 1 << len(offered))

@@ -12,13 +12,12 @@ when its pack is loaded (`exchange.catalogue`).
 """
 
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 from datetime import date
-from typing import TypeAlias
 
 from exchange.assembly import Chosen, assemble, goals_of, needs_of
-from exchange.catalogue import Candidate, Catalogue, competent
+from exchange.catalogue import Catalogue
 from exchange.plan import (
     AnswerNeeded,
     Declared,
@@ -33,35 +32,15 @@ from exchange.plan import (
     Undecided,
     Unreachable,
 )
+from exchange.reach import Extent, Reach, Verdicts, find_reach
 from exchange.search import best_waves
 from exchange.situation import Situation, Verdict, questions_to_put, verdict
-from schemas.directory import DataService
 from schemas.errors import NotFoundError
 from schemas.matter import EvidenceList, Requirement
 from schemas.model import Concept, Expression, Slug, VersionedId
 
-Verdicts: TypeAlias = Mapping[Expression, Verdict]
-
 PLANS_KEPT = 1_024
 """Most plans that a planner keeps; the one used longest ago goes first."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What can be asked in a situation, and what that could tell."""
-
-    known: frozenset[Concept]
-    """Known at the start."""
-    covered: tuple[Candidate, ...]
-    """Candidates for which somebody competent is registered, ordered by id."""
-    services: Mapping[str, tuple[Slug, ...]]
-    """For each of them the services, best first, by its id."""
-    offers: tuple[Candidate, ...]
-    """Those of them that can be carried out, all together."""
-    told: frozenset[Concept]
-    """What is known at the start, and all that could be known to look up by."""
-    shown: frozenset[Concept]
-    """The same, with what could only be compared."""
 
 
 class Planner:
@@ -155,7 +134,7 @@ def make_plan(catalogue: Catalogue, situation: Situation, on: date) -> Plan:
         for text, program in catalogue.programs.items()
     }
     # (2): once for all requirements.
-    reach = find_reach(catalogue, situation, on)
+    reach = find_reach(catalogue, situation, verdicts, on)
     # (3): each alone: see the invariant of `find_reach`.
     scope = _Scope(catalogue, situation, verdicts, reach)
     states = {
@@ -166,53 +145,11 @@ def make_plan(catalogue: Catalogue, situation: Situation, on: date) -> Plan:
     waves = best_waves(
         {need.ask for state in states.values() for need in needs_of(state)},
         {c for state in states.values() for c in goals_of(state)} - reach.known,
-        reach.offers,
+        reach.sure.offers,
         reach.known,
     )
     # (5): the states that rest on look-ups learn on which.
     return assemble(catalogue, states, waves, reach.known, reach.services)
-
-
-def find_reach(catalogue: Catalogue, situation: Situation, on: date) -> Reach:
-    """Find out how far the look-ups of a matter could get in a situation.
-
-    INVARIANT: look-ups only ever add to what is known, so no look-up, and no list
-    that is met by look-ups, can be in the way of another.
-    """
-    services = {
-        candidate.id: tuple(service.id for service in found)
-        for candidate in catalogue.candidates
-        if situation.barred.isdisjoint(candidate.asks)
-        and (found := _competent(catalogue, candidate, situation, on))
-    }
-    covered = tuple(c for c in catalogue.candidates if c.id in services)
-    known = frozenset(situation.stated)
-    told, rest = set(known), covered
-    offers: list[Candidate] = []
-    while more := [candidate for candidate in rest if candidate.inputs <= told]:
-        offers += more
-        told.update(concept for candidate in more for concept in candidate.tells)
-        rest = tuple(candidate for candidate in rest if candidate not in more)
-    shown = {concept for candidate in offers for concept in candidate.shows}
-    return Reach(
-        known=known,
-        covered=covered,
-        services=services,
-        offers=tuple(offers),
-        told=frozenset(told),
-        shown=frozenset(shown | told),
-    )
-
-
-def _competent(
-    catalogue: Catalogue, candidate: Candidate, situation: Situation, on: date
-) -> tuple[DataService, ...]:
-    """Return who may answer a candidate; every service while its region is open."""
-    services = catalogue.services[candidate.evidence_type]
-    if candidate.region is None:
-        return competent(services, catalogue.matter.region, on)
-    region = situation.value(candidate.region)
-    return competent(services, region if isinstance(region, str) else None, on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,10 +183,7 @@ class _Scope:
         if questions := self._questions(condition):
             return AnswerNeeded(questions)
         concepts = tuple(sorted(held))
-        untold = self._untold(concepts)
-        if untold:
-            return Unreachable(tuple(map(self._missing, untold)))
-        return Undecided(condition, concepts)
+        return self._unshown(concepts) or Undecided(condition, concepts)
 
     def _questions(self, condition: Expression) -> tuple[Slug, ...]:
         """Return the questions that a condition turns on, as they can be put now."""
@@ -270,9 +204,16 @@ class _Scope:
     def _derived(self, expression: Expression) -> State:
         """Tell whether all that an expression reads can be known."""
         concepts = tuple(sorted(self.catalogue.programs[expression].concepts))
-        if untold := self._untold(concepts):
-            return Unreachable(tuple(map(self._missing, untold)))
-        return Derive(expression, concepts)
+        return self._unshown(concepts) or Derive(expression, concepts)
+
+    def _unshown(self, concepts: Iterable[Concept]) -> State | None:
+        """Tell what stands before reading concepts; None when look-ups show them."""
+        wanted = frozenset(concepts)
+        if never := wanted - self.reach.possible.shown:
+            return Unreachable(self._missing(never))
+        if not_yet := wanted - self.reach.sure.shown:
+            return self._opening(not_yet)
+        return None
 
     def _listed(self, requirement: Requirement) -> State | Chosen:
         """Choose the first list that counts and can be met."""
@@ -288,6 +229,8 @@ class _Scope:
             elif listed.when is not None and self.verdicts[listed.when] is not True:
                 # Only a list that can be met is worth a question.
                 return self._unless(listed.when)
+            elif not_yet := self._lacking(listed, read, self.reach.sure):
+                return self._opening(not_yet)
             else:
                 return Chosen(place, listed.all, read, tuple(skipped))
         return self._unmet(tuple(skipped))
@@ -295,17 +238,14 @@ class _Scope:
     def _obstacle(
         self, place: int, listed: EvidenceList, read: tuple[Concept, ...]
     ) -> Skipped | None:
-        """Tell why a list is passed over; None when it can be met."""
+        """Tell why a list is passed over, whatever is answered; None when it is not."""
         if listed.when is not None and self.verdicts[listed.when] is False:
             return Skipped(place, SkipReason.SITUATION, (listed.when,))
         answered = {ask for one in self.reach.covered for ask in one.asks}
-        uncovered = {need.ask for need in listed.all} - answered
-        if uncovered:
+        if uncovered := {need.ask for need in listed.all} - answered:
             return Skipped(place, SkipReason.UNCOVERED, tuple(sorted(uncovered)))
-        lacking = {c for need in listed.all for c in self._lacking(need.ask)}
-        lacking.update(self._untold(read))
-        if lacking:
-            return Skipped(place, SkipReason.UNREACHABLE, tuple(sorted(lacking)))
+        if never := self._lacking(listed, read, self.reach.possible):
+            return Skipped(place, SkipReason.UNREACHABLE, tuple(sorted(never)))
         return None
 
     def _unmet(self, skipped: tuple[Skipped, ...]) -> State:
@@ -316,26 +256,57 @@ class _Scope:
         first = counting[0]
         if first.reason is SkipReason.UNCOVERED:
             return Uncovered(first.names, skipped)
-        return Unreachable(tuple(map(self._missing, first.names)), skipped)
+        return Unreachable(self._missing(first.names), skipped)
 
-    def _lacking(self, ask: Slug) -> frozenset[Concept]:
-        """Return the concepts that keep an ask from being made.
+    def _lacking(
+        self, listed: EvidenceList, read: tuple[Concept, ...], extent: Extent
+    ) -> frozenset[Concept]:
+        """Return the concepts that keep a list from being met within an extent.
 
         Of several sets of keys it is the one that lacks fewest.
         """
-        gaps = [
-            (one.inputs - self.reach.told, one.id)
-            for one in self.reach.covered
-            if ask in one.asks
-        ]
-        return min(gaps, key=lambda gap: (len(gap[0]), gap[1]))[0]
+        lacking = set(read) - extent.shown
+        for need in listed.all:
+            gaps = [
+                (one.inputs - extent.told, one.id)
+                for one in self.reach.covered
+                if need.ask in one.asks
+            ]
+            lacking |= min(gaps, key=lambda gap: (len(gap[0]), gap[1]))[0]
+        return frozenset(lacking)
 
-    def _untold(self, concepts: Iterable[Concept]) -> tuple[Concept, ...]:
-        """Return the concepts that no look-up can show."""
-        return tuple(c for c in concepts if c not in self.reach.shown)
+    def _opening(self, lacking: frozenset[Concept]) -> State:
+        """Tell what would open the way to concepts that open asks alone could tell."""
+        sure, verdicts = self.reach.sure, self.verdicts
+        conditions: set[Expression] = set()
+        names: set[str] = set()
+        seen: set[Concept] = set()
+        waiting = set(lacking)
+        while waiting := waiting - seen:
+            seen |= waiting
+            tellers = [
+                o for o in self.reach.possible.offers if waiting & o.shows.keys()
+            ]
+            asks = {ask for one in tellers for ask in one.asks}
+            found = {c for ask in asks for c in self.reach.opening.get(ask, ())}
+            conditions |= found
+            names.update(*(v for c in found if not isinstance(v := verdicts[c], bool)))
+            needed = {concept for one in tellers for concept in one.inputs - sure.told}
+            waiting = needed | (names - self.catalogue.matter.questions.keys())
+            waiting -= sure.shown
+        if questions := questions_to_put(
+            self.catalogue.matter, verdicts, frozenset(names)
+        ):
+            return AnswerNeeded(questions)
+        if concepts := names & sure.shown:
+            return Undecided(min(conditions), tuple(sorted(concepts)))
+        return Unreachable(self._missing(lacking))
 
-    def _missing(self, concept: Concept) -> Missing:
-        """Say where a concept that can't be found out would come from."""
+    def _missing(self, concepts: Iterable[Concept]) -> tuple[Missing, ...]:
+        """Say of concepts that can't be found out where they would come from."""
+        return tuple(self._missing_one(concept) for concept in sorted(concepts))
+
+    def _missing_one(self, concept: Concept) -> Missing:
         role, _, fact = concept.partition(".")
         declared = self.catalogue.matter.roles.get(role)
         tellers = {

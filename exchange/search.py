@@ -3,16 +3,14 @@
 Which list meets each requirement is settled before: more look-ups never make a list
 impossible, so the first list that can be met by everything together can be met beside
 the first lists of all other requirements. What is left is a choice of a set of keys
-for each ask, and of a source for each concept that is not known at the start. The
-search tries all of them, short of those that can't beat the best found so far.
+for each ask, and of a source for each concept that is not known at the start.
 
-Why all: take any best set of look-ups. For each ask it holds a look-up, and for each
-concept it lacks at the start a look-up that tells it first. These are among the
-choices tried; what they gather is a part of that set, and can be carried out; so it is
-that set.
+The search grows a set of look-ups by one at a time, and only by look-ups of which any
+complete set around it must hold one. So every best set is reached; each set is looked
+at once, and none that is larger than the best found so far.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -22,30 +20,7 @@ from schemas.model import Concept, Slug
 Waves: TypeAlias = tuple[tuple[Candidate, ...], ...]
 
 _Order: TypeAlias = tuple[int, int, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """An ask that a requirement needs."""
-
-    id: Slug
-
-
-@dataclass(frozen=True, slots=True)
-class Key:
-    """A concept that a look-up is made by."""
-
-    concept: Concept
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """A concept that a condition reads, of whatever field."""
-
-    concept: Concept
-
-
-Want: TypeAlias = Ask | Key | Shown
+_Chosen: TypeAlias = frozenset[Candidate]
 
 
 def waves_of(chosen: Iterable[Candidate], known: frozenset[Concept]) -> Waves | None:
@@ -53,17 +28,22 @@ def waves_of(chosen: Iterable[Candidate], known: frozenset[Concept]) -> Waves | 
 
     Look-ups of one wave are ordered by id.
     """
+    waves, left = _carry_out(chosen, known)
+    return None if left else waves
+
+
+def _carry_out(
+    chosen: Iterable[Candidate], known: frozenset[Concept]
+) -> tuple[Waves, tuple[Candidate, ...]]:
+    """Return the waves of the look-ups that can be made, and the look-ups left over."""
     waves: list[tuple[Candidate, ...]] = []
-    rest = sorted(chosen, key=lambda candidate: candidate.id)
+    left = tuple(sorted(chosen, key=lambda candidate: candidate.id))
     have = set(known)
-    while rest:
-        wave = tuple(candidate for candidate in rest if candidate.inputs <= have)
-        if not wave:
-            return None
+    while wave := tuple(one for one in left if one.inputs <= have):
         waves.append(wave)
-        have.update(concept for candidate in wave for concept in candidate.tells)
-        rest = [candidate for candidate in rest if candidate not in wave]
-    return tuple(waves)
+        have.update(concept for one in wave for concept in one.tells)
+        left = tuple(one for one in left if one not in wave)
+    return tuple(waves), left
 
 
 def best_waves(
@@ -83,12 +63,13 @@ def best_waves(
     Raises:
         ValueError: The offers can't answer it all.
     """
-    search = _Search(undominated(offers, known), known)
-    wants: tuple[Want, ...] = (
-        *map(Ask, sorted(set(asks))),
-        *map(Shown, sorted(set(shown))),
+    search = _Search(
+        asks=tuple(sorted(set(asks))),
+        shown=tuple(sorted(set(shown))),
+        offers=undominated(offers, known),
+        known=known,
     )
-    search.explore(frozenset(), wants, frozenset())
+    search.explore(frozenset())
     if search.waves is None:
         raise ValueError("the offers can't answer what is asked")
     return search.waves
@@ -96,72 +77,76 @@ def best_waves(
 
 @dataclass(slots=True)
 class _Search:
-    """A depth-first search that remembers the best, and what it has tried."""
+    """A depth-first search that remembers the best set, and all it has looked at."""
 
+    asks: tuple[Slug, ...]
+    shown: tuple[Concept, ...]
     offers: tuple[Candidate, ...]
     known: frozenset[Concept]
     waves: Waves | None = None
     order: _Order | None = None
-    tried: set[tuple[frozenset[Candidate], tuple[Want, ...]]] = field(
-        default_factory=set
-    )
+    tried: set[_Chosen] = field(default_factory=set)
 
-    def explore(
-        self,
-        chosen: frozenset[Candidate],
-        wants: tuple[Want, ...],
-        sought: frozenset[Concept],
-    ) -> None:
-        """Try every way to meet the wants, in addition to what is chosen.
+    def explore(self, chosen: _Chosen) -> None:
+        """Look at every set around `chosen` that may be best.
 
-        Args:
-            chosen: The look-ups chosen so far.
-            wants: What is still to be met.
-            sought: Key concepts that are met or among the wants.
+        (1) An ask that is not answered: one of its candidates is missing.
+        (2) A concept that is not shown: one of those that show it is missing.
+        (3) A look-up that can't be made: one of those that tell what it takes.
+        (4) Nothing is missing: keep the set if it is the best.
         """
-        if (chosen, wants) in self.tried or self._is_beaten(chosen):
+        if chosen in self.tried or self._is_beaten(chosen):
             return
-        self.tried.add((chosen, wants))
-        if not wants:
-            self._settle(chosen)
-            return
-        want, rest = wants[0], wants[1:]
-        if any(_meets(candidate, want) for candidate in chosen):
-            self.explore(chosen, rest, sought)
-            if not isinstance(want, Key):
-                return
-        for candidate in self._newcomers(want, chosen):
-            keys = candidate.inputs - self.known - sought
-            more = tuple(Key(concept) for concept in sorted(keys))
-            self.explore(chosen | {candidate}, rest + more, sought | keys)
+        self.tried.add(chosen)
+        waves, blocked = _carry_out(chosen, self.known)
+        # (1):
+        if asks := [a for a in self.asks if not any(a in one.asks for one in chosen)]:
+            self._add(chosen, [one for one in self.offers if asks[0] in one.asks])
+        # (2):
+        elif dark := [c for c in self.shown if not any(c in o.shows for o in chosen)]:
+            self._add(chosen, [one for one in self.offers if dark[0] in one.shows])
+        # (3):
+        elif blocked:
+            self._unblock(chosen, waves, blocked)
+        # (4):
+        else:
+            self._settle(chosen, waves)
 
-    def _newcomers(
-        self, want: Want, chosen: frozenset[Candidate]
-    ) -> Iterator[Candidate]:
-        """Yield each candidate not chosen yet that meets a want."""
-        for candidate in self.offers:
-            if candidate not in chosen and _meets(candidate, want):
-                yield candidate
+    def _add(self, chosen: _Chosen, missing: Iterable[Candidate]) -> None:
+        """Look at every set with one more look-up, of those that may be missing."""
+        for one in missing:
+            if one not in chosen:
+                self.explore(chosen | {one})
 
-    def _is_beaten(self, chosen: frozenset[Candidate]) -> bool:
+    def _unblock(
+        self, chosen: _Chosen, waves: Waves, blocked: tuple[Candidate, ...]
+    ) -> None:
+        """Look at every set in which one more look-up can be made.
+
+        A concept that nobody chosen tells must be told by one who is missing. If there
+        is none such, the blocked look-ups wait for each other in a circle; whichever
+        of them is made first gets from those who are missing all that it lacks.
+        """
+        told = self.known.union(*(one.tells for wave in waves for one in wave))
+        lacking = [min(one.inputs - told) for one in blocked]
+        for concept in sorted({c for one in blocked for c in one.inputs - told}):
+            if not any(_tells(one, concept) for one in chosen):
+                lacking = [concept]
+                break
+        for concept in lacking:
+            self._add(chosen, [one for one in self.offers if _tells(one, concept)])
+
+    def _is_beaten(self, chosen: _Chosen) -> bool:
         return self.order is not None and len(chosen) > self.order[0]
 
-    def _settle(self, chosen: frozenset[Candidate]) -> None:
-        """Keep a set of look-ups if it can be carried out and is the best so far."""
-        waves = waves_of(chosen, self.known)
-        if waves is None:
-            return
-        ids = tuple(sorted(candidate.id for candidate in chosen))
+    def _settle(self, chosen: _Chosen, waves: Waves) -> None:
+        """Keep a set of look-ups if it is the best so far (decision 7)."""
+        ids = tuple(sorted(one.id for one in chosen))
         order = (len(chosen), len(waves), ids)
         if self.order is None or order < self.order:
             self.order, self.waves = order, waves
 
 
-def _meets(candidate: Candidate, want: Want) -> bool:
-    match want:
-        case Ask(id=ask):
-            return ask in candidate.asks
-        case Key(concept=concept):
-            return concept in candidate.tells and concept not in candidate.inputs
-        case Shown(concept=concept):
-            return concept in candidate.shows
+def _tells(candidate: Candidate, concept: Concept) -> bool:
+    """Tell whether a look-up can be the first to tell a concept."""
+    return concept in candidate.tells and concept not in candidate.inputs
