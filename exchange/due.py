@@ -189,14 +189,15 @@ def begin(connection: Connection, due: Due, lease: Lease, now: datetime) -> bool
         (_DUE.c.due_at < new.excluded.due_at, _DUE.c.due_at),
         else_=new.excluded.due_at,
     )
-    taken = connection.execute(
+    # Not by the row count: PostgreSQL's driver has none for an INSERT.
+    taken = connection.scalar(
         new.on_conflict_do_update(
             index_elements=[_DUE.c.case_id],
             set_={"due_at": due_at, "wake_at": None, **_lease(lease)},
             where=_free(now),
-        )
+        ).returning(_DUE.c.case_id)
     )
-    return taken.rowcount == 1
+    return taken is not None
 
 
 def claim(connection: Connection, lease: Lease, now: datetime) -> bool:
