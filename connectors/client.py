@@ -43,7 +43,7 @@ _NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")
 _SPACE = 0x20
 _IDLE = timedelta(seconds=4)
 """How long an unused connection is kept: less than common servers do, since a look-up
-sent into a connection that the other side is closing is lost and can't be sent twice."""
+that is sent into a connection which is being closed is lost and can't be sent twice."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 

@@ -354,6 +354,9 @@ def _response(reply: Reply) -> Response:
     headers = {"cache-control": "no-store"}
     if reply.retry_after_s is not None:
         headers["retry-after"] = str(reply.retry_after_s)
+    if reply.outcome == ProblemType.TOO_LARGE.value:
+        # What is left of the body is not even taken off the wire.
+        headers["connection"] = "close"
     return Response(reply.body, reply.status, headers, reply.media_type)
 
 

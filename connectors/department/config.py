@@ -8,10 +8,16 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 import yaml
-from pydantic import Field, JsonValue, StringConstraints, ValidationError
+from pydantic import (
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 
 from schemas.directory import PublicKey
 from schemas.errors import SettingsError
@@ -32,6 +38,13 @@ class Listen(Model):
     certificate: Path | None = None
     """PEM of the TLS certificate; None where a proxy in front does TLS."""
     certificate_key: Path | None = None
+    """PEM of its key; given exactly when `certificate` is."""
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> Self:
+        if (self.certificate is None) != (self.certificate_key is None):
+            raise ValueError("`certificate` and `certificate_key` go together")
+        return self
 
 
 class Gateway(Model):
@@ -103,6 +116,14 @@ class Coverage(Model):
     date_key: FieldName | None = None
     """The key that is compared with `from_date`; needed with it."""
 
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.regions and self.region_column is None:
+            raise ValueError("`regions` needs `region_column`")
+        if self.from_date is not None and self.date_key is None:
+            raise ValueError("`from_date` needs `date_key`")
+        return self
+
 
 class EvidenceSource(Model):
     """Where one evidence type comes from."""
@@ -129,6 +150,12 @@ class EvidenceSource(Model):
     rows are `ambiguous`, and a person must look."""
     coverage: Coverage = Coverage()
 
+    @model_validator(mode="after")
+    def _offers_something(self) -> Self:
+        if not self.fields and not self.compare:
+            raise ValueError("there must be `fields` or `compare`")
+        return self
+
 
 class Limits(Model):
     """How much is done at once."""
@@ -154,6 +181,12 @@ class DepartmentConfig(Model):
     gateways: Annotated[tuple[Gateway, ...], Field(min_length=1)]
     evidence_types: Annotated[Mapping[VersionedId, EvidenceSource], Field(min_length=1)]
     limits: Limits = Limits()
+
+
+def config_schema() -> dict[str, JsonValue]:
+    """Return the published JSON Schema (2020-12) of a configuration."""
+    schema: dict[str, JsonValue] = DepartmentConfig.model_json_schema()
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def load_config(path: Path) -> DepartmentConfig:

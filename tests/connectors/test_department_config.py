@@ -1,0 +1,163 @@
+"""The department's configuration: a stranger writes it, and is told what is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import pytest
+import yaml
+
+from connectors.department.config import config_schema, load_config, parse_config
+from connectors.department.sources import Register
+from schemas.errors import SettingsError
+from tests.connectors.examples import MARRIAGE, a_config, a_source
+
+PUBLISHED = Path("schemas/json/department-config.schema.json")
+
+
+def test_the_published_schema_is_that_of_the_code() -> None:
+    """Whoever writes a configuration against the schema writes it for the service."""
+    assert config_schema() == orjson.loads(PUBLISHED.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"provider": "Civil Affairs"}, "/provider"),
+        ({"gateways": []}, "/gateways"),
+        ({"surprise": 1}, "/surprise"),
+        ({"limits": {"threads": 0}}, "/limits/threads"),
+        ({"listen": {"certificate": "a.pem"}}, "/listen"),
+        ({"evidence_types": {"marriage": a_source()}}, "/evidence_types"),
+        (
+            {"evidence_types": {MARRIAGE.ref: a_source(fields={}, compare={})}},
+            "/evidence_types/marriage@1",
+        ),
+        (
+            {"evidence_types": {MARRIAGE.ref: a_source(coverage={"regions": ["99"]})}},
+            "/evidence_types/marriage@1/coverage/regions/0",
+        ),
+        (
+            {
+                "evidence_types": {
+                    MARRIAGE.ref: a_source(coverage={"regions": ["990100"]})
+                }
+            },
+            "/evidence_types/marriage@1/coverage",
+        ),
+        (
+            {
+                "evidence_types": {
+                    MARRIAGE.ref: a_source(coverage={"from_date": "2020-01-01"})
+                }
+            },
+            "/evidence_types/marriage@1/coverage",
+        ),
+    ],
+    ids=str,
+)
+def test_each_mistake_is_named_by_its_path(
+    tmp_path: Path, change: dict[str, Any], place: str
+) -> None:
+    """The message says where, as a path into the document."""
+    with pytest.raises(SettingsError) as caught:
+        a_config(tmp_path, **change)
+
+    assert f"config: {place}" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"table": "no_table"}, "no_table"),
+        ({"keys": [{"person_id": "no_column"}]}, "marriage.no_column"),
+        ({"where": {"no_column": 1}}, "marriage.no_column"),
+        ({"newest_by": "no_column"}, "marriage.no_column"),
+        ({"as_of": {"column": "no_column"}}, "marriage.no_column"),
+        (
+            {
+                "fields": {
+                    "x": {
+                        "rows": "child",
+                        "joined_by": {"no_column": "person_id"},
+                        "columns": {"a": "nor_this"},
+                    }
+                }
+            },
+            "child.nor_this",
+        ),
+        ({"fields": {"x": {"column": "state", "json_schema": {"type": 7}}}}, "`x`"),
+    ],
+    ids=str,
+)
+def test_what_the_register_has_not_is_found_at_the_start(
+    tmp_path: Path, changes: dict[str, object], name: str
+) -> None:
+    """A service with a wrong table or column does not start."""
+    config = a_config(tmp_path, evidence_types={MARRIAGE.ref: a_source(**changes)})
+    with pytest.raises(SettingsError) as caught:
+        Register(config.database, config.evidence_types)
+
+    assert name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["nonsense", "nodialect://x", "sqlite:////no/such/dir/x"]
+)
+def test_a_database_that_is_not_there_is_a_wrong_setting(
+    tmp_path: Path, url: str
+) -> None:
+    """A URL that leads nowhere is found at the start too."""
+    config = a_config(tmp_path, database=url)
+    with pytest.raises(SettingsError):
+        Register(config.database, config.evidence_types)
+
+
+def test_a_file_is_read_and_its_paths_are_its_own(tmp_path: Path) -> None:
+    """The folder of the file is where its relative paths begin."""
+    document = a_config(tmp_path).model_dump(mode="json")
+    document |= {"key": "key.pem", "log": "log.db", "database": "sqlite:///register.db"}
+    document["listen"] |= {"certificate": "c.pem", "certificate_key": "k.pem"}
+    path = tmp_path / "department.yaml"
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    config = load_config(path)
+
+    assert tmp_path / "key.pem" == config.key
+    assert tmp_path / "c.pem" == config.listen.certificate
+    assert f"sqlite:///{tmp_path / 'register.db'}" == config.database
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite://", "sqlite:///:memory:", "postgresql+psycopg://h/d"]
+)
+def test_a_url_without_file_stays_as_it_is(tmp_path: Path, url: str) -> None:
+    """Only the file of a SQLite database is looked for beside the configuration."""
+    path = tmp_path / "department.yaml"
+    document = a_config(tmp_path, database=url).model_dump(mode="json")
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+
+    assert url == load_config(path).database
+
+
+@pytest.mark.parametrize("content", ["a: [", "just text", ""])
+def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: str) -> None:
+    """Neither broken YAML nor an empty file gets further than its name."""
+    path = tmp_path / "department.yaml"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"department\.yaml"):
+        load_config(path)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    """A path that leads nowhere is a wrong setting."""
+    with pytest.raises(SettingsError, match="No such file"):
+        load_config(tmp_path / "none.yaml")
+
+
+def test_a_mistake_is_named_without_its_value() -> None:
+    """A password in a database URL is not repeated by an error."""
+    with pytest.raises(SettingsError) as caught:
+        parse_config({"database": ["postgresql://u:secret@h/d"]})
+
+    assert "/database" in str(caught.value)
+    assert "secret" not in str(caught.value)
