@@ -65,6 +65,10 @@ class Settings(Model):
     ] = "http://127.0.0.1:8800"
     """Where others reach the API, without a slash at the end: the audience of client
     assertions and the start of links."""
+    gateway_id: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")] = (
+        "gateway_990100"
+    )
+    """Who asks departments: the issuer of every look-up, as they have pinned it."""
     log_origin: Annotated[
         str, StringConstraints(pattern=r"^[^\s+]{1,128}$", strip_whitespace=False)
     ] = "errand.example/990100/log"

@@ -9,7 +9,7 @@ value; and labels of metrics come from packs and code, never from a request.
 import logging
 import sys
 import traceback
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any, BinaryIO
 
 import orjson
@@ -23,11 +23,16 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from exchange.settings import Settings
 
 EventDict = MutableMapping[str, Any]
+
+Labels = Sequence[str]
+Counts = Callable[[], Mapping[tuple[str, ...], float]]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _PLACES = 12
@@ -144,29 +149,10 @@ class Metrics:
             "Requests being worked on.",
             registry=self.registry,
         )
-        self.lookups = Counter(
-            "errand_lookups",
-            "Look-ups made, by data service and what came of them.",
-            ("service", "result"),
-            registry=self.registry,
-        )
-        self.lookup_seconds = Histogram(
-            "errand_lookup_seconds",
-            "How long look-ups took.",
-            ("service",),
-            buckets=_SECONDS,
-            registry=self.registry,
-        )
-        self.decisions = Counter(
-            "errand_decisions",
-            "Look-ups decided, by rule.",
-            ("rule",),
-            registry=self.registry,
-        )
-        self.cases = Counter(
-            "errand_cases",
-            "Cases that were opened, settled or closed, by matter.",
-            ("matter", "event"),
+        self.outcomes = Counter(
+            "errand_outcomes",
+            "Outcomes of requirements, each time that a case was worked on.",
+            ("matter", "outcome"),
             registry=self.registry,
         )
 
@@ -174,6 +160,39 @@ class Metrics:
         """Show a value that is read whenever the metrics are."""
         Gauge(name, help_text, registry=self.registry).set_function(read)
 
+    def counts(self, name: str, help_text: str, labels: Labels, read: Counts) -> None:
+        """Show counts that are kept elsewhere and read whenever the metrics are.
+
+        Args:
+            name: The metric, without `_total`.
+            help_text: What it counts.
+            labels: Names of the labels.
+            read: Returns the counts by the labels' values, which must be words of
+                packs or of code.
+        """
+        self.registry.register(_Kept(name, help_text, labels, read))
+
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)
+
+
+class _Kept(Collector):
+    """Counts that something else keeps."""
+
+    def __init__(self, name: str, help_text: str, labels: Labels, read: Counts) -> None:
+        self._name = name
+        self._help = help_text
+        self._labels = labels
+        self._read = read
+
+    @override
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self._name, self._help, labels=self._labels)
+        for values, count in self._read().items():
+            family.add_metric(values, count)
+        return [family]
+
+    def describe(self) -> Iterable[Metric]:
+        """Tell what it shows without reading it, when it is registered."""
+        return [CounterMetricFamily(self._name, self._help, labels=self._labels)]

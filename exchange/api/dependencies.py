@@ -1,21 +1,32 @@
 """What a route of the API can ask for: the gateway's parts, and who is calling."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.openapi.models import OAuth2, OAuthFlowClientCredentials, OAuthFlows
+from fastapi.security.base import SecurityBase
 
 from audit.publisher import Publisher
 from audit.writer import AuditLog
 from consent.in_flight import InFlight
 from exchange.database import Database
 from exchange.idempotency import RepeatKeys
+from exchange.identity import TOKEN_PATH, Caller, Identity
 from exchange.keys import GatewayKeys
+from exchange.permission import Permissions
+from exchange.planner import Planner
+from exchange.resolver import Resolver
 from exchange.settings import Settings
 from exchange.telemetry import Metrics
 from exchange.vault import Vault
+from exchange.waiting import Waiting
 from schemas.clock import Clock
+from schemas.directory import Scope
+from schemas.errors import ScopeMissingError
 from schemas.ids import NewId
+from schemas.validation import Pack
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,18 +38,74 @@ class Gateway:
     new_id: NewId
     keys: GatewayKeys
     metrics: Metrics
+    pack: Pack
+    planner: Planner
     database: Database
     vault: Vault
     log: AuditLog
     publisher: Publisher
     in_flight: InFlight
+    identity: Identity
+    permissions: Permissions
+    resolver: Resolver
+    waiting: Waiting
     repeat_keys: RepeatKeys
 
 
-def gateway_of(request: Request) -> Gateway:
+async def gateway_of(request: Request) -> Gateway:
     """Return the gateway that an application runs."""
     gateway: Gateway = request.app.state.gateway
     return gateway
 
 
 ThisGateway = Annotated[Gateway, Depends(gateway_of)]
+
+
+class _AccessToken(SecurityBase):
+    """How callers prove themselves, as the OpenAPI document states it."""
+
+    def __init__(self) -> None:
+        scopes = {scope.value: f"As a {scope.value}." for scope in Scope}
+        flow = OAuthFlowClientCredentials(tokenUrl=TOKEN_PATH, scopes=scopes)
+        self.model = OAuth2(flows=OAuthFlows(clientCredentials=flow))
+        self.scheme_name = "oauth2"
+
+    async def __call__(self, request: Request) -> str | None:
+        """Return the `Authorization` header, unread."""
+        return request.headers.get("authorization")
+
+
+_access_token = _AccessToken()
+Authorization = Annotated[str | None, Security(_access_token)]
+
+
+async def any_caller(
+    request: Request, gateway: ThisGateway, authorization: Authorization
+) -> Caller:
+    """Return who calls, whatever the token lets them do.
+
+    Raises:
+        UnauthenticatedError: There is no token, or it is not good now.
+    """
+    caller = gateway.identity.authenticate(authorization, gateway.clock.now())
+    request.state.client = caller.requester  # for the access log
+    return caller
+
+
+def caller_with(*scopes: Scope) -> Callable[..., Awaitable[Caller]]:
+    """Return the dependency of a route that takes any one of these scopes."""
+
+    async def caller(who: Annotated[Caller, Depends(any_caller)]) -> Caller:
+        if who.scopes.isdisjoint(scopes):
+            named = " or ".join(f"`{scope.value}`" for scope in scopes)
+            raise ScopeMissingError(f"this takes a token with the scope {named}")
+        return who
+
+    return caller
+
+
+AnyCaller = Annotated[Caller, Depends(any_caller)]
+PortalCaller = Annotated[Caller, Depends(caller_with(Scope.PORTAL))]
+CitizenCaller = Annotated[Caller, Depends(caller_with(Scope.CITIZEN))]
+AuditorCaller = Annotated[Caller, Depends(caller_with(Scope.AUDITOR))]
+OperatorCaller = Annotated[Caller, Depends(caller_with(Scope.OPERATOR))]

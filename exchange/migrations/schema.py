@@ -20,6 +20,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table
 
 import consent.rows
+import exchange.assertions
 import exchange.cases
 import exchange.due
 import exchange.idempotency
@@ -28,6 +29,7 @@ from exchange.database import connected
 
 _STORES: tuple[ModuleType, ...] = (
     consent.rows,
+    exchange.assertions,
     exchange.cases,
     exchange.due,
     exchange.idempotency,

@@ -1,0 +1,312 @@
+"""Opening the gateway: everything it runs, in order; closing it, in reverse."""
+
+import asyncio
+import fcntl
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from datetime import timedelta
+from functools import partial
+
+import structlog
+
+from audit.publisher import Pace, Publisher
+from audit.sealing import Sealer, SubjectDirectory
+from audit.writer import AuditLog
+from connectors.client import ClientPolicy
+from connectors.health import Health
+from connectors.port import Connector
+from consent.in_flight import InFlight
+from consent.uses import suspended
+from exchange import idempotency
+from exchange.api.dependencies import Gateway
+from exchange.database import Database
+from exchange.engine import Engine
+from exchange.idempotency import RepeatKeys
+from exchange.identity import Identity, Registrar
+from exchange.keys import GatewayKeys, open_keys
+from exchange.migrations.schema import Part, upgrade
+from exchange.office import (
+    Outbound,
+    Parts,
+    Terms,
+    make_planner,
+    make_resolver,
+    open_connectors,
+    read_pack,
+)
+from exchange.opened import OpenCase
+from exchange.permission import Permissions
+from exchange.resolver import Resolver
+from exchange.settings import Settings
+from exchange.telemetry import Metrics
+from exchange.vault import Vault
+from exchange.waiting import Terms as WaitingTerms
+from exchange.waiting import Waiting
+from schemas.clock import Clock
+from schemas.errors import SettingsError, StoreUnavailableError
+from schemas.ids import new_ids
+from schemas.validation import Pack
+
+_log = structlog.get_logger(__name__)
+
+_SWEEP_S = 3_600.0
+"""How often what has run out is deleted, in seconds."""
+
+
+@asynccontextmanager
+async def opened(
+    settings: Settings, clock: Clock, metrics: Metrics
+) -> AsyncIterator[Gateway]:
+    """Open everything, in this order; close it in reverse.
+
+    (1) Take the data folder: a second gateway is refused before it touches anything.
+    (2) Load or make the keys, and read the packs.
+    (3) Bring the tables to their newest form, and open them.
+    (4) Open the log and its publisher: from here on things can be recorded.
+    (5) Put the case flow together.
+    (6) Start what waits: cases go on from where they were.
+
+    Raises:
+        SettingsError: The configuration is wrong, or the data folder is taken.
+        PackError: A pack is wrong.
+        StoreUnavailableError: The tables can't be reached.
+    """
+    async with AsyncExitStack() as stack:
+        # (1): until the process ends, however it ends.
+        stack.enter_context(data_folder(settings))
+        # (2): they must be on the disk before anything is signed or sealed.
+        keys = open_keys(settings.keys_dir, settings.log_origin, entropy=os.urandom)
+        pack = read_pack(settings.packs)
+        # (3): no request ever meets a table of an older form.
+        database, vault_database = await _open_tables(settings, stack)
+        # (4): before anything happens that has to be recorded.
+        log, publisher = _open_log(settings, keys, clock, stack)
+        # (5): nothing of it runs yet.
+        health = Health()
+        outbound = Outbound(
+            gateway=settings.gateway_id,
+            signing_key=keys.lookup,
+            policy=ClientPolicy(networks=settings.networks),
+            health=health,
+        )
+        parts = Parts(
+            pack=pack,
+            connectors=_open_connectors(pack, outbound, clock, stack),
+            database=database,
+            vault=Vault(vault_database, keys.master),
+            log=log,
+            in_flight=InFlight(await database.read(suspended)),
+            clock=clock,
+            new_id=new_ids(clock),
+            random_bytes=os.urandom,
+            jitter=random.random,
+        )
+        planner = make_planner(pack, parts.connectors)
+        resolver = make_resolver(parts, _terms(settings), planner, _counter(metrics))
+        # (6): last, since what it runs needs all the rest.
+        waiting = await _start_waiting(settings, parts, resolver, stack)
+        gateway = Gateway(
+            settings=settings,
+            clock=clock,
+            new_id=parts.new_id,
+            keys=keys,
+            metrics=metrics,
+            pack=pack,
+            planner=planner,
+            database=database,
+            vault=parts.vault,
+            log=log,
+            publisher=publisher,
+            in_flight=parts.in_flight,
+            identity=_identity(settings, keys, parts),
+            permissions=_permissions(parts, waiting),
+            resolver=resolver,
+            waiting=waiting,
+            repeat_keys=RepeatKeys(keys.master),
+        )
+        _show(gateway, health)
+        sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
+        stack.callback(sweeping.cancel)
+        _log.info("gateway_opened", records=log.size, matters=len(pack.matters))
+        yield gateway
+    _log.info("gateway_closed")
+
+
+@contextmanager
+def data_folder(settings: Settings) -> Iterator[None]:
+    """Hold the data folder: one gateway at a time, whatever ends it.
+
+    Raises:
+        SettingsError: Another one holds it, or it can't be made.
+    """
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(settings.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"`data_dir` can't be used: {error.strerror}; choose another folder"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SettingsError(
+            f"another gateway holds the data folder `{settings.data_dir}`: stop it, or "
+            "set `data_dir` to another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)  # and with it the lock
+
+
+async def _open_tables(
+    settings: Settings, stack: AsyncExitStack
+) -> tuple[Database, Database]:
+    """Bring both databases to their newest form and open them."""
+    tables, vault = settings.tables_url(), settings.vault_tables_url()
+    await asyncio.to_thread(upgrade, tables, Part.TABLES)
+    await asyncio.to_thread(upgrade, vault, Part.VAULT)
+    database = stack.enter_context(Database(tables))
+    vault_database = stack.enter_context(Database(vault, secure_delete=True))
+    return database, vault_database
+
+
+def _open_log(
+    settings: Settings, keys: GatewayKeys, clock: Clock, stack: AsyncExitStack
+) -> tuple[AuditLog, Publisher]:
+    """Open the log with its directory, and start publishing."""
+    directory = SubjectDirectory(settings.subjects_file, keys.log.directory)
+    stack.callback(directory.close)
+    sealer = Sealer(keys.log.origin, keys.log.shard, directory)
+    log = AuditLog(settings.log_file, sealer, keys.log.receipt)
+    stack.callback(log.close)
+    pace = Pace(interval_s=settings.checkpoint_every_s)
+    publisher = Publisher(log, keys.log.log, clock, pace)
+    publisher.start()
+    stack.callback(publisher.stop)
+    return log, publisher
+
+
+def _open_connectors(
+    pack: Pack, outbound: Outbound, clock: Clock, stack: AsyncExitStack
+) -> Mapping[str, Connector]:
+    """Open a connector for each data service that has an address."""
+    connectors = open_connectors(pack, outbound, clock)
+    for connector in connectors.values():
+        stack.push_async_callback(connector.aclose)
+    return connectors
+
+
+def _terms(settings: Settings) -> Terms:
+    return Terms(
+        waits=settings.retry_s,
+        consent_lifetime=timedelta(seconds=settings.consent_lifetime_s),
+        executor_id=settings.executor_id,
+    )
+
+
+async def _start_waiting(
+    settings: Settings, parts: Parts, resolver: Resolver, stack: AsyncExitStack
+) -> Waiting:
+    """Start the work that waits."""
+    waiting = Waiting(
+        Engine(settings.work_url(), settings.executor_id),
+        parts.database,
+        resolver.attempt,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        executor_id=settings.executor_id,
+        terms=WaitingTerms(waits=settings.retry_s),
+    )
+    await waiting.start()
+    stack.push_async_callback(waiting.stop)
+    return waiting
+
+
+def _identity(settings: Settings, keys: GatewayKeys, parts: Parts) -> Identity:
+    registrar = Registrar(
+        issuer=settings.public_url,
+        requesters=parts.pack.requesters,
+        key=keys.token,
+        lifetime=timedelta(seconds=settings.token_lifetime_s),
+    )
+    return Identity(
+        registrar,
+        store=parts.database,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        suspended=lambda: parts.in_flight.suspended,
+    )
+
+
+def _permissions(parts: Parts, waiting: Waiting) -> Permissions:
+    return Permissions(
+        pack=parts.pack,
+        database=parts.database,
+        vault=parts.vault,
+        log=parts.log,
+        in_flight=parts.in_flight,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        wake=waiting.wake,
+    )
+
+
+def _counter(metrics: Metrics) -> Callable[[OpenCase], None]:
+    """Return what counts the outcomes of a run."""
+
+    def count(case: OpenCase) -> None:
+        for outcome in case.content.outcomes.values():
+            metrics.outcomes.labels(case.head.matter, outcome.outcome).inc()
+
+    return count
+
+
+def _show(gateway: Gateway, health: Health) -> None:
+    """Show in the metrics what the parts count by themselves."""
+    metrics, database, log = gateway.metrics, gateway.database, gateway.log
+    metrics.gauge(
+        "errand_writes_waiting",
+        "Writes that wait for the database.",
+        lambda: database.waiting,
+    )
+    metrics.gauge("errand_log_size", "Records in the log.", lambda: log.size)
+    metrics.counts(
+        "errand_lookups",
+        "Look-ups, by data service and how they ended.",
+        ("service", "ended"),
+        lambda: {
+            (service, ended): count
+            for service, one in health.services.items()
+            for ended, count in one.outcomes.items()
+        },
+    )
+    metrics.counts(
+        "errand_lookup_seconds",
+        "Time spent in look-ups, by data service.",
+        ("service",),
+        lambda: {(name,): one.seconds for name, one in health.services.items()},
+    )
+    metrics.counts(
+        "errand_attempts",
+        "Attempts that cases made by themselves, by how they ended.",
+        ("ended",),
+        lambda: {(e.value,): count for e, count in gateway.waiting.ended.items()},
+    )
+
+
+async def _sweep(gateway: Gateway) -> None:
+    """Delete what has run out, now and every hour, until cancelled."""
+    lifetime = timedelta(seconds=gateway.settings.idempotency_lifetime_s)
+    while True:
+        edge = gateway.clock.now() - lifetime
+        try:
+            await gateway.database.write(
+                partial(idempotency.forget_before, instant=edge)
+            )
+        except StoreUnavailableError as error:
+            _log.warning("sweep_failed", exc_info=error)
+        await asyncio.sleep(_SWEEP_S)
