@@ -270,7 +270,7 @@ def test_the_marriage_is_looked_up_by_the_applicant_and_the_spouse_compared() ->
 
 
 def test_the_father_is_looked_up_with_his_consent_only() -> None:
-    """Statutory duty covers mother and newborn; all about the father is his to allow."""
+    """Statutory duty covers mother and newborn; the rest is the father's to allow."""
     for grant in PACK.grants.values():
         for role, basis in grant.bases.items():
             by_consent = basis.kind is LawfulBasisKind.CONSENT

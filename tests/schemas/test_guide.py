@@ -1,0 +1,64 @@
+"""The guide for writers of matters does what it says."""
+
+import re
+
+import pytest
+
+from schemas.errors import PackError
+from schemas.expressions import UNKNOWN
+from schemas.packfile import KINDS
+from schemas.validation import load_pack
+from tests.schemas.packs import ROOT
+
+GUIDE = (ROOT / "docs" / "writing-a-matter.md").read_text("utf-8")
+
+
+def _files() -> dict[str, str]:
+    blocks: list[tuple[str, str]] = re.findall(
+        r"```yaml\n# file: (\S+)\n(.*?)```", GUIDE, re.DOTALL
+    )
+    return dict(blocks)
+
+
+def test_the_guides_example_is_a_whole_pack() -> None:
+    """Its blocks, put into files, are loaded as they stand."""
+    pack = load_pack(_files())
+
+    assert ["travel_card@1"] == list(pack.matters)
+    assert len(KINDS) == len(_files())
+
+
+def test_the_guides_conditions_are_as_it_says() -> None:
+    """Unknown is never false, and what is computed comes out."""
+    program = load_pack(_files()).program
+    local = program("travel_card@1", "holder.region.startsWith('9901')")
+
+    assert local.evaluate({}) is UNKNOWN
+    assert local.evaluate({"holder": {"region": "990102"}}) is True
+
+
+def test_every_block_of_yaml_is_a_file_that_is_loaded() -> None:
+    """No example escapes the test."""
+    assert len(_files()) == GUIDE.count("```yaml")
+
+
+def test_every_kind_of_file_is_in_the_guide() -> None:
+    """With its name and its schema."""
+    for kind in KINDS:
+        assert f"| `{kind}` |" in GUIDE
+        assert f"{kind.replace('_', '-')}.schema.json" in GUIDE
+
+
+def test_the_guides_errors_are_the_real_ones() -> None:
+    """The misspellings it shows give exactly those lines."""
+    shown = re.findall(r"```text\n(.*?)```", GUIDE, re.DOTALL)[0].splitlines()
+    files = _files()
+    files["travel-card.yaml"] = (
+        files["travel-card.yaml"]
+        .replace('criterion: "holder.birth_year', 'criterion: "holder.birth_yaer')
+        .replace("declare: delivery", "declare: deliverey")
+    )
+    with pytest.raises(PackError) as caught:
+        load_pack(files)
+
+    assert shown == list(caught.value.places)
