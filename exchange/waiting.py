@@ -174,7 +174,11 @@ class Waiting:
             lambda connection: dues.release_all(connection, self._executor_id)
         )
         # (2): before requests come, as they may wait for its first import.
-        await self._on_engine(lambda: self._engine.launch(self._hand_over))
+        try:
+            await self._on_engine(lambda: self._engine.launch(self._hand_over))
+        except BaseException:
+            self._thread.shutdown(wait=False)
+            raise
         # (3): only now, as the dispatcher asks the engine.
         self._dispatcher = asyncio.create_task(self._dispatch(), name="dispatcher")
         _log.info("waiting_started", leases_ended=left)

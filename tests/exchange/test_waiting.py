@@ -374,13 +374,11 @@ async def test_engine_is_one_and_stays_at_home(
         clouded = a_waiting(desk, place.engine_url)
         with pytest.raises(SettingsError):
             await clouded.start()
-        await clouded.stop()
 
     async with running(desk, place):
         second = a_waiting(desk, place.engine_url)
         with pytest.raises(RuntimeError, match="one durable engine"):
             await second.start()
-        await second.stop()
 
 
 def test_engine_is_not_imported_by_those_who_do_not_serve() -> None:
