@@ -12,7 +12,6 @@ every section that speaks of the subject unreadable, and destroying the shard's 
 makes all of them so, while leaves, proofs and roots stay as they are.
 """
 
-import hashlib
 import hmac
 import os
 import sqlite3
@@ -20,6 +19,7 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Generic, NamedTuple, TypeVar
 from zlib import crc32
@@ -56,6 +56,8 @@ _SECTION_NOISE = SECRET_SIZE + SECRET_SIZE + _NONCE_SIZE
 _BLOCK_SIZE = 64
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+_INNER_FILL = b"\x36" * (_BLOCK_SIZE - SECRET_SIZE)
+_OUTER_FILL = b"\x5c" * (_BLOCK_SIZE - SECRET_SIZE)
 _TAG_LABEL = b"subject-tag/v1"
 _SINGLE_USE = bytes(_NONCE_SIZE)
 """The nonce under a data key: the key is random and seals one section, once."""
@@ -104,8 +106,8 @@ class KeyedHash:
     def __init__(self, key: bytes) -> None:
         """Take a key of at most 64 bytes."""
         padded = key.ljust(_BLOCK_SIZE, b"\0")
-        self._inner = hashlib.sha256(padded.translate(_INNER_PAD))
-        self._outer = hashlib.sha256(padded.translate(_OUTER_PAD))
+        self._inner = sha256(padded.translate(_INNER_PAD))
+        self._outer = sha256(padded.translate(_OUTER_PAD))
 
     def digest(self, message: bytes) -> bytes:
         """Return the HMAC of a message (RFC 2104)."""
@@ -115,9 +117,13 @@ class KeyedHash:
         return outer.digest()
 
 
-def _mac(key: bytes, message: bytes) -> bytes:
-    """Return HMAC-SHA256 under a key that is used once."""
-    return hmac.digest(key, message, "sha256")
+def mac(key: bytes, message: bytes) -> bytes:
+    """Return HMAC-SHA256 (RFC 2104) under a 32-byte key that is used once.
+
+    Less than half the price of `hmac.digest`, which a test holds it equal to.
+    """
+    inner = sha256(key.translate(_INNER_PAD) + _INNER_FILL + message).digest()
+    return sha256(key.translate(_OUTER_PAD) + _OUTER_FILL + inner).digest()
 
 
 def normalise(subject_id: str) -> str:
@@ -306,7 +312,7 @@ def _id_context(ref: str) -> bytes:
 
 def commitment(opening: bytes, section: bytes) -> bytes:
     """Return what a leaf holds in place of a section: HMAC under its opening."""
-    return _mac(opening, section)
+    return mac(opening, section)
 
 
 def guard(digest: bytes, beside: bytes) -> int:
@@ -322,11 +328,12 @@ def guard(digest: bytes, beside: bytes) -> int:
     return crc32(beside, crc32(digest))
 
 
-def private_guard(
-    digest: bytes, case: str | None, matter: str, subjects: str, actor: str | None
-) -> int:
-    """Return the check value over the private columns of an entry."""
-    text = f"{case or ''}\x1f{matter}\x1f{subjects}\x1f{actor or ''}"
+def private_guard(digest: bytes, *columns: str | None) -> int:
+    """Return the check value over an entry's private columns.
+
+    Their order: case, matter, subjects, actor, what it ends.
+    """
+    text = "\x1f".join([column or "" for column in columns])
     return guard(digest, text.encode())
 
 
@@ -407,7 +414,9 @@ class Sealer:
         digest = leaf_hash(leaf)
         refs = " ".join(subject.ref for subject in subjects)
         actor_ref = None if event.actor is None else self._actor_ref(event.actor)
-        check = private_guard(digest, event.case, event.matter, refs, actor_ref)
+        check = private_guard(
+            digest, event.case, event.matter, refs, actor_ref, event.ends
+        )
         return SealedRecord(
             event,
             leaf,
@@ -469,9 +478,9 @@ class Sealer:
         wrapping = self._wrapping.get(refs)
         if wrapping is None:
             secret = b"".join([subject.key for subject in subjects])
-            extracted = _mac(self._shard_key, secret)
+            extracted = mac(self._shard_key, secret)
             info = b"errand/section-key/v1\n" + self.origin.encode()
-            wrapping = AESGCM(_mac(extracted, info + b"\x01"))
+            wrapping = AESGCM(mac(extracted, info + b"\x01"))
             self._wrapping.put(refs, wrapping)
         return wrapping
 

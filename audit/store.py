@@ -32,6 +32,7 @@ CREATE TABLE entry (
     matter TEXT NOT NULL,
     subject_refs TEXT NOT NULL,    -- separated by spaces
     actor_ref TEXT,
+    ends TEXT,                     -- event id of the look-up that ended with this
     guard INTEGER NOT NULL,        -- check value over the private columns
     sealed BLOB NOT NULL,          -- sections, as `sealing.split_sections` reads them
     sealed_guard INTEGER NOT NULL
@@ -75,6 +76,7 @@ class Entry:
     matter: str
     subject_refs: str
     actor_ref: str | None
+    ends: EventId | None
     guard: int
     sealed: bytes = field(repr=False)
     """Its sealed sections; b"" where there are none."""
@@ -94,7 +96,7 @@ class SignedHead:
 
 _ENTRY = (
     "SELECT seq, event_id, leaf, leaf_hash, case_ref, matter, subject_refs,"
-    " actor_ref, guard, sealed, sealed_guard FROM entry"
+    " actor_ref, ends, guard, sealed, sealed_guard FROM entry"
 )
 
 

@@ -37,10 +37,14 @@ from audit.store import LogReader, open_for_writing
 from schemas.errors import LogUnavailableError, NotFoundError
 from schemas.ids import CaseId, EventId
 
-_INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?)"
 _DELETE_ATTEMPT = "DELETE FROM attempt WHERE event_id = ?"
 _FIND = "SELECT seq, leaf, leaf_hash FROM entry WHERE event_id = ?"
+
+_BATCHES_BETWEEN_CHECKS = 64
+"""How many batches rest on one look at the disk's free space: in between, a full disk
+is still an error of the commit."""
 
 _TRANSIENT = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -58,8 +62,8 @@ class Limits:
     """Records after which a commit takes no more callers in."""
     free_bytes: int = 16 << 20
     """Free bytes on the disk below which nothing is appended."""
-    wal_bytes: int = 8 << 20
-    """Size of the write-ahead file from which it is moved into the log's file."""
+    wal_records: int = 4_096
+    """Records after which the write-ahead file is moved into the log's file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,10 @@ class AuditLog:
         self._connection = open_for_writing(path, sealer.origin)
         self._reader = LogReader.open(path)
         self._size = self._reader.size()
-        self._wal = path.with_name(path.name + "-wal")
+        self._unmoved = 0
+        """Records in the write-ahead file alone, about."""
+        self._unchecked = 0
+        """Batches until the disk's free space is looked at again."""
         self._jobs: SimpleQueue[_Job] = SimpleQueue()
         self._outstanding = 0
         self._fault: str | None = None
@@ -186,6 +193,8 @@ class AuditLog:
                 asked or released on the strength of them.
             ValueError: An event is too large.
         """
+        if not events:
+            return []
         # (1): before a department is asked, not after.
         self._admit(len(events))
         submitted = False
@@ -382,8 +391,12 @@ class AuditLog:
         """Raise unless the log may be written to."""
         if self._fault is not None:
             raise LogUnavailableError(self._fault)
-        if disk_usage(self.path.parent).free < self._limits.free_bytes:
+        if self._unchecked > 0:
+            self._unchecked -= 1
+        elif disk_usage(self.path.parent).free < self._limits.free_bytes:
             raise LogUnavailableError("the log's disk is nearly full")
+        else:
+            self._unchecked = _BATCHES_BETWEEN_CHECKS
 
     def _commit(self, records: Sequence[SealedRecord]) -> list[Appended]:
         """Store records in one transaction and return where they stand.
@@ -400,7 +413,8 @@ class AuditLog:
             begin("BEGIN IMMEDIATE")
             places = self._insert_new(records)
         begin("COMMIT")
-        self._size = max(self._size, *(place.index + 1 for place in places), 0)
+        self._unmoved += len(records)
+        self._size = max(self._size, *[place.index + 1 for place in places])
         return places
 
     def _insert(self, records: Sequence[SealedRecord]) -> list[Appended]:
@@ -488,12 +502,12 @@ class AuditLog:
         It is done here, after the callers have their results, and not by SQLite in
         the middle of a commit, where its errors would be swallowed.
         """
-        try:
-            if self._wal.stat().st_size > self._limits.wal_bytes:
-                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-        except FileNotFoundError:
+        if self._unmoved < self._limits.wal_records:
             return
-        except (sqlite3.Error, OSError) as error:
+        self._unmoved = 0
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error as error:
             self._explain(error)
 
     def _deliver(self, results: Sequence[_Result]) -> None:
@@ -533,6 +547,7 @@ def _entry_row(seq: int, record: SealedRecord) -> tuple[object, ...]:
         event.matter,
         record.subject_refs,
         record.actor_ref,
+        event.ends,
         record.guard,
         record.sealed,
         record.sealed_guard,

@@ -1,0 +1,406 @@
+"""Finding records: an index that follows the log and can be thrown away.
+
+The index is a SQLite file of its own, filled from the log's records in order. An
+answer says which checkpoint stands and how far the index and the checkpoint lag
+behind the log; each row names its index in the log, so each can be proved. Whoever
+asks is recorded as well: `query_event` makes that record, and the caller appends it.
+"""
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from audit.record import (
+    MAY_OPEN,
+    Actor,
+    Audience,
+    Event,
+    Kind,
+    Section,
+    Subject,
+    milliseconds,
+    read_leaf,
+)
+from audit.sealing import OpenedSection, Sealer
+from audit.store import Entry, LogReader
+from schemas.canonical import Json
+from schemas.errors import Complaint, InvalidRequestError, NotFoundError
+from schemas.ids import CaseId, EventId
+
+PAGE_LIMIT: Final = 1_000
+"""Most records of one answer."""
+
+_FORMAT = "1"
+_CHUNK = 2_000
+"""Records taken in with one transaction."""
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE record (
+    seq INTEGER PRIMARY KEY,
+    event_id TEXT NOT NULL,
+    t INTEGER NOT NULL,
+    kind TEXT NOT NULL,
+    outcome TEXT NOT NULL,
+    requester TEXT NOT NULL,
+    provider TEXT NOT NULL,
+    evidence_type TEXT NOT NULL,
+    correlation TEXT NOT NULL,
+    matter TEXT NOT NULL,
+    case_ref TEXT,
+    actor_ref TEXT
+);
+CREATE INDEX record_time ON record (t, seq);
+CREATE INDEX record_requester ON record (requester, t, seq);
+CREATE INDEX record_provider ON record (provider, t, seq);
+CREATE INDEX record_matter ON record (matter, t, seq);
+CREATE INDEX record_case ON record (case_ref, t, seq);
+CREATE INDEX record_actor ON record (actor_ref, t, seq);
+CREATE INDEX record_outcome ON record (outcome, t, seq);
+CREATE INDEX record_kind ON record (kind, t, seq);
+CREATE TABLE about (
+    subject_ref TEXT NOT NULL,
+    t INTEGER NOT NULL,
+    seq INTEGER NOT NULL,
+    PRIMARY KEY (subject_ref, t, seq)
+) WITHOUT ROWID;
+"""
+_COLUMNS = (
+    "record.seq, event_id, record.t, kind, outcome, requester, provider,"
+    " evidence_type, correlation, matter, case_ref, actor_ref"
+)
+_Value: TypeAlias = str | int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordQuery:
+    """Which records are wanted: all that meet every condition that is given."""
+
+    subject_ref: str | None = None
+    """The subject's reference in the directory; "" finds nobody."""
+    requester: str | None = None
+    provider: str | None = None
+    matter: str | None = None
+    case: str | None = None
+    actor_ref: str | None = None
+    outcome: str | None = None
+    kind: Kind | None = None
+    since: datetime | None = None
+    """First instant that counts."""
+    until: datetime | None = None
+    """First instant that no longer counts."""
+    limit: int = 100
+    """How many records at most; up to `PAGE_LIMIT`."""
+    after: str | None = None
+    """The cursor of the page before; None for the first page."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRow:
+    """One record, as the index knows it."""
+
+    index: int
+    """Where it stands in the log: with this it can be proved."""
+    event: EventId
+    at_ms: int
+    """When it happened, in milliseconds since 1970."""
+    kind: str
+    outcome: str
+    requester: str
+    provider: str
+    evidence_type: str
+    correlation: str
+    matter: str
+    case: CaseId | None
+    actor_ref: str | None
+
+    def as_json(self) -> Mapping[str, Json]:
+        """Return the row as JSON."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """How far an answer is behind what is recorded."""
+
+    recorded: int
+    """Records in the log."""
+    indexed: int
+    """Records the index knows: newer ones are not in the answer."""
+    published: int
+    """Records under the checkpoint: newer ones can't be proved yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """Records, newest first, and what the answer rests on."""
+
+    rows: Sequence[RecordRow]
+    next: str | None
+    """The cursor of the next page; None when this is the last."""
+    checkpoint: str | None
+    """The signed note of the last checkpoint; None before the first."""
+    lag: Lag
+
+
+class AccessIndex:
+    """Searches the log's records; belongs to one thread at a time."""
+
+    def __init__(self, path: Path, reader: LogReader) -> None:
+        """Open the index, and make it anew where it is missing or of another form.
+
+        Args:
+            path: Its SQLite file. It may be deleted whenever it is not open.
+            reader: A reader of the log, for this index alone.
+        """
+        self._reader = reader
+        self._connection = _open_index(path)
+        if not _is_of(self._connection, reader):
+            # The log was put back to an earlier state, or is another one.
+            with self._connection:
+                self._connection.execute("DELETE FROM record")
+                self._connection.execute("DELETE FROM about")
+        self._follow = _indexed(self._connection)
+
+    def close(self) -> None:
+        """Let go of the index and of the reader."""
+        self._connection.close()
+        self._reader.close()
+
+    def follow(self, limit: int = 20_000) -> int:
+        """Take in new records, at most `limit`; return how many are still missing.
+
+        Raises:
+            VerificationError: A leaf is not of its form.
+        """
+        size = self._reader.size()
+        end = min(size, self._follow + limit)
+        while self._follow < end:
+            chunk = min(end, self._follow + _CHUNK)
+            self._take(list(self._reader.entries(self._follow, chunk)))
+            self._follow = chunk
+        return size - self._follow
+
+    def _take(self, entries: Sequence[Entry]) -> None:
+        """Store the index's rows of some records."""
+        rows = [_row(entry) for entry in entries]
+        about = [
+            (ref, row[2], entry.seq)
+            for entry, row in zip(entries, rows, strict=True)
+            for ref in entry.subject_refs.split()
+        ]
+        places = ", ".join("?" * 12)
+        with self._connection:
+            self._connection.executemany(
+                f"INSERT OR REPLACE INTO record VALUES ({places})",  # noqa: S608 - question marks
+                rows,
+            )
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO about VALUES (?, ?, ?)", about
+            )
+
+    def query(self, query: RecordQuery) -> RecordPage:
+        """Return the records that are wanted, newest first.
+
+        What was recorded before the call is taken in first, as far as that is a
+        matter of moments; `lag` says what is missing.
+
+        Raises:
+            InvalidRequestError: The limit or the cursor is not of its form.
+        """
+        self.follow()
+        statement, values = _statement(query)
+        rows = [RecordRow(*row) for row in self._connection.execute(statement, values)]
+        more = len(rows) > query.limit
+        rows = rows[: query.limit]
+        head = self._reader.head()
+        return RecordPage(
+            rows=rows,
+            next=f"{rows[-1].at_ms}.{rows[-1].index}" if more else None,
+            checkpoint=None if head is None else head.note,
+            lag=Lag(
+                recorded=self._reader.size(),
+                indexed=self._follow,
+                published=0 if head is None else head.size,
+            ),
+        )
+
+
+def _open_index(path: Path) -> sqlite3.Connection:
+    """Open the index's file; start over when it is not one of this form."""
+    connection = sqlite3.connect(path, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        # It can be made again from the log, so it need not survive a power loss whole.
+        connection.execute("PRAGMA synchronous=NORMAL")
+        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if tables[0]:
+            row = connection.execute(
+                "SELECT value FROM meta WHERE name = 'format'"
+            ).fetchone()
+            if row == (_FORMAT,):
+                return connection
+    except sqlite3.DatabaseError:
+        pass  # damaged, or something else: made anew below
+    else:
+        if not tables[0]:
+            return _make_index(connection)
+    connection.close()
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    return _open_index(path)
+
+
+def _make_index(connection: sqlite3.Connection) -> sqlite3.Connection:
+    """Make the index's tables."""
+    connection.executescript("BEGIN;" + _SCHEMA)
+    connection.execute("INSERT INTO meta VALUES ('format', ?)", (_FORMAT,))
+    connection.commit()
+    return connection
+
+
+def _indexed(connection: sqlite3.Connection) -> int:
+    """Return how many records the index has taken in."""
+    query = "SELECT coalesce(max(seq) + 1, 0) FROM record"
+    return int(connection.execute(query).fetchone()[0])
+
+
+def _is_of(connection: sqlite3.Connection, reader: LogReader) -> bool:
+    """Return whether the last record of an index stands in this log."""
+    last = connection.execute(
+        "SELECT seq, event_id FROM record ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    if last is None:
+        return True
+    entry = reader.entry_of(last[1])
+    return entry is not None and entry.seq == last[0]
+
+
+def _row(entry: Entry) -> tuple[_Value, ...]:
+    """Return the index's row of a record."""
+    leaf = read_leaf(entry.leaf)
+    return (
+        entry.seq,
+        leaf.id,
+        milliseconds(leaf.at),
+        leaf.kind.value,
+        leaf.outcome,
+        leaf.requester,
+        leaf.provider,
+        leaf.evidence_type,
+        leaf.correlation,
+        entry.matter,
+        entry.case_ref,
+        entry.actor_ref,
+    )
+
+
+def _statement(query: RecordQuery) -> tuple[str, list[_Value]]:
+    """Return the SQL of a query: every name is ours, every value is bound."""
+    if not 0 < query.limit <= PAGE_LIMIT:
+        raise InvalidRequestError(
+            Complaint("/limit", f"must be from 1 to {PAGE_LIMIT}")
+        )
+    table, tables = "record", "record"
+    if query.subject_ref is not None:
+        table, tables = "about", "about JOIN record ON record.seq = about.seq"
+    conditions = _conditions(query, table)
+    values = [value for _, value in conditions]
+    texts = [text for text, _ in conditions]
+    if query.after is not None:
+        texts.append(f"({table}.t, {table}.seq) < (?, ?)")
+        values += _cursor(query.after)
+    where = f" WHERE {' AND '.join(texts)}" if texts else ""
+    order = f" ORDER BY {table}.t DESC, {table}.seq DESC LIMIT ?"
+    statement = f"SELECT {_COLUMNS} FROM {tables}{where}{order}"  # noqa: S608 - names of ours
+    return statement, [*values, query.limit + 1]
+
+
+def _conditions(query: RecordQuery, table: str) -> list[tuple[str, _Value]]:
+    """Return the conditions that are given, each with the value it binds."""
+    since = None if query.since is None else milliseconds(query.since)
+    until = None if query.until is None else milliseconds(query.until)
+    possible: Sequence[tuple[str, _Value]] = (
+        ("about.subject_ref = ?", query.subject_ref),
+        ("requester = ?", query.requester),
+        ("provider = ?", query.provider),
+        ("matter = ?", query.matter),
+        ("case_ref = ?", query.case),
+        ("actor_ref = ?", query.actor_ref),
+        ("outcome = ?", query.outcome),
+        ("kind = ?", query.kind),
+        (f"{table}.t >= ?", since),
+        (f"{table}.t < ?", until),
+    )
+    return [(text, value) for text, value in possible if value is not None]
+
+
+def _cursor(text: str) -> tuple[int, int]:
+    """Return the time and the index at which a page ended."""
+    time, _, index = text.partition(".")
+    if not (time.isdecimal() and index.isdecimal() and len(text) < 40):  # noqa: PLR2004 - two numbers of 64 bits
+        raise InvalidRequestError(Complaint("/after", "is not a cursor of a page"))
+    return int(time), int(index)
+
+
+def query_event(
+    event: EventId,
+    at: datetime,
+    auditor: Actor,
+    query: RecordQuery,
+    subjects: Sequence[Subject] = (),
+) -> Event:
+    """Return the record of somebody's look into the log.
+
+    INVARIANT: whoever reads who asked what is recorded as well. The caller appends
+    it, and shows the answer only once that has returned.
+
+    Args:
+        event: A fresh event id.
+        at: When it was asked.
+        auditor: Who asked.
+        query: What was asked.
+        subjects: Whose records were asked for, where the query is about a person.
+    """
+    asked = {
+        field.name: value.isoformat() if isinstance(value, datetime) else value
+        for field in fields(query)
+        if (value := getattr(query, field.name)) is not None
+    }
+    return Event(
+        id=event,
+        at=at,
+        kind=Kind.AUDIT_QUERY,
+        outcome="answered",
+        subjects=tuple(subjects),
+        actor=auditor,
+        details={"query": asked},
+    )
+
+
+def open_for(
+    audience: Audience, reader: LogReader, sealer: Sealer, event: EventId
+) -> Mapping[Section, OpenedSection]:
+    """Return the sections of a record that an audience may see, each checked.
+
+    INVARIANT: no audience sees a section that is not its own.
+
+    Raises:
+        NotFoundError: The log has no record of the event.
+        VerificationError: A section is not what the leaf commits to, or can't be
+            opened any more.
+    """
+    entry = reader.entry_of(event)
+    if entry is None:
+        raise NotFoundError("the log has no record of this event")
+    leaf = read_leaf(entry.leaf)
+    return sealer.open_sections(
+        entry.event_id,
+        entry.subject_refs,
+        entry.sealed,
+        leaf.commitments,
+        MAY_OPEN[audience],
+    )
