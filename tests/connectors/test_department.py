@@ -26,7 +26,6 @@ from connectors.protocol import (
     LOOKUP_TYPE,
     MAX_LOOKUP,
     PROBLEM_MEDIA_TYPE,
-    LookupClaims,
     open_evidence,
     parse_problem,
     sign_lookup,
@@ -464,11 +463,3 @@ def test_a_key_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
     assert 0o600 == path.stat().st_mode & 0o777
     with pytest.raises(SettingsError, match="File exists"):
         generate_key(path)
-
-
-def test_a_lookup_says_what_the_department_reads() -> None:
-    """The claims of a look-up are the ones of the example."""
-    claims = lookup_claims(a_request(), GATEWAY)
-
-    assert isinstance(claims, LookupClaims)
-    assert 35 == claims.exp - claims.iat

@@ -1,7 +1,6 @@
 """Look-ups and evidence on the wire, and the checks that evidence must pass."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -465,11 +464,3 @@ def test_a_problem_outside_the_list_is_faulty(
         parse_problem(orjson.dumps(change(body)), status)
 
     assert Fault.FORMAT is caught.value.fault
-
-
-def test_a_request_is_replaced_not_changed() -> None:
-    """A look-up is a value: another id makes another look-up."""
-    request = a_request()
-    again = replace(request, keys={"person_id": FATHER})
-
-    assert request.keys != again.keys

@@ -1,0 +1,377 @@
+"""The conformance kit: does a department, in whatever language, speak the protocol?
+
+Point it at a running department with one record that it holds. The kit signs look-ups
+with a test key that the department has pinned, sends right and wrong ones, and judges
+each answer by the same checks as the gateway. Every promise of
+`docs/provider-protocol.md` that can be tried from outside is a check here.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import yaml
+from pydantic import Field, ValidationError
+
+from connectors.client import ClientPolicy, HttpReply, ServiceClient
+from connectors.jose import SigningKey, sign_compact
+from connectors.kinds.http import lookup_claims
+from connectors.port import (
+    Evidence,
+    FieldChecker,
+    IntentRef,
+    LookupRequest,
+    check_evidence,
+)
+from connectors.protocol import (
+    EVIDENCE_MEDIA_TYPE,
+    LOOKUP_MEDIA_TYPE,
+    LOOKUP_TYPE,
+    MAX_LOOKUP,
+    PROBLEM_MEDIA_TYPE,
+    LookupClaims,
+    ProblemType,
+    parse_problem,
+    sign_lookup,
+)
+from schemas.clock import Clock
+from schemas.directory import ConnectorKind, Coverage, DataService, PublicKey
+from schemas.errors import ErrandError, SettingsError
+from schemas.evidence import (
+    EvidenceField,
+    EvidenceType,
+    FieldName,
+    LookupKey,
+    Mode,
+    Sensitivity,
+    SharingAttribute,
+)
+from schemas.ids import EventId, LookupId, NewId
+from schemas.model import Model, Name, Slug, VersionedId
+
+
+class Target(Model):
+    """A department to try, and a record that it holds."""
+
+    url: str
+    """Where look-ups are posted."""
+    networks: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.0/8",)
+    """Networks in CIDR form where it may be."""
+    provider: Slug
+    keys: Annotated[tuple[PublicKey, ...], Field(min_length=1)]
+    """The department's keys."""
+    gateway: str
+    """`iss` of the look-ups."""
+    signing_key: Path
+    """PEM of the test gateway's key, which the department has pinned."""
+    evidence_type: VersionedId
+    held: Mapping[FieldName, str]
+    """The keys of a record that it holds."""
+    absent: Mapping[FieldName, str]
+    """The same keys, of a record that it does not hold."""
+    fields: tuple[FieldName, ...] = ()
+    """Fields that it offers; empty where it offers comparison alone."""
+    facts: Mapping[FieldName, str] = {}
+    """What the record says, for comparison; empty where it offers none."""
+    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+
+
+def load_target(path: Path) -> Target:
+    """Return the target in a YAML file.
+
+    Raises:
+        SettingsError: The file can't be read or is wrong; names every place.
+    """
+    try:
+        target = Target.model_validate(yaml.safe_load(path.read_text("utf-8")))
+    except OSError as error:
+        raise SettingsError(f"`{path}`: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"`{path}` is not YAML: {error}") from error
+    except ValidationError as error:
+        places = error.errors(include_input=False, include_url=False)
+        lines = [f"{path}: /{'/'.join(map(str, p['loc']))}: {p['msg']}" for p in places]
+        raise SettingsError("\n".join(lines)) from None
+    key = path.resolve().parent / target.signing_key
+    return target.model_copy(update={"signing_key": key})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one check."""
+
+    check: str
+    """What the department must do, in words."""
+    passed: bool
+    reason: str
+    """Why it did not pass; "" when it did."""
+
+
+class Kit:
+    """One target, and what the checks need to ask it."""
+
+    def __init__(
+        self,
+        target: Target,
+        clock: Clock,
+        new_id: NewId,
+        entropy: Callable[[int], bytes],
+    ) -> None:
+        """Read the test key; nothing is sent yet.
+
+        Raises:
+            SettingsError: The key, the URL or a network is not usable.
+        """
+        self.target = target
+        self.clock = clock
+        self.key = SigningKey.from_file(target.signing_key)
+        self.stranger = SigningKey.from_seed(entropy(32))
+        self._new_id = new_id
+        self._entropy = entropy
+        policy = ClientPolicy.of(*target.networks)
+        self._client = ServiceClient(target.url, policy, clock)
+        self._checker = FieldChecker()
+
+    def request(
+        self,
+        *,
+        keys: Mapping[str, str] | None = None,
+        fields: tuple[str, ...] | None = None,
+        match: Mapping[str, str] | None = None,
+    ) -> LookupRequest:
+        """Return a look-up that is right: of the record held, for every field."""
+        target = self.target
+        fields = target.fields if fields is None else fields
+        if match is None and not target.fields:
+            match = target.facts
+        return LookupRequest(
+            id=LookupId(self._new_id()),
+            service=_service(target),
+            evidence_type=_evidence_type(target),
+            mode=Mode.RETRIEVE if match is None else Mode.VERIFY,
+            keys=target.held if keys is None else keys,
+            fields=fields if match is None else (),
+            match=match or {},
+            requester="conformance_kit",
+            purpose="conformance",
+            matter="conformance@1",
+            basis={"subject": "statutory_duty"},
+            grant="conformance",
+            intent=IntentRef(EventId(self._new_id()), 0, bytes(32), "conformance"),
+            subject_salt=self._entropy(16),
+            issued_at=self.clock.now(),
+            timeout_s=target.timeout_s,
+        )
+
+    def claims(
+        self, request: LookupRequest | None = None, **changes: object
+    ) -> LookupClaims:
+        """Return the claims of a look-up, right but for `changes`."""
+        claims = lookup_claims(request or self.request(), self.target.gateway)
+        return claims.model_copy(update=changes)
+
+    async def send(self, body: str) -> HttpReply:
+        """Post any body, right or wrong."""
+        return await self._client.post(body, media_type=LOOKUP_MEDIA_TYPE, accept="*/*")
+
+    async def evidence(self, request: LookupRequest) -> tuple[Evidence, bool | None]:
+        """Ask, and return what the gateway's own checks let through."""
+        reply = await self.send(sign_lookup(self.claims(request), self.key))
+        assert reply.status == 200, f"status {reply.status}"  # noqa: PLR2004 - the status code
+        assert reply.media_type == EVIDENCE_MEDIA_TYPE, f"type `{reply.media_type}`"
+        return check_evidence(
+            request,
+            reply.body.decode("ascii"),
+            self.target.keys,
+            self.clock.now(),
+            self._checker,
+        )
+
+    async def refused(self, body: str, *problems: ProblemType) -> None:
+        """Send what must be refused, as one of `problems`."""
+        reply = await self.send(body)
+        assert reply.media_type == PROBLEM_MEDIA_TYPE, f"type `{reply.media_type}`"
+        problem = parse_problem(reply.body, reply.status).type
+        expected = " or ".join(problems)
+        assert problem in problems, f"refused as `{problem}`, not as `{expected}`"
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+
+def _service(target: Target) -> DataService:
+    return DataService(
+        id="conformance",
+        provider=target.provider,
+        evidence_type=target.evidence_type,
+        connector=ConnectorKind.HTTP,
+        endpoint=target.url,
+        coverage=Coverage(regions=()),
+    )
+
+
+def _evidence_type(target: Target) -> EvidenceType:
+    """Return an evidence type that says nothing of values: those are the pack's."""
+    name = Name(zh="符合性测试", en="conformance test")
+    slug, _, version = target.evidence_type.partition("@")
+    field = EvidenceField(name=name, json_schema={})
+    keys = tuple(LookupKey(name=key, concept="self.key") for key in target.held)
+    return EvidenceType(
+        id=slug,
+        version=int(version),
+        name=name,
+        modes=(Mode.RETRIEVE, Mode.VERIFY),
+        keys=(keys,),
+        fields=dict.fromkeys((*target.fields, *target.facts), field),
+        sharing=SharingAttribute.CONDITIONAL,
+        sensitivity=Sensitivity.SENSITIVE,
+        max_age=None,
+    )
+
+
+async def _gives_evidence(kit: Kit) -> None:
+    await kit.evidence(kit.request())
+
+
+async def _gives_only_what_is_asked(kit: Kit) -> None:
+    for field in kit.target.fields:
+        await kit.evidence(kit.request(fields=(field,)))
+
+
+async def _compares(kit: Kit) -> None:
+    facts = kit.target.facts
+    if not facts:
+        return
+    _, match = await kit.evidence(kit.request(match=facts))
+    assert match is True, "facts that agree did not match"
+    for name in facts:
+        wrong = {**facts, name: facts[name] + "?"}
+        _, match = await kit.evidence(kit.request(match=wrong))
+        assert match is False, f"a wrong `{name}` matched"
+
+
+async def _says_not_held(kit: Kit) -> None:
+    claims = kit.claims(kit.request(keys=kit.target.absent))
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.NOT_HELD)
+
+
+async def _knows_its_types(kit: Kit) -> None:
+    claims = kit.claims(evidence_type="no_such_type@1")
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.UNKNOWN_EVIDENCE_TYPE)
+
+
+async def _knows_its_keys(kit: Kit) -> None:
+    claims = kit.claims(keys={"no_such_key": "x"})
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.INVALID_LOOKUP)
+
+
+async def _knows_its_fields(kit: Kit) -> None:
+    request = kit.request(fields=("no_such_field",), match=None)
+    claims = kit.claims(
+        request, mode=Mode.RETRIEVE, fields=("no_such_field",), match={}
+    )
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.INVALID_LOOKUP)
+
+
+async def _wants_every_claim(kit: Kit) -> None:
+    whole = kit.claims().model_dump(mode="json")
+    for name in ("jti", "exp", "keys", "purpose", "requester", "subject_salt"):
+        part = {claim: value for claim, value in whole.items() if claim != name}
+        token = sign_compact(orjson.dumps(part), LOOKUP_TYPE, kit.key)
+        await kit.refused(token, ProblemType.INVALID_LOOKUP)
+
+
+async def _refuses_strangers(kit: Kit) -> None:
+    await kit.refused(sign_lookup(kit.claims(), kit.stranger), ProblemType.NOT_TRUSTED)
+    impostor = SigningKey(kit.key.kid, kit.stranger.public, kit.stranger._secret)  # noqa: SLF001 - a name that lies
+    await kit.refused(sign_lookup(kit.claims(), impostor), ProblemType.NOT_TRUSTED)
+
+
+async def _refuses_altered_lookups(kit: Kit) -> None:
+    head, _, mark = sign_lookup(kit.claims(), kit.key).split(".")
+    _, body, _ = sign_lookup(kit.claims(), kit.key).split(".")
+    await kit.refused(f"{head}.{body}.{mark}", ProblemType.NOT_TRUSTED)
+
+
+async def _refuses_other_kinds_of_token(kit: Kit) -> None:
+    payload = kit.claims().model_dump_json().encode()
+    token = sign_compact(payload, "evidence+sd-jwt", kit.key)
+    await kit.refused(token, ProblemType.NOT_TRUSTED)
+
+
+async def _refuses_what_is_for_others(kit: Kit) -> None:
+    claims = kit.claims(aud="another_provider")
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.NOT_TRUSTED)
+
+
+async def _refuses_what_has_expired(kit: Kit) -> None:
+    then = int((kit.clock.now() - timedelta(hours=2)).timestamp())
+    claims = kit.claims(iat=then, exp=then + 60)
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.EXPIRED)
+
+
+async def _refuses_a_life_too_long(kit: Kit) -> None:
+    claims = kit.claims()
+    longer = claims.model_copy(update={"exp": claims.iat + 3600})
+    await kit.refused(sign_lookup(longer, kit.key), ProblemType.INVALID_LOOKUP)
+
+
+async def _answers_once(kit: Kit) -> None:
+    token = sign_lookup(kit.claims(), kit.key)
+    first = await kit.send(token)
+    assert first.status == 200, f"status {first.status}"  # noqa: PLR2004 - the status code
+    await kit.refused(token, ProblemType.REPLAYED)
+
+
+async def _refuses_nonsense(kit: Kit) -> None:
+    for body in ("", "nonsense", "a.b.c", "{}"):
+        await kit.refused(body, ProblemType.NOT_TRUSTED, ProblemType.INVALID_LOOKUP)
+
+
+async def _bounds_what_it_reads(kit: Kit) -> None:
+    await kit.refused("a" * (MAX_LOOKUP + 1), ProblemType.TOO_LARGE)
+
+
+Check = Callable[[Kit], Awaitable[None]]
+
+CHECKS: Mapping[str, Check] = {
+    "gives signed evidence for a record that it holds": _gives_evidence,
+    "gives each field alone when it alone is asked for": _gives_only_what_is_asked,
+    "compares stated facts, and sees one that is wrong": _compares,
+    "says not-held for a record that it does not hold": _says_not_held,
+    "refuses an evidence type that it does not offer": _knows_its_types,
+    "refuses a set of keys that it does not know": _knows_its_keys,
+    "refuses a field that it does not offer": _knows_its_fields,
+    "refuses a look-up that lacks a claim": _wants_every_claim,
+    "refuses a key that it has not pinned": _refuses_strangers,
+    "refuses a look-up that was altered": _refuses_altered_lookups,
+    "refuses a signed token of another type": _refuses_other_kinds_of_token,
+    "refuses a look-up for another provider": _refuses_what_is_for_others,
+    "refuses a look-up that has expired": _refuses_what_has_expired,
+    "refuses a look-up that lives too long": _refuses_a_life_too_long,
+    "answers each look-up once": _answers_once,
+    "refuses what is no look-up": _refuses_nonsense,
+    "refuses a body that is too large": _bounds_what_it_reads,
+}
+"""Every check, by what the department must do."""
+
+
+async def run(kit: Kit) -> tuple[Result, ...]:
+    """Run every check in order, also those after one that fails."""
+    return tuple([await _run(name, check, kit) for name, check in CHECKS.items()])
+
+
+async def _run(name: str, check: Check, kit: Kit) -> Result:
+    try:
+        await check(kit)
+    except (AssertionError, ErrandError) as failure:
+        return Result(name, passed=False, reason=str(failure))
+    except TimeoutError:
+        return Result(name, passed=False, reason="no answer in time")
+    except UnicodeDecodeError:
+        return Result(name, passed=False, reason="the answer is not ASCII")
+    return Result(name, passed=True, reason="")
