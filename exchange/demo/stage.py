@@ -9,6 +9,7 @@ A process is only ever stopped by its own id, through the handle that started it
 """
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from connectors.department.signing import generate_key
 from connectors.jose import SigningKey
 from exchange.demo.departments import Place, make_keys, write_config
 from exchange.demo.population import Population
+from exchange.demo.portal import Client
 from exchange.demo.registers import REGISTERS, write_register
 from exchange.keys import open_keys
 from exchange.settings import Settings
@@ -36,6 +38,7 @@ from schemas.validation import Pack, load_pack
 
 GATEWAY = "gateway_990100"
 """`iss` of the gateway's look-ups."""
+PURPOSE = "newborn_registration"
 PORTAL = "portal_990100"
 CITIZEN = "citizen_app"
 AUDITOR = "audit_office"
@@ -53,7 +56,16 @@ _CLIENTS: Mapping[str, Mapping[str, JsonValue]] = {
 }
 """The gateway's clients, and what the deployment says of them beside their keys."""
 
+SCOPES: Mapping[str, str] = {
+    PORTAL: f"portal:{PURPOSE}",
+    CITIZEN: "citizen",
+    AUDITOR: "auditor",
+}
+"""What each client asks its tokens for."""
+
 SETTINGS = "errand.yaml"
+_MARK = ".errand-demo"
+"""Says that a folder was made by the demo, which may empty it again."""
 _RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0)
 """How soon the demo's gateway tries again: nobody wants to watch for a minute."""
 _STOP_S = 15.0
@@ -140,6 +152,10 @@ class Stage:
         """The gateway's data folder."""
         return self.folder / "data"
 
+    def client(self, name: str) -> Client:
+        """Return one of the gateway's clients."""
+        return Client(self.gateway_url, name, self.clients[name], SCOPES[name])
+
     def client_key_file(self, client: str) -> Path:
         """Where a client's private key lies."""
         return self.folder / "clients" / f"{client}.pem"
@@ -156,23 +172,54 @@ def shipped_pack() -> tuple[Path, Pack]:
     return folder, load_pack({f.name: f.read_text(encoding="utf-8") for f in files})
 
 
-def build(folder: Path, now: datetime, *, delay_ms: float, seed: int) -> Stage:
+def empty(folder: Path) -> Path:
+    """Return a folder for a new stage: made, or emptied when it is one of ours.
+
+    Raises:
+        StageError: There is something else in it.
+    """
+    folder = folder.absolute()
+    if folder.exists() and any(folder.iterdir()):
+        if not (folder / _MARK).exists():
+            raise StageError(f"`{folder}` is not empty: choose another folder")
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARK).touch()
+    return folder
+
+
+def build(
+    folder: Path,
+    now: datetime,
+    *,
+    delay_ms: float,
+    seed: int,
+    port: int | None = None,
+) -> Stage:
     """Write down everything but the registers, and return what can be started.
 
-    (1) Choose free ports, and make the folders.
+    (1) Choose the ports, and make the folders.
     (2) Make everybody's keys.
     (3) Write each department's configuration.
     (4) Write the gateway's deployment and settings.
+
+    Args:
+        folder: Empty, or made by `empty`.
+        now: When the keys begin to be valid.
+        delay_ms: How long departments take on average.
+        seed: Decides each delay.
+        port: The gateway's port, the departments' follow it; None takes free ones.
     """
     pack_folder, pack = shipped_pack()  # (1)
-    ports = free_ports(len(REGISTERS) + 1)
+    count = len(REGISTERS) + 1
+    ports = free_ports(count) if port is None else list(range(port, port + count))
     places = {
-        provider: Place(provider, folder / provider, port)
-        for provider, port in zip(REGISTERS, ports, strict=False)
+        provider: Place(provider, folder / provider, ports[place])
+        for place, provider in enumerate(REGISTERS, start=1)
     }
     for part in (*(place.folder for place in places.values()), folder / "clients"):
         part.mkdir(parents=True)
-    url = f"http://127.0.0.1:{ports[-1]}"
+    url = f"http://127.0.0.1:{ports[0]}"
     # (2): valid from the full second, as signatures count in seconds.
     since = now.replace(microsecond=0)
     origin = Settings.model_fields["log_origin"].default
@@ -186,7 +233,7 @@ def build(folder: Path, now: datetime, *, delay_ms: float, seed: int) -> Stage:
     _write(
         folder / "packs" / "deployment.yaml", _deployment(pack, places, keys, pinned)
     )
-    _write(folder / SETTINGS, _settings(pack_folder, url, ports[-1]))
+    _write(folder / SETTINGS, _settings(pack_folder, url, ports[0]))
     return Stage(
         folder=folder,
         pack=pack,
@@ -202,21 +249,20 @@ def build(folder: Path, now: datetime, *, delay_ms: float, seed: int) -> Stage:
 
 
 def write_registers(
-    stage: Stage, population: Population, written: Callable[[str, int], None]
+    stage: Stage, population: Population, written: Callable[[str], None]
 ) -> int:
     """Write every department's register; return how many rows they have in sum.
 
     Args:
         stage: Where they belong.
         population: Who is in them.
-        written: Called after each, with the provider and its rows.
+        written: Called after each, with its provider.
     """
     total = 0
     for provider, register in REGISTERS.items():
         path = stage.places[provider].register
-        rows = write_register(path, register, population)
-        written(provider, rows)
-        total += rows
+        total += write_register(path, register, population)
+        written(provider)
     return total
 
 

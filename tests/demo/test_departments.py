@@ -118,7 +118,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     folder: Path = tmp_path_factory.mktemp("town")
     stage = build(folder, SystemClock().now(), delay_ms=1, seed=7)
     population = generate(seed=7, at_least=300)
-    write_registers(stage, population, lambda _provider, _rows: None)
+    write_registers(stage, population, lambda _provider: None)
     key = SigningKey.from_file(stage.data_dir / "keys" / "lookup.pem")
     with ExitStack() as stack:
         children = [stage.departments[name] for name in ("ga", "wj", "mz", "jk")]

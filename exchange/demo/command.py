@@ -1,0 +1,69 @@
+"""The command `errand demo`."""
+
+import signal
+import threading
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from exchange.demo.run import DELAY_MS, PEOPLE, Choices, run_demo, serve_all
+from schemas.clock import Clock, SystemClock
+from schemas.errors import ErrandError
+
+_SERVE_FOLDER = Path("var/demo")
+_SERVE_PORT = 8800
+
+
+def demo(
+    *,
+    json: Annotated[
+        Path | None, typer.Option(help="Write what was found to this file, as JSON.")
+    ] = None,
+    delay_ms: Annotated[
+        float, typer.Option(min=0, help="How long a department takes, ±50 %.")
+    ] = DELAY_MS,
+    people: Annotated[
+        int, typer.Option(min=100, help="How many people the town has at least.")
+    ] = PEOPLE,
+    keep: Annotated[
+        Path | None, typer.Option(help="Keep everything in this folder.")
+    ] = None,
+    serve: Annotated[
+        bool, typer.Option("--serve", help="Keep everything running until Ctrl-C.")
+    ] = False,
+    port: Annotated[
+        int | None,
+        typer.Option(help="The gateway's port; the departments' follow it."),
+    ] = None,
+) -> None:
+    """Run a newborn's case through seven departments, and check all of it."""
+    choices = Choices(people=people, delay_ms=delay_ms, folder=keep, port=port)
+    console, clock = Console(), SystemClock()
+    try:
+        held = (
+            _serve(choices, console, clock)
+            if serve
+            else run_demo(choices, console, json, clock)
+        )
+    except ErrandError as error:
+        Console(stderr=True).print(f"errand demo: {error}", markup=False)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if held else 1)
+
+
+def _serve(choices: Choices, console: Console, clock: Clock) -> bool:
+    """Keep everything running until it is told to stop (SIGINT, SIGTERM)."""
+    choices = replace(
+        choices,
+        folder=choices.folder or _SERVE_FOLDER,
+        port=choices.port or _SERVE_PORT,
+    )
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    with serve_all(choices, console, clock):
+        stop.wait()
+    return True

@@ -1,0 +1,252 @@
+"""The gateway's clients as the demo plays them: a portal, a citizen app, an auditor.
+
+They know the gateway by its API alone: a token for a signed assertion (RFC 7523), and
+JSON. What the portal does between the answers, filing steps at the departments'
+counters, is what portals do.
+"""
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from connectors.jose import SigningKey, sign_compact
+from exchange.demo.report import Count, Line
+from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
+from schemas.canonical import b64url
+from schemas.errors import ErrandError
+
+_ASSERTION_S = 60
+_RENEW_S = 30
+"""How long before its end a token is renewed, in seconds."""
+_TIMEOUT_S = 40.0
+
+Json = Any  # what the API answers: read here, and checked by what is done with it
+
+
+class PortalError(ErrandError):
+    """The gateway or a department answered what the demo can't go on with."""
+
+
+@dataclass(slots=True)
+class _Token:
+    value: str = ""
+    until: float = 0.0
+
+
+class Client:
+    """One client of the gateway: asks for its tokens itself."""
+
+    def __init__(self, url: str, name: str, key: SigningKey, scope: str) -> None:
+        """Take the gateway's address, the client's id and key, and what it may do."""
+        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
+        self._url = url
+        self._name = name
+        self._key = key
+        self._scope = scope
+        self._token = _Token()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str, **query: str) -> Json:
+        """Return the JSON at a path.
+
+        Raises:
+            PortalError: The gateway answers otherwise.
+        """
+        return self._json(self._http.get(path, params=query, headers=self._headers()))
+
+    def post(
+        self, path: str, body: Json = None, headers: Mapping[str, str] | None = None
+    ) -> Json:
+        """Post JSON to a path, and return the answer.
+
+        Raises:
+            PortalError: The gateway answers otherwise.
+        """
+        headers = {**self._headers(), **(headers or {})}
+        return self._json(self._http.post(path, json=body, headers=headers))
+
+    def events(self, path: str, seconds: float) -> Iterator[Json]:
+        """Yield the data of server-sent events, for so many seconds at most.
+
+        Raises:
+            PortalError: The gateway answers otherwise.
+        """
+        until = time.monotonic() + seconds
+        while (left := until - time.monotonic()) > 0:
+            try:
+                with self._http.stream(
+                    "GET", path, headers=self._headers(), timeout=left
+                ) as answer:
+                    if not answer.is_success:
+                        answer.read()
+                        self._json(answer)
+                    for line in answer.iter_lines():
+                        if line.startswith("data: "):
+                            yield orjson.loads(line.removeprefix("data: "))
+            except httpx.ReadTimeout:
+                return
+
+    def token(self) -> str:
+        """Return an access token that still holds for a while."""
+        if time.monotonic() > self._token.until:
+            self._renew()
+        return self._token.value
+
+    def _headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token()}"}
+
+    def _renew(self) -> None:
+        """Get a token: client credentials with private_key_jwt (RFC 7523, 2.2)."""
+        now = int(time.time())
+        claims: dict[str, str | int] = {
+            "iss": self._name,
+            "sub": self._name,
+            "aud": f"{self._url}{TOKEN_PATH}",
+            "jti": b64url(os.urandom(16)),
+            "iat": now,
+            "exp": now + _ASSERTION_S,
+        }
+        form = {
+            "grant_type": "client_credentials",
+            "scope": self._scope,
+            "client_assertion_type": ASSERTION_TYPE,
+            "client_assertion": sign_compact(orjson.dumps(claims), "JWT", self._key),
+        }
+        answer = self._json(self._http.post(TOKEN_PATH, data=form))
+        until = time.monotonic() + answer["expires_in"] - _RENEW_S
+        self._token = _Token(answer["access_token"], until)
+
+    @staticmethod
+    def _json(answer: httpx.Response) -> Json:
+        if not answer.is_success:
+            place = f"{answer.request.method} {answer.request.url.path}"
+            raise PortalError(f"{place}: {answer.status_code}: {answer.text[:500]}")
+        return orjson.loads(answer.content)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A case as the gateway answered it."""
+
+    document: Json
+
+    @property
+    def id(self) -> str:
+        """The case's id."""
+        return str(self.document["id"])
+
+    @property
+    def status(self) -> str:
+        """`open`, `settled` or `closed`."""
+        return str(self.document["status"])
+
+    @property
+    def outcomes(self) -> dict[str, Json]:
+        """Each requirement with its outcome, by id."""
+        return {one["id"]: one for one in self.document["requirements"]}
+
+    def outcome(self, requirement: str) -> str:
+        """Return what came of a requirement."""
+        return str(self.outcomes[requirement]["outcome"])
+
+    def unsettled(self) -> dict[str, str]:
+        """Return the outcome of each requirement that has a next step, by id."""
+        return {
+            name: one["outcome"]
+            for name, one in self.outcomes.items()
+            if one["next_step"] is not None
+        }
+
+    def lines(self) -> tuple[Line, ...]:
+        """Return the requirements as they are shown."""
+        return tuple(
+            Line(
+                id=one["id"],
+                name=one["name"]["en"],
+                outcome=one["outcome"],
+                detail=_detail(one),
+                provider=one["provider"],
+                ms=one["elapsed_ms"],
+                fields=tuple(one["fields"]),
+            )
+            for one in self.document["requirements"]
+        )
+
+    def saved(self, what: str) -> Count:
+        """Return the accounting of `papers` or `trips`."""
+        count = self.document["accounting"][what]
+        return Count(count["before"], count["after"])
+
+    def presentations(self, requirements: Sequence[str]) -> list[str]:
+        """Return the evidence that was passed on for some requirements, as SD-JWTs."""
+        return [
+            shown["sd_jwt"]
+            for evidence in self.document["evidence"].values()
+            for requirement, shown in evidence["presentations"].items()
+            if requirement in requirements
+        ]
+
+    def evidence_fields(self) -> dict[str, set[str]]:
+        """Return the names of the fields that were passed on, by requirement."""
+        fields: dict[str, set[str]] = {}
+        for evidence in self.document["evidence"].values():
+            for requirement, shown in evidence["presentations"].items():
+                fields.setdefault(requirement, set()).update(shown["fields"])
+        return fields
+
+
+def _detail(one: Json) -> str:
+    """Return what an outcome says beside its kind."""
+    parts = [
+        str(one[member])
+        for member in ("reason", "step", "hint", "concept", "fault", "role", "rule")
+        if one.get(member)
+    ]
+    return " ".join(parts)
+
+
+def file_step(
+    counter: str, step: str, requester: str, presentations: Sequence[str]
+) -> httpx.Response:
+    """File a step at a department's counter; return its answer."""
+    filing = {"step": step, "requester": requester, "presentations": presentations}
+    return httpx.post(f"{counter}/demo/steps", json=filing, timeout=_TIMEOUT_S)
+
+
+def delays(counter: str) -> tuple[int, float]:
+    """Return how many look-ups a department delayed, and for how long in sum, in ms.
+
+    A department that is down tells nothing.
+    """
+    try:
+        told = httpx.get(f"{counter}/demo/delays", timeout=_TIMEOUT_S).json()
+    except httpx.TransportError:
+        return 0, 0.0
+    return told["count"], told["sum_ms"]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Print an access token, for use with curl."""
+    parser = argparse.ArgumentParser(prog="exchange.demo.portal", description="token")
+    for name in ("url", "client", "key_file", "scope"):
+        parser.add_argument(name)
+    chosen = parser.parse_args(arguments)
+    key = SigningKey.from_file(Path(chosen.key_file))
+    with closing(Client(chosen.url, chosen.client, key, chosen.scope)) as client:
+        sys.stdout.write(client.token() + "\n")
+
+
+if __name__ == "__main__":
+    main()
