@@ -102,14 +102,14 @@ class ExpressionError(ValueError):
     """An expression is wrong: says what and where; packs alone cause it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Program:
     """A condition that is compiled and can't fail."""
 
     text: str
     names: Mapping[str, ValueType]
     """Every question and every concept that it mentions, with its type."""
-    _compiled: cel.Program = field(repr=False, compare=False)
+    _compiled: cel.Program = field(repr=False)
 
     @property
     def questions(self) -> frozenset[str]:
