@@ -25,9 +25,7 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-import structlog
 from sqlalchemy import create_engine, make_url
-from typing_extensions import override
 
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import SettingsError
@@ -49,8 +47,6 @@ _LISTENER_S = 0.2
 _SCHEDULER_S = 3600.0
 """We have no schedules of DBOS's own, so it need not look for them."""
 _FORGET_AT_ONCE = 200
-
-_log = structlog.get_logger(__name__)
 
 
 class Stand(Enum):
@@ -103,7 +99,6 @@ class Engine:
         self._version = version
         self._most_at_once = most_at_once
         self._poll_s = poll_s
-        self._handler = _Quiet()
 
     def launch(self, work: Callable[[DueId], str]) -> None:
         """Start; from now on `work` is called in threads, once for each workflow.
@@ -128,7 +123,7 @@ class Engine:
 
         try:
             _prepare_sqlite(self._url)
-            self._handler.attach()
+            _route_logs()
             dbos.workflow(name=_WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(
                 attempt
             )
@@ -151,7 +146,6 @@ class Engine:
         """
         _dbos().destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_s)
         _join_threads(deadline=time.monotonic() + drain_s + 1)
-        self._handler.detach()
         self._one.release()
 
     def enqueue(self, due: DueId) -> None:
@@ -277,38 +271,20 @@ def _prepare_sqlite(url: str) -> None:
     engine.dispose()
 
 
+def _route_logs() -> None:
+    """Let DBOS's warnings go where every library's go (`exchange.telemetry`).
+
+    INVARIANT: no log line holds a person's value (rule 8). There only the kind and
+    the place of what a library says are written; DBOS's own handler, which it
+    installs where it finds none, would write the words to the console.
+    """
+    logger = logging.getLogger("dbos")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
+
+
 def _join_threads(deadline: float) -> None:
     """Wait until DBOS's pool is empty: it lets go of its threads without waiting."""
     for thread in threading.enumerate():
         if thread.name.startswith(("dbos-", "queue-worker-")):
             thread.join(max(0.0, deadline - time.monotonic()))
-
-
-class _Quiet(logging.Handler):
-    """Takes DBOS's warnings: where they were made, and none of their words.
-
-    INVARIANT: no log line holds a person's value (rule 8). What a library says about
-    an exception is out of our hands, so only its kind and place are passed on.
-    """
-
-    def attach(self) -> None:
-        """Take the place of the handler that DBOS would install for the console."""
-        logger = logging.getLogger("dbos")
-        logger.addHandler(self)
-        logger.propagate = False
-
-    def detach(self) -> None:
-        """Leave the logger as it was."""
-        logger = logging.getLogger("dbos")
-        logger.removeHandler(self)
-        logger.propagate = True
-
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        kind = record.exc_info[0] if record.exc_info else None
-        _log.warning(
-            "engine_complained",
-            level=record.levelname.lower(),
-            place=f"{record.module}:{record.lineno}",
-            error=None if kind is None else kind.__name__,
-        )
