@@ -93,11 +93,7 @@ class Suspensions(Model):
 class SuspendRequest(Model):
     """Why something may not be used for now."""
 
-    reason: Annotated[
-        str,
-        StringConstraints(strip_whitespace=True),
-        Field(min_length=1, max_length=200),
-    ]
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
     """For the record; no person's name or id."""
 
 
