@@ -13,7 +13,7 @@ import orjson
 
 from connectors.department.log import Entry, read_log
 from exchange.demo.logs import claims_of
-from exchange.demo.population import Family, Population
+from exchange.demo.population import Family, Person, Population
 from exchange.demo.portal import (
     Answer,
     Client,
@@ -105,8 +105,10 @@ class Story:
 
     def consent(self) -> None:
         """Let the father give the consent that the case asked him for."""
-        give_consent(self.world, self.answer)
+        father = self.world.population.families[self.name].father
+        given = 0 if father is None else give_consent(self.world, father)
         self.world.show.say("the father gives his consent in the citizen app")
+        self.check("the father is asked, and gives his consent", given > 0)
 
     def finish(self) -> None:
         """Print the case as it stands, and add it to the report."""
@@ -341,15 +343,20 @@ SCENARIOS: Mapping[str, Callable[[World], None]] = {
 }
 
 
-def give_consent(world: World, answer: Answer) -> None:
-    """Give, in the citizen app, what the case asked the father for."""
-    asked_for = {
-        one["consent"]
-        for one in answer.outcomes.values()
-        if one["outcome"] == "consent_needed" and one["consent"]
-    }
-    for consent_id in sorted(asked_for):
-        world.citizen.post(f"/v1/consents/{consent_id}/give", {})
+def give_consent(world: World, father: Person) -> int:
+    """Give, in the citizen app, what a father is asked for; return how many gifts.
+
+    The app has authenticated him; it shows him what is asked, and gives just that.
+    """
+    person = {"id": father.id}
+    found = world.citizen.post("/v1/consents/search", {"person": person})
+    asked_for = [one for one in found["consents"] if one["state"] == "asked"]
+    for one in asked_for:
+        world.citizen.post(
+            f"/v1/consents/{one['id']}/give",
+            {"person": person, "version": one["version"]},
+        )
+    return len(asked_for)
 
 
 def asked(world: World, provider: str) -> list[Entry]:
