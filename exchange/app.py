@@ -7,7 +7,15 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import uvicorn
 from fastapi import FastAPI
 
-from exchange.api import cases, consents, directory, health, problems, tokens
+from exchange.api import (
+    audit,
+    cases,
+    consents,
+    directory,
+    health,
+    problems,
+    tokens,
+)
 from exchange.api.edge import Edge, Limits
 from exchange.opening import opened
 from exchange.settings import Settings
@@ -56,7 +64,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         redoc_url=None,
     )
     problems.install(app)
-    for room in (health, tokens, directory, cases, consents):
+    for room in (health, tokens, directory, cases, consents, audit):
         app.include_router(room.router)
     app.add_middleware(
         Edge,

@@ -37,6 +37,7 @@ from exchange.office import (
     read_pack,
 )
 from exchange.opened import OpenCase
+from exchange.oversight import Oversight
 from exchange.permission import Permissions
 from exchange.resolver import Resolver
 from exchange.settings import Settings
@@ -82,7 +83,8 @@ async def opened(
         # (3): no request ever meets a table of an older form.
         database, vault_database = await _open_tables(settings, stack)
         # (4): before anything happens that has to be recorded.
-        log, publisher = _open_log(settings, keys, clock, stack)
+        sealer = _open_sealer(settings, keys, stack)
+        log, publisher = _open_log(settings, keys, sealer, clock, stack)
         # (5): nothing of it runs yet.
         health = Health()
         outbound = Outbound(
@@ -122,6 +124,7 @@ async def opened(
             in_flight=parts.in_flight,
             identity=_identity(settings, keys, parts),
             permissions=_permissions(parts, waiting),
+            oversight=_open_oversight(settings, parts, sealer, stack),
             resolver=resolver,
             waiting=waiting,
             repeat_keys=RepeatKeys(keys.master),
@@ -174,13 +177,23 @@ async def _open_tables(
     return database, vault_database
 
 
-def _open_log(
-    settings: Settings, keys: GatewayKeys, clock: Clock, stack: AsyncExitStack
-) -> tuple[AuditLog, Publisher]:
-    """Open the log with its directory, and start publishing."""
+def _open_sealer(
+    settings: Settings, keys: GatewayKeys, stack: AsyncExitStack
+) -> Sealer:
+    """Open the subject directory, and what seals records with it."""
     directory = SubjectDirectory(settings.subjects_file, keys.log.directory)
     stack.callback(directory.close)
-    sealer = Sealer(keys.log.origin, keys.log.shard, directory)
+    return Sealer(keys.log.origin, keys.log.shard, directory)
+
+
+def _open_log(
+    settings: Settings,
+    keys: GatewayKeys,
+    sealer: Sealer,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> tuple[AuditLog, Publisher]:
+    """Open the log, and start publishing."""
     log = AuditLog(settings.log_file, sealer, keys.log.receipt)
     stack.callback(log.close)
     pace = Pace(interval_s=settings.checkpoint_every_s)
@@ -240,6 +253,20 @@ def _identity(settings: Settings, keys: GatewayKeys, parts: Parts) -> Identity:
         new_id=parts.new_id,
         suspended=lambda: parts.in_flight.suspended,
     )
+
+
+def _open_oversight(
+    settings: Settings, parts: Parts, sealer: Sealer, stack: AsyncExitStack
+) -> Oversight:
+    oversight = Oversight(
+        parts.log,
+        sealer,
+        settings.index_file,
+        clock=parts.clock,
+        new_id=parts.new_id,
+    )
+    stack.callback(oversight.close)
+    return oversight
 
 
 def _permissions(parts: Parts, waiting: Waiting) -> Permissions:

@@ -142,6 +142,11 @@ class Settings(Model):
         return self.data_dir / "log.db"
 
     @property
+    def index_file(self) -> Path:
+        """The access log's search index, which can be made anew."""
+        return self.data_dir / "log-index.db"
+
+    @property
     def subjects_file(self) -> Path:
         """The access log's subject directory."""
         return self.data_dir / "subjects.db"

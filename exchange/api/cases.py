@@ -70,16 +70,16 @@ class OpenCaseRequest(Model):
     actor: Actor
     subjects: Stated
     """Facts by role: `{"mother": {"id": "...", "name": "..."}}`."""
-    answers: Answers = {}
+    answers: Answers = Field(default_factory=dict)
     """Answers by question; those that are missing are asked for in the outcome."""
 
 
 class AddRequest(Model):
     """What is added to an open case."""
 
-    subjects: Stated = {}
+    subjects: Stated = Field(default_factory=dict)
     """Further facts about subjects; what was stated is never changed."""
-    answers: Answers = {}
+    answers: Answers = Field(default_factory=dict)
     commitments: Annotated[tuple[Slug, ...], Field(max_length=200)] = ()
     """Requirements for which a commitment (告知承诺) is given."""
     supplied: Annotated[Mapping[Slug, SupplyReason], Field(max_length=200)] = {}

@@ -1,0 +1,234 @@
+"""The routes of the log: auditors' questions, receipts, proofs, the signed head.
+
+A person is never named in a path or a query, which proxies and histories keep: whom a
+question is about stands in a header.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Header, Path, Query, Response
+from pydantic import AwareDatetime, Field
+
+from audit.query import PAGE_LIMIT, RecordQuery
+from audit.record import Actor, Kind, Subject
+from exchange.api.dependencies import AnyCaller, AuditorCaller, ThisGateway
+from schemas.canonical import b64url
+from schemas.errors import Complaint, InvalidRequestError
+from schemas.ids import CaseId, EventId
+from schemas.model import Model, Slug, VersionedId
+
+router = APIRouter(tags=["log"])
+
+_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_NOTE = "text/plain; charset=utf-8"
+
+EventUuid = Annotated[
+    str, Path(alias="event", pattern=_UUID, description="The record's event id.")
+]
+AboutHeader = Annotated[
+    str | None,
+    Header(
+        alias="Errand-Subject",
+        max_length=100,
+        pattern=r"^[a-z_]{1,32}:[\x21-\x7e]{1,64}$",
+        description="Whom the records are about, as `citizen_id:...`.",
+    ),
+]
+ByHeader = Annotated[
+    str | None,
+    Header(
+        alias="Errand-Official",
+        max_length=100,
+        pattern=r"^(official|system|person):[\x21-\x7e]{1,64}$",
+        description="Who acted, as `official:...`.",
+    ),
+]
+
+
+class Filters(Model):
+    """Which records are wanted: those that meet every condition."""
+
+    requester: Slug | None = None
+    provider: Slug | None = None
+    matter: VersionedId | None = None
+    case: Annotated[str, Field(pattern=_UUID)] | None = None
+    outcome: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
+    kind: Kind | None = None
+    since: AwareDatetime | None = None
+    """First instant that counts."""
+    until: AwareDatetime | None = None
+    """First instant that no longer counts."""
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 100
+    after: Annotated[str, Field(pattern=r"^[0-9]{1,20}\.[0-9]{1,18}$")] | None = None
+    """`next` of the page before."""
+
+
+class RecordView(Model):
+    """One record, as far as it is open to search."""
+
+    index: int
+    """Where it stands in the log: with this it can be proved."""
+    event: EventId
+    at_ms: int
+    """When it happened, in milliseconds since 1970."""
+    kind: Kind
+    outcome: str
+    requester: str
+    provider: str
+    evidence_type: str
+    correlation: str
+    matter: str
+    case: CaseId | None
+    actor_ref: str | None
+    """The official, under a stable name that tells nobody's id."""
+
+
+class LagView(Model):
+    """How far the answer is behind what is recorded."""
+
+    recorded: int
+    indexed: int
+    published: int
+
+
+class RecordList(Model):
+    """Records, newest first."""
+
+    records: tuple[RecordView, ...]
+    next: str | None
+    """`after` of the next page; none when this is the last."""
+    checkpoint: str | None
+    """The signed head of the tree when this was answered."""
+    lag: LagView
+
+
+class SectionView(Model):
+    """A sealed section, opened; the leaf's commitment is HMAC-SHA256 over `section`."""
+
+    opening: str
+    """The key of the commitment, base64url."""
+    section: str
+    """The section's exact text."""
+
+
+class OpenedRecord(Model):
+    """One record with everything that an auditor may see."""
+
+    leaf: str
+    """The exact text whose hash stands in the tree."""
+    sections: Mapping[str, SectionView]
+
+
+class ReceiptView(Model):
+    """The promise and the proof that an event stands in the log."""
+
+    event: EventId
+    receipt: str
+    """A signed note (C2SP): the log's promise, given at once."""
+    proof: str | None
+    """A `.tlog-proof` (C2SP) under the newest checkpoint; none until published."""
+
+
+class ConsistencyView(Model):
+    """The proof that a later tree only added to an earlier one (RFC 6962)."""
+
+    size1: int
+    root1: str
+    size2: int
+    root2: str
+    hashes: tuple[str, ...]
+
+
+@router.get("/v1/audit/records", response_model=RecordList)
+async def find_records(
+    filters: Annotated[Filters, Query()],
+    caller: AuditorCaller,
+    gateway: ThisGateway,
+    about: AboutHeader = None,
+    by: ByHeader = None,
+) -> Response:
+    """Return records, newest first; the question itself becomes a record."""
+    query = RecordQuery(**dict(filters))
+    subject = None if about is None else Subject("", *_split(about))
+    official = None if by is None else Actor(*_split(by))
+    page = await gateway.oversight.records(caller.requester, query, subject, official)
+    return _json(
+        {
+            "records": [dict(row.as_json()) for row in page.rows],
+            "next": page.next,
+            "checkpoint": page.checkpoint,
+            "lag": {
+                "recorded": page.lag.recorded,
+                "indexed": page.lag.indexed,
+                "published": page.lag.published,
+            },
+        }
+    )
+
+
+@router.get("/v1/audit/records/{event}", response_model=OpenedRecord)
+async def read_record(
+    event: EventUuid, caller: AuditorCaller, gateway: ThisGateway
+) -> Response:
+    """Return one record with its sections; the look itself becomes a record."""
+    leaf, sections = await gateway.oversight.record(caller.requester, EventId(event))
+    opened = {
+        name.value: SectionView(
+            opening=b64url(one.opening), section=one.content.decode()
+        )
+        for name, one in sections.items()
+    }
+    content = OpenedRecord(leaf=leaf, sections=opened).model_dump_json()
+    return Response(content, media_type="application/json")
+
+
+@router.get("/v1/receipts/{event}", response_model=ReceiptView)
+async def read_receipt(
+    event: EventUuid, _caller: AnyCaller, gateway: ThisGateway
+) -> Response:
+    """Return the receipt of a record and, once it is published, its proof."""
+    receipt = gateway.oversight.receipt(EventId(event))
+    proof = await gateway.oversight.proof(EventId(event))
+    text = None if proof is None else proof.as_text()
+    return _json({"event": event, "receipt": receipt, "proof": text})
+
+
+@router.get("/v1/audit/proofs", response_model=ConsistencyView)
+async def read_consistency(
+    size1: Annotated[int, Query(ge=1, lt=1 << 53)],
+    size2: Annotated[int, Query(ge=1, lt=1 << 53)],
+    _caller: AnyCaller,
+    gateway: ThisGateway,
+) -> Response:
+    """Return the proof that the tree of `size2` continues that of `size1`."""
+    if size1 > size2:
+        raise InvalidRequestError(
+            Complaint("/size1", "in the query: must not be more than `size2`")
+        )
+    proof = await gateway.oversight.consistency(size1, size2)
+    return _json(dict(proof.as_json()))
+
+
+@router.get("/log/checkpoint", response_class=Response)
+async def read_checkpoint(gateway: ThisGateway) -> Response:
+    """Return the signed head of the log's tree (C2SP checkpoint)."""
+    return Response(await gateway.oversight.checkpoint(), media_type=_NOTE)
+
+
+@router.get("/log/keys", response_class=Response)
+async def read_log_keys(gateway: ThisGateway) -> Response:
+    """Return the verifier keys of checkpoints and of receipts, one vkey a line."""
+    keys = gateway.keys.log
+    lines = f"{keys.log.verifier.vkey}\n{keys.receipt.verifier.vkey}\n"
+    return Response(lines, media_type=_NOTE)
+
+
+def _split(header: str) -> tuple[str, str]:
+    kind, _, name = header.partition(":")
+    return kind, name
+
+
+def _json(body: Mapping[str, object]) -> Response:
+    return Response(orjson.dumps(body), media_type="application/json")

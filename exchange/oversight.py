@@ -1,0 +1,167 @@
+"""Looking into the log: for auditors, and for whoever holds a receipt.
+
+INVARIANT (rule 2): whoever looks into who asked what is recorded as well, durably,
+before the answer leaves.
+
+The index and the proofs are read in a thread of their own, so that a large question
+never holds up a case.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from audit.query import AccessIndex, RecordPage, RecordQuery, open_for, query_event
+from audit.receipt import Consistency, Proof, prove_consistency, prove_event
+from audit.record import Actor, Audience, Section, Subject
+from audit.sealing import OpenedSection, Sealer
+from audit.store import LogReader
+from audit.writer import AuditLog
+from schemas.clock import Clock
+from schemas.errors import NotFoundError
+from schemas.ids import EventId, NewId
+from schemas.model import Slug
+
+T = TypeVar("T")
+
+
+class Oversight:
+    """Answers questions about the log.
+
+    Args:
+        log: The log.
+        sealer: Opens sections.
+        index_file: The search index; it may be deleted whenever it is not open.
+        clock: Tells when a question was asked.
+        new_id: Makes ids of records.
+    """
+
+    def __init__(
+        self,
+        log: AuditLog,
+        sealer: Sealer,
+        index_file: Path,
+        *,
+        clock: Clock,
+        new_id: NewId,
+    ) -> None:
+        self._log = log
+        self._sealer = sealer
+        self._clock = clock
+        self._new_id = new_id
+        # Sections are opened on the loop, whose thread the subject directory is of.
+        self._reader = LogReader.open(log.path)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-oversight")
+        self._proofs = LogReader.open(log.path)
+        self._index = AccessIndex(index_file, LogReader.open(log.path))
+
+    def close(self) -> None:
+        """Let go of the index and the log's file."""
+        self._thread.shutdown(wait=True)
+        self._index.close()
+        self._proofs.close()
+        self._reader.close()
+
+    async def records(
+        self,
+        auditor: Slug,
+        query: RecordQuery,
+        subject: Subject | None = None,
+        official: Actor | None = None,
+    ) -> RecordPage:
+        """Return records, newest first; the question becomes a record before.
+
+        Args:
+            auditor: Who asks.
+            query: Which records.
+            subject: The person or company whom they are about; None for any.
+            official: Who acted; None for anybody.
+
+        Raises:
+            InvalidRequestError: The limit or the cursor is not of its form.
+            LogUnavailableError: The question can't be recorded, so it isn't answered.
+        """
+        if official is not None:
+            ref = self._sealer.directory.actor_ref(official.kind, official.id)
+            query = replace(query, actor_ref=ref)
+        subjects = () if subject is None else (subject,)
+        if subject is not None:
+            known = self._sealer.directory.lookup(subject)
+            query = replace(query, subject_ref="" if known is None else known.ref)
+        await self._record(auditor, query, subjects)
+        return await self._run(lambda: self._index.query(query))
+
+    async def record(
+        self, auditor: Slug, event: EventId
+    ) -> tuple[str, Mapping[Section, OpenedSection]]:
+        """Return the leaf of a record and its sections; a record of its own.
+
+        Raises:
+            NotFoundError: The log has no record of the event.
+            LogUnavailableError: The look can't be recorded, so nothing is shown.
+        """
+        entry = self._reader.entry_of(event)
+        if entry is None:
+            raise NotFoundError("the log has no record of this event")
+        await self._record(auditor, RecordQuery(limit=1), correlation=event)
+        sections = open_for(Audience.AUDITOR, self._reader, self._sealer, event)
+        return entry.leaf.decode(), sections
+
+    def receipt(self, event: EventId) -> str:
+        """Return the signed receipt of a record.
+
+        Raises:
+            NotFoundError: The log has no record of the event.
+        """
+        return self._log.receipt(event)
+
+    async def proof(self, event: EventId) -> Proof | None:
+        """Return the proof that a record stands in the log; None until published.
+
+        Raises:
+            NotFoundError: The log has no record of the event.
+        """
+        return await self._run(lambda: prove_event(self._proofs, event))
+
+    async def consistency(self, size1: int, size2: int) -> Consistency:
+        """Return the proof that a later tree continues an earlier one.
+
+        Raises:
+            NotFoundError: Not `0 < size1 <= size2`, or not so much is published.
+        """
+        return await self._run(lambda: prove_consistency(self._proofs, size1, size2))
+
+    async def checkpoint(self) -> str:
+        """Return the signed head of the log's tree.
+
+        Raises:
+            NotFoundError: Nothing is published yet.
+        """
+        head = await self._run(self._proofs.head)
+        if head is None:
+            raise NotFoundError("nothing is published yet")
+        return head.note
+
+    async def _record(
+        self,
+        auditor: Slug,
+        query: RecordQuery,
+        subjects: tuple[Subject, ...] = (),
+        correlation: str = "",
+    ) -> None:
+        """Record a look into the log, durably."""
+        event = query_event(
+            EventId(self._new_id()),
+            self._clock.now(),
+            Actor("system", auditor),
+            query,
+            subjects,
+        )
+        asked = replace(event, requester=auditor, correlation=correlation)
+        await self._log.append([asked])
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
