@@ -77,13 +77,16 @@ class Catalogue:
     """Every concept that tells a competent service, ordered."""
     chosen: tuple[Slug, ...]
     """Questions with few answers that conditions read, ordered."""
+    few: frozenset[Slug]
+    """The same questions."""
     declared: tuple[Slug, ...]
     """Questions whose answer settles a requirement, ordered."""
     namings: Mapping[Slug, tuple[tuple[Expression, ...], ...]]
     """For each ask the places that name it, each as the conditions under which it
     counts. An ask that no requirement names has none: it only leads to others."""
     personal: tuple[Program, ...]
-    """Conditions that read anything but questions with few answers, ordered."""
+    """Conditions that can change a plan and read anything but questions with few
+    answers, ordered."""
 
 
 def compile_pack(pack: Pack) -> tuple[Catalogue, ...]:
@@ -135,6 +138,9 @@ def compile_matter(
     taken = frozenset(concept for one in candidates for concept in one.inputs)
     read = frozenset(c for one in programs.values() for c in one.concepts)
     _refuse_too_many_choices(matter, candidates, read)
+    few = frozenset(
+        q for one in programs.values() for q in one.questions if _few(one, q)
+    )
     return Catalogue(
         matter=matter,
         pack=pack,
@@ -146,20 +152,41 @@ def compile_matter(
         programs=programs,
         concepts=taken | read,
         regions=tuple(sorted({c.region for c in candidates if c.region is not None})),
-        chosen=tuple(
-            sorted(
-                {q for one in programs.values() for q in one.questions if _few(one, q)}
-            )
-        ),
+        chosen=tuple(sorted(few)),
+        few=few,
         declared=tuple(
             sorted({r.declare for r in matter.requirements.values() if r.declare})
         ),
         namings={ask: _namings(matter, ask) for ask in sorted(matter.asks)},
         personal=tuple(
             one
-            for one in programs.values()
-            if one.concepts or not all(_few(one, q) for q in one.questions)
+            for text, one in programs.items()
+            if _can_change_a_plan(matter, one) and _is_personal(one)
         ),
+    )
+
+
+def _can_change_a_plan(matter: Matter, program: Program) -> bool:
+    """Tell whether a plan depends on what a condition comes to.
+
+    A criterion or a derivation is judged when the evidence is there; before, it only
+    matters whether it waits for an answer.
+    """
+    requirements = matter.requirements.values()
+    judged_later = {text for r in requirements for text in (r.criterion, r.derive)}
+    earlier = {
+        *(question.when for question in matter.questions.values()),
+        *(requirement.when for requirement in requirements),
+        *(listed.when for needed in requirements for listed in needed.lists),
+    }
+    is_later = program.text in judged_later - earlier
+    return not is_later or bool(program.questions)
+
+
+def _is_personal(program: Program) -> bool:
+    """Tell whether a condition reads anything but questions with few answers."""
+    return bool(program.concepts) or not all(
+        _few(program, question) for question in program.questions
     )
 
 

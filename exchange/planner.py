@@ -95,11 +95,6 @@ def plan_key(catalogue: Catalogue, situation: Situation, on: date) -> Hashable:
     that reads anything else only what it comes to.
     """
     answers = situation.answers
-    value = situation.value
-    personal: tuple[Verdict, ...] = ()
-    if catalogue.personal:
-        environment = situation.environment()
-        personal = tuple(verdict(one, environment) for one in catalogue.personal)
     return (
         catalogue.matter.ref,
         catalogue.pack,
@@ -107,9 +102,29 @@ def plan_key(catalogue: Catalogue, situation: Situation, on: date) -> Hashable:
         tuple(map(answers.get, catalogue.chosen)),
         tuple(question in answers for question in catalogue.declared),
         catalogue.concepts.intersection(situation.stated),
-        tuple(map(value, catalogue.regions)),
+        tuple(map(situation.value, catalogue.regions)),
         situation.barred,
-        personal,
+        _personal_verdicts(catalogue, situation),
+    )
+
+
+def _personal_verdicts(
+    catalogue: Catalogue, situation: Situation
+) -> tuple[Verdict | None, ...]:
+    """Return what the conditions come to that read personal values.
+
+    None for one of whose personal values none is known: then it comes to the same for
+    everybody who gave the same answers.
+    """
+    if not catalogue.personal:
+        return ()
+    environment = situation.environment()
+    return tuple(
+        verdict(one, environment)
+        if any(c in situation.stated or c in situation.learned for c in one.concepts)
+        or not catalogue.few.issuperset(one.questions & situation.answers.keys())
+        else None
+        for one in catalogue.personal
     )
 
 

@@ -193,7 +193,7 @@ def _carried_out(small: Small, asks: set[str], known: frozenset[str]) -> Sets:
 def _waves(
     chosen: frozenset[Question], known: frozenset[str]
 ) -> list[frozenset[str]] | None:
-    """Return the waves, by the shortest way to each question; None if some have none."""
+    """Return the waves, by the shortest way to each; None if some question has none."""
     depth: dict[Question, int] = {}
     for round_ in range(len(chosen)):
         have = known.union(*(one.tells for one in depth))

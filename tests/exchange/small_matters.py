@@ -300,3 +300,139 @@ def small_matters(draw: st.DrawFn) -> Small:
     barred = frozenset(["ask_1"] if draw(st.integers(0, 9)) == 0 else [])
     situation = Situation(draw(_ANSWERS), values, barred=barred)
     return Small(a_matter(asks, requirements), types, services, situation)
+
+
+_LINKS = st.sampled_from(["self.b", "self.c", "f.a"])
+_LINK_KEYS = st.sampled_from(
+    [
+        ["self.a"],
+        ["self.b"],
+        ["self.c"],
+        ["f.a"],
+        ["self.b", "self.c"],
+        ["self.c", "f.a"],
+    ]
+)
+
+
+@st.composite
+def tangled_matters(draw: st.DrawFn) -> Small:
+    """Draw a matter whose asks lead to one another in many ways, and nothing else.
+
+    Here the fewest look-ups are often not the fewest waves.
+    """
+    types = [
+        an_evidence_type("ask_0", [{"key": "self.a"}], {"field": "self.b"}),
+        an_evidence_type("ask_1", [{"key": "self.b"}], {"field": "self.c"}),
+    ]
+    for place in range(2, draw(st.sampled_from([5, 5, 6]))):
+        keys = [{"key": concept} for concept in draw(_LINK_KEYS)]
+        fields: dict[str, str | None] = {"field": draw(_LINKS), "other": draw(_LINKS)}
+        types.append(an_evidence_type(f"ask_{place}", keys, fields))
+    asks = {one.id: an_ask(one.id) for one in types}
+    wanted = draw(
+        st.lists(st.sampled_from(sorted(asks)), min_size=2, max_size=4, unique=True)
+    )
+    requirement = a_requirement(a_list(*(Need(ask=ask) for ask in wanted)))
+    services = [a_service(one.id) for one in types]
+    situation = Situation({}, {"m.a": "x"})
+    return Small(a_matter(asks, {"only": requirement}), types, services, situation)
+
+
+def one_requirement(
+    tellers: Mapping[str, tuple[str, str | None]], *lists: list[str]
+) -> Small:
+    """Return a matter of one requirement, of which only `m.a` is stated.
+
+    Args:
+        tellers: Asks, each with the concept it takes and the concept it tells.
+        lists: The requirement's lists, each of asks.
+    """
+    types = [
+        an_evidence_type(name, [{"key": taken}], {"field": told})
+        for name, (taken, told) in tellers.items()
+    ]
+    asks = {name: an_ask(name) for name in tellers}
+    requirement = a_requirement(
+        *(a_list(*(Need(ask=ask, fields=("field",)) for ask in one)) for one in lists)
+    )
+    services = [a_service(one.id) for one in types]
+    situation = Situation({}, {"m.a": "x"})
+    return Small(a_matter(asks, {"only": requirement}), types, services, situation)
+
+
+def more_lookups_by_the_first_list() -> Small:
+    """Return a matter whose first list takes more look-ups than its second."""
+    tellers = dict.fromkeys(["one", "two", "three"], ("m.a", None))
+    return one_requirement(tellers, ["one", "two"], ["three"])
+
+
+def more_waves_by_fewer_lookups() -> Small:
+    """Return a matter in which one look-up more would save a wave."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "first": ("m.a", "m.b"),
+        "second": ("m.b", "m.c"),
+        "short_cut": ("m.a", "m.c"),
+        "wanted": ("m.c", None),
+    }
+    return one_requirement(tellers, ["first", "second", "wanted"])
+
+
+def fewer_waves_by_later_ids() -> Small:
+    """Return a matter in which the smaller ids would take a wave more."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "first": ("m.a", "m.b"),
+        "a_long_way": ("m.b", "m.c"),
+        "z_short_way": ("m.a", "m.c"),
+        "wanted": ("m.c", None),
+    }
+    return one_requirement(tellers, ["first", "wanted"])
+
+
+def alike_but_for_ids() -> Small:
+    """Return a matter with two sources that are alike but for their ids."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "a_source": ("m.a", "m.c"),
+        "z_source": ("m.a", "m.c"),
+        "wanted": ("m.c", None),
+    }
+    return one_requirement(tellers, ["wanted"])
+
+
+def in_a_circle() -> Small:
+    """Return a matter whose wanted asks wait for each other without a third one."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "one": ("m.b", "m.c"),
+        "two": ("m.c", "m.b"),
+        "way_in": ("m.a", "m.c"),
+    }
+    return one_requirement(tellers, ["one", "two"])
+
+
+def told_for_comparison_alone() -> Small:
+    """Return a matter in which a key is only told by a field that may be compared."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "register": ("m.a", "m.c"),
+        "wanted": ("m.c", None),
+    }
+    small = one_requirement(tellers, ["wanted"])
+    compared = an_evidence_type(
+        "register", [{"key": "m.a"}], {"field": "m.c"}, frozenset(["field"])
+    )
+    types = [compared, *small.evidence_types[1:]]
+    return Small(small.matter, types, small.services, small.situation)
+
+
+def opened_by_an_answer() -> Small:
+    """Return a matter whose only source of a key counts if a question is answered."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "register": ("m.a", "m.c"),
+        "wanted": ("m.c", None),
+    }
+    small = one_requirement(tellers, ["wanted"])
+    requirements = {
+        **small.matter.requirements,
+        "sometimes": a_requirement(a_list(Need(ask="register")), when="q_one"),
+    }
+    matter = a_matter(small.matter.asks, requirements)
+    return Small(matter, small.evidence_types, small.services, small.situation)

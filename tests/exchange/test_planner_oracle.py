@@ -1,6 +1,6 @@
 """The planner against brute force, and what holds of every plan."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 
 from exchange.plan import (
     AnswerNeeded,
@@ -17,7 +17,20 @@ from exchange.plan import (
 from exchange.planner import make_plan
 from schemas.evidence import Mode
 from tests.exchange.oracle import OPENED, best_plan
-from tests.exchange.small_matters import QUESTIONS, TODAY, Small, small_matters
+from tests.exchange.small_matters import (
+    QUESTIONS,
+    TODAY,
+    Small,
+    alike_but_for_ids,
+    fewer_waves_by_later_ids,
+    in_a_circle,
+    more_lookups_by_the_first_list,
+    more_waves_by_fewer_lookups,
+    opened_by_an_answer,
+    small_matters,
+    tangled_matters,
+    told_for_comparison_alone,
+)
 
 slowly = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
@@ -49,10 +62,20 @@ def _outcome(state: State) -> object:
             raise AssertionError(state)
 
 
-@settings(slowly, max_examples=400)
-@given(small_matters())
+@settings(slowly, max_examples=350)
+@example(more_lookups_by_the_first_list())
+@example(more_waves_by_fewer_lookups())
+@example(fewer_waves_by_later_ids())
+@example(alike_but_for_ids())
+@example(in_a_circle())
+@example(opened_by_an_answer())
+@example(told_for_comparison_alone())
+@given(small_matters() | tangled_matters())
 def test_the_plan_is_the_one_that_brute_force_finds(small: Small) -> None:
-    """Lists, number of look-ups, waves and ids are the best of all there are."""
+    """Lists, number of look-ups, waves and ids are the best of all there are.
+
+    The examples are those in which each rule of the order decides against the next.
+    """
     plan = _plan(small)
     best = best_plan(small)
     outcomes = {name: _outcome(state) for name, state in plan.requirements.items()}
@@ -150,7 +173,7 @@ def test_the_order_of_what_was_declared_never_shows(small: Small) -> None:
     """A pack that declares asks, services and types in another order plans alike."""
     turned = Small(
         small.matter.model_copy(
-            update={"asks": dict(reversed(small.matter.asks.items()))}
+            update={"asks": dict(reversed(list(small.matter.asks.items())))}
         ),
         small.evidence_types[::-1],
         small.services[::-1],
