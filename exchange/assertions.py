@@ -263,6 +263,7 @@ def _check_claims(claims: dict[str, Any], client: Slug, now: datetime) -> None:
 
 _HINTS = {
     "iss": "the assertion's `iss` and `sub` must both be the client's id",
+    "aud": "the assertion's `aud` must be the token endpoint and no other",
     "iat": "the assertion's `iat` lies ahead: compare the clocks",
     "nbf": "the assertion's `nbf` lies ahead: compare the clocks",
     "exp": "the assertion's `exp` must be a number of seconds since 1970",
