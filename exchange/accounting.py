@@ -1,0 +1,136 @@
+"""Papers and trips before and after, counted from a matter and a case's outcomes.
+
+The counting rule: every hand-in counts, one for each paper and each office that took
+it before, one for each paper that has to be handed in after; and every answer that the
+applicant gives instead is counted too, apart, so that no saving is cosmetic. What does
+not apply in a situation was never asked of this person: it counts on neither side.
+"""
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Annotated
+
+from pydantic import Field
+
+from exchange.outcomes import is_settled
+from schemas.matter import Matter, Requirement
+from schemas.model import Model, Slug
+from schemas.outcome import (
+    AnswerNeeded,
+    Committed,
+    NotApplicable,
+    Outcome,
+    Supplied,
+    SupplyNeeded,
+)
+
+_Number = Annotated[int, Field(ge=0)]
+
+
+class BeforeAfter(Model):
+    """One count, as the matter once was and as this case is."""
+
+    before: _Number
+    after: _Number
+
+
+class Accounting(Model):
+    """What a matter once took of this person, and what this case takes."""
+
+    papers: BeforeAfter
+    """Hand-ins: a paper that four offices wanted is four before."""
+    kinds: BeforeAfter
+    """Different papers among them."""
+    trips: BeforeAfter
+    """Visits to an office."""
+    answers: _Number
+    """Answers and promises that the applicant gives now, also those still open."""
+    open: _Number
+    """Requirements not settled yet: until this is 0, what is after may still grow."""
+
+
+def account(
+    matter: Matter,
+    outcomes: Mapping[Slug, Outcome],
+    answers: Iterable[Slug],
+) -> Accounting:
+    """Count papers, trips and answers of a case.
+
+    Args:
+        matter: The matter of the case.
+        outcomes: What came of its requirements; one that is not there counts as open.
+        answers: The questions that were answered.
+    """
+    applying = {
+        name: requirement
+        for name, requirement in matter.requirements.items()
+        if not isinstance(outcomes.get(name), NotApplicable)
+    }
+    handed_in = {
+        name: requirement
+        for name, requirement in applying.items()
+        if isinstance(outcomes.get(name), Supplied | SupplyNeeded)
+    }
+    uses = [use for one in applying.values() for use in one.replaces]
+    left = [use for one in handed_in.values() for use in one.replaces]
+    unnamed = sum(not requirement.replaces for requirement in handed_in.values())
+    return Accounting(
+        papers=BeforeAfter(
+            before=sum(len(use.asked_by) for use in uses), after=len(left) + unnamed
+        ),
+        kinds=BeforeAfter(
+            before=len({use.paper for use in uses}),
+            after=len({use.paper for use in left}) + unnamed,
+        ),
+        trips=BeforeAfter(
+            before=_trips_once(matter, applying.values()),
+            after=_trips_now(matter, handed_in.values()),
+        ),
+        answers=_answers(matter, outcomes, frozenset(answers)),
+        open=sum(
+            name not in outcomes or not is_settled(outcomes[name])
+            for name in matter.requirements
+        ),
+    )
+
+
+def _trips_once(matter: Matter, applying: Iterable[Requirement]) -> int:
+    """Count the offices that the person went to: those with a step that applies."""
+    steps = {step for requirement in applying for step in requirement.steps}
+    return sum(not steps.isdisjoint(visit.steps) for visit in matter.visits)
+
+
+def _trips_now(matter: Matter, handed_in: Iterable[Requirement]) -> int:
+    """Count the offices at which something has to be handed in.
+
+    What is handed in once serves every step, so it is at the first office on the way
+    that needs it. Where no visit has the step, the hand-in is a trip of its own.
+    """
+    offices: set[int] = set()
+    elsewhere = 0
+    for requirement in handed_in:
+        steps = frozenset(requirement.steps)
+        first = (
+            place
+            for place, visit in enumerate(matter.visits)
+            if not steps.isdisjoint(visit.steps)
+        )
+        place = next(first, None)
+        if place is None:
+            elsewhere += 1
+        else:
+            offices.add(place)
+    return len(offices) + elsewhere
+
+
+def _answers(
+    matter: Matter, outcomes: Mapping[Slug, Outcome], answered: Set[Slug]
+) -> int:
+    """Count the answers given and still to be given, and the promises."""
+    asked = {
+        question
+        for outcome in outcomes.values()
+        if isinstance(outcome, AnswerNeeded)
+        for question in outcome.questions
+    }
+    promises = sum(isinstance(outcome, Committed) for outcome in outcomes.values())
+    return len((answered | asked) & matter.questions.keys()) + promises
