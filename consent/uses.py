@@ -43,8 +43,10 @@ def suspend(
     """
     _gate(connection, shared=False)
     values = {"target": thing, "reason": reason, "by": by, "since": micros(now)}
+    # By the row that comes back: PostgreSQL's driver does not count an ignored one.
     statement = _insert_or_ignore(connection, SUSPENSION, values)
-    return bool(connection.execute(statement).rowcount)
+    added = connection.execute(statement.returning(SUSPENSION.c.target))
+    return added.first() is not None
 
 
 def resume(connection: Connection, thing: Target) -> bool:
