@@ -23,7 +23,7 @@ from exchange.case import (
     Wrong,
 )
 from exchange.plan import Part
-from schemas.errors import Layer
+from schemas.errors import Fault, Layer
 from schemas.evidence import Mode
 from schemas.ids import CaseId, EvidenceId
 from schemas.matter import Ask, Matter, Requirement, SupplyReason
@@ -235,12 +235,14 @@ class Judge:
             case Down() as down:
                 return self._down(requirement, attempt, down)
             case Wrong(fault=fault):
+                # A stale record is the source's own to look up by hand.
+                action = "assist" if fault is Fault.STALE else "report"
                 return Faulty(
                     **basis,
                     fault=fault,
                     layer=Layer.SOURCE,
                     can_retry=True,
-                    next_step=_step("report", StepOwner.PROVIDER, attempt.provider),
+                    next_step=_step(action, StepOwner.PROVIDER, attempt.provider),
                 )
             case Barred(rule=rule):
                 return self._barred(requirement, attempt, rule)

@@ -1,0 +1,293 @@
+"""A case office over in-memory departments, and the families that tests send there."""
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import orjson
+from pydantic import JsonValue
+
+from audit.keys import make_keys
+from audit.sealing import Sealer, SubjectDirectory
+from audit.writer import AuditLog
+from consent import store
+from consent.artefact import Consent, ConsentScope
+from consent.in_flight import InFlight
+from exchange import due
+from exchange.case import Actor
+from exchange.database import Database
+from exchange.migrations.schema import Part, upgrade
+from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
+from exchange.resolver import Opening, Resolver
+from exchange.vault import Vault
+from schemas.ids import CaseId, ConsentId, new_ids
+from schemas.validation import Pack
+from tests.fakes.clock import FakeClock
+from tests.fakes.connectors import InMemoryConnector
+
+PACK_FOLDER = Path(__file__).parents[2] / "schemas" / "packs" / "990100"
+PORTAL = "portal_990100"
+MOTHER = "990101199403120026"
+FATHER = "990101199207250018"
+NEWBORN = "99010120260108004X"
+CERTIFICATE = "A000000001"
+NOW = datetime(2026, 1, 10, 2, 0, tzinfo=UTC)
+ANSWERS: Mapping[str, bool | str] = {
+    "parents_married": True,
+    "joins": "mother",
+    "child_name": "林小溪",
+    "bank_account": "6200000000000000001",
+    "phone": "13000000000",
+}
+CERTIFICATE_FIELDS: Mapping[str, JsonValue] = {
+    "CSYXZMBH": CERTIFICATE,
+    "XSE_XM": "林小溪",
+    "XSE_XBDM": "2",
+    "XSE_CSSJ": "2026-01-08T06:30:00Z",
+    "XSE_YZ": 39,
+    "XSE_TZ": 3310,
+    "CSD_QHDM": "990101",
+    "ZCJGMC": "云溪市妇幼保健院",
+    "MQ_XM": "林云",
+    "MQ_SFZJHM": MOTHER,
+    "FQ_XM": "陈溪",
+    "FQ_SFZJHM": FATHER,
+    "QF_RQ": "2026-01-09",
+    "QF_LX": "1",
+}
+HOUSEHOLD_FIELDS: Mapping[str, JsonValue] = {
+    "household_no": "H0001",
+    "household_type": "FAMILY",
+    "head_name": "林云",
+    "relation_to_head": "01",
+    "region": "990101",
+}
+
+
+@dataclass(slots=True)
+class Office:
+    """Everything that a case runs on, in one place for a test to look at."""
+
+    resolver: Resolver
+    departments: InMemoryConnector
+    pack: Pack
+    log: AuditLog
+    database: Database
+    vault: Vault
+    in_flight: InFlight
+    clock: FakeClock
+    folder: Path
+
+    async def open(
+        self,
+        *,
+        answers: Mapping[str, bool | str] = ANSWERS,
+        subjects: Mapping[str, Mapping[str, str]] | None = None,
+        wait_s: float = 5.0,
+    ) -> dict[str, Any]:
+        """Open a case of the mother and answer as the portal gets it."""
+        opening = Opening(
+            requester=PORTAL,
+            matter="newborn@1",
+            purpose="newborn_registration",
+            actor=Actor(kind="official", id="window-3"),
+            subjects=subjects or a_mother(),
+            answers=answers,
+        )
+        _, answer = await self.resolver.open(opening, wait_s, None)
+        return read(answer)
+
+    async def read(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Read a case again."""
+        return read(await self.resolver.read(CaseId(case["id"]), PORTAL))
+
+    async def resolve(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Resolve a case again."""
+        return read(await self.resolver.resolve(CaseId(case["id"]), PORTAL, 5.0))
+
+    async def attempt(self, case: dict[str, Any]) -> str:
+        """Make the attempt that the case is owed now, as the dispatcher would."""
+        owed = self.database.read_now(lambda c: due.find_by_case(c, CaseId(case["id"])))
+        assert owed is not None
+        return await self.resolver.attempt(owed.id)
+
+    async def give(self, consent: str) -> Consent:
+        """Give a consent that was asked for, as the person whom it was asked of."""
+        now = self.clock.now()
+
+        def give(connection: Any) -> Consent:
+            asked = store.get(connection, ConsentId(consent))
+            person, version = asked.scope.person, asked.version
+            return store.give(connection, asked.id, person, version, now)
+
+        return await self.database.write(give)
+
+    async def consent_beforehand(self, person: str = FATHER) -> Consent:
+        """Let the father consent to all cases of the matter before any is open."""
+        now = self.clock.now()
+        request = store.ConsentRequest(
+            scope=ConsentScope(
+                person=self.vault.person_ref("citizen_id", person),
+                role="father",
+                requester=PORTAL,
+                matter="newborn",
+                purpose="newborn_registration",
+                case=None,
+            ),
+            asked_in=CaseId("00000000-0000-7000-8000-000000000000"),
+            fields={"identity@1": None, "marriage@1": None, "household@1": None},
+            expires_at=now + timedelta(days=30),
+            uses=None,
+        )
+        new_id = new_ids(self.clock)
+        asked = await self.database.write(lambda c: store.ask(c, request, now, new_id))
+        return await self.give(asked.id)
+
+    def records(self) -> list[tuple[str, str, str, str]]:
+        """Return kind, outcome, provider and evidence type of every record."""
+        with sqlite3.connect(f"file:{self.folder / 'log.db'}?mode=ro", uri=True) as db:
+            leaves = [
+                orjson.loads(leaf)
+                for (leaf,) in db.execute("SELECT leaf FROM entry ORDER BY seq")
+            ]
+        return [(x["kind"], x["outcome"], x["prov"], x["etype"]) for x in leaves]
+
+
+def a_mother() -> dict[str, dict[str, str]]:
+    """Return what the portal states of the mother and the newborn."""
+    return {
+        "mother": {"id": MOTHER, "name": "林云"},
+        "newborn": {"birth_date": "2026-01-08"},
+    }
+
+
+def read(answer: bytes) -> dict[str, Any]:
+    """Return an answer, with outcomes by requirement beside it."""
+    case: dict[str, Any] = orjson.loads(answer)
+    case["by_id"] = {r["id"]: r for r in case["requirements"]}
+    return case
+
+
+def outcomes(case: dict[str, Any]) -> dict[str, str]:
+    """Return each requirement's outcome."""
+    return {name: r["outcome"] for name, r in case["by_id"].items()}
+
+
+def settle_in(departments: InMemoryConnector, *, spouse: str = FATHER) -> None:
+    """Fill the registers with the records that exist before any step is performed."""
+    departments.hold("identity@1", {"id": MOTHER}, {"name": "林云"})
+    departments.hold("identity@1", {"id": FATHER}, {"name": "陈溪"})
+    departments.hold(
+        "birth_certificate@1",
+        {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE},
+        CERTIFICATE_FIELDS,
+    )
+    departments.hold(
+        "marriage@1", {"id": MOTHER}, {"status": "20", "spouse_id": spouse}
+    )
+    departments.hold("household@1", {"id": MOTHER}, HOUSEHOLD_FIELDS)
+    departments.hold(
+        "household@1", {"id": FATHER}, {**HOUSEHOLD_FIELDS, "household_no": "H0002"}
+    )
+    departments.hold(
+        "medical_insurance@1", {"id": MOTHER}, {"status": "ACTIVE", "scheme": "310"}
+    )
+    departments.hold(
+        "maternity_claim@1", {"mother_id": MOTHER}, {"settled": True, "amount": 3120.5}
+    )
+
+
+def perform_steps(departments: InMemoryConnector) -> None:
+    """Let the departments perform their steps: what they make can be looked up."""
+    by_certificate = {"CSYXZMBH": CERTIFICATE}
+    by_id = {"id": NEWBORN}
+    opened = {"opened_on": "2026-01-10"}
+    departments.hold("vaccination@1", by_certificate, {"card_no": "V1", **opened})
+    departments.hold("parenting_file@1", by_certificate, {"file_no": "P1", **opened})
+    departments.hold(
+        "child_registration@1",
+        by_certificate,
+        {
+            "id": NEWBORN,
+            "name": "林小溪",
+            "household_no": "H0001",
+            "region": "990101",
+            "registered_on": "2026-01-10",
+        },
+    )
+    departments.hold(
+        "enrolment@1",
+        by_id,
+        {"status": "ACTIVE", "region": "990101", "from": "2026-01-08"},
+    )
+    departments.hold(
+        "premium@1",
+        by_id,
+        {"year": "2026", "amount": 400, "paid": False, "due_on": "2026-04-08"},
+    )
+    departments.hold(
+        "social_card@1",
+        by_id,
+        {"status": "MADE", "card_tail": "0042", "bank": "云溪银行"},
+    )
+
+
+@cache
+def the_pack() -> Pack:
+    """Return the pack of the region, loaded once for all tests."""
+    return read_pack((PACK_FOLDER,))
+
+
+@asynccontextmanager
+async def an_office(folder: Path) -> AsyncIterator[Office]:
+    """Open an office on real files in a folder, over in-memory departments."""
+    clock = FakeClock(NOW)
+    pack = the_pack()
+    async with AsyncExitStack() as stack:
+        tables, keys_url = (
+            f"sqlite:///{folder}/errand.db",
+            f"sqlite:///{folder}/vault.db",
+        )
+        upgrade(tables, Part.TABLES)
+        upgrade(keys_url, Part.VAULT)
+        database = stack.enter_context(Database(tables))
+        keys = stack.enter_context(Database(keys_url, secure_delete=True))
+        log_keys = make_keys("errand.test/log")
+        directory = SubjectDirectory(folder / "subjects.db", log_keys.directory)
+        stack.callback(directory.close)
+        sealer = Sealer(log_keys.origin, log_keys.shard, directory)
+        log = AuditLog(folder / "log.db", sealer, log_keys.receipt)
+        stack.callback(log.close)
+        departments = InMemoryConnector(clock)
+        connectors = dict.fromkeys(pack.services, departments)
+        in_flight = InFlight()
+        vault = Vault(keys, bytes(32))
+        parts = Parts(
+            pack=pack,
+            connectors=connectors,
+            database=database,
+            vault=vault,
+            log=log,
+            in_flight=in_flight,
+            clock=clock,
+            new_id=new_ids(clock),
+            random_bytes=os.urandom,
+            jitter=lambda: 0.0,
+        )
+        terms = Terms(
+            waits=(5.0, 15.0, 60.0),
+            consent_lifetime=timedelta(days=30),
+            executor_id="gateway-1",
+        )
+        resolver = make_resolver(
+            parts, terms, make_planner(pack, connectors), lambda _: None
+        )
+        yield Office(
+            resolver, departments, pack, log, database, vault, in_flight, clock, folder
+        )
