@@ -19,18 +19,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import CoroutineType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 import orjson
+import sqlalchemy
 import structlog
 from sqlalchemy import (
     URL,
-    Connection,
     CursorResult,
     Engine,
     create_engine,
     event,
     make_url,
+    select,
 )
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
@@ -43,6 +44,8 @@ from sqlalchemy.exc import (
 from schemas.errors import SettingsError, StoreUnavailableError
 
 T = TypeVar("T")
+Connection: TypeAlias = sqlalchemy.Connection
+"""What a transaction gets: so that who only hands it on need not know SQL."""
 Transaction = Callable[[Connection], T]
 """Work for one transaction: it reads and writes, and neither commits nor waits."""
 
@@ -53,6 +56,8 @@ _MOST_IN_A_BATCH = 512
 _READERS = 4
 _BUSY_TIMEOUT_MS = 5_000
 """How long SQLite waits for another process that holds the file, such as a backup."""
+
+_ONE = select(1)
 
 _log = structlog.get_logger(__name__)
 
@@ -190,6 +195,14 @@ class Database:
             if self._point is None or self._point.invalidated:
                 self._point = self._readers.connect()
             return _run_read(self._point, work)
+
+    def check(self) -> None:
+        """Read something.
+
+        Raises:
+            StoreUnavailableError: The tables can't be read.
+        """
+        self.read_now(lambda connection: connection.scalar(_ONE))
 
     def close(self) -> None:
         """Commit what waits, then let go of the database; later calls are refused."""

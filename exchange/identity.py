@@ -23,7 +23,6 @@ from urllib.parse import parse_qsl
 import orjson
 import structlog
 from pydantic import JsonValue
-from sqlalchemy import Connection
 
 from connectors.jose import (
     ACCEPTED_ALGORITHMS,
@@ -33,6 +32,7 @@ from connectors.jose import (
 )
 from consent.decision import Suspendable, Target, target
 from exchange.assertions import check_assertion, spend
+from exchange.database import Connection
 from schemas.canonical import Json, canonical_plain
 from schemas.clock import Clock
 from schemas.directory import PublicKey, Requester, Scope

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
-from sqlalchemy import Connection
-
 from audit.record import Event, Kind, Subject
 from audit.writer import AuditLog
 from consent import store, uses
@@ -26,7 +24,7 @@ from consent.decision import Suspendable, Target, target
 from consent.in_flight import InFlight
 from exchange import cases, due, idempotency
 from exchange.case import CaseHead
-from exchange.database import Database
+from exchange.database import Connection, Database
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.directory import LawfulBasisKind, SharingGrant

@@ -15,8 +15,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection
-
 from audit.record import Event, Kind
 from audit.writer import AuditLog
 from consent.decision import ConsentNeeded, Permit, Provisional, Refuse
@@ -39,7 +37,7 @@ from exchange.case import (
 )
 from exchange.cases import StoredCase
 from exchange.catalogue import Catalogue
-from exchange.database import Database
+from exchange.database import Connection, Database
 from exchange.deciding import Decided, Decider
 from exchange.due import Due, Lease
 from exchange.judgement import judge_case

@@ -5,13 +5,10 @@ from typing import Literal
 import orjson
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
-from sqlalchemy import select
 
 from exchange.api.dependencies import Gateway, ThisGateway
 from schemas.errors import StoreUnavailableError
 from schemas.model import Model
-
-_ONE = select(1)
 
 router = APIRouter(tags=["operation"])
 
@@ -46,7 +43,7 @@ def failing_parts(gateway: Gateway) -> tuple[str, ...]:
     """Return the parts without which no case can be worked on and that fail."""
     failing = []
     try:
-        gateway.database.read_now(lambda connection: connection.scalar(_ONE))
+        gateway.database.check()
     except StoreUnavailableError:
         failing.append("database")
     if gateway.log.fault is not None:
