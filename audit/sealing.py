@@ -496,7 +496,7 @@ class Sealer:
 
         Raises:
             VerificationError: A section was tampered with, is not the one that the
-                leaf commits to, or a subject's key is gone.
+                leaf commits to, is missing, or a subject's key is gone.
         """
         wrapping = self._wrapping_key(self._subjects(subject_refs))
         opened: dict[Section, OpenedSection] = {}
@@ -514,6 +514,8 @@ class Sealer:
             opening, section = plain[:SECRET_SIZE], plain[SECRET_SIZE:]
             verify_section(commitments.get(name, b""), opening, section)
             opened[name] = OpenedSection(section, opening)
+        if any(name in wanted and name not in opened for name in commitments):
+            raise VerificationError("a section that the leaf commits to is missing")
         return opened
 
     def _subjects(self, refs: str) -> list[SubjectKey]:

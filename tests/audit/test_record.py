@@ -1,0 +1,162 @@
+"""Leaves: the bytes of their final form, and everything that is not one."""
+
+from datetime import UTC, datetime
+
+import orjson
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.record import (
+    LEAF_LIMIT,
+    MAY_OPEN,
+    Audience,
+    Event,
+    Kind,
+    Section,
+    Subject,
+    build_leaf,
+    milliseconds,
+    read_leaf,
+)
+from schemas.canonical import canonical_plain
+from schemas.errors import VerificationError
+from schemas.ids import EventId
+from tests.audit.examples import NOW, an_event
+
+EVENT = an_event(id=EventId("019b9c3a-1234-7000-8000-0123456789ab"))
+LEAF = build_leaf(EVENT, "log.example/1", bytes(16), [b"t" * 16], {"actor": b"c" * 32})
+words = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=256)
+
+
+def changed(**fields: object) -> bytes:
+    """Return the leaf with fields of other values, in canonical form."""
+    return canonical_plain({**orjson.loads(LEAF), **fields})  # type: ignore[arg-type] # any JSON
+
+
+def test_a_leaf_has_the_bytes_of_its_final_form() -> None:
+    """The form can't change: a log written today is verified in thirty years."""
+    expected = (
+        b'{"c":{"actor":"Y2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2NjY2M="},'
+        b'"corr":"lookup-1","etype":"birth_certificate@1",'
+        b'"id":"019b9c3a-1234-7000-8000-0123456789ab","kind":"request.accepted",'
+        b'"log":"log.example/1","outcome":"accepted","pol":"packs-digest",'
+        b'"prov":"yunxi_health","req":"yunxi_portal",'
+        b'"salt":"AAAAAAAAAAAAAAAAAAAAAA==","t":"2026-01-08T06:30:00.000Z",'
+        b'"tags":["dHR0dHR0dHR0dHR0dHR0dA=="],"v":1}'
+    )
+
+    assert expected == LEAF
+
+
+@given(
+    st.lists(words, min_size=6, max_size=6),
+    st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - bounds
+    st.sampled_from([kind for kind in Kind if kind is not Kind.REQUEST_ENDED]),
+)
+def test_a_leaf_is_canonical_and_says_what_was_said(
+    said: list[str], at: datetime, kind: Kind
+) -> None:
+    """Every leaf is RFC 8785 and reads back as its event."""
+    names = "outcome", "requester", "provider", "evidence_type", "policy", "correlation"
+    event = an_event(kind, at=at, **dict(zip(names, said, strict=True)))
+    data = build_leaf(event, "log.example/1", bytes(16), [bytes(16)], {})
+    leaf = read_leaf(data)
+
+    assert rfc8785.dumps(orjson.loads(data)) == data
+    assert said == [getattr(leaf, name) for name in names]
+    assert (event.id, kind) == (leaf.id, leaf.kind)
+    assert milliseconds(at) == milliseconds(leaf.at)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{}",
+        b"[]",
+        b"\xff",
+        LEAF + b"\n",
+        LEAF.replace(b'{"c"', b'{ "c"'),
+        LEAF.replace(b'"v":1}', b'"v":1,"v":1}'),
+        LEAF.replace(b'"v":1}', b'"v":1,"w":1}'),
+        LEAF.replace(b'"v":1}', b'"v":1.0}'),
+        changed(v=2),
+        changed(v=True),
+        changed(v="1"),
+        changed(id="1"),
+        changed(id=1),
+        changed(t="2026-01-08T06:30:00Z"),
+        changed(kind="request.forgotten"),
+        changed(c={"name": "AA=="}),
+        changed(c={"actor": "AA=="}),
+        changed(c=[]),
+        changed(salt="AA=="),
+        changed(salt=None),
+        changed(tags=[]),
+        changed(tags=["dHR0dHR0dHR0dHR0dHR0dA=="] * 3),
+        changed(tags=["AA=="]),
+        changed(tags="AA=="),
+        changed(pol="x" * LEAF_LIMIT),
+    ],
+)
+def test_what_is_almost_a_leaf_is_refused(data: bytes) -> None:
+    """Another type, form, size or key is refused, and so is a key twice."""
+    with pytest.raises(VerificationError):
+        read_leaf(data)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"id": "not-an-id"},
+        {"id": EVENT.id.upper()},
+        {"outcome": "with space"},
+        {"requester": "portal\n"},
+        {"provider": "云溪市"},
+        {"policy": "x" * 257},
+        {"matter": "a b"},
+        {"subjects": (Subject("a", "b", "c"),) * 9},
+        {"ends": EVENT.id},
+    ],
+)
+def test_an_event_that_could_not_be_recorded_is_refused(
+    fields: dict[str, object],
+) -> None:
+    """What goes into a leaf in the clear is words of ours, and bounded."""
+    with pytest.raises(ValueError, match="`"):
+        an_event(**fields)  # type: ignore[arg-type] # wrong on purpose
+
+
+def test_an_end_names_its_beginning() -> None:
+    """A `request.ended` without the look-up that it ends is refused."""
+    with pytest.raises(ValueError, match="ends"):
+        an_event(Kind.REQUEST_ENDED)
+
+    ended = an_event(Kind.REQUEST_ENDED, ends=EVENT.id)
+    assert EVENT.id == ended.ends
+
+
+def test_no_text_of_an_event_shows_whom_it_is_about() -> None:
+    """Ids and details stay out of what a log line or a traceback prints."""
+    event: Event = an_event(details={"street": "planted street"})
+
+    assert "9901" not in repr(event)
+    assert "clerk" not in repr(event)
+    assert "planted" not in repr(event)
+
+
+def test_a_citizen_sees_why_and_not_which_official() -> None:
+    """Each audience opens its own sections, and the auditor all."""
+    assert {Section.SUBJECT, Section.MATTER} == MAY_OPEN[Audience.CITIZEN]
+    assert Section.ACTOR not in MAY_OPEN[Audience.PROVIDER]
+    assert frozenset(Section) == MAY_OPEN[Audience.AUDITOR]
+    assert set(Audience) == set(MAY_OPEN)
+
+
+def test_times_are_cut_to_milliseconds() -> None:
+    """A fraction of a millisecond is dropped, in the leaf and in the receipt alike."""
+    at = NOW.replace(microsecond=999_999)
+
+    assert milliseconds(NOW) + 999 == milliseconds(at)

@@ -1,0 +1,326 @@
+"""Subjects, tags and sections: who can read what, and what tampering does."""
+
+import hmac
+import sqlite3
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.keys import DirectoryKeys, load_keys, make_keys, save_keys
+from audit.record import Kind, Section, Subject, read_leaf
+from audit.sealing import (
+    KeyedHash,
+    SealedRecord,
+    Sealer,
+    SubjectDirectory,
+    mac,
+    split_sections,
+    verify_section,
+)
+from schemas.errors import SettingsError, VerificationError
+from tests.audit.examples import (
+    FATHER,
+    MOTHER,
+    ORIGIN,
+    Room,
+    an_event,
+    some_evidence,
+)
+
+bits = st.binary(min_size=32, max_size=32)
+
+
+def sealed(
+    room: Room, *subjects: Subject, kind: Kind = Kind.REQUEST_ACCEPTED
+) -> SealedRecord:
+    """Return the record of an event about some subjects."""
+    room.directory.add(subjects)
+    known = [room.directory.lookup(subject) for subject in subjects]
+    event = an_event(kind, subjects=subjects, evidence=some_evidence())
+    return room.sealer.seal(event, [key for key in known if key is not None])
+
+
+def opened(room: Room, record: SealedRecord) -> dict[Section, object]:
+    """Return the sections of a record in the clear."""
+    sections = room.sealer.open_sections(
+        record.event.id,
+        record.subject_refs,
+        record.sealed,
+        read_leaf(record.leaf).commitments,
+    )
+    return {name: section.value for name, section in sections.items()}
+
+
+@given(bits, st.binary(max_size=200))
+def test_the_fast_hashes_are_hmac(key: bytes, message: bytes) -> None:
+    """Both short cuts give what the standard library's HMAC gives."""
+    expected = hmac.digest(key, message, "sha256")
+
+    assert expected == mac(key, message)
+    assert expected == KeyedHash(key).digest(message)
+
+
+def test_sections_open_as_what_was_sealed(room: Room) -> None:
+    """With the keys, each section is there and is the one that the leaf commits to."""
+    record = sealed(room, MOTHER, FATHER)
+    sections = opened(room, record)
+
+    assert set(Section) == set(sections)
+    assert some_evidence() == sections[Section.EVIDENCE]
+    assert ["mother", "father"] == [
+        who["role"]
+        for who in sections[Section.SUBJECT]  # type: ignore[attr-defined] # a list
+    ]
+    assert {"kind": "official", "id": "clerk-4711@portal"} == sections[Section.ACTOR]
+
+
+def test_a_record_has_the_sections_it_needs_and_no_other(room: Room) -> None:
+    """What is not said has no section, and so no commitment."""
+    event = an_event(
+        Kind.POLICY_CHANGED, subjects=(), actor=None, case=None, matter="", details={}
+    )
+    record = room.sealer.seal(event, [])
+
+    assert {} == read_leaf(record.leaf).commitments
+    assert b"" == record.sealed
+
+
+def test_an_end_does_not_repeat_its_beginning(room: Room) -> None:
+    """A `request.ended` keeps its subject's tag, and seals what is new alone."""
+    beginning = sealed(room, MOTHER).event
+    subject = room.directory.lookup(MOTHER)
+    assert subject is not None
+    end = an_event(Kind.REQUEST_ENDED, ends=beginning.id, details={}, actor=None)
+    leaf = read_leaf(room.sealer.seal(end, [subject]).leaf)
+
+    assert {} == leaf.commitments
+    assert subject.tag(ORIGIN.encode(), leaf.salt) in leaf.tags
+
+
+@pytest.mark.parametrize(("people", "tags"), [(0, 1), (1, 1), (2, 2), (3, 4), (5, 8)])
+def test_the_number_of_tags_tells_little(room: Room, people: int, tags: int) -> None:
+    """Tags are filled up to 1, 2, 4 or 8, and each subject finds its own."""
+    subjects = [Subject("role", "citizen_id", f"id-{n}") for n in range(people)]
+    leaf = read_leaf(sealed(room, *subjects).leaf)
+
+    assert tags == len(leaf.tags)
+    for subject in subjects:
+        known = room.directory.lookup(subject)
+        assert known is not None
+        assert known.tag(ORIGIN.encode(), leaf.salt) in leaf.tags
+        assert known.tag(b"another log", leaf.salt) not in leaf.tags
+
+
+def test_one_person_in_two_roles_has_one_tag(room: Room) -> None:
+    """The same tag twice would show that two roles are one person."""
+    record = sealed(room, MOTHER, Subject("applicant", "citizen_id", MOTHER.id))
+
+    assert 1 == len(read_leaf(record.leaf).tags)
+    assert 2 == len(opened(room, record)[Section.SUBJECT])  # type: ignore[arg-type] # a list
+
+
+def test_two_records_about_one_person_can_not_be_linked(room: Room) -> None:
+    """Without the subject's key, tags, commitments and salts are all different."""
+    first, second = (read_leaf(sealed(room, MOTHER).leaf) for _ in range(2))
+
+    assert not set(first.tags) & set(second.tags)
+    assert not set(first.commitments.values()) & set(second.commitments.values())
+    assert first.salt != second.salt
+
+
+@given(st.data())
+def test_a_flipped_bit_in_a_section_is_found(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """No bit of a sealed section can change unseen."""
+    folder = tmp_path_factory.mktemp("room")
+    keys = make_keys(ORIGIN)
+    directory = SubjectDirectory(folder / "subjects.db", keys.directory)
+    sealer = Sealer(ORIGIN, keys.shard, directory)
+    record = sealer.seal(an_event(subjects=()), [])
+    at = data.draw(st.integers(0, len(record.sealed) * 8 - 1))
+    flipped = bytearray(record.sealed)
+    flipped[at // 8] ^= 1 << at % 8
+
+    with pytest.raises(VerificationError):
+        sealer.open_sections(
+            record.event.id, "", bytes(flipped), read_leaf(record.leaf).commitments
+        )
+    directory.close()
+
+
+def test_a_section_can_not_be_moved_to_another_record(room: Room) -> None:
+    """Sections of one record do not open under another with the same keys."""
+    first, second = sealed(room, MOTHER), sealed(room, MOTHER)
+
+    with pytest.raises(VerificationError, match="can't be opened"):
+        room.sealer.open_sections(
+            second.event.id,
+            second.subject_refs,
+            first.sealed,
+            read_leaf(second.leaf).commitments,
+        )
+
+
+def test_a_section_must_be_the_one_that_the_leaf_commits_to(room: Room) -> None:
+    """Right keys and another commitment: refused."""
+    record = sealed(room, MOTHER)
+    commitments = dict(read_leaf(record.leaf).commitments)
+    commitments["actor"] = bytes(32)
+
+    with pytest.raises(VerificationError, match="commits to"):
+        room.sealer.open_sections(
+            record.event.id, record.subject_refs, record.sealed, commitments
+        )
+
+
+def test_one_section_can_be_shown_without_the_others(room: Room) -> None:
+    """Section and opening verify against the leaf alone; another content does not."""
+    record = sealed(room, MOTHER)
+    leaf = read_leaf(record.leaf)
+    sections = room.sealer.open_sections(
+        record.event.id,
+        record.subject_refs,
+        record.sealed,
+        leaf.commitments,
+        frozenset({Section.MATTER}),
+    )
+    shown = sections[Section.MATTER]
+
+    assert {Section.MATTER} == set(sections)
+    verify_section(leaf.commitments["matter"], shown.opening, shown.content)
+    with pytest.raises(VerificationError):
+        verify_section(leaf.commitments["matter"], shown.opening, b"{}")
+
+
+def test_losing_one_subject_closes_what_speaks_of_them(room: Room) -> None:
+    """Without the father's key, what concerns both can't be opened; the rest can."""
+    both, mother = sealed(room, MOTHER, FATHER), sealed(room, MOTHER)
+    father = room.directory.lookup(FATHER)
+    assert father is not None
+    other = sqlite3.connect(room.folder / "subjects.db")
+    with other:
+        other.execute("DELETE FROM subject WHERE ref = ?", (father.ref,))
+    other.close()
+
+    assert set(Section) == set(opened(room, mother))
+    with pytest.raises(VerificationError, match="is gone"):
+        opened(room, both)
+
+
+def test_another_shard_key_opens_nothing(room: Room) -> None:
+    """Without the shard's key no section of the shard can be opened."""
+    record = sealed(room, MOTHER)
+    stranger = Sealer(ORIGIN, bytes(32), room.directory)
+
+    with pytest.raises(VerificationError, match="can't be opened"):
+        stranger.open_sections(
+            record.event.id,
+            record.subject_refs,
+            record.sealed,
+            read_leaf(record.leaf).commitments,
+        )
+
+
+def test_sections_cut_short_are_malformed(room: Room) -> None:
+    """Every cut of the sealed sections is refused or leaves one out."""
+    record = sealed(room, MOTHER)
+    whole = len(split_sections(record.sealed))
+    for end in range(1, len(record.sealed)):
+        try:
+            count = len(split_sections(record.sealed[:end]))
+        except VerificationError:
+            continue
+
+        assert count < whole
+    with pytest.raises(VerificationError, match="malformed"):
+        split_sections(record.sealed * 2)
+
+
+def test_a_section_that_is_too_large_is_refused(room: Room) -> None:
+    """Nothing unbounded enters the log."""
+    with pytest.raises(ValueError, match="section"):
+        room.sealer.seal(an_event(subjects=(), details={"text": "x" * 70_000}), [])
+
+
+def test_a_person_has_one_reference_however_the_id_is_typed(room: Room) -> None:
+    """Case, white space and full-width characters make no second person."""
+    room.directory.add([Subject("mother", "citizen_id", "99010119900307002X")])
+    full_width = "\uff19\uff19" + "010119900307002\uff38"
+    typed = ("99010119900307002X", " 99010119900307002x ", full_width)
+    refs = {
+        found.ref
+        for text in typed
+        if (found := room.directory.lookup(Subject("other", "citizen_id", text)))
+    }
+
+    assert 1 == len(refs)
+    assert room.directory.lookup(Subject("m", "passport", "99010119900307002X")) is None
+
+
+def test_oversight_finds_who_is_behind_a_reference(room: Room) -> None:
+    """The directory alone knows the id, and knows nobody by a made-up reference."""
+    record = sealed(room, MOTHER)
+
+    assert ("citizen_id", MOTHER.id) == room.directory.identity(record.subject_refs)
+    assert room.directory.identity("nobody") is None
+
+
+def test_a_directory_that_was_tampered_with_is_named(room: Room) -> None:
+    """A changed wrapped key or sealed id is refused."""
+    record = sealed(room, MOTHER)
+    other = sqlite3.connect(room.folder / "subjects.db", isolation_level=None)
+    other.execute("UPDATE subject SET sealed_id = zeroblob(60)")
+    with pytest.raises(VerificationError, match="id can't be opened"):
+        room.directory.identity(record.subject_refs)
+    other.execute("UPDATE subject SET wrapped_key = zeroblob(60)")
+    with pytest.raises(VerificationError, match="key can't be unwrapped"):
+        room.directory.identity(record.subject_refs)
+    other.close()
+
+
+def test_few_subjects_are_kept_in_memory(tmp_path: Path) -> None:
+    """More people than the cache holds are found all the same."""
+    keys = DirectoryKeys(bytes(32), bytes(32))
+    directory = SubjectDirectory(tmp_path / "subjects.db", keys, cached=3)
+    people = [Subject("role", "citizen_id", f"id-{n}") for n in range(20)]
+    directory.add(people)
+    refs = [known.ref for who in people * 2 if (known := directory.lookup(who))]
+    directory.close()
+
+    assert 40 == len(refs)
+    assert refs[:20] == refs[20:]
+    assert 20 == len(set(refs))
+
+
+def test_keys_are_kept_and_never_overwritten(tmp_path: Path) -> None:
+    """Keys come back as they were; a second set in the folder is refused."""
+    keys = make_keys(ORIGIN)
+    save_keys(keys, tmp_path / "keys")
+    found = load_keys(tmp_path / "keys")
+
+    assert (keys.shard, keys.directory) == (found.shard, found.directory)
+    assert keys.log.skey == found.log.skey
+    assert keys.receipt.skey == found.receipt.skey
+    with pytest.raises(SettingsError, match="there already"):
+        save_keys(keys, tmp_path / "keys")
+
+
+def test_keys_that_others_may_read_are_refused(tmp_path: Path) -> None:
+    """A key file with loose permissions, of another log, or missing: refused."""
+    save_keys(make_keys(ORIGIN), tmp_path)
+    (tmp_path / "shard.key").chmod(0o644)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        load_keys(tmp_path)
+    (tmp_path / "shard.key").chmod(0o600)
+    (tmp_path / "receipt.key").write_text(make_keys("other.example").receipt.skey)
+    with pytest.raises(SettingsError, match="same log"):
+        load_keys(tmp_path)
+    (tmp_path / "log.key").write_text("nonsense")
+    with pytest.raises(SettingsError, match="malformed"):
+        load_keys(tmp_path)
+    (tmp_path / "log.key").unlink()
+    with pytest.raises(SettingsError, match="can't be read"):
+        load_keys(tmp_path)

@@ -1,0 +1,440 @@
+"""Appending: order, idempotence, limits, and what a failing disk does."""
+
+import asyncio
+import resource
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit.keys import make_keys
+from audit.receipt import verify_receipt
+from audit.record import Event, Kind, Subject
+from audit.store import LogReader, open_for_writing
+from audit.writer import AuditLog, Limits
+from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
+from schemas.ids import CaseId
+from tests.audit.examples import (
+    CASE,
+    FATHER,
+    MOTHER,
+    ORIGIN,
+    Room,
+    an_event,
+    an_id,
+    open_room,
+)
+
+
+def stored(room: Room) -> list[str]:
+    """Return the events that are in the file, in order."""
+    with room.reader() as reader:
+        return [entry.event_id for entry in reader.entries(0, 10_000)]
+
+
+def break_commits(room: Room, error: sqlite3.Error) -> Callable[[], None]:
+    """Have every commit of the writer fail; return what mends it.
+
+    A progress handler would interrupt; a commit hook that says no turns the commit
+    into a rollback, as SQLite does by itself after a failed flush.
+    """
+    log = room.log
+    real = log._connection
+
+    class Broken:
+        """The writer's connection, with a disk that fails."""
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(real, name)
+
+        def execute(self, statement: str) -> sqlite3.Cursor:
+            """Fail at the commit."""
+            if statement == "COMMIT":
+                raise error
+            return real.execute(statement)
+
+    log._connection = Broken()  # type: ignore[assignment] # stands in for a broken disk
+
+    def mend() -> None:
+        log._connection = real
+
+    return mend
+
+
+def io_error(code: int, name: str) -> sqlite3.OperationalError:
+    """Return the error that sqlite3 raises with this code."""
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    error.sqlite_errorname = name
+    return error
+
+
+@pytest.mark.anyio
+async def test_records_are_numbered_without_gaps_in_the_order_given(
+    room: Room,
+) -> None:
+    """Each append gets the next indexes, and they are in the file when it returns."""
+    events = [an_event() for _ in range(5)]
+    first = await room.log.append(events[:2])
+    second = await room.log.append(events[2:])
+
+    assert [0, 1, 2, 3, 4] == [place.index for place in first + second]
+    assert [event.id for event in events] == stored(room)
+    assert 5 == room.log.size
+
+
+@pytest.mark.anyio
+async def test_many_callers_at_once_share_commits(room: Room) -> None:
+    """A thousand appends at once are all numbered, once each."""
+    events = [an_event() for _ in range(1_000)]
+    places = await asyncio.gather(*(room.log.append([event]) for event in events))
+
+    assert list(range(1_000)) == sorted(place.index for [place] in places)
+    assert {event.id for event in events} == set(stored(room))
+    assert all(
+        event.id == place.event for event, [place] in zip(events, places, strict=True)
+    )
+
+
+@pytest.mark.anyio
+async def test_nothing_to_record_is_no_record(room: Room) -> None:
+    """An append of no events returns at once."""
+    assert [] == await room.log.append([])
+
+
+@pytest.mark.anyio
+async def test_an_event_is_recorded_once(room: Room) -> None:
+    """The same event again, alone or among others, returns what stands there."""
+    event, other = an_event(), an_event()
+    [first] = await room.log.append([event])
+    again = await room.log.append([other, event, other])
+    together = await asyncio.gather(*(room.log.append([event]) for _ in range(5)))
+
+    assert first == again[1]
+    assert again[0] == again[2]
+    assert [[first]] * 5 == together
+    assert [event.id, other.id] == stored(room)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=4), max_size=12))
+def test_any_order_of_repeats_leaves_each_event_once(
+    tmp_path_factory: pytest.TempPathFactory, calls: list[list[int]]
+) -> None:
+    """However events are repeated, within a call or across calls under way."""
+    room = open_room(tmp_path_factory.mktemp("room"))
+    events = [an_event() for _ in range(7)]
+
+    async def run() -> list[list[tuple[str, int]]]:
+        results = await asyncio.gather(
+            *(room.log.append([events[n] for n in call]) for call in calls)
+        )
+        return [[(place.event, place.index) for place in places] for places in results]
+
+    returned = asyncio.run(run())
+    found = stored(room)
+    room.close()
+
+    assert sorted({events[n].id for call in calls for n in call}) == sorted(found)
+    for call, places in zip(calls, returned, strict=True):
+        assert [(events[n].id, found.index(events[n].id)) for n in call] == places
+
+
+@pytest.mark.anyio
+async def test_a_cancelled_caller_cancels_no_commit(room: Room) -> None:
+    """Whoever waits may go away; the record stays and the log goes on."""
+    event = an_event(subjects=())
+    task = asyncio.ensure_future(room.log.append([event]))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    [after] = await room.log.append([an_event()])
+
+    assert 1 == after.index
+    assert event.id == stored(room)[0]
+    assert 0 == room.log._outstanding
+
+
+@pytest.mark.anyio
+async def test_too_much_outstanding_is_refused_before_anything_is_done(
+    tmp_path: Path,
+) -> None:
+    """The bound holds for records, and what was refused leaves no trace."""
+    room = open_room(tmp_path, limits=Limits(outstanding=3, free_bytes=0))
+    with pytest.raises(LogUnavailableError, match="too many"):
+        await room.log.append([an_event() for _ in range(4)])
+    results = await asyncio.gather(
+        *(room.log.append([an_event()]) for _ in range(5)), return_exceptions=True
+    )
+    await room.log.append([an_event() for _ in range(3)])
+
+    assert 2 == sum(isinstance(result, LogUnavailableError) for result in results)
+    assert 6 == len(stored(room))
+    room.close()
+
+
+@pytest.mark.anyio
+async def test_an_event_that_is_too_large_leaves_nothing_outstanding(
+    room: Room,
+) -> None:
+    """A section over the limit is the caller's error, and counts no more."""
+    with pytest.raises(ValueError, match="section"):
+        await room.log.append([an_event(details={"text": "x" * 70_000})])
+
+    assert 0 == room.log._outstanding
+    assert [] == stored(room)
+
+
+@pytest.mark.anyio
+async def test_a_full_disk_refuses_and_recovers(room: Room) -> None:
+    """SQLITE_FULL: nothing of the batch is stored; with room again, the log goes on."""
+    await room.log.append([an_event()])
+    pages = room.log._connection.execute("PRAGMA page_count").fetchone()[0]
+    room.log._connection.execute(f"PRAGMA max_page_count = {pages}")
+    batch = [an_event(details={"text": "x" * 9_000}) for _ in range(20)]
+    with pytest.raises(LogUnavailableError, match="SQLITE_FULL"):
+        await room.log.append(batch)
+    in_between = stored(room)
+    room.log._connection.execute("PRAGMA max_page_count = 1000000")
+    [place] = await room.log.append([an_event()])
+
+    assert 1 == len(in_between)
+    assert 1 == place.index
+    assert room.log.fault is None
+
+
+@pytest.mark.anyio
+async def test_a_file_that_may_not_grow_refuses_for_good(tmp_path: Path) -> None:
+    """A write that the system refuses is an I/O error: refuse until opened again."""
+    room = open_room(tmp_path)
+    await room.log.append([an_event()])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = (tmp_path / "log.db-wal").stat().st_size
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        with pytest.raises(LogUnavailableError):
+            await room.log.append([an_event(details={"text": "x" * 60_000})])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with pytest.raises(LogUnavailableError):
+        await room.log.append([an_event()])
+    room.close()
+    again = open_room(tmp_path, room.keys)
+    [place] = await again.log.append([an_event()])
+
+    assert 1 == place.index
+    again.close()
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("code", "name", "is_final"),
+    [
+        (sqlite3.SQLITE_IOERR_FSYNC, "SQLITE_IOERR_FSYNC", True),
+        (sqlite3.SQLITE_IOERR_WRITE, "SQLITE_IOERR_WRITE", True),
+        (sqlite3.SQLITE_CORRUPT, "SQLITE_CORRUPT", True),
+        (sqlite3.SQLITE_FULL, "SQLITE_FULL", False),
+        (sqlite3.SQLITE_BUSY, "SQLITE_BUSY", False),
+    ],
+)
+async def test_after_a_hard_error_the_log_refuses_until_it_is_opened_again(
+    room: Room, code: int, name: str, *, is_final: bool
+) -> None:
+    """A failed flush is never tried again on the same file; a full disk may be."""
+    mend = break_commits(room, io_error(code, name))
+    with pytest.raises(LogUnavailableError, match=name):
+        await room.log.append([an_event()])
+    mend()
+    assert [] == stored(room)
+    if is_final:
+        with pytest.raises(LogUnavailableError, match="opened again"):
+            await room.log.append([an_event()])
+    else:
+        [place] = await room.log.append([an_event()])
+        assert 0 == place.index
+
+
+@pytest.mark.anyio
+async def test_a_failed_commit_fails_every_caller_of_its_batch(room: Room) -> None:
+    """Nobody is told that something is durable that is not, and nobody hangs."""
+    await room.log.append([an_event()])
+    mend = break_commits(room, io_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"))
+    results = await asyncio.gather(
+        *(room.log.append([an_event()]) for _ in range(50)), return_exceptions=True
+    )
+    mend()
+
+    assert all(isinstance(result, LogUnavailableError) for result in results)
+    assert 1 == len(stored(room))
+    assert 0 == room.log._outstanding
+
+
+@pytest.mark.anyio
+async def test_a_nearly_full_disk_refuses_before_it_is_full(tmp_path: Path) -> None:
+    """Below the watermark nothing is recorded, and so nothing released."""
+    room = open_room(tmp_path, limits=Limits(free_bytes=1 << 62))
+    with pytest.raises(LogUnavailableError, match="nearly full"):
+        await room.log.append([an_event()])
+
+    assert [] == stored(room)
+    room.close()
+
+
+@pytest.mark.anyio
+async def test_a_second_writer_is_found_out(room: Room) -> None:
+    """Records that somebody else wrote into the file stop the log."""
+    [place] = await room.log.append([an_event()])
+    other = sqlite3.connect(room.path)
+    with other:
+        other.execute(
+            "INSERT INTO entry SELECT seq + 1, 'x', leaf, leaf_hash, case_ref, matter,"
+            " subject_refs, actor_ref, ends, guard, sealed, sealed_guard FROM entry"
+        )
+    other.close()
+    with pytest.raises(LogUnavailableError, match="second writer"):
+        await room.log.append([an_event()])
+
+    assert 0 == place.index
+    assert "second writer" in str(room.log.fault)
+
+
+@pytest.mark.anyio
+async def test_a_new_subject_is_durable_before_their_tag_is(room: Room) -> None:
+    """When subjects can't be stored, nothing about them is recorded."""
+    room.directory._write.execute("PRAGMA query_only = ON")
+    with pytest.raises(LogUnavailableError):
+        await room.log.append([an_event()])
+
+    assert [] == stored(room)
+    assert room.directory.lookup(MOTHER) is None
+
+
+@pytest.mark.anyio
+async def test_new_subjects_of_many_callers_are_each_made_known_once(
+    room: Room,
+) -> None:
+    """Callers who meet the same person at once agree on the reference."""
+    people = [MOTHER, FATHER, Subject("newborn", "citizen_id", "990101202601080028")]
+    await asyncio.gather(
+        *(room.log.append([an_event(subjects=(who,))]) for who in people * 10)
+    )
+    with room.reader() as reader:
+        refs = {entry.subject_refs for entry in reader.entries(0, 100)}
+
+    assert {room.directory.lookup(who).ref for who in people} == refs  # type: ignore[union-attr] # known by now
+
+
+@pytest.mark.anyio
+async def test_the_log_only_grows(room: Room) -> None:
+    """The file itself refuses to change or remove a record."""
+    await room.log.append([an_event()])
+    other = sqlite3.connect(room.path)
+    for statement in (
+        "DELETE FROM entry",
+        "UPDATE entry SET leaf = x'00'",
+        "UPDATE entry SET seq = 7",
+    ):
+        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
+            other.execute(statement)
+    other.close()
+
+
+@pytest.mark.anyio
+async def test_look_ups_that_have_not_ended_are_known_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    """What was accepted and has not ended is found again, for its case alone."""
+    room = open_room(tmp_path)
+    ended, left, other = an_event(), an_event(), an_event(case=CaseId("other"))
+    await room.log.append([ended, left, other, an_event(Kind.REQUEST_DENIED)])
+    await room.log.append([an_event(Kind.REQUEST_ENDED, ends=ended.id)])
+    room.close()
+    again = open_room(tmp_path, room.keys)
+
+    assert [left.id] == again.log.open_attempts(CASE)
+    await again.log.append([an_event(Kind.REQUEST_ENDED, ends=left.id)])
+    assert [] == again.log.open_attempts(CASE)
+    again.close()
+
+
+@pytest.mark.anyio
+async def test_a_record_has_one_receipt(room: Room) -> None:
+    """The receipt names event, index and leaf hash, and is the same each time."""
+    [place] = await room.log.append([an_event()])
+    note = room.log.sign(place)
+    receipt = verify_receipt(note.encode(), room.keys.receipt.verifier)
+
+    assert note == room.log.receipt(place.event)
+    assert place == room.log.find(place.event)
+    assert (place.event, 0, place.leaf_hash, place.at_ms) == (
+        receipt.event,
+        receipt.index,
+        receipt.leaf_hash,
+        receipt.at_ms,
+    )
+    with pytest.raises(NotFoundError):
+        room.log.receipt(an_id())
+
+
+@pytest.mark.anyio
+async def test_a_closed_log_refuses(room: Room) -> None:
+    """After closing nothing is recorded; what was waiting was written."""
+    waiting = asyncio.ensure_future(room.log.append([an_event(subjects=())]))
+    await asyncio.sleep(0)
+    room.log.close()
+    [place] = await waiting
+    with pytest.raises(LogUnavailableError, match="closed"):
+        await room.log.append([an_event()])
+
+    assert 0 == place.index
+    assert isinstance(room.log.write(lambda _: None).exception(), LogUnavailableError)
+
+
+@pytest.mark.anyio
+async def test_a_held_log_refuses_until_it_is_let_go(room: Room) -> None:
+    """A reason that may pass stops the log for as long as it holds."""
+    room.log.hold("publishing lags")
+    with pytest.raises(LogUnavailableError, match="lags"):
+        await room.log.append([an_event()])
+    room.log.hold(None)
+
+    assert 0 == (await room.log.append([an_event()]))[0].index
+
+
+def test_the_file_of_another_log_is_refused(tmp_path: Path) -> None:
+    """A log does not write into a file of another origin."""
+    open_for_writing(tmp_path / "log.db", "other.example/log").close()
+    keys = make_keys(ORIGIN)
+
+    with pytest.raises(SettingsError, match="another origin"):
+        open_room(tmp_path, keys)
+
+
+def test_the_write_ahead_file_is_moved_now_and_then(tmp_path: Path) -> None:
+    """However much is recorded, the write-ahead file stays small."""
+    room = open_room(tmp_path, limits=Limits(free_bytes=0, wal_records=10))
+    events: list[Event] = [an_event(subjects=()) for _ in range(600)]
+
+    async def run() -> None:
+        for event in events:
+            await room.log.append([event])
+
+    asyncio.run(run())
+    size = (tmp_path / "log.db-wal").stat().st_size
+
+    assert size < 1 << 20
+    assert 600 == len(stored(room))
+    room.close()
+
+
+def test_a_reader_never_writes(room: Room) -> None:
+    """The reader's connection refuses to write."""
+    with room.reader() as reader, pytest.raises(sqlite3.OperationalError):
+        reader.connection.execute("DELETE FROM meta")
+
+    assert isinstance(room.log, AuditLog)
+    assert LogReader is not None
