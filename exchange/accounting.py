@@ -6,7 +6,7 @@ applicant gives instead is counted too, apart, so that no saving is cosmetic. Wh
 not apply in a situation was never asked of this person: it counts on neither side.
 """
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from pydantic import Field
@@ -43,7 +43,7 @@ class Accounting(Model):
     trips: BeforeAfter
     """Visits to an office."""
     answers: _Number
-    """Answers and promises that the applicant gives now, also those still open."""
+    """Answers, facts and promises that are asked for now, those still open too."""
     open: _Number
     """Requirements not settled yet: until this is 0, what is after may still grow."""
 
@@ -123,14 +123,11 @@ def _trips_now(matter: Matter, handed_in: Iterable[Requirement]) -> int:
 
 
 def _answers(
-    matter: Matter, outcomes: Mapping[Slug, Outcome], answered: Set[Slug]
+    matter: Matter, outcomes: Mapping[Slug, Outcome], answered: frozenset[Slug]
 ) -> int:
     """Count the answers given and still to be given, and the promises."""
-    asked = {
-        question
-        for outcome in outcomes.values()
-        if isinstance(outcome, AnswerNeeded)
-        for question in outcome.questions
-    }
+    open_ones = [o for o in outcomes.values() if isinstance(o, AnswerNeeded)]
+    questions = answered.union(*(one.questions for one in open_ones))
+    facts = {fact for one in open_ones for fact in one.facts}
     promises = sum(isinstance(outcome, Committed) for outcome in outcomes.values())
-    return len((answered | asked) & matter.questions.keys()) + promises
+    return len(questions & matter.questions.keys()) + len(facts) + promises

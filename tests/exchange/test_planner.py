@@ -260,6 +260,38 @@ def test_two_asks_that_are_the_same_question_are_one_look_up() -> None:
     ]
 
 
+def test_a_fact_is_asked_of_the_look_up_that_is_asked_for_it_anyway() -> None:
+    """Of two look-ups that tell a key only the one asked for the field tells it."""
+    types = [
+        an_evidence_type("a_book", [{"key": "m.a"}], {"told": "m.c", "other": None}),
+        an_evidence_type("b_book", [{"key": "m.a"}], {"told": "m.c"}),
+        an_evidence_type("wanted", [{"key": "m.c"}], {"field": None}),
+    ]
+    needs = (
+        Need(ask="a_book", fields=("other",)),
+        Need(ask="b_book", fields=("told",)),
+        Need(ask="wanted", fields=("field",)),
+    )
+    asks = {one.id: an_ask(one.id) for one in types}
+    matter = a_matter(asks, {"only": a_requirement(a_list(*needs))})
+    plan = make_plan(compiled(matter, types), Situation({}, {"m.a": "x"}), TODAY)
+
+    assert plan.lookups["a_book"].fields == ("other",)
+    assert {"m.c": "b_book"} == plan.lookups["wanted"].sources
+
+
+def test_a_look_up_serves_whatever_it_leads_to() -> None:
+    """Two steps before the evidence it is known for which requirement it is made."""
+    tellers: dict[str, tuple[str, str | None]] = {
+        "first": ("m.a", "m.b"),
+        "second": ("m.b", "m.c"),
+        "wanted": ("m.c", None),
+    }
+    plan = _plan(one_requirement(tellers, ["wanted"]))
+
+    assert [("only",)] * 3 == [lookup.serves for lookup in plan.lookups.values()]
+
+
 def test_one_ask_may_verify_only_one_set_of_facts() -> None:
     """Match or no match speaks of all facts at once: a pack must use two asks."""
     types = [
