@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import ArgumentError, NoSuchTableError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
 
 from connectors.department.config import (
     AsOfColumn,
@@ -272,7 +272,14 @@ class Register:
             SettingsError: The database can't be reached or lacks a table or column.
         """
         try:
-            self._engine = create_engine(url, pool_pre_ping=True, hide_parameters=True)
+            # The threads bound the connections: a smaller pool would be a second queue.
+            self._engine = create_engine(
+                url,
+                pool_pre_ping=True,
+                hide_parameters=True,
+                poolclass=QueuePool,
+                max_overflow=-1,
+            )
         except (ArgumentError, ImportError) as error:
             raise SettingsError("`database` is not a usable SQLAlchemy URL") from error
         event.listen(self._engine, "connect", self._make_read_only)
