@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 from pydantic import JsonValue
+from sqlalchemy import Connection
 
 from audit.keys import make_keys
 from audit.sealing import Sealer, SubjectDirectory
@@ -121,7 +122,7 @@ class Office:
         """Give a consent that was asked for, as the person whom it was asked of."""
         now = self.clock.now()
 
-        def give(connection: Any) -> Consent:
+        def give(connection: Connection) -> Consent:
             asked = store.get(connection, ConsentId(consent))
             person, version = asked.scope.person, asked.version
             return store.give(connection, asked.id, person, version, now)

@@ -54,7 +54,7 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
 async def test_married_parents_settle_everything_without_a_paper(
     office: Office,
 ) -> None:
-    """Scenario 1: two married parents, full coverage: all settled, nothing handed in."""
+    """Scenario 1: married parents, full coverage: all settled, nothing handed in."""
     await office.consent_beforehand()
     perform_steps(office.departments)
 
@@ -164,7 +164,7 @@ async def test_a_marriage_to_a_stranger_is_never_refused_by_a_machine(
 async def test_a_source_that_is_down_is_pending_and_settles_by_itself(
     office: Office,
 ) -> None:
-    """Scenario 6: police down: accepted at once, pending, and settled without a visit."""
+    """Scenario 6: police down: accepted, pending, and settled without a visit."""
     office.departments.reply("household@1", DOWN)
 
     case = await office.open()
@@ -185,7 +185,7 @@ async def test_a_source_that_is_down_is_pending_and_settles_by_itself(
 async def test_a_source_down_beyond_the_matters_limit_asks_the_applicant(
     office: Office,
 ) -> None:
-    """Scenario 6, at its end: after the limit the applicant may hand it in, with why."""
+    """Scenario 6, at its end: after the limit the applicant may hand it in."""
     office.departments.reply("household@1", DOWN)
     case = await office.open()
 
@@ -243,7 +243,7 @@ async def test_nothing_found_outside_the_coverage_is_not_nothing_held(
 async def test_a_withdrawn_consent_stops_later_look_ups_and_the_case_goes_on(
     office: Office,
 ) -> None:
-    """Scenario 11: a withdrawal in mid-case: nothing more is asked; upload is offered."""
+    """Scenario 11: withdrawn in mid-case: nothing more is asked; upload is offered."""
     given = await office.consent_beforehand()
     office.departments.reply("marriage@1", DOWN)
     case = await office.open()
@@ -372,7 +372,7 @@ async def test_an_unanswered_question_is_put_and_not_taken_for_no(
 
 
 async def test_identical_look_ups_are_made_once(office: Office) -> None:
-    """One certificate serves every requirement that names it; a second run asks none."""
+    """One certificate serves all that name it; a second run asks none."""
     case = await office.open()
     await office.resolve(case)
 
@@ -400,7 +400,7 @@ async def test_each_requirement_gets_its_own_fields_of_one_evidence(
 async def test_every_accepted_look_up_ends_and_every_release_is_recorded(
     office: Office,
 ) -> None:
-    """Rules 1 and 2: intents come first, each has its end, each evidence its release."""
+    """Rules 1 and 2: each intent has its end, and each evidence its release."""
     case = await office.open()
 
     records = office.records()
