@@ -1,0 +1,210 @@
+"""Publishing: what is signed was hashed again, and only one publisher wins."""
+
+import asyncio
+import sqlite3
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from audit.merkle import tree_root, verify_consistency
+from audit.note import Checkpoint, open_checkpoint
+from audit.publisher import Pace, Publisher
+from audit.receipt import prove_consistency
+from audit.store import SignedHead
+from audit.tiles import node_reader, tiles_of_size
+from schemas.errors import LogUnavailableError, NotFoundError, VerificationError
+from tests.audit.examples import Room, an_event, open_room
+
+
+def append(room: Room, count: int) -> None:
+    """Record some events."""
+    asyncio.run(room.log.append([an_event(subjects=()) for _ in range(count)]))
+
+
+def head_of(room: Room) -> Checkpoint:
+    """Return the checkpoint that stands."""
+    with room.reader() as reader:
+        head = reader.head()
+    assert head is not None
+    return open_checkpoint(head.note.encode(), room.keys.log.verifier)
+
+
+def tamper(room: Room, *statements: str) -> None:
+    """Change the file behind the log's back."""
+    other = sqlite3.connect(room.path, isolation_level=None)
+    other.execute("DROP TRIGGER entry_is_never_changed")
+    for statement in statements:
+        assert other.execute(statement).rowcount > 0
+    other.close()
+
+
+def test_nothing_is_published_of_nothing(room: Room) -> None:
+    """Without records there is no checkpoint."""
+    assert room.publisher.publish() is None
+
+
+def test_a_checkpoint_covers_what_is_recorded(room: Room) -> None:
+    """Each round signs the size and the root of what there is by then."""
+    for total, count in ((3, 3), (300, 297), (301, 1)):
+        append(room, count)
+        room.publisher.publish()
+        checkpoint = head_of(room)
+        with room.reader() as reader:
+            root = tree_root(node_reader(reader.tile), total)
+            tiles = reader.tile_ids()
+
+        assert (total, root) == (checkpoint.size, checkpoint.root)
+        assert sorted(tile for tile, _ in tiles_of_size(total)) == tiles
+
+
+def test_successive_checkpoints_are_consistent(room: Room) -> None:
+    """Any earlier checkpoint is proved to be the beginning of the last one."""
+    heads: list[Checkpoint] = []
+    for count in (1, 6, 249, 1, 30):
+        append(room, count)
+        room.publisher.publish()
+        heads.append(head_of(room))
+    last = heads[-1]
+    with room.reader() as reader:
+        for head in heads:
+            proof = prove_consistency(reader, head.size, last.size)
+
+            verify_consistency(head.size, last.size, proof.hashes, head.root, last.root)
+        with pytest.raises(NotFoundError):
+            prove_consistency(reader, 0, last.size)
+        with pytest.raises(NotFoundError):
+            prove_consistency(reader, 1, last.size + 1)
+
+
+def test_an_unchanged_checkpoint_is_confirmed_when_it_is_old(room: Room) -> None:
+    """While nothing is recorded the head is signed again, but seldom."""
+    append(room, 1)
+    first = room.publisher.publish()
+    second = room.publisher.publish()
+    room.clock.advance(timedelta(minutes=10))
+    third = room.publisher.publish()
+    assert first is not None
+    assert third is not None
+
+    assert first == second
+    assert first.note == third.note
+    assert first.signed_ms + 600_000 == third.signed_ms
+
+
+def test_integration_in_small_steps_gives_the_same_tree(tmp_path: Path) -> None:
+    """The size of a step changes nothing."""
+    room = open_room(tmp_path)
+    append(room, 400)
+    small = Publisher(room.log, room.keys.log, room.clock, Pace(chunk=7))
+    small.publish()
+    small.stop()
+    with room.reader() as reader:
+        root = tree_root(node_reader(reader.tile), 400)
+
+    assert root == head_of(room).root
+    room.close()
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("UPDATE entry SET leaf_hash = zeroblob(32) WHERE seq = 6", "entry 6"),
+        ("UPDATE entry SET leaf = x'7b7d' WHERE seq = 7", "entry 7"),
+        ("UPDATE entry SET seq = 99 WHERE seq = 8", "entry 8"),
+        ("UPDATE tile SET hashes = zeroblob(160)", "size 5"),
+        ("UPDATE tree SET root = zeroblob(32)", "size 5"),
+    ],
+)
+def test_what_does_not_verify_is_never_signed(
+    room: Room, statement: str, named: str
+) -> None:
+    """A flipped record, tile or root stops publishing and recording alike."""
+    append(room, 5)
+    room.publisher.publish()
+    before = head_of(room)
+    append(room, 4)
+    tamper(room, statement)
+    room.publisher.tick()
+
+    assert before == head_of(room)
+    assert named in str(room.publisher.failure)
+    with pytest.raises(LogUnavailableError, match="does not verify"):
+        append(room, 1)
+
+
+def test_a_checkpoint_that_the_tree_does_not_continue_stops_the_log(
+    room: Room,
+) -> None:
+    """A head that was signed over another history is never overwritten."""
+    append(room, 5)
+    room.publisher.publish()
+    other = Checkpoint(room.log.origin, 4, bytes(32))
+    note = room.keys.log.sign(other.text)
+    connection = sqlite3.connect(room.path, isolation_level=None)
+    connection.execute("UPDATE checkpoint SET size = 4, note = ?", (note,))
+    connection.close()
+
+    with pytest.raises(VerificationError, match="size 4"):
+        room.publisher.publish()
+
+
+def test_of_two_publishers_one_wins(room: Room) -> None:
+    """The second finds the checkpoint moved, and leaves it as it is."""
+    append(room, 2)
+    first = room.publisher.publish()
+    late = Publisher(room.log, room.keys.log, room.clock)
+    append(room, 1)
+    winner = room.publisher.publish()
+    with pytest.raises(LogUnavailableError, match="another publisher"):
+        late._sign(first, Checkpoint(room.log.origin, 3, bytes(32)))
+    with pytest.raises(LogUnavailableError, match="another publisher"):
+        late._sign(None, Checkpoint(room.log.origin, 3, bytes(32)))
+    late.stop()
+    with room.reader() as reader:
+        stands: SignedHead | None = reader.head()
+
+    assert winner == stands
+
+
+def test_publishing_that_lags_too_far_stops_recording(tmp_path: Path) -> None:
+    """Beyond the bound nothing more is recorded, until publishing has caught up."""
+    room = open_room(tmp_path)
+    pace = Pace(unpublished=3, stale_s=60)
+    slow = Publisher(room.log, room.keys.log, room.clock, pace)
+    append(room, 5)
+    room.log.hold(slow._lag())
+    with pytest.raises(LogUnavailableError, match="not published"):
+        append(room, 1)
+    slow.tick()
+    append(room, 1)
+    slow._lag()
+    room.clock.advance(timedelta(seconds=61))
+    room.log.hold(slow._lag())
+    with pytest.raises(LogUnavailableError, match="not published"):
+        append(room, 1)
+    slow.tick()
+    append(room, 1)
+
+    assert slow.failure is None
+    assert 7 == room.log.size
+    slow.stop()
+    room.close()
+
+
+def test_the_publisher_publishes_by_itself_and_when_it_stops(tmp_path: Path) -> None:
+    """Stopping leaves nothing unpublished."""
+    room = open_room(tmp_path)
+    publisher = Publisher(room.log, room.keys.log, room.clock, Pace(interval_s=0.001))
+    publisher.start()
+    append(room, 10)
+    publisher.stop()
+
+    assert 10 == head_of(room).size
+    room.close()
+
+
+def test_a_signer_of_another_log_is_refused(room: Room) -> None:
+    """The key's name is the log's origin."""
+    with pytest.raises(ValueError, match="origin"):
+        Publisher(room.log, room.keys.receipt, room.clock)
