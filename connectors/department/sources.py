@@ -113,7 +113,7 @@ class Source:
             return f"`keys` must be {sets}"
         for key, column in self._columns_of(lookup.keys).items():
             try:
-                as_key(lookup.keys[key], self._table.c[column])
+                self._as_key(column, lookup.keys[key])
             except ValueError:
                 return f"`keys/{key}` is not written as the register writes it"
         return self._complaint_of_mode(lookup)
@@ -175,12 +175,19 @@ class Source:
     def _columns_of(self, keys: Mapping[str, str]) -> Mapping[str, str]:
         return next(known for known in self._spec.keys if set(known) == set(keys))
 
+    def _as_key(self, column: str, text: str) -> object:
+        try:
+            kind = self._table.c[column].type.python_type
+        except NotImplementedError:  # a type of one database alone: its text will do
+            kind = str
+        return as_key(text, kind)
+
     def _statement(self, keys: Mapping[str, str]) -> Select[Any]:
         """Return the query for a record, over the columns in use and no others."""
         table, spec = self._table, self._spec
         statement = select(*(table.c[name] for name in self._columns))
         for key, column in self._columns_of(keys).items():
-            value = as_key(keys[key], table.c[column])
+            value = self._as_key(column, keys[key])
             statement = statement.where(table.c[column] == value)
         for column, value in spec.where.items():
             statement = statement.where(table.c[column] == value)

@@ -4,10 +4,10 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import orjson
 from pydantic import JsonValue
-from sqlalchemy import Column
 
 from connectors.department.config import ValueType
 from schemas.clock import to_rfc3339_ms
@@ -26,18 +26,17 @@ def as_text(value: object) -> str:
             return str(value)
 
 
-def as_key(text: str, column: Column[Any]) -> object:
-    """Return a key as the column's type has it.
+def as_key(text: str, kind: type) -> object:
+    """Return a key as a column whose values are of Python's type `kind` has it.
 
     Raises:
         ValueError: No value of the column is written so.
     """
-    kind = column.type.python_type
     value: object = text
     if issubclass(kind, date):
         value = kind.fromisoformat(text)
-    elif kind is int:
-        value = int(text)
+    elif kind in {int, UUID}:
+        value = kind(text)
     if as_text(value) != text:
         raise ValueError("written otherwise than the column's values are")
     return value
