@@ -484,13 +484,13 @@ def test_a_provisional_decision_names_the_roles_it_awaits() -> None:
 
 def test_counted_uses_are_spared() -> None:
     """Of several consents the one without a count is used, then the longest."""
-    counted = a_consent(id=ConsentId("a"), uses_left=9, expires_at=NOW + 9 * DAY)
+    counted = a_consent(id=ConsentId("c"), uses_left=9, expires_at=NOW + 9 * DAY)
     short = a_consent(id=ConsentId("b"), expires_at=NOW + DAY)
-    long = a_consent(id=ConsentId("c"), expires_at=NOW + 2 * DAY)
+    long = a_consent(id=ConsentId("a"), expires_at=NOW + 2 * DAY)
     decision = _decide(consents=(counted, short, long))
 
     assert isinstance(decision, Permit)
-    assert decision.consents == ("c",)
+    assert decision.consents == ("a",)
 
 
 def test_a_lookup_is_about_somebody() -> None:
