@@ -3,7 +3,7 @@
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from pydantic import JsonValue
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from audit.keys import make_keys
 from audit.sealing import Sealer, SubjectDirectory
@@ -23,6 +23,7 @@ from consent.in_flight import InFlight
 from exchange import due
 from exchange.case import Actor
 from exchange.database import Database
+from exchange.due import Due
 from exchange.migrations.schema import Part, upgrade
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
 from exchange.resolver import Opening, Resolver
@@ -150,14 +151,29 @@ class Office:
         asked = await self.database.write(lambda c: store.ask(c, request, now, new_id))
         return await self.give(asked.id)
 
+    def owed(self, case: dict[str, Any]) -> Due | None:
+        """Return what a case is owed."""
+        return self.database.read_now(lambda c: due.find_by_case(c, CaseId(case["id"])))
+
+    async def only_case(self) -> dict[str, Any]:
+        """Return the one case that the office has, by its id alone."""
+        found = self.database.read_now(
+            lambda c: c.execute(text("SELECT id FROM case_file")).scalars().all()
+        )
+        assert 1 == len(found)
+        return {"id": found[0]}
+
+    def leaves(self) -> list[dict[str, Any]]:
+        """Return every leaf of the log that is on the disk."""
+        with closing(
+            sqlite3.connect(f"file:{self.folder / 'log.db'}?mode=ro", uri=True)
+        ) as log:
+            rows = log.execute("SELECT leaf FROM entry ORDER BY seq").fetchall()
+        return [orjson.loads(leaf) for (leaf,) in rows]
+
     def records(self) -> list[tuple[str, str, str, str]]:
         """Return kind, outcome, provider and evidence type of every record."""
-        with sqlite3.connect(f"file:{self.folder / 'log.db'}?mode=ro", uri=True) as db:
-            leaves = [
-                orjson.loads(leaf)
-                for (leaf,) in db.execute("SELECT leaf FROM entry ORDER BY seq")
-            ]
-        return [(x["kind"], x["outcome"], x["prov"], x["etype"]) for x in leaves]
+        return [(x["kind"], x["outcome"], x["prov"], x["etype"]) for x in self.leaves()]
 
 
 def a_mother() -> dict[str, dict[str, str]]:

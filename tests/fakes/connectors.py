@@ -8,7 +8,7 @@ closes a gate and opens it when it likes.
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import count
@@ -66,6 +66,8 @@ class InMemoryConnector(Connector):
         self._serial = count(1)
         self.asked: list[LookupRequest] = []
         """Every look-up that reached a department, in order."""
+        self.on_asked: Callable[[LookupRequest], None] = lambda _request: None
+        """Told of each look-up at the moment in which it reaches a department."""
 
     def pinned(self, _provider: str) -> tuple[PublicKey, ...]:
         """Return the pinned keys of a provider: the test key for all of them."""
@@ -106,6 +108,7 @@ class InMemoryConnector(Connector):
     async def _fetch(self, request: LookupRequest) -> Reply:
         ref = request.evidence_type.ref
         self.asked.append(request)
+        self.on_asked(request)
         gate = self._gates.get(ref)
         if gate is not None:
             gate.asked.set()

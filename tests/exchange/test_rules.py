@@ -1,0 +1,209 @@
+"""Rules of the house that need a case to show: each fails when its rule is broken."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from audit.record import Event, Kind
+from audit.writer import Appended
+from connectors.port import LookupRequest
+from consent.decision import Suspendable, target
+from consent.store import withdraw
+from exchange.asking import Asker
+from schemas.errors import ConnectorUnavailableError, Layer, LogUnavailableError
+from schemas.ids import ConsentId
+from tests.exchange.newborn import (
+    ANSWERS,
+    FATHER,
+    Office,
+    an_office,
+    outcomes,
+    perform_steps,
+    settle_in,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    """Open an office whose registers hold the family."""
+    async with an_office(tmp_path) as office:
+        settle_in(office.departments)
+        yield office
+
+
+def _intents(office: Office) -> set[str]:
+    """Return the event ids of all accepted requests that are on the disk."""
+    return {
+        leaf["id"]
+        for leaf in office.leaves()
+        if leaf["kind"] == Kind.REQUEST_ACCEPTED.value
+    }
+
+
+async def test_no_department_is_asked_before_its_intent_is_durable(
+    office: Office,
+) -> None:
+    """Rule 1: when a department hears a look-up, its record is on the disk already."""
+    seen: list[bool] = []
+
+    def looks(request: LookupRequest) -> None:
+        seen.append(request.intent.event in _intents(office))
+
+    office.departments.on_asked = looks
+
+    await office.open()
+
+    assert seen
+    assert all(seen)
+
+
+async def test_no_department_is_asked_when_the_log_cannot_be_written(
+    office: Office,
+) -> None:
+    """Rule 1: without a log nothing is asked and nothing is released."""
+    office.log.refuse("the disk is gone")
+
+    with pytest.raises(LogUnavailableError):
+        await office.open()
+
+    assert [] == office.departments.asked
+
+
+async def test_nothing_is_released_when_the_release_cannot_be_recorded(
+    office: Office,
+) -> None:
+    """Rule 1: a case that holds evidence gives none of it away without its record."""
+    case = await office.open()
+    office.log.refuse("the disk is gone")
+
+    with pytest.raises(LogUnavailableError):
+        await office.read(case)
+
+
+async def test_a_refusal_in_the_plan_is_decided_before_anybody_is_asked(
+    office: Office,
+) -> None:
+    """Rule 3: the denial of a look-up of the first wave stands before any intent."""
+    office.in_flight.suspend(target(Suspendable.SERVICE, "yb_maternity_claim"))
+
+    await office.open()
+
+    kinds = [kind for kind, *_ in office.records()]
+    assert kinds.index(Kind.REQUEST_DENIED.value) < kinds.index(
+        Kind.REQUEST_ACCEPTED.value
+    )
+
+
+async def test_a_person_whom_the_plan_reveals_is_decided_again(office: Office) -> None:
+    """Rule 3: the father, known from the certificate, is decided before his wave."""
+    given = await office.consent_beforehand()
+    gate = office.departments.close_gate("birth_certificate@1")
+    opening = asyncio.create_task(office.open())
+    await gate.asked.wait()
+
+    person, now = given.scope.person, office.clock.now()
+    await office.database.write(lambda c: withdraw(c, ConsentId(given.id), person, now))
+    gate.opened.set()
+    case = await opening
+
+    assert [] == office.departments.asked_about("marriage@1")
+    assert "supply_needed" == outcomes(case)["marriage"]
+
+
+async def test_a_consent_withdrawn_after_the_decision_bars_the_look_up(
+    office: Office,
+) -> None:
+    """Rule 5: between the decision and the sending a withdrawal still holds."""
+    given = await office.consent_beforehand()
+    person, now = given.scope.person, office.clock.now()
+    append = office.log.append
+
+    async def withdrawn_meanwhile(events: Sequence[Event]) -> list[Appended]:
+        done = await append(events)
+        if any(e.evidence_type == "marriage@1" for e in events):
+            await office.database.write(
+                lambda c: withdraw(c, ConsentId(given.id), person, now)
+            )
+        return done
+
+    office.log.append = withdrawn_meanwhile  # type: ignore[method-assign] # the moment between
+
+    case = await office.open()
+
+    assert [] == office.departments.asked_about("marriage@1")
+    assert ("request.ended", "denied.consent_withdrawn", "mz", "marriage@1") in (
+        office.records()
+    )
+    assert "supply_needed" == outcomes(case)["marriage"]
+
+
+async def test_every_open_requirement_has_an_owner_an_action_and_a_clock(
+    office: Office,
+) -> None:
+    """Rule 10: nobody is sent home, and the case is tried again by itself."""
+    down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+    for evidence_type in ("household@1", "identity@1", "maternity_claim@1"):
+        office.departments.reply(evidence_type, down)
+
+    case = await office.open(answers={k: v for k, v in ANSWERS.items() if k != "phone"})
+
+    open_ones = [r for r in case["requirements"] if r["next_step"] is not None]
+    settled = {"retrieved", "verified", "derived", "declared", "not_applicable"}
+    assert {r["id"] for r in open_ones} == {
+        r["id"] for r in case["requirements"] if r["outcome"] not in settled
+    }
+    owners = {r["next_step"]["owner"] for r in open_ones}
+    assert "nobody" not in owners
+    assert {"exchange", "person", "applicant", "provider"} <= owners
+    owed = office.owed(case)
+    assert owed is not None
+    assert owed.due_at <= office.clock.now() + timedelta(seconds=6)
+
+
+async def test_a_crash_in_mid_case_is_made_good_from_the_log(office: Office) -> None:
+    """Rules 1, 2 and 10: intents without an end get one, and the case goes on."""
+    gate = office.departments.close_gate("household@1")
+    opening = asyncio.create_task(office.open(wait_s=3.0))
+    await gate.asked.wait()
+    killed = [
+        task for task in asyncio.all_tasks() if task is not asyncio.current_task()
+    ]
+    for task in killed:  # as a kill would: nothing runs to its end
+        task.cancel()
+    await asyncio.gather(*killed, return_exceptions=True)
+    assert opening.cancelled()
+    perform_steps(office.departments)
+    gate.opened.set()
+
+    office.clock.advance(timedelta(minutes=2))
+    case = await office.only_case()
+    await office.attempt(case)
+
+    kinds = [(kind, outcome) for kind, outcome, *_ in office.records()]
+    accepted = sum(1 for kind, _ in kinds if kind == Kind.REQUEST_ACCEPTED.value)
+    ended = sum(1 for kind, _ in kinds if kind == Kind.REQUEST_ENDED.value)
+    assert accepted == ended
+    assert ("request.ended", "interrupted") in kinds
+    assert "retrieved" == outcomes(await office.read(case))["household"]
+
+
+async def test_the_father_is_not_shown_before_he_consents(office: Office) -> None:
+    """Decision 3: his id serves to address the request, and reaches no portal."""
+    case = await office.open()
+
+    assert FATHER not in str(case)
+    assert "陈溪" not in str(case)
+
+
+def test_the_flow_names_its_steps_in_order() -> None:
+    """A reader finds the steps of a wave numbered where they are done."""
+    text = Path(Asker.ask.__code__.co_filename).read_text(encoding="utf-8")
+
+    body = text[text.index("async def ask(") : text.index("async def _record_intents")]
+    places = [body.rindex(f"({step})") for step in range(1, 5)]
+    assert places == sorted(places)
