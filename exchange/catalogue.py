@@ -20,11 +20,11 @@ from schemas.matter import Ask, Matter
 from schemas.model import Concept, Expression, RegionCode, Slug, VersionedId
 from schemas.validation import Pack
 
-MAX_CHOICES = 20_000
+MAX_CHOICES = 5_000
 """Most sets of look-ups that the exact search may have to compare for one matter, by
 `count_choices`. A pack beyond it is refused when it is loaded: half a search would be a
-bad plan that looks like a good one. At the limit one search takes a second or two; the
-packs here have less than a hundred."""
+bad plan that looks like a good one. At the limit one search takes about half a second,
+once for each situation; the matter `newborn` has about two hundred."""
 
 MAX_KEY_SETS = 9
 """Most sets of keys of an evidence type: one digit in a look-up's id."""
@@ -448,9 +448,12 @@ def count_choices(
     """
     offered = tuple(candidates)
     sought = {c for one in offered for c in one.inputs} - stated
+    tellers = (
+        sum(c in one.tells and c not in one.inputs for one in offered) for c in sought
+    )
     ways: list[int] = [
         *(sum(ask in one.asks for one in offered) for ask in asks),
         *(sum(c in one.shows for one in offered) for c in read - stated),
-        *((1 << sum(c in one.tells for one in offered)) - 1 for c in sought),
+        *((1 << number) - 1 for number in tellers),
     ]
     return min(prod(max(1, n) for n in ways), 1 << len(offered))

@@ -280,6 +280,27 @@ def test_a_fact_is_asked_of_the_look_up_that_is_asked_for_it_anyway() -> None:
     assert {"m.c": "b_book"} == plan.lookups["wanted"].sources
 
 
+def test_a_criterion_reads_the_evidence_of_its_own_requirement() -> None:
+    """Where two look-ups show a fact, the requirement's own is asked for it."""
+    types = [
+        an_evidence_type("a_book", [{"key": "m.a"}], {"shown": "m.c", "other": None}),
+        an_evidence_type("b_book", [{"key": "m.a"}], {"shown": "m.c", "other": None}),
+    ]
+    requirements = {
+        "first": a_requirement(a_list(Need(ask="a_book", fields=("other",)))),
+        "second": a_requirement(
+            a_list(Need(ask="b_book", fields=("other",))), criterion="m.c == 'x'"
+        ),
+    }
+    asks = {one.id: an_ask(one.id) for one in types}
+    catalogue = compiled(a_matter(asks, requirements), types)
+    plan = make_plan(catalogue, Situation({}, {"m.a": "x"}), TODAY)
+
+    assert plan.lookups["a_book"].fields == ("other",)
+    assert plan.lookups["b_book"].fields == ("other", "shown")
+    assert plan.lookups["b_book"].held_back == ("shown",)
+
+
 def test_a_look_up_serves_whatever_it_leads_to() -> None:
     """Two steps before the evidence it is known for which requirement it is made."""
     tellers: dict[str, tuple[str, str | None]] = {
