@@ -11,6 +11,7 @@ from exchange.api import (
     audit,
     cases,
     consents,
+    contract,
     directory,
     health,
     problems,
@@ -60,10 +61,12 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
         summary="An exchange between government departments.",
         lifespan=lifespan,
         openapi_url="/v1/openapi.json",
+        generate_unique_id_function=contract.operation_id,
         docs_url=None,
         redoc_url=None,
     )
     problems.install(app)
+    app.openapi = lambda: contract.document(app)  # type: ignore[method-assign] # FastAPI's own way
     for room in (health, tokens, directory, cases, consents, audit):
         app.include_router(room.router)
     app.add_middleware(

@@ -39,6 +39,7 @@ from exchange.office import (
 from exchange.opened import OpenCase
 from exchange.oversight import Oversight
 from exchange.permission import Permissions
+from exchange.registration import record_changes, registered
 from exchange.resolver import Resolver
 from exchange.settings import Settings
 from exchange.telemetry import Metrics
@@ -65,7 +66,7 @@ async def opened(
     (1) Take the data folder: a second gateway is refused before it touches anything.
     (2) Load or make the keys, and read the packs.
     (3) Bring the tables to their newest form, and open them.
-    (4) Open the log and its publisher: from here on things can be recorded.
+    (4) Open the log and its publisher, and record what changed since the last start.
     (5) Put the case flow together.
     (6) Start what waits: cases go on from where they were.
 
@@ -85,6 +86,9 @@ async def opened(
         # (4): before anything happens that has to be recorded.
         sealer = _open_sealer(settings, keys, stack)
         log, publisher = _open_log(settings, keys, sealer, clock, stack)
+        changed = await record_changes(
+            database, log, registered(pack, keys), clock.now(), new_ids(clock)
+        )
         # (5): nothing of it runs yet.
         health = Health()
         outbound = Outbound(
@@ -132,7 +136,7 @@ async def opened(
         _show(gateway, health)
         sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
         stack.callback(sweeping.cancel)
-        _log.info("gateway_opened", records=log.size, matters=len(pack.matters))
+        _log.info("gateway_opened", records=log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")
 

@@ -67,7 +67,7 @@ class _AccessToken(SecurityBase):
     """How callers prove themselves, as the OpenAPI document states it."""
 
     def __init__(self) -> None:
-        scopes = {scope.value: f"As a {scope.value}." for scope in Scope}
+        scopes = {scope.value: f"What a client as `{scope}` may do." for scope in Scope}
         flow = OAuthFlowClientCredentials(tokenUrl=TOKEN_PATH, scopes=scopes)
         self.model = OAuth2(flows=OAuthFlows(clientCredentials=flow))
         self.scheme_name = "oauth2"
@@ -107,7 +107,15 @@ def caller_with(*scopes: Scope) -> Callable[..., Awaitable[Caller]]:
 
 
 AnyCaller = Annotated[Caller, Depends(any_caller)]
-PortalCaller = Annotated[Caller, Depends(caller_with(Scope.PORTAL))]
-CitizenCaller = Annotated[Caller, Depends(caller_with(Scope.CITIZEN))]
-AuditorCaller = Annotated[Caller, Depends(caller_with(Scope.AUDITOR))]
-OperatorCaller = Annotated[Caller, Depends(caller_with(Scope.OPERATOR))]
+PortalCaller = Annotated[
+    Caller, Security(caller_with(Scope.PORTAL), scopes=[Scope.PORTAL.value])
+]
+CitizenCaller = Annotated[
+    Caller, Security(caller_with(Scope.CITIZEN), scopes=[Scope.CITIZEN.value])
+]
+AuditorCaller = Annotated[
+    Caller, Security(caller_with(Scope.AUDITOR), scopes=[Scope.AUDITOR.value])
+]
+OperatorCaller = Annotated[
+    Caller, Security(caller_with(Scope.OPERATOR), scopes=[Scope.OPERATOR.value])
+]

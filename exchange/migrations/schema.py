@@ -24,6 +24,7 @@ import exchange.assertions
 import exchange.cases
 import exchange.due
 import exchange.idempotency
+import exchange.registration
 import exchange.vault
 from exchange.database import connected
 
@@ -33,6 +34,7 @@ _STORES: tuple[ModuleType, ...] = (
     exchange.cases,
     exchange.due,
     exchange.idempotency,
+    exchange.registration,
 )
 _VAULT: tuple[ModuleType, ...] = (exchange.vault,)
 

@@ -154,6 +154,12 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "registered",
+        sa.Column("thing", sa.String(), nullable=False),
+        sa.Column("digest", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("thing"),
+    )
+    op.create_table(
         "suspension",
         sa.Column("target", sa.String(), nullable=False),
         sa.Column("reason", sa.String(), nullable=False),
@@ -166,6 +172,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Bring the tables back to the revision before."""
     op.drop_table("suspension")
+    op.drop_table("registered")
     with op.batch_alter_table("idempotency", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_idempotency_made_at"))
 
