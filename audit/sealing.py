@@ -565,15 +565,16 @@ def split_sections(sealed: bytes) -> list[tuple[Section, bytes, bytes]]:
         VerificationError: They are cut short, or one is unknown or there twice.
     """
     sections: list[tuple[Section, bytes, bytes]] = []
-    at = 0
+    at = last = 0
     while at < len(sealed):
-        name = _NAMES.get(sealed[at])
+        # In the order of their codes, so that none is there twice.
+        code = sealed[at]
         start = at + 5 + _WRAPPED_SIZE
         end = start + int.from_bytes(sealed[at + 1 : at + 5], "big")
-        if name is None or end > len(sealed) or name in {s[0] for s in sections}:
+        if code <= last or code not in _NAMES or end > len(sealed):
             raise VerificationError("the sealed sections are malformed")
-        sections.append((name, sealed[at + 5 : start], sealed[start:end]))
-        at = end
+        sections.append((_NAMES[code], sealed[at + 5 : start], sealed[start:end]))
+        at, last = end, code
     return sections
 
 

@@ -265,3 +265,21 @@ def test_appending_is_the_same_as_hashing_at_once() -> None:
 
         assert mth(leaves[: tree.size]) == tree.root()
     assert all(a != b for a, b in pairwise(leaves))
+
+
+def test_a_proof_does_not_pass_for_one_of_another_shape() -> None:
+    """A proof's length is fixed by index and sizes, whatever roots are claimed."""
+    a, b, c = numbers(3)
+    pair = node_hash(a, b)
+    triple = node_hash(pair, c)
+
+    verify_inclusion(b, 1, 2, [a], pair)
+    verify_consistency(1, 2, [b], a, pair)
+    with pytest.raises(VerificationError, match="length"):
+        verify_inclusion(b, 0, 1, [a], pair)
+    with pytest.raises(VerificationError, match="length"):
+        verify_inclusion(b, 1, 4, [a], pair)
+    with pytest.raises(VerificationError, match="too short"):
+        verify_consistency(1, 4, [b], a, pair)
+    with pytest.raises(VerificationError, match="too long"):
+        verify_consistency(1, 2, [b, c], a, triple)

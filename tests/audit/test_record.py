@@ -126,7 +126,7 @@ def test_an_event_that_could_not_be_recorded_is_refused(
 ) -> None:
     """What goes into a leaf in the clear is words of ours, and bounded."""
     with pytest.raises(ValueError, match="`"):
-        an_event(**fields)
+        an_event(Kind.CASE_OPENED, **fields)
 
 
 def test_an_end_names_its_beginning() -> None:
