@@ -279,18 +279,13 @@ def check_pack(
     as_json: AsJson = False,
 ) -> None:
     """Check packs whole: every place that is wrong, or what they declare."""
-    from functools import partial
-
-    from exchange.catalogue import compile_matter
+    from exchange.catalogue import compile_pack
     from exchange.office import read_pack
     from schemas.errors import PackError
 
     try:
         found = read_pack(tuple(folders))
-        for matter in found.matters.values():
-            program = partial(found.program, matter.ref)
-            services = found.services.values()
-            compile_matter(matter, found.evidence_types, services, program)
+        compile_pack(found, found.services.values())
     except PackError as error:
         if as_json:
             _print_json({"valid": False, "places": list(error.places)})

@@ -89,13 +89,18 @@ class Catalogue:
     answers, ordered."""
 
 
-def compile_pack(pack: Pack) -> tuple[Catalogue, ...]:
+def compile_pack(pack: Pack, services: Iterable[DataService]) -> tuple[Catalogue, ...]:
     """Compile every matter of a pack for planning, ordered by reference.
+
+    Args:
+        pack: The pack.
+        services: Those of its services that can be asked.
 
     Raises:
         PackError: Some matter can't be planned exactly, or means two things by one
             ask; names every such place.
     """
+    offered = tuple(services)
     catalogues: list[Catalogue] = []
     places: list[str] = []
     for ref, matter in sorted(pack.matters.items()):
@@ -104,7 +109,7 @@ def compile_pack(pack: Pack) -> tuple[Catalogue, ...]:
                 compile_matter(
                     matter,
                     pack.evidence_types,
-                    pack.services.values(),
+                    offered,
                     partial(pack.program, ref),
                     pack.digest,
                 )

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import structlog
@@ -17,7 +16,7 @@ from connectors.port import Connector, ProviderKeys
 from consent.in_flight import InFlight
 from exchange.answer import Answerer
 from exchange.asking import Asker
-from exchange.catalogue import compile_matter
+from exchange.catalogue import compile_pack
 from exchange.database import Database
 from exchange.deciding import Decider, by_parties
 from exchange.opened import OpenCase
@@ -146,16 +145,7 @@ def make_planner(pack: Pack, connectors: Mapping[str, Connector]) -> Planner:
         PackError: A matter can't be planned exactly.
     """
     offered = [s for s in pack.services.values() if s.id in connectors]
-    return Planner(
-        compile_matter(
-            matter,
-            pack.evidence_types,
-            offered,
-            partial(pack.program, matter.ref),
-            pack.digest,
-        )
-        for matter in pack.matters.values()
-    )
+    return Planner(compile_pack(pack, offered))
 
 
 def make_resolver(

@@ -51,7 +51,11 @@ def _pack() -> Pack:
 
 
 PACK = _pack()
-(NEWBORN,) = (one for one in compile_pack(PACK) if one.matter.ref == "newborn@1")
+(NEWBORN,) = (
+    one
+    for one in compile_pack(PACK, PACK.services.values())
+    if one.matter.ref == "newborn@1"
+)
 
 
 def _explained(

@@ -81,7 +81,11 @@ def pack() -> Pack:
 @pytest.fixture(scope="module")
 def newborn(pack: Pack) -> Catalogue:
     """Return the matter `newborn`, compiled."""
-    (catalogue,) = (one for one in compile_pack(pack) if one.matter.ref == NEWBORN)
+    (catalogue,) = (
+        one
+        for one in compile_pack(pack, pack.services.values())
+        if one.matter.ref == NEWBORN
+    )
     return catalogue
 
 
