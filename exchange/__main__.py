@@ -114,6 +114,38 @@ def token(
     sys.stdout.write(_token(url, client, key_file, scope) + "\n")
 
 
+@app.command()
+def explain(
+    matter: Annotated[str, typer.Argument(help="As `newborn@1`.")],
+    *,
+    answer: Annotated[
+        list[str] | None, typer.Option(help="An answer, as `parents_married=true`.")
+    ] = None,
+    stated: Annotated[
+        list[str] | None,
+        typer.Option(help="A fact that the portal states, as `mother.id`; no value."),
+    ] = None,
+    requester: Annotated[
+        str | None, typer.Option(help="Who asks; else whoever has grants.")
+    ] = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a case would ask, of whom, on which basis: nobody is asked."""
+    from exchange.office import read_pack
+    from exchange.rehearsal import explain_offline, show_explanation
+
+    found = read_pack(_settings(config).packs)
+    explained = explain_offline(
+        found, matter, answers=answer or (), stated=stated, requester=requester
+    )
+    if as_json:
+        _print_json(explained.model_dump(mode="json"))
+        return
+    for table in show_explanation(explained):
+        _print(table)
+
+
 # Departments.
 
 

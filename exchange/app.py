@@ -13,6 +13,7 @@ from exchange.api import (
     consents,
     contract,
     directory,
+    explanations,
     health,
     problems,
     tokens,
@@ -67,7 +68,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     )
     problems.install(app)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign] # FastAPI's own way
-    for room in (health, tokens, directory, cases, consents, audit):
+    for room in (health, tokens, directory, cases, explanations, consents, audit):
         app.include_router(room.router)
     app.add_middleware(
         Edge,

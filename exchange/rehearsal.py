@@ -1,0 +1,160 @@
+"""Explaining a matter from its packs alone, for `errand explain`.
+
+No value of a person is needed: facts are named as stated, and that is what planning
+goes by. Consents are those of nobody, so the decisions say where one is needed.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+
+from rich.table import Table
+
+from exchange.catalogue import Catalogue, compile_matter
+from exchange.explain import Circumstances, explain, judge
+from exchange.explanation import Explanation, LookupExplained
+from exchange.planner import Planner
+from exchange.situation import Situation
+from schemas.clock import Clock, SystemClock
+from schemas.errors import Complaint, InvalidRequestError, NotFoundError
+from schemas.ids import CaseId, new_ids
+from schemas.matter import Matter, QuestionType
+from schemas.model import Concept, Slug, VersionedId
+from schemas.validation import Pack
+
+_STATED = "stated"
+"""Stands for the value of a stated fact: planning asks only whether it is there."""
+
+
+def explain_offline(
+    pack: Pack,
+    matter: VersionedId,
+    *,
+    answers: Iterable[str] = (),
+    stated: Iterable[Concept] | None = None,
+    requester: Slug | None = None,
+    clock: Clock | None = None,
+) -> Explanation:
+    """Return what a case of a matter would ask.
+
+    Args:
+        pack: What is declared.
+        matter: The matter as `id@version`.
+        answers: `question=answer`; those that are missing are asked for.
+        stated: Facts that the portal states; None for those that a case must have.
+        requester: Who asks; None for the first that has a grant for the matter.
+        clock: Tells the day.
+
+    Raises:
+        NotFoundError: There is no such matter, or nobody has a grant for it.
+        InvalidRequestError: An answer or a fact is not one of the matter's.
+    """
+    if matter not in pack.matters:
+        known = ", ".join(f"`{ref}`" for ref in pack.matters)
+        raise NotFoundError(f"there is no matter `{matter}`; there are {known}")
+    clock = clock or SystemClock()
+    declared, now = pack.matters[matter], clock.now()
+    catalogue = _compiled(pack, declared)
+    facts = _checked(declared, stated) if stated else _required(declared)
+    situation = Situation(
+        answers=dict(_answer(declared, text) for text in answers),
+        stated=dict.fromkeys(facts, _STATED),
+    )
+    plan = Planner([catalogue]).plan(matter, situation, now.date())
+    circumstances = Circumstances(
+        requester=requester or _first_requester(pack, declared),
+        purpose=declared.purposes[0],
+        case=CaseId(new_ids(clock)()),
+    )
+    return explain(catalogue, pack, plan, judge(pack, plan, circumstances, now))
+
+
+def show_explanation(explained: Explanation) -> Iterator[Table]:
+    """Yield tables: each wave of look-ups, then every requirement."""
+    for number, wave in enumerate(explained.waves, 1):
+        title = f"Wave {number}: {len(wave)} at once"
+        table = _table(title, "look-up", "asks", "by", "fields", "decision", "serves")
+        for one in wave:
+            table.add_row(*_cells(one))
+        yield table
+    title = f"{explained.name.zh} · {explained.name.en} · pack {explained.pack}"
+    table = _table(title, "requirement", "", "state", "look-ups", "next")
+    for needed in explained.requirements:
+        table.add_row(
+            needed.id,
+            f"{needed.name.zh}\n{needed.name.en}",
+            needed.state,
+            ", ".join(needed.lookups or needed.questions),
+            needed.next,
+        )
+    yield table
+
+
+def _cells(one: LookupExplained) -> Sequence[str]:
+    services = " or ".join(service.id for service in one.services)
+    return (
+        f"{one.id}\n{one.evidence_type}",
+        f"{services}\nabout {one.about}",
+        ", ".join(one.keys.values()),
+        ", ".join(dict.fromkeys(f.field for f in one.fields)) or ", ".join(one.match),
+        f"{one.decision.decision}\n{one.decision.rule or ''}",
+        ", ".join(one.serves),
+    )
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", show_lines=True)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _compiled(pack: Pack, matter: Matter) -> Catalogue:
+    return compile_matter(
+        matter,
+        pack.evidence_types,
+        pack.services.values(),
+        partial(pack.program, matter.ref),
+        pack.digest,
+    )
+
+
+def _required(matter: Matter) -> tuple[Concept, ...]:
+    """Return the facts without which no case of a matter can be opened."""
+    return tuple(
+        f"{role}.{fact}"
+        for role, declared in matter.roles.items()
+        for fact, one in declared.facts.items()
+        if declared.required and one.required
+    )
+
+
+def _checked(matter: Matter, stated: Iterable[Concept]) -> tuple[Concept, ...]:
+    known = {f"{role}.{fact}" for role, r in matter.roles.items() for fact in r.facts}
+    if wrong := sorted(set(stated) - known):
+        raise InvalidRequestError(
+            *(Complaint("/stated", f"the matter has no fact `{one}`") for one in wrong)
+        )
+    return tuple(stated)
+
+
+def _answer(matter: Matter, text: str) -> tuple[Slug, bool | str]:
+    """Return question and answer of `question=answer`."""
+    question, _, answer = text.partition("=")
+    if question not in matter.questions:
+        known = ", ".join(f"`{one}`" for one in matter.questions)
+        complaint = Complaint("/answers", f"no such question; there are {known}")
+        raise InvalidRequestError(complaint)
+    if matter.questions[question].type is not QuestionType.BOOLEAN:
+        return question, answer
+    if answer not in ("true", "false"):
+        raise InvalidRequestError(
+            Complaint(f"/answers/{question}", "must be `true` or `false`")
+        )
+    return question, answer == "true"
+
+
+def _first_requester(pack: Pack, matter: Matter) -> Slug:
+    asking = sorted(g.requester for g in pack.grants.values() if matter.id in g.matters)
+    if not asking:
+        raise NotFoundError("nobody has a grant for this matter")
+    return asking[0]
