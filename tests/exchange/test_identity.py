@@ -146,12 +146,19 @@ def an_assertion(
     return f"{signed}.{b64url(key.sign(signed.encode()))}"
 
 
+@pytest.fixture(scope="module")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Bring tables to their newest form once, for all tests to copy."""
+    file = tmp_path_factory.mktemp("tables") / "errand.db"
+    upgrade(f"sqlite:///{file}", Part.TABLES)
+    return file
+
+
 @pytest.fixture
-def database(tmp_path: Path) -> Iterator[Database]:
-    """Open migrated tables on a real file."""
-    url = f"sqlite:///{tmp_path / 'errand.db'}"
-    upgrade(url, Part.TABLES)
-    with Database(url) as database:
+def database(migrated: Path, tmp_path: Path) -> Iterator[Database]:
+    """Open migrated tables on a real file of one's own."""
+    file = shutil.copy(migrated, tmp_path / "errand.db")
+    with Database(f"sqlite:///{file}") as database:
         yield database
 
 
