@@ -246,6 +246,7 @@ MEGABYTES = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
 
 WRONG: dict[str, tuple[Fault, bytes]] = {
     "ten megabytes": (Fault.TOO_LARGE, reply(b"a" * 10_000_000)),
+    "ten megabytes announced": (Fault.TOO_LARGE, reply(b"a" * 10_000_000)[:300]),
     "ten megabytes in chunks": (Fault.TOO_LARGE, CHUNKED + MEGABYTES * 160),
     "half a reply": (Fault.FORMAT, reply(b"a" * 1000)[:-500]),
     "half a reply in chunks": (Fault.FORMAT, CHUNKED + b"5\r\nhello\r\n"),
@@ -326,7 +327,8 @@ async def test_a_service_takes_so_many_at_once_and_lets_so_many_wait() -> None:
     second = asyncio.create_task(client.post("2", media_type="a/b", accept="*/*"))
     await checkpoint()
     with pytest.raises(ConnectorUnavailableError, match="too many") as caught:
-        await client.post("3", media_type="a/b", accept="*/*")
+        async with asyncio.timeout(5):
+            await client.post("3", media_type="a/b", accept="*/*")
     go.set()
     ended = await asyncio.gather(first, second, return_exceptions=True)
 
