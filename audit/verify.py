@@ -127,7 +127,7 @@ def verify_log(
         records=walk.range.size,
         published=size,
         root=b64(root),
-        by_kind=dict(sorted(walk.kinds.items())),
+        by_kind={str(kind): n for kind, n in sorted(walk.kinds.items())},
         tiles=tiles,
         open_attempts=len(walk.attempts),
         sections=walk.sections,

@@ -1,6 +1,7 @@
 """The command `errand demo`."""
 
 import signal
+import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
@@ -13,11 +14,12 @@ from exchange.demo.run import DELAY_MS, PEOPLE, Choices, run_demo, serve_all
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ErrandError
 
-_SERVE_FOLDER = Path("var/demo")
+_FOLDER = Path("var/demo")
 _SERVE_PORT = 8800
+_WIDTH = 120
 
 
-def demo(
+def demo(  # noqa: PLR0913 - the options of the command
     *,
     json: Annotated[
         Path | None, typer.Option(help="Write what was found to this file, as JSON.")
@@ -29,7 +31,10 @@ def demo(
         int, typer.Option(min=100, help="How many people the town has at least.")
     ] = PEOPLE,
     keep: Annotated[
-        Path | None, typer.Option(help="Keep everything in this folder.")
+        bool, typer.Option("--keep", help="Keep everything that the run wrote.")
+    ] = False,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where to keep it; it is emptied first.")
     ] = None,
     serve: Annotated[
         bool, typer.Option("--serve", help="Keep everything running until Ctrl-C.")
@@ -40,8 +45,11 @@ def demo(
     ] = None,
 ) -> None:
     """Run a newborn's case through seven departments, and check all of it."""
-    choices = Choices(people=people, delay_ms=delay_ms, folder=keep, port=port)
-    console, clock = Console(), SystemClock()
+    kept = folder or (_FOLDER if keep or serve else None)
+    choices = Choices(people=people, delay_ms=delay_ms, folder=kept, port=port)
+    # Where nothing says how wide the output is, the tables decide.
+    console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
+    clock = SystemClock()
     try:
         held = (
             _serve(choices, console, clock)
@@ -56,11 +64,7 @@ def demo(
 
 def _serve(choices: Choices, console: Console, clock: Clock) -> bool:
     """Keep everything running until it is told to stop (SIGINT, SIGTERM)."""
-    choices = replace(
-        choices,
-        folder=choices.folder or _SERVE_FOLDER,
-        port=choices.port or _SERVE_PORT,
-    )
+    choices = replace(choices, port=choices.port or _SERVE_PORT)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())

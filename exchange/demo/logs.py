@@ -7,23 +7,24 @@ department was asked must be in the exchange's log, at that place, with that has
 
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
+from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+import orjson
+
+from audit.keys import LogKeys
 from audit.record import Kind, read_leaf
-from audit.store import LogReader, copy_log
+from audit.store import LogReader
 from connectors.department.log import Entry, read_log, verify_log
 from connectors.protocol import LookupClaims
 from exchange.demo.report import LogReport
 from exchange.demo.stage import Stage
 from schemas.canonical import b64url_decode
 from schemas.errors import VerificationError
-from schemas.ids import CaseId, EventId
+from schemas.ids import EventId
 
-_PUBLISHED_S = 15.0
 _VERIFY_S = 60.0
 
 
@@ -37,23 +38,6 @@ class Comparison:
     """Whether every department's own hash chain holds."""
     unproved: int
     """Look-ups whose record is not in the exchange's log, or is another."""
-
-
-def copy_published(stage: Stage, target: Path) -> Path:
-    """Copy the exchange's log once its last record is under a signed tree head.
-
-    Raises:
-        TimeoutError: It does not get there in time.
-    """
-    source = stage.data_dir / "log.db"
-    until = time.monotonic() + _PUBLISHED_S
-    with closing(LogReader.open(source)) as reader:
-        while (head := reader.head()) is None or head.size < reader.size():
-            if time.monotonic() > until:
-                raise TimeoutError("the log's newest records were not published")
-            time.sleep(0.05)
-    copy_log(source, target)
-    return target
 
 
 def compare(stage: Stage, log: Path) -> Comparison:
@@ -70,16 +54,6 @@ def compare(stage: Stage, log: Path) -> Comparison:
                 asked += 1
                 unproved += not _is_proved(reader, provider, entry)
     return Comparison(asked, chains_hold, unproved)
-
-
-def accepted(log: Path, case: str) -> Iterator[tuple[str, str]]:
-    """Yield provider and evidence type of each look-up that a case made."""
-    with closing(LogReader.open(log)) as reader:
-        for entry in reader.entries(0, reader.size()):
-            leaf = read_leaf(entry.leaf)
-            is_lookup = leaf.kind is Kind.REQUEST_ACCEPTED
-            if is_lookup and entry.case_ref == CaseId(case):
-                yield leaf.provider, leaf.evidence_type
 
 
 def _is_proved(reader: LogReader, provider: str, asked: Entry) -> bool:
@@ -103,16 +77,33 @@ def claims_of(entry: Entry) -> LookupClaims:
     return LookupClaims.model_validate_json(payload)
 
 
-def verify_offline(log: Path, verifier_key: str) -> LogReport:
-    """Verify a copied log in another process, which has the copy and a key, no more."""
+def verify_offline(log: Path, keys: LogKeys, receipts: Mapping[str, str]) -> LogReport:
+    """Verify a copied log in another process: it has the copy, receipts, public keys.
+
+    Args:
+        log: The copy.
+        keys: The log's keys, of which the public halves are handed over.
+        receipts: The receipts that were given out and must be kept, by event.
+    """
+    folder = log.with_name("receipts")
+    folder.mkdir()
+    for event, note in receipts.items():
+        (folder / event).write_text(note, encoding="utf-8")
     done = subprocess.run(  # noqa: S603 - a command of our own
         [
             *(sys.executable, "-m", "exchange", "audit", "verify", str(log)),
-            *("--key", verifier_key),
+            *("--key", keys.log.verifier.vkey),
+            *("--receipt-key", keys.receipt.verifier.vkey),
+            *(part for f in folder.iterdir() for part in ("--receipt", str(f))),
+            "--json",
         ],
         capture_output=True,
         check=False,
         timeout=_VERIFY_S,
     )
-    with closing(LogReader.open(log)) as reader:
-        return LogReport(reader.size(), verified=done.returncode == 0)
+    found = orjson.loads(done.stdout) if done.returncode == 0 else {}
+    return LogReport(
+        records=found.get("records", 0),
+        verified=found.get("verified", False),
+        receipts=found.get("receipts", 0),
+    )

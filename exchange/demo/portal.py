@@ -5,26 +5,22 @@ JSON. What the portal does between the answers, filing steps at the departments'
 counters, is what portals do.
 """
 
-import argparse
-import os
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
 import orjson
 
-from connectors.jose import SigningKey, sign_compact
+from connectors.jose import SigningKey
+from exchange.assertions import client_assertion
 from exchange.demo.report import Count, Line
 from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
-from schemas.canonical import b64url
+from schemas.clock import Clock
 from schemas.errors import ErrandError
+from schemas.ids import new_ids
 
-_ASSERTION_S = 60
 _RENEW_S = 30
 """How long before its end a token is renewed, in seconds."""
 _TIMEOUT_S = 40.0
@@ -45,13 +41,17 @@ class _Token:
 class Client:
     """One client of the gateway: asks for its tokens itself."""
 
-    def __init__(self, url: str, name: str, key: SigningKey, scope: str) -> None:
+    def __init__(
+        self, url: str, name: str, key: SigningKey, scope: str, clock: Clock
+    ) -> None:
         """Take the gateway's address, the client's id and key, and what it may do."""
         self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
         self._url = url
         self._name = name
         self._key = key
         self._scope = scope
+        self._clock = clock
+        self._new_id = new_ids(clock)
         self._token = _Token()
 
     def close(self) -> None:
@@ -109,20 +109,17 @@ class Client:
 
     def _renew(self) -> None:
         """Get a token: client credentials with private_key_jwt (RFC 7523, 2.2)."""
-        now = int(time.time())
-        claims: dict[str, str | int] = {
-            "iss": self._name,
-            "sub": self._name,
-            "aud": f"{self._url}{TOKEN_PATH}",
-            "jti": b64url(os.urandom(16)),
-            "iat": now,
-            "exp": now + _ASSERTION_S,
-        }
         form = {
             "grant_type": "client_credentials",
             "scope": self._scope,
             "client_assertion_type": ASSERTION_TYPE,
-            "client_assertion": sign_compact(orjson.dumps(claims), "JWT", self._key),
+            "client_assertion": client_assertion(
+                self._name,
+                self._key,
+                self._url + TOKEN_PATH,
+                jti=self._new_id(),
+                now=self._clock.now(),
+            ),
         }
         answer = self._json(self._http.post(TOKEN_PATH, data=form))
         until = time.monotonic() + answer["expires_in"] - _RENEW_S
@@ -174,7 +171,7 @@ class Answer:
         return tuple(
             Line(
                 id=one["id"],
-                name=one["name"]["en"],
+                name=f"{one['name']['zh']} {one['name']['en']}",
                 outcome=one["outcome"],
                 detail=_detail(one),
                 provider=one["provider"],
@@ -183,6 +180,15 @@ class Answer:
             )
             for one in self.document["requirements"]
         )
+
+    @property
+    def open_count(self) -> int:
+        """How many requirements are not settled."""
+        return int(self.document["accounting"]["open"])
+
+    def receipts(self) -> dict[str, str]:
+        """Return the signed receipts of what was released in this answer, by event."""
+        return {one["event"]: one["note"] for one in self.document["receipts"]}
 
     def saved(self, what: str) -> Count:
         """Return the accounting of `papers` or `trips`."""
@@ -235,18 +241,3 @@ def delays(counter: str) -> tuple[int, float]:
     except httpx.TransportError:
         return 0, 0.0
     return told["count"], told["sum_ms"]
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Print an access token, for use with curl."""
-    parser = argparse.ArgumentParser(prog="exchange.demo.portal", description="token")
-    for name in ("url", "client", "key_file", "scope"):
-        parser.add_argument(name)
-    chosen = parser.parse_args(arguments)
-    key = SigningKey.from_file(Path(chosen.key_file))
-    with closing(Client(chosen.url, chosen.client, key, chosen.scope)) as client:
-        sys.stdout.write(client.token() + "\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -57,6 +57,8 @@ class CaseReport:
     """How long the portal waited for the case's first answer."""
     departments_ms: float
     """The sum of the departments' delays in that answer."""
+    open_count: int = 0
+    """Requirements that are not settled."""
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the case as it stands under `cases`."""
@@ -80,6 +82,8 @@ class LogReport:
 
     records: int
     verified: bool
+    receipts: int = 0
+    """Receipts that the portal had, and that the log keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,8 @@ class Report:
     cases: list[CaseReport] = field(default_factory=list)
     checks: list[Check] = field(default_factory=list)
     log: LogReport = LogReport(0, verified=False)
+    receipts: dict[str, str] = field(default_factory=dict)
+    """The receipts that the portal was given, by event."""
 
     def check(self, claim: str, held: bool, detail: str = "") -> None:  # noqa: FBT001 - reads as a sentence
         """Note a claim and whether it held."""
@@ -113,8 +119,4 @@ class Report:
         return {
             "cases": [case.to_json() for case in self.cases],
             "log": {"records": self.log.records, "verified": self.log.verified},
-            "checks": [
-                {"claim": one.claim, "held": one.held, "detail": one.detail}
-                for one in self.checks
-            ],
         }

@@ -16,12 +16,14 @@ import orjson
 from rich.console import Console
 
 from audit.keys import load_keys
-from exchange.demo.logs import accepted, compare, copy_published, verify_offline
+from audit.store import copy_log
+from exchange.demo.logs import compare, verify_offline
 from exchange.demo.population import Population, generate
 from exchange.demo.report import Report
 from exchange.demo.scenarios import CASES, MARRIED, SCENARIOS, World, opening
 from exchange.demo.show import Show
 from exchange.demo.stage import (
+    AUDITOR,
     CITIZEN,
     PORTAL,
     SCOPES,
@@ -36,6 +38,8 @@ from schemas.clock import Clock
 SEED = 990_100
 PEOPLE = 24_000
 DELAY_MS = 40.0
+_TELLING_MS = 20.0
+"""From which delay on the time of an answer tells anything about parallelism."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +70,16 @@ def run_demo(
     """
     show, report = Show(console), Report()
     with _folder(choices) as folder:
-        stage, population = _prepared(choices, folder, show, clock)  # (1)
-        with running(stage), _world(stage, population, show, report) as world:
-            show.say(f"seven departments and the gateway run; {stage.gateway_url}")
-            for name, scenario in SCENARIOS.items():  # (2)
-                show.heading(CASES[name])
-                scenario(world)
-            show.heading("the log")
-            copy = copy_published(stage, folder / "log-copy.db")
+        with _town(choices, folder, show, clock) as (stage, population):  # (1)
+            _introduce(stage, show)
+            with _world(stage, population, show, report) as world:
+                for name, scenario in SCENARIOS.items():  # (2)
+                    show.heading(CASES[name])
+                    scenario(world)
+        # (3), (4): when all is stopped, as a case that waits goes on by itself.
+        show.heading("the log")
+        copy_log(stage.data_dir / "log.db", copy := folder / "log-copy.db")
+        _compare_times(report, choices)
         _compare_logs(world, copy)  # (3)
         _verify_log(world, copy)  # (4)
     show.heading("what was claimed, and whether it held")  # (5)
@@ -88,11 +94,12 @@ def run_demo(
 def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stage]:
     """Run the gateway and the departments as long as the context is open."""
     show = Show(console)
-    with _folder(choices) as folder:
-        stage, population = _prepared(choices, folder, show, clock)
-        with running(stage):
-            _tell(stage, population, console)
-            yield stage
+    with (
+        _folder(choices) as folder,
+        _town(choices, folder, show, clock) as (stage, population),
+    ):
+        _tell(stage, population, console)
+        yield stage
 
 
 @contextmanager
@@ -105,29 +112,31 @@ def _folder(choices: Choices) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _prepared(
+@contextmanager
+def _town(
     choices: Choices, folder: Path, show: Show, clock: Clock
-) -> tuple[Stage, Population]:
-    """Write everything down that the processes start from."""
+) -> Iterator[tuple[Stage, Population]]:
+    """Run a town: its registers, seven departments, and the gateway."""
     show.heading("a town that does not exist")
     population = generate(choices.seed, choices.people)
-    now = clock.now()
     stage = build(
         folder,
-        now,
+        clock.now(),
         delay_ms=choices.delay_ms,
         seed=choices.seed,
         port=choices.port,
     )
-    with show.seeding(len(stage.places)) as progress:
-        rows = write_registers(
-            stage, population, lambda _provider: progress.advance(progress.task_ids[0])
+
+    def prepare() -> None:
+        with show.seeding(len(stage.places)) as advance:
+            rows = write_registers(stage, population, advance)
+        show.say(
+            f"{len(population.people):,} people in {len(population.households):,}"
+            f" households, {rows:,} rows in seven registers"
         )
-    show.say(
-        f"{len(population.people):,} people in {len(population.households):,}"
-        f" households, {rows:,} rows in seven registers"
-    )
-    return stage, population
+
+    with running(stage, prepare):
+        yield stage, population
 
 
 @contextmanager
@@ -137,7 +146,32 @@ def _world(
     with ExitStack() as stack:
         portal = stack.enter_context(closing(stage.client(PORTAL)))
         citizen = stack.enter_context(closing(stage.client(CITIZEN)))
-        yield World(stage, population, portal, citizen, show, report)
+        auditor = stack.enter_context(closing(stage.client(AUDITOR)))
+        yield World(stage, population, portal, citizen, auditor, show, report)
+
+
+def _introduce(stage: Stage, show: Show) -> None:
+    """Say who runs, each as a process of its own."""
+    for provider, place in stage.places.items():
+        name, child = stage.pack.providers[provider].name, stage.departments[provider]
+        show.say(f"{provider} {name.zh} {name.en}: {place.url}, process {child.pid}")
+    show.say(f"the gateway: {stage.gateway_url}, process {stage.gateway.pid}")
+
+
+def _compare_times(report: Report, choices: Choices) -> None:
+    """Hold the time of first answers against the departments' delays in sum.
+
+    Delays that are shorter than the work around them show nothing.
+    """
+    if choices.delay_ms < _TELLING_MS:
+        return
+    sooner = [one.name for one in report.cases if one.wall_ms < one.departments_ms]
+    report.check(
+        "departments are asked at the same time: an answer comes sooner than their"
+        " delays add up to",
+        bool(sooner),
+        ", ".join(sooner),
+    )
 
 
 def _compare_logs(world: World, copy: Path) -> None:
@@ -151,20 +185,19 @@ def _compare_logs(world: World, copy: Path) -> None:
         compared.unproved == 0 < compared.asked,
         f"{compared.asked} look-ups",
     )
-    providers = {p for p, _ in accepted(copy, world.cases["unmarried"])}
-    report.check(
-        "unmarried: the exchange's log: the marriage register was not asked",
-        "ga" in providers and "mz" not in providers,
-        f"asked: {', '.join(sorted(providers))}",
-    )
 
 
 def _verify_log(world: World, copy: Path) -> None:
     report = world.report
     keys = load_keys(world.stage.data_dir / "keys" / "log")
-    report.log = verify_offline(copy, keys.log.verifier.vkey)
+    report.log = verify_offline(copy, keys, report.receipts)
     report.check(
         "a copy of the log verifies offline, in another process", report.log.verified
+    )
+    report.check(
+        "every receipt that the portal was given is kept",
+        report.log.receipts == len(report.receipts) > 0,
+        f"{report.log.receipts} receipts",
     )
     world.show.log(report.log)
 
@@ -177,9 +210,10 @@ def _tell(stage: Stage, population: Population, console: Console) -> None:
         say(f"{provider:13} {place.url}")
     key, scope = stage.client_key_file(PORTAL), SCOPES[PORTAL]
     say(f"portal's key  {key}\n\nOpen a case as the portal does:\n")
+    errand = Path(sys.executable).with_name("errand")
     say(
-        f"TOKEN=$({sys.executable} -m exchange.demo.portal {stage.gateway_url}"
-        f" {PORTAL} {key} {scope})"
+        f"TOKEN=$({errand} token {scope} --client {PORTAL} --key-file {key}"
+        f" --url {stage.gateway_url})"
     )
     body = orjson.dumps(opening(population.families["married"], MARRIED)).decode()
     say(

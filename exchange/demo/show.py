@@ -1,6 +1,7 @@
 """How a run of the demo looks on a terminal: tables, a bar, a list of checks."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -34,12 +35,14 @@ class Show:
         self._console = console
 
     @contextmanager
-    def seeding(self, registers: int) -> Iterator[Progress]:
-        """Show a bar while the registers are written; advance its only task."""
+    def seeding(self, registers: int) -> Iterator[Callable[[str], None]]:
+        """Show a bar while registers are written; call what it gives after each."""
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=self._console, transient=True) as progress:
-            progress.add_task("writing the registers", total=registers)
-            yield progress
+            task = progress.add_task("writing the registers", total=registers)
+            yield lambda provider: progress.update(
+                task, advance=1, description=f"wrote the register of {provider}"
+            )
 
     def say(self, text: str) -> None:
         """Print one line of what happens."""
@@ -50,19 +53,28 @@ class Show:
         self._console.print()
         self._console.rule(f"[bold]{text}[/bold]", align="left")
 
-    def lines(self, lines: Sequence[Line], *, title: str) -> None:
+    def first(self, lines: Sequence[Line]) -> None:
+        """Print in short what the first answer says."""
+        waiting = [line for line in lines if _STYLES.get(line.outcome) == "yellow"]
+        kinds = Counter(f"{line.outcome} {line.detail}".strip() for line in waiting)
+        counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+        done = sum(_STYLES.get(line.outcome) == "green" for line in lines)
+        self.say(f"first answer: {done} settled; open: {counts or 'none'}")
+
+    def lines(self, lines: Sequence[Line]) -> None:
         """Print where a case stands, one requirement a row."""
-        table = Table(title=title, title_justify="left", header_style="bold")
-        for name in ("requirement", "outcome", "department"):
-            table.add_column(name)
+        table = Table(header_style="bold")
+        table.add_column("requirement", no_wrap=True)
+        table.add_column("outcome")
+        table.add_column("department")
         table.add_column("ms", justify="right")
         table.add_column("fields", overflow="fold")
         for line in lines:
             style = _STYLES.get(line.outcome, "red")
             outcome = f"[{style}]{line.outcome}[/{style}]"
             table.add_row(
-                f"{line.name}\n[dim]{line.id}[/dim]",
-                f"{outcome}\n[dim]{line.detail}[/dim]" if line.detail else outcome,
+                line.name,
+                f"{outcome} [dim]{line.detail}[/dim]" if line.detail else outcome,
                 line.provider or "",
                 "" if line.ms is None else f"{line.ms:.0f}",
                 ", ".join(line.fields),
@@ -75,7 +87,10 @@ class Show:
             f"  papers [bold]{case.papers.before} → {case.papers.after}[/bold]"
             f"   trips [bold]{case.trips.before} → {case.trips.after}[/bold]"
             f"   first answer after [bold]{case.wall_ms:.0f} ms[/bold]"
-            f" (the departments took {case.departments_ms:.0f} ms in sum)",
+            f" (the departments' delays in sum: {case.departments_ms:.0f} ms)"
+            + (
+                f"   [yellow]{case.open_count} open[/yellow]" if case.open_count else ""
+            ),
             highlight=False,
         )
 
@@ -83,7 +98,9 @@ class Show:
         """Print what the offline verification said."""
         word = "[green]verified[/green]" if log.verified else "[red]NOT verified[/red]"
         self._console.print(
-            f"  the log's copy: {log.records} records, {word} by another process"
+            f"  the log's copy: {log.records} records, {word} by another process;"
+            f" all {log.receipts} receipts of the portal are kept",
+            highlight=False,
         )
 
     def checks(self, checks: Sequence[Check]) -> None:

@@ -8,30 +8,36 @@ and a deployment that adds keys and addresses to the region's pack.
 A process is only ever stopped by its own id, through the handle that started it.
 """
 
+import multiprocessing
 import os
 import shutil
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import httpx
 import yaml
 from pydantic import JsonValue
+from typing_extensions import override
 
 from connectors.department.signing import generate_key
 from connectors.jose import SigningKey
+from exchange.demo import departments
 from exchange.demo.departments import Place, make_keys, write_config
 from exchange.demo.population import Population
 from exchange.demo.portal import Client
 from exchange.demo.registers import REGISTERS, write_register
 from exchange.keys import open_keys
 from exchange.settings import Settings
+from schemas.clock import SystemClock
 from schemas.directory import PublicKey
 from schemas.errors import ErrandError
 from schemas.validation import Pack, load_pack
@@ -69,7 +75,8 @@ _MARK = ".errand-demo"
 _RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0)
 """How soon the demo's gateway tries again: nobody wants to watch for a minute."""
 _STOP_S = 15.0
-_HEALTH_S = 60.0
+_HEALTH_S = 180.0
+"""Enough for a machine that has much else to do."""
 _POLL_S = 0.05
 
 
@@ -82,24 +89,22 @@ class Child:
     """A process that the demo started."""
 
     name: str
-    command: tuple[str, ...]
     log: Path
     """What it writes to its standard output and error."""
     health: str
     """The address that answers 200 once it is ready."""
-    _process: subprocess.Popen[bytes] | None = None
+    launch: Callable[[Path], "Handle"]
+    """Starts it, with that file for its output."""
+    _handle: "Handle | None" = None
 
     @property
     def pid(self) -> int | None:
         """Its process id; None while it does not run."""
-        return None if self._process is None else self._process.pid
+        return None if self._handle is None else self._handle.pid
 
     def start(self) -> None:
         """Start it, and return at once."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - a command of our own
-                self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
+        self._handle = self.launch(self.log)
 
     def wait(self) -> None:
         """Return once it is healthy.
@@ -109,7 +114,7 @@ class Child:
         """
         until = time.monotonic() + _HEALTH_S
         while time.monotonic() < until:
-            if self._process is None or self._process.poll() is not None:
+            if self._handle is None or not self._handle.is_alive():
                 break
             try:
                 if httpx.get(self.health, timeout=2).is_success:
@@ -122,15 +127,95 @@ class Child:
 
     def stop(self) -> None:
         """Ask it to end, by its process id; kill it when it does not."""
-        process, self._process = self._process, None
-        if process is None:
-            return
-        process.terminate()
+        handle, self._handle = self._handle, None
+        if handle is not None:
+            handle.stop()
+
+
+class Handle(ABC):
+    """A process that runs, whichever way it was started."""
+
+    @property
+    @abstractmethod
+    def pid(self) -> int | None:
+        """Its process id."""
+
+    @abstractmethod
+    def is_alive(self) -> bool:
+        """Tell whether it runs."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask it to end, by its process id; kill it when it does not."""
+
+
+class _Command(Handle):
+    """A command's process."""
+
+    def __init__(self, command: Sequence[str], log: Path) -> None:
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - a command of our own
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
+            )
+
+    @property
+    @override
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @override
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    @override
+    def stop(self) -> None:
+        self._process.terminate()
         try:
-            process.wait(_STOP_S)
+            self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
+
+
+class _Fork(Handle):
+    """A department's process: forked from one that has imported all of it.
+
+    Seven interpreters that each import the same would take most of the demo's time.
+    """
+
+    def __init__(self, arguments: Sequence[str], log: Path) -> None:
+        forks = multiprocessing.get_context("forkserver")
+        forks.set_forkserver_preload(["__main__", departments.__name__])
+        self._process = forks.Process(
+            target=_run_department, args=(list(arguments), str(log)), daemon=True
+        )
+        self._process.start()
+
+    @property
+    @override
+    def pid(self) -> int | None:
+        return self._process.pid
+
+    @override
+    def is_alive(self) -> bool:
+        return self._process.is_alive()
+
+    @override
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.join(_STOP_S)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._process.close()
+
+
+def _run_department(arguments: list[str], log: str) -> None:
+    """Be a department's process."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    departments.main(arguments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,7 +239,8 @@ class Stage:
 
     def client(self, name: str) -> Client:
         """Return one of the gateway's clients."""
-        return Client(self.gateway_url, name, self.clients[name], SCOPES[name])
+        key, scope = self.clients[name], SCOPES[name]
+        return Client(self.gateway_url, name, key, scope, SystemClock())
 
     def client_key_file(self, client: str) -> Path:
         """Where a client's private key lies."""
@@ -267,18 +353,25 @@ def write_registers(
 
 
 @contextmanager
-def running(stage: Stage) -> Iterator[None]:
+def running(stage: Stage, prepare: Callable[[], None]) -> Iterator[None]:
     """Run everything; stop everything at the end, however it comes.
+
+    Args:
+        stage: What is run.
+        prepare: Writes the registers; called while the gateway starts, which takes
+            as long.
 
     Raises:
         StageError: Something did not start.
     """
-    children = (*stage.departments.values(), stage.gateway)
     with ExitStack() as stack:
-        for child in children:
+        stage.gateway.start()
+        stack.callback(stage.gateway.stop)
+        prepare()
+        for child in stage.departments.values():
             child.start()
             stack.callback(child.stop)
-        for child in children:
+        for child in (*stage.departments.values(), stage.gateway):
             child.wait()
         yield
 
@@ -293,26 +386,28 @@ def free_ports(count: int) -> list[int]:
 
 
 def _gateway(folder: Path, url: str) -> Child:
+    command = (
+        *(sys.executable, "-m", "exchange", "serve"),
+        *("--config", str(folder / SETTINGS)),
+    )
     return Child(
         name="gateway",
-        command=(
-            *(sys.executable, "-m", "exchange", "serve"),
-            *("--config", str(folder / SETTINGS)),
-        ),
         log=folder / "gateway.log",
         health=f"{url}/health/ready",
+        launch=partial(_Command, command),
     )
 
 
 def _department(place: Place, delay_ms: float, seed: int) -> Child:
+    arguments = (
+        *(str(place.folder), "--delay-ms", str(delay_ms)),
+        *("--seed", str(seed)),
+    )
     return Child(
         name=place.provider,
-        command=(
-            *(sys.executable, "-m", "exchange.demo.departments", str(place.folder)),
-            *("--delay-ms", str(delay_ms), "--seed", str(seed)),
-        ),
         log=place.folder / "output.log",
         health=f"{place.url}/health",
+        launch=partial(_Fork, arguments),
     )
 
 
