@@ -428,7 +428,7 @@ async def test_no_transaction_is_open_while_a_department_is_asked(
     """Rule 9: with a department at work, no database transaction is open."""
     gate = office.departments.close_gate("household@1")
     opening = asyncio.create_task(office.open())
-    await gate.asked.wait()
+    await gate.reached()
 
     assert 0 == office.database.open_transactions
     gate.opened.set()

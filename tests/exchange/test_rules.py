@@ -104,7 +104,7 @@ async def test_a_person_whom_the_plan_reveals_is_decided_again(office: Office) -
     given = await office.consent_beforehand()
     gate = office.departments.close_gate("birth_certificate@1")
     opening = asyncio.create_task(office.open())
-    await gate.asked.wait()
+    await gate.reached()
 
     person, now = given.scope.person, office.clock.now()
     await office.database.write(lambda c: withdraw(c, ConsentId(given.id), person, now))
@@ -170,7 +170,7 @@ async def test_a_crash_in_mid_case_is_made_good_from_the_log(office: Office) -> 
     gate = office.departments.close_gate("household@1")
     ours = asyncio.all_tasks()
     opening = asyncio.create_task(office.open(wait_s=3.0))
-    await gate.asked.wait()
+    await gate.reached()
     killed = asyncio.all_tasks() - ours
     for task in killed:  # as a kill would: nothing runs to its end
         task.cancel()

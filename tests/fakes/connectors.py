@@ -43,6 +43,11 @@ class Gate:
     """Set as soon as a look-up waits at the gate."""
     opened: asyncio.Event = field(default_factory=asyncio.Event)
 
+    async def reached(self) -> None:
+        """Wait until a look-up stands at the gate; a test that went wrong ends here."""
+        async with asyncio.timeout(30):
+            await self.asked.wait()
+
 
 @dataclass(frozen=True, slots=True)
 class Record:
