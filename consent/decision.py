@@ -103,7 +103,7 @@ def target(kind: Suspendable, thing: Slug) -> Target:
     >>> target(Suspendable.PROVIDER, "police")
     'provider:police'
     """
-    return f"{kind.value}:{thing}"
+    return f"{kind}:{thing}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +253,7 @@ def decide(
         now: The instant for which it is decided.
     """
     # (1): before any grant is read, since no grant outweighs it.
-    stopped = suspension_rule(lookup.parties, suspended)
+    stopped = suspension_rule(lookup.parties, suspended) if suspended else None
     if stopped is not None:
         return Refuse(stopped, None)
     # (2): grants to others say nothing here.
@@ -272,7 +272,7 @@ def decide(
         for grant in candidates
     ]
     # (4): ids break ties, so that the order of the grants never shows.
-    return min(decisions, key=_preference)
+    return decisions[0] if len(decisions) == 1 else min(decisions, key=_preference)
 
 
 def suspension_rule(
@@ -313,7 +313,7 @@ def _decide_under(
     if outside is not None:
         return outside
     # (2): the same for every person, so no person is asked in vain.
-    if target(Suspendable.GRANT, grant.id) in suspended:
+    if suspended and target(Suspendable.GRANT, grant.id) in suspended:
         return Refuse(Rule.GRANT_SUSPENDED, grant.id)
     if grant.quota is not None and used.get(grant.id, 0) >= grant.quota.lookups:
         return Refuse(Rule.QUOTA_USED_UP, grant.id)
@@ -329,23 +329,26 @@ def _outside(
         return Refuse(Rule.GRANT_EXPIRED, grant.id)
     if now < grant.valid_from:
         return Refuse(Rule.GRANT_NOT_YET_VALID, grant.id)
-    unsupported = [
-        role
-        for role, basis in grant.bases.items()
-        if role in lookup.subjects and not _is_supported(basis.kind)
-    ]
-    objections: tuple[tuple[Rule, Iterable[str]], ...] = (
-        (Rule.MATTER_NOT_GRANTED, {lookup.matter}.difference(grant.matters)),
-        (Rule.PURPOSE_NOT_GRANTED, {lookup.purpose}.difference(grant.purposes)),
-        (Rule.MODE_NOT_GRANTED, {lookup.mode}.difference(grant.modes)),
-        (Rule.FIELD_NOT_GRANTED, lookup.fields.difference(grant.fields)),
-        (Rule.ROLE_NOT_GRANTED, set(lookup.subjects).difference(grant.bases)),
-        (Rule.BASIS_NOT_SUPPORTED, unsupported),
+    if lookup.matter not in grant.matters:
+        return Refuse(Rule.MATTER_NOT_GRANTED, grant.id, (lookup.matter,))
+    if lookup.purpose not in grant.purposes:
+        return Refuse(Rule.PURPOSE_NOT_GRANTED, grant.id, (lookup.purpose,))
+    return _beyond(grant, lookup)
+
+
+def _beyond(grant: SharingGrant, lookup: ProposedLookup) -> Refuse | None:
+    """Return the first rule by which the look-up asks for more than was granted."""
+    if lookup.mode not in grant.modes:
+        return Refuse(Rule.MODE_NOT_GRANTED, grant.id, (lookup.mode.value,))
+    if fields := lookup.fields.difference(grant.fields):
+        return Refuse(Rule.FIELD_NOT_GRANTED, grant.id, tuple(sorted(fields)))
+    if roles := sorted(lookup.subjects.keys() - grant.bases.keys()):
+        return Refuse(Rule.ROLE_NOT_GRANTED, grant.id, tuple(roles))
+    unsupported = sorted(
+        role for role in lookup.subjects if not _is_supported(grant.bases[role].kind)
     )
-    for rule, names in objections:
-        listed = tuple(sorted(str(name) for name in names))
-        if listed:
-            return Refuse(rule, grant.id, listed)
+    if unsupported:
+        return Refuse(Rule.BASIS_NOT_SUPPORTED, grant.id, tuple(unsupported))
     return None
 
 

@@ -17,19 +17,20 @@ The register belongs to one event loop and is used on that loop's thread only.
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from consent.decision import Rule, Target, suspension_rule
 from consent.uses import Use
 from schemas.ids import ConsentId, LookupId
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _UnderWay:
     """One look-up between its taking and its end."""
 
     rests_on: frozenset[str]
-    over: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event | None = None
+    """Made by the first who waits for it: hardly any look-up is waited for."""
 
 
 class InFlight:
@@ -60,9 +61,10 @@ class InFlight:
         denied is not registered; every other must be finished, sent or not.
         """
         # INVARIANT: register, then read (see above): rule 5.
-        rests_on = use.targets.union(use.permit.consents)
+        targets = use.targets
+        rests_on = targets.union(use.permit.consents)
         self._under_way[use.lookup] = _UnderWay(rests_on)
-        rule = suspension_rule(use.targets, self._suspended)
+        rule = suspension_rule(targets, self._suspended) if self._suspended else None
         if rule is not None:
             self.finish(use.lookup)
         return rule
@@ -70,7 +72,7 @@ class InFlight:
     def finish(self, lookup: LookupId) -> None:
         """Record that a look-up was sent or never will be; finishing twice is once."""
         ended = self._under_way.pop(lookup, None)
-        if ended is not None:
+        if ended is not None and ended.over is not None:
             ended.over.set()
 
     def suspend(self, thing: Target) -> None:
@@ -90,6 +92,10 @@ class InFlight:
         Those taken meanwhile are not waited for: they have read the suspension, or
         have failed to take their use.
         """
-        before = [way for way in self._under_way.values() if thing in way.rests_on]
-        for way in before:
-            await way.over.wait()
+        before: list[asyncio.Event] = []
+        for way in self._under_way.values():
+            if thing in way.rests_on:
+                way.over = way.over or asyncio.Event()
+                before.append(way.over)
+        for over in before:
+            await over.wait()
