@@ -101,6 +101,17 @@ def demo(context: typer.Context) -> None:
     typer.main.get_command(inner).main(context.args, prog_name="errand demo")
 
 
+@app.command(hidden=True)
+def openapi() -> None:
+    """Print the OpenAPI document, for `docs/openapi.json`."""
+    from exchange.app import build_app
+    from exchange.settings import parse_settings
+
+    document = build_app(parse_settings("", {}, Path())).openapi()
+    options = orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS
+    sys.stdout.write(orjson.dumps(document, option=options).decode() + "\n")
+
+
 @app.command()
 def token(
     scope: Annotated[

@@ -6,8 +6,8 @@ import os
 import random
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 
 import structlog
 
@@ -17,11 +17,11 @@ from audit.writer import AuditLog
 from connectors.client import ClientPolicy
 from connectors.health import Health
 from connectors.port import Connector
+from consent import uses
 from consent.in_flight import InFlight
-from consent.uses import suspended
 from exchange import idempotency
 from exchange.api.dependencies import Gateway
-from exchange.database import Database
+from exchange.database import Connection, Database
 from exchange.engine import Engine
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
@@ -47,7 +47,11 @@ from exchange.vault import Vault
 from exchange.waiting import Terms as WaitingTerms
 from exchange.waiting import Waiting
 from schemas.clock import Clock
-from schemas.errors import SettingsError, StoreUnavailableError
+from schemas.errors import (
+    LogUnavailableError,
+    SettingsError,
+    StoreUnavailableError,
+)
 from schemas.ids import new_ids
 from schemas.validation import Pack
 
@@ -55,6 +59,8 @@ _log = structlog.get_logger(__name__)
 
 _SWEEP_S = 3_600.0
 """How often what has run out is deleted, in seconds."""
+_KEEP_USES = timedelta(days=400)
+"""How long counts of quotas are kept: longer than any period of a quota."""
 
 
 @asynccontextmanager
@@ -81,13 +87,11 @@ async def opened(
         # (2): they must be on the disk before anything is signed or sealed.
         keys = open_keys(settings.keys_dir, settings.log_origin, entropy=os.urandom)
         pack = read_pack(settings.packs)
-        # (3): no request ever meets a table of an older form.
-        database, vault_database = await _open_tables(settings, stack)
-        # (4): before anything happens that has to be recorded.
-        sealer = _open_sealer(settings, keys, stack)
-        log, publisher = _open_log(settings, keys, sealer, clock, stack)
+        # (3), (4): from here on, what happens can be kept and recorded.
+        kept = await _open_kept(settings, keys, clock, stack)
+        new_id = new_ids(clock)
         changed = await record_changes(
-            database, log, registered(pack, keys), clock.now(), new_ids(clock)
+            kept.database, kept.log, registered(pack, keys), clock.now(), new_id
         )
         # (5): nothing of it runs yet.
         health = Health()
@@ -100,45 +104,79 @@ async def opened(
         parts = Parts(
             pack=pack,
             connectors=_open_connectors(pack, outbound, clock, stack),
-            database=database,
-            vault=Vault(vault_database, keys.master),
-            log=log,
-            in_flight=InFlight(await database.read(suspended)),
+            database=kept.database,
+            vault=kept.vault,
+            log=kept.log,
+            in_flight=InFlight(await kept.database.read(uses.suspended)),
             clock=clock,
-            new_id=new_ids(clock),
+            new_id=new_id,
             random_bytes=os.urandom,
             jitter=random.random,
         )
-        planner = make_planner(pack, parts.connectors)
-        resolver = make_resolver(parts, _terms(settings), planner, _counter(metrics))
         # (6): last, since what it runs needs all the rest.
-        waiting = await _start_waiting(settings, parts, resolver, stack)
-        gateway = Gateway(
-            settings=settings,
-            clock=clock,
-            new_id=parts.new_id,
-            keys=keys,
-            metrics=metrics,
-            pack=pack,
-            planner=planner,
-            database=database,
-            vault=parts.vault,
-            log=log,
-            publisher=publisher,
-            in_flight=parts.in_flight,
-            identity=_identity(settings, keys, parts),
-            permissions=_permissions(parts, waiting),
-            oversight=_open_oversight(settings, parts, sealer, stack),
-            resolver=resolver,
-            waiting=waiting,
-            repeat_keys=RepeatKeys(keys.master),
-        )
+        gateway = await _started(settings, keys, kept, parts, metrics, stack)
         _show(gateway, health)
         sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
         stack.callback(sweeping.cancel)
-        _log.info("gateway_opened", records=log.size, changed=changed)
+        _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What the gateway keeps, open."""
+
+    database: Database
+    vault: Vault
+    sealer: Sealer
+    log: AuditLog
+    publisher: Publisher
+
+
+async def _open_kept(
+    settings: Settings, keys: GatewayKeys, clock: Clock, stack: AsyncExitStack
+) -> _Kept:
+    """Open tables and log."""
+    # No request ever meets a table of an older form.
+    database, vault_database = await _open_tables(settings, stack)
+    sealer = _open_sealer(settings, keys, stack)
+    log, publisher = _open_log(settings, keys, sealer, clock, stack)
+    return _Kept(database, Vault(vault_database, keys.master), sealer, log, publisher)
+
+
+async def _started(
+    settings: Settings,
+    keys: GatewayKeys,
+    kept: _Kept,
+    parts: Parts,
+    metrics: Metrics,
+    stack: AsyncExitStack,
+) -> Gateway:
+    """Put the case flow together, start what waits, and return it all."""
+    planner = make_planner(parts.pack, parts.connectors)
+    resolver = make_resolver(parts, _terms(settings), planner, _counter(metrics))
+    waiting = await _start_waiting(settings, parts, resolver, stack)
+    return Gateway(
+        settings=settings,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        keys=keys,
+        metrics=metrics,
+        pack=parts.pack,
+        planner=planner,
+        database=parts.database,
+        vault=parts.vault,
+        log=parts.log,
+        publisher=kept.publisher,
+        in_flight=parts.in_flight,
+        identity=_identity(settings, keys, parts),
+        permissions=_permissions(parts, waiting),
+        oversight=_open_oversight(settings, parts, kept.sealer, stack),
+        resolver=resolver,
+        waiting=waiting,
+        repeat_keys=RepeatKeys(keys.master),
+    )
 
 
 @contextmanager
@@ -331,13 +369,24 @@ def _show(gateway: Gateway, health: Health) -> None:
 
 async def _sweep(gateway: Gateway) -> None:
     """Delete what has run out, now and every hour, until cancelled."""
-    lifetime = timedelta(seconds=gateway.settings.idempotency_lifetime_s)
     while True:
-        edge = gateway.clock.now() - lifetime
         try:
-            await gateway.database.write(
-                partial(idempotency.forget_before, instant=edge)
-            )
-        except StoreUnavailableError as error:
+            await _forget(gateway)
+            expired = await gateway.permissions.expire()
+            _log.info("swept", consents_expired=expired)
+        except (StoreUnavailableError, LogUnavailableError) as error:
             _log.warning("sweep_failed", exc_info=error)
         await asyncio.sleep(_SWEEP_S)
+
+
+async def _forget(gateway: Gateway) -> None:
+    """Delete rows that nothing needs any more."""
+    now = gateway.clock.now()
+    keys_before = now - timedelta(seconds=gateway.settings.idempotency_lifetime_s)
+    uses_before = now - _KEEP_USES
+
+    def work(connection: Connection) -> None:
+        idempotency.forget_before(connection, keys_before)
+        uses.purge_uses(connection, uses_before)
+
+    await gateway.database.write(work)

@@ -193,6 +193,27 @@ class Permissions:
         person = self._person(person_id)
         return await self.database.read(lambda c: store.find_by_person(c, person))
 
+    async def expire(self) -> int:
+        """Mark consents that have run out, and let their cases go on; say how many.
+
+        No decision needs the mark: it is for the record. Who it was is not known
+        here, so the record names the consent and the case alone.
+        """
+        now = self.clock.now()
+
+        def work(connection: Connection) -> tuple[Consent, ...]:
+            expired = store.expire(connection, now)
+            for one in expired:
+                self._go_on(connection, one, now)
+            return expired
+
+        expired = await self.database.write(work)
+        for one in expired:
+            await self._record(one, "expired", None)
+        if expired:
+            self.wake()
+        return len(expired)
+
     # What operators do.
 
     async def suspend(
@@ -304,8 +325,11 @@ class Permissions:
         now = self.clock.now()
         return await self.database.read(lambda c: uses.open_uses(c, thing, now))
 
-    async def _record(self, consent: Consent, outcome: str, person_id: str) -> None:
+    async def _record(
+        self, consent: Consent, outcome: str, person_id: str | None
+    ) -> None:
         scope = consent.scope
+        about = () if person_id is None else (_subject(scope.role, person_id),)
         event = Event(
             id=EventId(self.new_id()),
             at=self.clock.now(),
@@ -314,7 +338,7 @@ class Permissions:
             requester=scope.requester,
             policy=self.pack.digest,
             correlation=consent.id,
-            subjects=(Subject(scope.role, _PERSON, person_id),),
+            subjects=about,
             case=consent.asked_in,
             details={
                 "role": scope.role,
@@ -356,6 +380,10 @@ class Permissions:
 
 class _UndoneError(Exception):
     """A rehearsal is over."""
+
+
+def _subject(role: Slug, person_id: str) -> Subject:
+    return Subject(role, _PERSON, person_id)
 
 
 def _takes_consent(grant: SharingGrant, role: Slug) -> bool:
