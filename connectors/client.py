@@ -342,19 +342,14 @@ class ServiceClient:
             raise ConnectorFaultError(Fault.FORMAT, message)
         limit, size = self._policy.max_reply, 0
         chunks: list[bytes] = []
-        announced = response.get_header("content-length") or "0"
         reader = response.body_reader
-        while size <= limit and not _exceeds(announced, limit):
+        while size <= limit:
             chunk = await reader.read_chunk()
             if chunk is None:
                 return _reply(response, b"".join(chunks))
             chunks.append(bytes(chunk))
             size += len(chunk)
         raise ConnectorFaultError(Fault.TOO_LARGE, f"the reply exceeds {limit} bytes")
-
-
-def _exceeds(announced: str, limit: int) -> bool:
-    return announced.isascii() and announced.isdigit() and int(announced) > limit
 
 
 def _reply(response: Response, body: bytes) -> HttpReply:
