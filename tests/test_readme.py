@@ -1,0 +1,89 @@
+"""What the README tells people to type is typed here (decision 25)."""
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.harness.shell_blocks import BlockFailedError, run_blocks, shell_blocks
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+MADE_BY_MAKE = ROOT / ".venv" / ".made-from-lock"
+PATIENCE_S = 300.0
+
+
+@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+@pytest.mark.skipif(
+    not MADE_BY_MAKE.exists(), reason="`make` would make .venv anew under the tests"
+)
+def test_the_readmes_shell_blocks_run(tmp_path: Path) -> None:
+    """From nothing to the first resolved case, as a portal developer would type it."""
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    run_blocks(
+        README.read_text(encoding="utf-8"), ROOT, environment, patience_s=PATIENCE_S
+    )
+
+
+@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+def test_every_make_target_of_the_readme_is_one() -> None:
+    """Also in blocks that are shown and not run."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z]+):", makefile, re.MULTILINE))
+    text = README.read_text(encoding="utf-8")
+    named = {
+        target
+        for block in shell_blocks(text)
+        for target in re.findall(r"^make ([a-z]+)", block.text, re.MULTILINE)
+    }
+
+    assert named <= targets
+
+
+def test_blocks_share_one_shell(tmp_path: Path) -> None:
+    """A variable that one block sets is there in the next."""
+    document = "```sh\nx=7\n```\ntext\n```sh\necho $((x + 1))\n```\n"
+    printed = run_blocks(document, tmp_path, os.environ, patience_s=30)
+
+    assert printed == ["", "8\n"]
+
+
+def test_a_block_that_fails_is_named(tmp_path: Path) -> None:
+    """The line and the output are in the message, and nothing after it is run."""
+    document = "a\n```sh\necho before\nfalse\n```\n```sh\ntouch after\n```\n"
+    with pytest.raises(BlockFailedError, match=r"(?s)line 3 failed.*before"):
+        run_blocks(document, tmp_path, os.environ, patience_s=30)
+
+    assert not (tmp_path / "after").exists()
+
+
+def test_a_block_that_is_shown_alone_is_not_run(tmp_path: Path) -> None:
+    """The comment before it says why."""
+    document = "<!-- not run: it is long -->\n```sh\ntouch made\n```\n"
+    printed = run_blocks(document, tmp_path, os.environ, patience_s=30)
+
+    assert printed == []
+    assert shell_blocks(document)[0].reason == "it is long"
+    assert not (tmp_path / "made").exists()
+
+
+def test_what_runs_in_the_background_is_waited_for_and_stopped(tmp_path: Path) -> None:
+    """The next block finds it ready; after the last nothing of it is left."""
+    (tmp_path / "index.html").write_text("here")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}/"
+    serve = f"{sys.executable} -m http.server {port} --bind 127.0.0.1"
+    document = (
+        f"<!-- background: {url} -->\n"
+        f"```sh\n{serve} & echo $! > pid; wait\n```\n"
+        f"```sh\ncurl --silent {url}\n```\n"
+    )
+    printed = run_blocks(document, tmp_path, os.environ, patience_s=60)
+    pid = int((tmp_path / "pid").read_text())
+
+    assert printed[1] == "here"
+    assert not Path(f"/proc/{pid}").exists()
