@@ -205,6 +205,7 @@ async def test_a_name_that_moves_is_followed_when_its_pin_expires() -> None:
     port = listener.getsockname()[1]
     here = socket.create_server(("127.0.0.1", port))
     listener.close()
+    here.settimeout(5)
     clock = FakeClock()
     client = ServiceClient(
         f"http://reg.example:{port}/", LOOPBACK, clock, resolve=resolve
@@ -227,6 +228,26 @@ async def test_a_name_that_moves_is_followed_when_its_pin_expires() -> None:
 
     assert 3 == len(asked)
     assert [Layer.SOURCE, Layer.CONNECTOR] == errors
+
+
+@pytest.mark.anyio
+async def test_a_name_is_asked_for_again_when_nobody_answers_there() -> None:
+    """A department that moved is found at the next look-up, pin or no pin."""
+    homes = [["127.0.0.2"], ["127.0.0.1"]]
+
+    async def resolve(_host: str, _port: int) -> Sequence[str]:
+        return homes.pop(0)
+
+    with misbehaving(sending(reply(b"here"))) as url:
+        port = url.rpartition(":")[2]
+        client = ServiceClient(
+            f"http://reg.example:{port}/", LOOPBACK, FakeClock(), resolve=resolve
+        )
+        with pytest.raises(ConnectorUnavailableError):
+            await client.post("x", media_type="application/jwt", accept="*/*")
+        answer = await post(client)
+
+    assert b"here" == answer.body
 
 
 def _answer_once(listener: socket.socket) -> None:
