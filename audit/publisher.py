@@ -64,7 +64,9 @@ class Publisher:
 
     def start(self) -> None:
         """Publish from now on, until `stop`."""
-        self._thread = threading.Thread(target=self._run, name="audit-publisher")
+        self._thread = threading.Thread(
+            target=self._run, name="audit-publisher", daemon=True
+        )
         self._thread.start()
 
     def stop(self) -> None:

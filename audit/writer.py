@@ -159,7 +159,10 @@ class AuditLog:
         self._fault: str | None = None
         self._held: str | None = None
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="audit-writer")
+        # A process that ends without closing ends as a crash does: nothing is lost.
+        self._thread = threading.Thread(
+            target=self._run, name="audit-writer", daemon=True
+        )
         self._thread.start()
 
     @property

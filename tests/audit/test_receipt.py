@@ -1,6 +1,7 @@
 """Receipts and proofs: what they say holds, and nothing else passes for them."""
 
 import asyncio
+import sqlite3
 
 import pytest
 
@@ -70,7 +71,7 @@ def test_a_changed_receipt_is_refused(old: str, new: str) -> None:
     "text",
     [
         "log.example/1/receipt\n",
-        "other\n019b9c3a-1234-7000-8000-0123456789ab\n1\nAAAA\n1\n",
+        f"other\n019b9c3a-1234-7000-8000-0123456789ab\n1\n{'A' * 43}=\n1\n",
         "log.example/1/receipt\n019b9c3a-1234-7000-8000-0123456789ab\n1\nAAAA\n1\n",
         f"log.example/1/receipt\nevent\n1\n{'A' * 43}=\n1\n",
     ],
@@ -109,6 +110,17 @@ def test_what_is_not_published_has_no_proof_yet(room: Room) -> None:
         assert prove_event(reader, event.id) is None
         with pytest.raises(NotFoundError):
             prove_event(reader, an_id())
+
+
+def test_a_proof_that_does_not_hold_is_never_handed_out(room: Room) -> None:
+    """The log checks its own proof: a flipped tile is an error, not an answer."""
+    [event, *_] = published(room)
+    other = sqlite3.connect(room.path, isolation_level=None)
+    other.execute("UPDATE tile SET hashes = zeroblob(640)")
+    other.close()
+
+    with room.reader() as reader, pytest.raises(VerificationError):
+        prove_event(reader, event)
 
 
 def test_a_proof_of_another_key_is_refused(room: Room) -> None:

@@ -121,6 +121,28 @@ def test_one_person_in_two_roles_has_one_tag(room: Room) -> None:
     assert 2 == len(opened(room, record)[Section.SUBJECT])  # type: ignore[arg-type] # a list
 
 
+def test_the_place_of_a_tag_tells_nothing(room: Room) -> None:
+    """Tags are sorted, so that real ones do not stand before those that fill up."""
+    people = [Subject("role", "citizen_id", f"id-{n}") for n in range(5)]
+
+    for _ in range(5):
+        tags = read_leaf(sealed(room, *people).leaf).tags
+        assert sorted(tags) == list(tags)
+
+
+def test_a_section_that_is_gone_is_missed(room: Room) -> None:
+    """A leaf that commits to sections is not satisfied by none."""
+    record = sealed(room, MOTHER)
+
+    with pytest.raises(VerificationError, match="missing"):
+        room.sealer.open_sections(
+            record.event.id,
+            record.subject_refs,
+            b"",
+            read_leaf(record.leaf).commitments,
+        )
+
+
 def test_two_records_about_one_person_can_not_be_linked(room: Room) -> None:
     """Without the subject's key, tags, commitments and salts are all different."""
     first, second = (read_leaf(sealed(room, MOTHER).leaf) for _ in range(2))

@@ -4,13 +4,14 @@ import asyncio
 import hashlib
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from audit.keys import LogKeys, make_keys
 from audit.note import Signer
-from audit.receipt import Receipt, sign_receipt
+from audit.receipt import Receipt, sign_receipt, verify_receipt
 from audit.record import Kind
 from audit.sealing import private_guard
 from audit.store import _SCHEMA, copy_log
@@ -264,6 +265,27 @@ def test_a_rewritten_log_breaks_its_receipts(finished: Log, tmp_path: Path) -> N
     verify_log(tmp_path, finished.keys.log.verifier.vkey)
     with pytest.raises(VerificationError, match="receipt 0: the log broke its promise"):
         finished.verify(tmp_path)
+
+
+@pytest.mark.parametrize("change", ["event", "index", "leaf_hash"])
+def test_a_promise_of_something_else_is_broken(finished: Log, change: str) -> None:
+    """Event, index and leaf hash of a genuine receipt must all be those of the log."""
+    signer = finished.keys.receipt
+    kept = verify_receipt(finished.receipts[5], signer.verifier)
+    other: dict[str, object] = {
+        "event": an_event().id,
+        "index": kept.index + 1,
+        "leaf_hash": bytes(32),
+    }
+    broken = replace(kept, **{change: other[change]})  # type: ignore[arg-type] # by name
+
+    with pytest.raises(VerificationError, match="receipt 0: the log broke its promise"):
+        verify_log(
+            finished.folder,
+            finished.keys.log.verifier.vkey,
+            receipts=[sign_receipt(signer, broken).encode()],
+            receipt_vkey=signer.verifier.vkey,
+        )
 
 
 def test_a_receipt_of_another_key_is_named(finished: Log) -> None:

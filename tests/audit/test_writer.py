@@ -431,6 +431,26 @@ def test_the_write_ahead_file_is_moved_now_and_then(tmp_path: Path) -> None:
     room.close()
 
 
+def test_every_commit_is_flushed_and_no_error_is_swallowed(room: Room) -> None:
+    """FULL flushes each commit; with NORMAL a power loss may take the last ones back.
+
+    The file is moved on by the writer itself, which sees the errors of doing so.
+    """
+
+    def pragma(connection: sqlite3.Connection, name: str) -> object:
+        return connection.execute(f"PRAGMA {name}").fetchone()[0]
+
+    log, directory = room.log._connection, room.directory._write
+
+    assert ("wal", 2, 0) == tuple(
+        pragma(log, name)
+        for name in ("journal_mode", "synchronous", "wal_autocheckpoint")
+    )
+    assert ("wal", 2) == tuple(
+        pragma(directory, name) for name in ("journal_mode", "synchronous")
+    )
+
+
 def test_a_reader_never_writes(room: Room) -> None:
     """The reader's connection refuses to write."""
     with room.reader() as reader, pytest.raises(sqlite3.OperationalError):
