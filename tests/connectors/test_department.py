@@ -29,6 +29,7 @@ from connectors.protocol import (
     open_evidence,
     parse_problem,
     sign_lookup,
+    subject_digest,
 )
 from schemas.errors import SettingsError
 from schemas.evidence import Mode
@@ -38,6 +39,7 @@ from tests.connectors.examples import (
     GATEWAY_KEY,
     MARRIAGE,
     MOTHER,
+    SALT,
     STRANGERS_KEY,
     FakeClock,
     a_config,
@@ -288,6 +290,31 @@ def test_reads_its_register_and_can_t_write_it(tmp_path: Path) -> None:
             connection.exec_driver_sql("DELETE FROM marriage")
         connection.rollback()
     register.close()
+
+
+def test_the_subject_is_that_of_the_register_and_not_of_the_question(
+    tmp_path: Path,
+) -> None:
+    """A database that finds another spelling does not hide that it is another."""
+    a_config(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "loose.db")) as database, database:
+        database.executescript(
+            "CREATE TABLE t (id TEXT COLLATE NOCASE);"
+            "INSERT INTO t VALUES ('99010119881130003X');"
+        )
+    source = {"table": "t", "keys": [{"id": "id"}], "fields": {"id": "id"}}
+    config = a_config(
+        tmp_path,
+        database=f"sqlite:///{tmp_path}/loose.db",
+        evidence_types={MARRIAGE.ref: source},
+    )
+    department = Department(config, FakeClock())
+    asked = a_request(keys={"id": "99010119881130003x"}, fields=("id",))
+    reply = department.answer(token(asked))
+    department.close()
+    opened = open_evidence(reply.body.decode(), pinned())
+
+    assert opened.claims.subject == subject_digest(SALT, {"id": "99010119881130003X"})
 
 
 def test_the_newest_of_several_rows_counts_when_told_so(tmp_path: Path) -> None:
