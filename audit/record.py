@@ -109,10 +109,10 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """The official or system on whose behalf it happened."""
+    """The official or system on whose behalf it happened, or who acts for another."""
 
     kind: str
-    """`official`, `system` or `person`."""
+    """`official`, `system`, `agent` (a person under a mandate) or `person`."""
     id: str = field(repr=False)
 
 

@@ -1,34 +1,26 @@
-"""Who a record is about, and what only some may read: subjects, tags and sections.
+"""What only some may read of a record: its sections, sealed beside the log.
 
-The subject directory maps an id to a random reference and a key of the subject's
-own; it has its own file and keys, apart from the log. An id is never hashed without
-a key: there are so few ids that a plain hash is as good as the id.
-
-A record's *tags* let whoever holds a subject's key test each leaf of the log, and
-tell nothing to anyone else. Its *sections* are sealed with AES-256-GCM, each under
-a data key of its own, which is wrapped under a key derived from the keys of all
-subjects of the record and that of the shard. So destroying one subject's key makes
-every section that speaks of the subject unreadable, and destroying the shard's key
-makes all of them so, while leaves, proofs and roots stay as they are.
+A section is sealed with AES-256-GCM under a data key of its own, which is wrapped
+under a key derived from the keys of all subjects of the record and that of the
+shard. So destroying one subject's key makes every section that speaks of the
+subject unreadable, and destroying the shard's key makes all of them so, while
+leaves, proofs and roots stay as they are. The leaf commits to each section with an
+HMAC under an opening that is sealed with it: whoever is shown section and opening
+can check them against the leaf, and learns nothing about the others.
 """
 
 import hmac
 import os
-import sqlite3
-import unicodedata
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import NamedTuple
 from zlib import crc32
 
 import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy
+from audit.keys import SECRET_SIZE, Entropy
 from audit.merkle import leaf_hash
 from audit.record import (
     SALT_SIZE,
@@ -39,27 +31,17 @@ from audit.record import (
     Event,
     Kind,
     Section,
-    Subject,
     build_leaf,
     milliseconds,
 )
-from schemas.canonical import Json, b64url, canonical_plain
+from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory, SubjectKey, mac
+from schemas.canonical import Json, canonical_plain
 from schemas.errors import VerificationError
 
-REFERENCE_SIZE = 16
-"""Random bytes of a subject's reference."""
-
-_NONCE_SIZE = 12
-_WRAPPED_SIZE = _NONCE_SIZE + SECRET_SIZE + 16
-_SECTION_NOISE = SECRET_SIZE + SECRET_SIZE + _NONCE_SIZE
+_WRAPPED_SIZE = NONCE_SIZE + SECRET_SIZE + 16
+_SECTION_NOISE = SECRET_SIZE + SECRET_SIZE + NONCE_SIZE
 """Random bytes a section takes: data key, opening, nonce of the wrapping."""
-_BLOCK_SIZE = 64
-_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
-_INNER_FILL = b"\x36" * (_BLOCK_SIZE - SECRET_SIZE)
-_OUTER_FILL = b"\x5c" * (_BLOCK_SIZE - SECRET_SIZE)
-_TAG_LABEL = b"subject-tag/v1"
-_SINGLE_USE = bytes(_NONCE_SIZE)
+_SINGLE_USE = bytes(NONCE_SIZE)
 """The nonce under a data key: the key is random and seals one section, once."""
 _SUBJECT = Section.SUBJECT.value
 _ACTOR = Section.ACTOR.value
@@ -72,242 +54,6 @@ _CODES: Mapping[str, bytes] = {
     _EVIDENCE: b"\x04",
 }
 _NAMES = {code[0]: Section(name) for name, code in _CODES.items()}
-
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-
-class _Recent(Generic[_K, _V]):
-    """The values used last, up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._values: OrderedDict[_K, _V] = OrderedDict()
-
-    def get(self, key: _K) -> _V | None:
-        """Return a value and count it as used, or None."""
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: _K, value: _V) -> None:
-        """Keep a value, and drop what was not used for longest."""
-        self._values[key] = value
-        if len(self._values) > self._limit:
-            self._values.popitem(last=False)
-
-
-class KeyedHash:
-    """HMAC-SHA256 under one key that is used often: half the price of a fresh one."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes) -> None:
-        """Take a key of at most 64 bytes."""
-        padded = key.ljust(_BLOCK_SIZE, b"\0")
-        self._inner = sha256(padded.translate(_INNER_PAD))
-        self._outer = sha256(padded.translate(_OUTER_PAD))
-
-    def digest(self, message: bytes) -> bytes:
-        """Return the HMAC of a message (RFC 2104)."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.digest()
-
-
-def mac(key: bytes, message: bytes) -> bytes:
-    """Return HMAC-SHA256 (RFC 2104) under a 32-byte key that is used once.
-
-    Less than half the price of `hmac.digest`, which a test holds it equal to.
-    """
-    inner = sha256(key.translate(_INNER_PAD) + _INNER_FILL + message).digest()
-    return sha256(key.translate(_OUTER_PAD) + _OUTER_FILL + inner).digest()
-
-
-def normalise(subject_id: str) -> str:
-    """Return the one form of an id, however it was typed."""
-    if not subject_id.isascii():
-        subject_id = unicodedata.normalize("NFKC", subject_id)
-    return subject_id.strip().upper()
-
-
-class SubjectKey:
-    """A subject as the log knows them.
-
-    Attributes:
-        ref: A random name that means nothing outside the log.
-        key: The subject's own key: 32 bytes, from which tags and section keys come.
-    """
-
-    __slots__ = ("_keyed", "key", "ref")
-
-    def __init__(self, ref: str, key: bytes) -> None:
-        self.ref = ref
-        self.key = key
-        self._keyed = KeyedHash(key)
-
-    def tag(self, origin: bytes, salt: bytes) -> bytes:
-        """Return the subject's tag in the leaf with this salt.
-
-        Whoever holds the subject's key can test every leaf of a log with it.
-        """
-        return self._keyed.digest(_TAG_LABEL + origin + salt)[:TAG_SIZE]
-
-
-_DIRECTORY_SCHEMA = """
-CREATE TABLE IF NOT EXISTS subject (
-    blind BLOB PRIMARY KEY,        -- keyed hash of the id, to find it by
-    ref TEXT NOT NULL UNIQUE,
-    wrapped_key BLOB NOT NULL,     -- the subject's key under the wrapping key
-    sealed_id BLOB NOT NULL        -- namespace and id under the subject's key
-) WITHOUT ROWID
-"""
-
-
-class SubjectDirectory:
-    """Knows who is behind a reference; the only place that does.
-
-    `lookup`, `by_ref` and `identity` belong to the thread that reads, `add` to the
-    log's writer thread; each side has a connection of its own.
-    """
-
-    def __init__(
-        self,
-        path: Path,
-        keys: DirectoryKeys,
-        *,
-        entropy: Entropy = os.urandom,
-        cached: int = 16_384,
-    ) -> None:
-        """Open the directory, and make it where there is none.
-
-        Args:
-            path: Its SQLite file.
-            keys: What it is guarded with.
-            entropy: Where references, keys and nonces come from.
-            cached: How many subjects' keys are kept unwrapped in memory.
-        """
-        self._blind = KeyedHash(keys.blind)
-        self._entropy = entropy
-        self._wrapping = AESGCM(keys.wrapping)
-        self._recent: _Recent[bytes, SubjectKey] = _Recent(cached)
-        self._write = self._connect(path)
-        self._write.execute("PRAGMA journal_mode=WAL")
-        self._write.execute("PRAGMA synchronous=FULL")
-        self._write.execute(_DIRECTORY_SCHEMA)
-        self._read = self._connect(path)
-
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._read.close()
-        self._write.close()
-
-    def blind(self, namespace: str, subject_id: str) -> bytes:
-        """Return the key under which an id is found: HMAC-SHA256."""
-        message = f"{namespace}\x00{normalise(subject_id)}"
-        return self._blind.digest(message.encode())
-
-    def actor_ref(self, kind: str, actor_id: str) -> str:
-        """Return a stable name for an official, to search by: a keyed hash."""
-        message = f"actor\x00{kind}\x00{normalise(actor_id)}"
-        return b64url(self._blind.digest(message.encode())[:REFERENCE_SIZE])
-
-    def lookup(self, subject: Subject) -> SubjectKey | None:
-        """Return a subject who is in the directory, durably; None for a new one."""
-        blind = self.blind(subject.namespace, subject.id)
-        known = self._recent.get(blind)
-        if known is None:
-            row = self._read.execute(
-                "SELECT ref, wrapped_key FROM subject WHERE blind = ?", (blind,)
-            ).fetchone()
-            if row is None:
-                return None
-            known = self._unwrap(*row)
-            self._recent.put(blind, known)
-        return known
-
-    def add(self, subjects: Iterable[Subject]) -> None:
-        """Make subjects known, durably; those who are known stay as they are.
-
-        INVARIANT: a subject's key is durable before any leaf holds a tag made with
-        it, or an erasure could never reach that leaf.
-
-        Raises:
-            sqlite3.Error: They could not be stored; none of them was.
-        """
-        rows = [self._new_row(subject) for subject in subjects]
-        self._write.execute("BEGIN IMMEDIATE")
-        try:
-            self._write.executemany(
-                "INSERT INTO subject VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
-            )
-            self._write.execute("COMMIT")
-        except sqlite3.Error:
-            if self._write.in_transaction:
-                self._write.execute("ROLLBACK")
-            raise
-
-    def _new_row(self, subject: Subject) -> tuple[bytes, str, bytes, bytes]:
-        """Return the row of a subject with a fresh reference and key."""
-        ref = b64url(self._entropy(REFERENCE_SIZE))
-        key, nonce = self._entropy(SECRET_SIZE), self._entropy(_NONCE_SIZE)
-        wrapped = nonce + self._wrapping.encrypt(nonce, key, _key_context(ref))
-        text = f"{subject.namespace}\x00{normalise(subject.id)}".encode()
-        nonce = self._entropy(_NONCE_SIZE)
-        sealed = nonce + AESGCM(key).encrypt(nonce, text, _id_context(ref))
-        return self.blind(subject.namespace, subject.id), ref, wrapped, sealed
-
-    def _unwrap(self, ref: str, wrapped: bytes) -> SubjectKey:
-        """Return a subject's key from its row."""
-        try:
-            key = self._wrapping.decrypt(
-                wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:], _key_context(ref)
-            )
-        except (InvalidTag, ValueError):
-            raise VerificationError("a subject's key can't be unwrapped") from None
-        return SubjectKey(ref, key)
-
-    def by_ref(self, ref: str) -> SubjectKey | None:
-        """Return the subject with this reference; None when there is none (left)."""
-        row = self._read.execute(
-            "SELECT ref, wrapped_key FROM subject WHERE ref = ?", (ref,)
-        ).fetchone()
-        return None if row is None else self._unwrap(*row)
-
-    def identity(self, ref: str) -> tuple[str, str] | None:
-        """Return the namespace and the id behind a reference: for oversight alone.
-
-        Raises:
-            VerificationError: The row was tampered with.
-        """
-        subject = self.by_ref(ref)
-        if subject is None:
-            return None
-        (sealed,) = self._read.execute(
-            "SELECT sealed_id FROM subject WHERE ref = ?", (ref,)
-        ).fetchone()
-        try:
-            text = AESGCM(subject.key).decrypt(
-                sealed[:_NONCE_SIZE], sealed[_NONCE_SIZE:], _id_context(ref)
-            )
-        except (InvalidTag, ValueError):
-            raise VerificationError("a subject's id can't be opened") from None
-        namespace, _, subject_id = text.decode().partition("\x00")
-        return namespace, subject_id
-
-
-def _key_context(ref: str) -> bytes:
-    return b"errand/subject-key/v1\n" + ref.encode()
-
-
-def _id_context(ref: str) -> bytes:
-    return b"errand/subject-id/v1\n" + ref.encode()
 
 
 def commitment(opening: bytes, section: bytes) -> bytes:
@@ -376,8 +122,8 @@ class Sealer:
         self.directory = directory
         self._shard_key = shard_key
         self._entropy = entropy
-        self._wrapping: _Recent[tuple[str, ...], AESGCM] = _Recent(cached)
-        self._actors: _Recent[Actor, str] = _Recent(cached)
+        self._wrapping: Recent[tuple[str, ...], AESGCM] = Recent(cached)
+        self._actors: Recent[Actor, str] = Recent(cached)
 
     def seal(self, event: Event, subjects: Sequence[SubjectKey]) -> SealedRecord:
         """Return the record of an event.
@@ -506,7 +252,7 @@ class Sealer:
             context = self._place(event_id) + _CODES[name]
             try:
                 key = wrapping.decrypt(
-                    wrapped[:_NONCE_SIZE], wrapped[_NONCE_SIZE:], context
+                    wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], context
                 )
                 plain = AESGCM(key).decrypt(_SINGLE_USE, body, context)
             except (InvalidTag, ValueError):

@@ -22,12 +22,12 @@ from audit.record import Kind, Leaf, Section, read_leaf
 from audit.sealing import (
     OpenedSection,
     Sealer,
-    SubjectDirectory,
     guard,
     private_guard,
     split_sections,
 )
 from audit.store import FORMAT, Entry, LogReader, SignedHead, read_meta
+from audit.subjects import SubjectDirectory
 from audit.tiles import FULL_TILE, TileId, integrate, tile_path, tiles_of_size
 from schemas.canonical import Json
 from schemas.errors import VerificationError

@@ -32,8 +32,9 @@ from typing import TypeAlias
 from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt
 from audit.record import Event, Kind, Subject, milliseconds, read_leaf
-from audit.sealing import SealedRecord, Sealer, SubjectKey
+from audit.sealing import SealedRecord, Sealer
 from audit.store import LogReader, open_for_writing
+from audit.subjects import SubjectKey
 from schemas.errors import LogUnavailableError, NotFoundError
 from schemas.ids import CaseId, EventId
 

@@ -12,7 +12,8 @@ from datetime import timedelta
 import structlog
 
 from audit.publisher import Pace, Publisher
-from audit.sealing import Sealer, SubjectDirectory
+from audit.sealing import Sealer
+from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from connectors.client import ClientPolicy
 from connectors.health import Health

@@ -10,8 +10,9 @@ from pathlib import Path
 from audit.keys import LogKeys, make_keys
 from audit.publisher import Publisher
 from audit.record import Actor, Event, Kind, Subject
-from audit.sealing import Sealer, SubjectDirectory
+from audit.sealing import Sealer
 from audit.store import LogReader
+from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog, Limits
 from schemas.canonical import Json
 from schemas.ids import CaseId, EventId, uuid7

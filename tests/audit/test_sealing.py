@@ -11,14 +11,12 @@ from hypothesis import strategies as st
 from audit.keys import DirectoryKeys, load_keys, make_keys, save_keys
 from audit.record import Kind, Section, Subject, read_leaf
 from audit.sealing import (
-    KeyedHash,
     SealedRecord,
     Sealer,
-    SubjectDirectory,
-    mac,
     split_sections,
     verify_section,
 )
+from audit.subjects import KeyedHash, SubjectDirectory, mac
 from schemas.errors import SettingsError, VerificationError
 from tests.audit.examples import (
     FATHER,

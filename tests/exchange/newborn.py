@@ -15,7 +15,8 @@ from pydantic import JsonValue
 from sqlalchemy import Connection, text
 
 from audit.keys import make_keys
-from audit.sealing import Sealer, SubjectDirectory
+from audit.sealing import Sealer
+from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from consent import store
 from consent.artefact import Consent, ConsentScope
