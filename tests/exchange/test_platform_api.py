@@ -548,6 +548,21 @@ def test_a_gateway_that_is_well_says_so(site: Site) -> None:
     assert 'errand_requests_total{method="GET",route="/health/ready"' in metrics
 
 
+def test_nothing_that_is_written_or_counted_tells_of_a_person(
+    site: Site, portal: httpx.Client, citizen: httpx.Client, auditor: httpx.Client
+) -> None:
+    """Ids and names that passed through stand in no log line and no metric (rule 8)."""
+    asked = ask(site, portal)
+    citizen.post(f"/v1/consents/{asked['id']}/give", json=by(FATHER, version=1))
+    citizen.post("/v1/consents/search", json=by(MOTHER))
+    auditor.get("/v1/audit/records", headers={"errand-subject": f"citizen_id:{MOTHER}"})
+    portal.post("/v1/cases", json={**OPENING, MOTHER: MOTHER})
+    told = site.output.getvalue() + site.gateway.metrics.text()
+
+    assert b"/v1/consents/{consent}/give" in told
+    assert [v for v in (MOTHER, FATHER, "林云") if v.encode() in told] == []
+
+
 def test_a_token_is_given_to_those_who_sign(site: Site) -> None:
     """A registered client gets a token; a scope it does not have is refused."""
     good, bad = site.token(PORTAL), site.token(PORTAL, scope="auditor")

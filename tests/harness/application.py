@@ -4,6 +4,8 @@ Departments are not there: what a case needs from them stays pending. For whole
 installations see `tests.harness.gateway`.
 """
 
+import io
+import logging
 import os
 import socket
 import ssl
@@ -15,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import structlog
 import uvicorn
 import yaml
 from fastapi import FastAPI
@@ -24,7 +27,8 @@ from exchange.api.dependencies import Gateway
 from exchange.app import build_app
 from exchange.assertions import client_assertion
 from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
-from exchange.settings import parse_settings
+from exchange.settings import Settings, parse_settings
+from exchange.telemetry import configure_logs
 from schemas.clock import SystemClock
 from schemas.ids import new_ids
 
@@ -49,6 +53,8 @@ class Site:
     url: str
     keys: dict[str, SigningKey]
     clients: dict[str | None, httpx.Client] = field(default_factory=dict)
+    output: io.BytesIO = field(default_factory=io.BytesIO)
+    """What it has logged."""
 
     @property
     def gateway(self) -> Gateway:
@@ -141,12 +147,23 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
             f"data_dir: data\npacks: ['{PACK}', deployment]\npublic_url: {url}\n"
             f"checkpoint_every_s: 0.05\n{settings}"
         )
-        app = build_app(parse_settings(chosen, {}, folder))
-        with _served(app, listening):
-            site = Site(app, url, keys)
+        parsed = parse_settings(chosen, {}, folder)
+        site = Site(build_app(parsed), url, keys)
+        with _logging(parsed, site.output), _served(site.app, listening):
             yield site
             for client in site.clients.values():
                 client.close()
+
+
+@contextmanager
+def _logging(settings: Settings, output: io.BytesIO) -> Iterator[None]:
+    """Write what the gateway logs to `output`, as it would to standard error."""
+    configure_logs(settings, output)
+    try:
+        yield
+    finally:
+        structlog.reset_defaults()
+        logging.getLogger().handlers.clear()
 
 
 @contextmanager
