@@ -154,6 +154,30 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "mandate",
+        sa.Column("id", sa.String(), nullable=False),
+        sa.Column("principal", sa.String(), nullable=False),
+        sa.Column("role", sa.String(), nullable=False),
+        sa.Column("agent", sa.String(), nullable=False),
+        sa.Column("requester", sa.String(), nullable=True),
+        sa.Column("matters", sa.JSON(), nullable=False),
+        sa.Column("powers", sa.JSON(), nullable=False),
+        sa.Column("valid_from", sa.BigInteger(), nullable=False),
+        sa.Column("valid_until", sa.BigInteger(), nullable=False),
+        sa.Column("given_at", sa.BigInteger(), nullable=False),
+        sa.Column("revoked_at", sa.BigInteger(), nullable=True),
+        sa.Column("client", sa.String(), nullable=False),
+        sa.Column("method", sa.String(), nullable=False),
+        sa.Column("authenticated_at", sa.BigInteger(), nullable=False),
+        sa.PrimaryKeyConstraint("id"),
+    )
+    with op.batch_alter_table("mandate", schema=None) as batch_op:
+        batch_op.create_index(batch_op.f("ix_mandate_agent"), ["agent"], unique=False)
+        batch_op.create_index(
+            batch_op.f("ix_mandate_principal"), ["principal"], unique=False
+        )
+
+    op.create_table(
         "registered",
         sa.Column("thing", sa.String(), nullable=False),
         sa.Column("digest", sa.String(), nullable=False),
@@ -173,6 +197,11 @@ def downgrade() -> None:
     """Bring the tables back to the revision before."""
     op.drop_table("suspension")
     op.drop_table("registered")
+    with op.batch_alter_table("mandate", schema=None) as batch_op:
+        batch_op.drop_index(batch_op.f("ix_mandate_principal"))
+        batch_op.drop_index(batch_op.f("ix_mandate_agent"))
+
+    op.drop_table("mandate")
     with op.batch_alter_table("idempotency", schema=None) as batch_op:
         batch_op.drop_index(batch_op.f("ix_idempotency_made_at"))
 
