@@ -45,6 +45,8 @@ def demo(  # noqa: PLR0913 - the options of the command
     ] = None,
 ) -> None:
     """Run a newborn's case through seven departments, and check all of it."""
+    # So that what was started is stopped, whichever way the demo is ended.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     kept = folder or (_FOLDER if keep or serve else None)
     choices = Choices(people=people, delay_ms=delay_ms, folder=kept, port=port)
     # Where nothing says how wide the output is, the tables decide.

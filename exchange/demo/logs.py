@@ -19,8 +19,8 @@ from audit.record import Kind, read_leaf
 from audit.store import LogReader
 from connectors.department.log import Entry, read_log, verify_log
 from connectors.protocol import LookupClaims
+from exchange.demo.departments import Place
 from exchange.demo.report import LogReport
-from exchange.demo.stage import Stage
 from schemas.canonical import b64url_decode
 from schemas.errors import VerificationError
 from schemas.ids import EventId
@@ -40,12 +40,12 @@ class Comparison:
     """Look-ups whose record is not in the exchange's log, or is another."""
 
 
-def compare(stage: Stage, log: Path) -> Comparison:
+def compare(places: Mapping[str, Place], log: Path) -> Comparison:
     """Hold each department's log against a copy of the exchange's."""
     asked = unproved = 0
     chains_hold = True
     with closing(LogReader.open(log)) as reader:
-        for provider, place in stage.places.items():
+        for provider, place in places.items():
             try:
                 verify_log(place.log)
             except VerificationError:
@@ -77,15 +77,17 @@ def claims_of(entry: Entry) -> LookupClaims:
     return LookupClaims.model_validate_json(payload)
 
 
-def verify_offline(log: Path, keys: LogKeys, receipts: Mapping[str, str]) -> LogReport:
+def verify_offline(
+    log: Path, keys: LogKeys, receipts: Mapping[str, str], folder: Path
+) -> LogReport:
     """Verify a copied log in another process: it has the copy, receipts, public keys.
 
     Args:
         log: The copy.
         keys: The log's keys, of which the public halves are handed over.
         receipts: The receipts that were given out and must be kept, by event.
+        folder: A new folder in which the receipts are laid beside the copy.
     """
-    folder = log.with_name("receipts")
     folder.mkdir()
     for event, note in receipts.items():
         (folder / event).write_text(note, encoding="utf-8")

@@ -176,7 +176,7 @@ def _compare_times(report: Report, choices: Choices) -> None:
 
 def _compare_logs(world: World, copy: Path) -> None:
     report = world.report
-    compared = compare(world.stage, copy)
+    compared = compare(world.stage.places, copy)
     report.check(
         "every department's own log is an unbroken chain", compared.chains_hold
     )
@@ -190,7 +190,7 @@ def _compare_logs(world: World, copy: Path) -> None:
 def _verify_log(world: World, copy: Path) -> None:
     report = world.report
     keys = load_keys(world.stage.data_dir / "keys" / "log")
-    report.log = verify_offline(copy, keys, report.receipts)
+    report.log = verify_offline(copy, keys, report.receipts, copy.with_name("receipts"))
     report.check(
         "a copy of the log verifies offline, in another process", report.log.verified
     )
@@ -208,9 +208,9 @@ def _tell(stage: Stage, population: Population, console: Console) -> None:
     say(f"\ngateway       {stage.gateway_url}")
     for provider, place in stage.places.items():
         say(f"{provider:13} {place.url}")
-    key, scope = stage.client_key_file(PORTAL), SCOPES[PORTAL]
+    key, scope = _short(stage.client_key_file(PORTAL)), SCOPES[PORTAL]
     say(f"portal's key  {key}\n\nOpen a case as the portal does:\n")
-    errand = Path(sys.executable).with_name("errand")
+    errand = _short(Path(sys.executable).with_name("errand"))
     say(
         f"TOKEN=$({errand} token {scope} --client {PORTAL} --key-file {key}"
         f" --url {stage.gateway_url})"
@@ -220,3 +220,9 @@ def _tell(stage: Stage, population: Population, console: Console) -> None:
         f'curl {stage.gateway_url}/v1/cases -H "authorization: Bearer $TOKEN"'
         f" -H 'content-type: application/json' -d '{body}'\n"
     )
+
+
+def _short(path: Path) -> Path:
+    """Return a path as it is typed here."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path

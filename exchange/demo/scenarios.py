@@ -29,7 +29,7 @@ from exchange.demo.steps import COUNTERS
 from schemas.matter import Matter
 
 MATTER = "newborn@1"
-_PATIENCE_S = 60.0
+_PATIENCE_S = 180.0
 """How long a case may take to get where it should."""
 _SETTLED = frozenset(
     {"retrieved", "verified", "reused", "derived", "declared", "not_applicable"}

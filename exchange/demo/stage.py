@@ -11,9 +11,11 @@ A process is only ever stopped by its own id, through the handle that started it
 import multiprocessing
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -215,7 +217,16 @@ def _run_department(arguments: list[str], log: str) -> None:
     output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for stream in (1, 2):
         os.dup2(output, stream)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     departments.main(arguments)
+
+
+def _end_with_parent() -> None:
+    """End this process when the demo ends without having stopped it: by `kill -9`."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -444,7 +455,6 @@ def _settings(pack_folder: Path, url: str, port: int) -> JsonValue:
         "public_url": url,
         "networks": ["127.0.0.1/32"],
         "retry_s": list(_RETRY_S),
-        "log_level": "warning",
     }
 
 
