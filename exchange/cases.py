@@ -8,7 +8,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, Column, Connection, delete, insert, select, update
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Connection,
+    bindparam,
+    delete,
+    insert,
+    select,
+    update,
+)
 from sqlmodel import Field, SQLModel
 
 from exchange.case import CaseHead, CaseStatus
@@ -52,6 +61,15 @@ class EvidenceRow(SQLModel, table=True):
 _CASE = CaseRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
 _EVIDENCE = EvidenceRow.__table__  # type: ignore[attr-defined] # as above
 
+# Every case passes these: built once, since building costs more than running.
+_INSERT_CASE = insert(_CASE)
+_INSERT_EVIDENCE = insert(_EVIDENCE)
+_SAVE_CASE = update(_CASE).where(
+    _CASE.c.id == bindparam("saved"),
+    _CASE.c.version == bindparam("before"),
+    _CASE.c.status != CaseStatus.CLOSED.value,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class StoredCase:
@@ -85,7 +103,7 @@ def from_ms(milliseconds: int) -> datetime:
 def insert_case(connection: Connection, head: CaseHead, content: bytes) -> None:
     """Store a new case."""
     connection.execute(
-        insert(_CASE),
+        _INSERT_CASE,
         {
             "id": head.id,
             "requester": head.requester,
@@ -133,10 +151,14 @@ def save_case(connection: Connection, head: CaseHead, content: bytes) -> None:
         StateConflictError: Somebody else changed or closed the case meanwhile.
     """
     changed = connection.execute(
-        update(_CASE)
-        .where(_CASE.c.id == head.id, _CASE.c.version == head.version - 1)
-        .where(_CASE.c.status != CaseStatus.CLOSED.value)
-        .values(content=content, status=head.status.value, version=head.version)
+        _SAVE_CASE,
+        {
+            "saved": head.id,
+            "before": head.version - 1,
+            "content": content,
+            "status": head.status.value,
+            "version": head.version,
+        },
     )
     if changed.rowcount != 1:
         raise StateConflictError("the case was changed meanwhile")
@@ -180,7 +202,7 @@ def put_evidence(
         for item in evidence
     ]
     if rows:
-        connection.execute(insert(_EVIDENCE), rows)
+        connection.execute(_INSERT_EVIDENCE, rows)
 
 
 def find_evidence(connection: Connection, case: CaseId) -> Mapping[EvidenceId, bytes]:

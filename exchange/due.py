@@ -23,12 +23,15 @@ from typing import TypeAlias
 
 from sqlalchemy import (
     BigInteger,
+    BindParameter,
     Column,
     ColumnElement,
     Connection,
+    Executable,
     Row,
     Table,
     and_,
+    bindparam,
     case,
     delete,
     or_,
@@ -171,7 +174,7 @@ def owe(connection: Connection, due: Due) -> None:
 
 def settle(connection: Connection, case_id: CaseId) -> None:
     """Strike out what a case is owed: it is settled or closed. Lease and all."""
-    connection.execute(delete(_DUE).where(_DUE.c.case_id == case_id))
+    connection.execute(_SETTLE, {"settled": case_id})
 
 
 def begin(connection: Connection, due: Due, lease: Lease, now: datetime) -> bool:
@@ -184,18 +187,10 @@ def begin(connection: Connection, due: Due, lease: Lease, now: datetime) -> bool
     Returns:
         False when somebody else holds the lease: nothing was changed.
     """
-    new = _insert(connection, due, lease)
-    due_at = case(
-        (_DUE.c.due_at < new.excluded.due_at, _DUE.c.due_at),
-        else_=new.excluded.due_at,
-    )
     # Not by the row count: PostgreSQL's driver has none for an INSERT.
     taken = connection.scalar(
-        new.on_conflict_do_update(
-            index_elements=[_DUE.c.case_id],
-            set_={"due_at": due_at, "wake_at": None, **_lease(lease)},
-            where=_free(now),
-        ).returning(_DUE.c.case_id)
+        _BEGIN[connection.dialect.name],
+        {**_columns(due), **_lease(lease), "begun": to_ms(now)},
     )
     return taken is not None
 
@@ -329,18 +324,48 @@ def _lease(lease: Lease) -> dict[str, str | int]:
 
 def _free(now: datetime) -> ColumnElement[bool]:
     """The condition that nobody holds the lease."""
-    return or_(_DUE.c.lease_until.is_(None), _DUE.c.lease_until <= to_ms(now))
+    return _free_at(to_ms(now))
 
 
-def _insert(connection: Connection, due: Due, lease: Lease | None = None) -> _Upsert:
-    return _INSERT[connection.dialect.name](_DUE).values(
-        id=due.id,
-        case_id=due.case,
-        due_at=to_ms(due.due_at),
-        attempt=due.attempt,
-        made_at=to_ms(due.made_at),
-        **(_NO_LEASE if lease is None else _lease(lease)),
+def _free_at(now: int | BindParameter[int]) -> ColumnElement[bool]:
+    return or_(_DUE.c.lease_until.is_(None), _DUE.c.lease_until <= now)
+
+
+def _insert(connection: Connection, due: Due) -> _Upsert:
+    insert = _INSERT[connection.dialect.name](_DUE)
+    return insert.values(**_columns(due), **_NO_LEASE)
+
+
+def _columns(due: Due) -> dict[str, str | int]:
+    return {
+        "id": due.id,
+        "case_id": due.case,
+        "due_at": to_ms(due.due_at),
+        "attempt": due.attempt,
+        "made_at": to_ms(due.made_at),
+    }
+
+
+# Every case passes these two: built once, since building costs more than running.
+
+
+def _begin(insert: Callable[[Table], _Upsert]) -> Executable:
+    """Return the statement of `begin`; `begun` is the instant."""
+    new = insert(_DUE)
+    due_at = case(
+        (_DUE.c.due_at < new.excluded.due_at, _DUE.c.due_at),
+        else_=new.excluded.due_at,
     )
+    taken = {name: new.excluded[name] for name in _NO_LEASE}
+    return new.on_conflict_do_update(
+        index_elements=[_DUE.c.case_id],
+        set_={"due_at": due_at, "wake_at": None, **taken},
+        where=_free_at(bindparam("begun", type_=BigInteger())),
+    ).returning(_DUE.c.case_id)
+
+
+_BEGIN = {engine: _begin(insert) for engine, insert in _INSERT.items()}
+_SETTLE = delete(_DUE).where(_DUE.c.case_id == bindparam("settled"))
 
 
 def _due(row: Row[tuple[object, ...]]) -> Due:

@@ -39,6 +39,7 @@ class CaseKeyRow(SQLModel, table=True):
 
 
 _KEY = CaseKeyRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
+_INSERT_KEY = insert(_KEY)
 
 
 class CaseKey:
@@ -146,7 +147,7 @@ def _delete(connection: Connection, case: CaseId) -> None:
 
 
 def _insert(connection: Connection, row: Mapping[str, object]) -> None:
-    connection.execute(insert(_KEY), row)
+    connection.execute(_INSERT_KEY, row)
 
 
 def _case_is(case: CaseId) -> ColumnElement[bool]:
