@@ -20,7 +20,7 @@ from connectors.health import Health
 from connectors.port import Connector
 from consent import uses
 from consent.in_flight import InFlight
-from exchange import idempotency
+from exchange import cases, idempotency
 from exchange.api.dependencies import Gateway
 from exchange.database import Connection, Database
 from exchange.engine import Engine
@@ -32,6 +32,7 @@ from exchange.office import (
     Outbound,
     Parts,
     Terms,
+    make_mandates,
     make_planner,
     make_resolver,
     open_connectors,
@@ -48,6 +49,7 @@ from exchange.vault import Vault
 from exchange.waiting import Terms as WaitingTerms
 from exchange.waiting import Waiting
 from schemas.clock import Clock
+from schemas.entropy import random_bytes
 from schemas.errors import (
     LogUnavailableError,
     SettingsError,
@@ -111,7 +113,7 @@ async def opened(
             in_flight=InFlight(await kept.database.read(uses.suspended)),
             clock=clock,
             new_id=new_id,
-            random_bytes=os.urandom,
+            random_bytes=random_bytes,
             jitter=random.random,
         )
         # (6): last, since what it runs needs all the rest.
@@ -173,6 +175,7 @@ async def _started(
         in_flight=parts.in_flight,
         identity=_identity(settings, keys, parts),
         permissions=_permissions(parts, waiting),
+        mandates=make_mandates(parts),
         oversight=_open_oversight(settings, parts, kept.sealer, stack),
         resolver=resolver,
         waiting=waiting,
@@ -275,7 +278,8 @@ async def _start_waiting(
         clock=parts.clock,
         new_id=parts.new_id,
         executor_id=settings.executor_id,
-        terms=WaitingTerms(waits=settings.retry_s),
+        # Less than the lease of an attempt, so that no attempt outlives its lease.
+        terms=WaitingTerms(waits=settings.retry_s, attempt_s=45.0),
     )
     await waiting.start()
     stack.push_async_callback(waiting.stop)
@@ -389,5 +393,6 @@ async def _forget(gateway: Gateway) -> None:
     def work(connection: Connection) -> None:
         idempotency.forget_before(connection, keys_before)
         uses.purge_uses(connection, uses_before)
+        cases.purge_stale_evidence(connection, now)
 
     await gateway.database.write(work)

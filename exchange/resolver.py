@@ -22,7 +22,7 @@ from exchange import cases, due, idempotency
 from exchange.answer import Answerer, compose_closed, summary_of
 from exchange.asking import Approved, Asker
 from exchange.case import (
-    Actor,
+    AnyActor,
     Attempt,
     Barred,
     CaseContent,
@@ -41,6 +41,7 @@ from exchange.database import Connection, Database
 from exchange.deciding import Decided, Decider
 from exchange.due import Due, Lease
 from exchange.judgement import judge_case
+from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
 from exchange.outcomes import is_settled
 from exchange.plan import Lookup, Plan, Planned, ready
@@ -66,7 +67,7 @@ class Opening:
     requester: str
     matter: str
     purpose: str
-    actor: Actor
+    actor: AnyActor
     subjects: Mapping[str, Mapping[str, str]] = field(repr=False)
     answers: Mapping[str, bool | str] = field(repr=False)
 
@@ -86,6 +87,7 @@ class Resolver:
     """Runs cases."""
 
     planner: Planner
+    mandates: Mandates
     decider: Decider
     asker: Asker
     answerer: Answerer
@@ -112,13 +114,18 @@ class Resolver:
 
         Raises:
             NotFoundError: There is no such matter.
+            MandateError: An agent opens it whom no mandate lets do so: nobody is asked.
             LogUnavailableError: The log can't be written: nothing was released.
         """
         case = self._new_case(opening)
-        made = await self._store_new(case, wait_s, repeat)
+        # INVARIANT: a mandate is checked before anything is asked, kept or planned.
+        await self.mandates.admit(case, powers_for(), is_stored=False)
+        lease = self._lease(case.head.id, case.head.opened_at, wait_s)
+        made = await self._store_new(case, lease, repeat)
         if made != case.head.id:
             return made, await self.read(made, opening.requester)
-        return made, await _to_the_end(self._run_and_answer(case, wait_s))
+        run = self._run_and_answer(case, lease, wait_s, renew=False)
+        return made, await _to_the_end(run)
 
     async def resolve(self, case_id: CaseId, requester: str, wait_s: float) -> bytes:
         """Resolve a case again, now: what failed is asked anew, what is fresh reused.
@@ -138,6 +145,7 @@ class Resolver:
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            MandateError: An agent opened it, and has no power (any more) to add this.
             StateConflictError: It is closed, or somebody works on it just now.
         """
         return await self._take_up(case_id, requester, wait_s, additions)
@@ -210,7 +218,8 @@ class Resolver:
         if found is None:
             return "gone"
         now = self.clock.now()
-        lease = self._lease(found.case, now, _ATTEMPT_S)
+        until = now + timedelta(seconds=_ATTEMPT_S) + _LEASE_MARGIN
+        lease = due.for_attempt(found, self.executor_id, until)
         if not await self.database.write(lambda c: due.claim(c, lease, now)):
             return "owed"
         stored = await self.database.read(lambda c: cases.find_case(c, found.case))
@@ -242,6 +251,8 @@ class Resolver:
                 as `reused`.
         """
         case.content.run += 1
+        if self.mandates.rule(case) is not None:
+            case.stop_waiting(self.clock.now())
         plans: dict[frozenset[str], Plan] = {}
         barred: frozenset[str] = frozenset()
         tried: set[str] = set()
@@ -399,12 +410,11 @@ class Resolver:
         return case
 
     async def _store_new(
-        self, case: OpenCase, wait_s: float, repeat: idempotency.RepeatKey | None
+        self, case: OpenCase, lease: Lease, repeat: idempotency.RepeatKey | None
     ) -> CaseId:
         """Store a new case, its due row and its key, all durable before anything."""
         now, head = case.head.opened_at, case.head
         content = case.sealed_content()
-        lease = self._lease(head.id, now, wait_s)
         owed = Due(DueId(self.new_id()), head.id, now, 0, now)
 
         def store(connection: Connection) -> CaseId:
@@ -434,6 +444,9 @@ class Resolver:
         stored = await self._stored(case_id, requester)
         if stored.content is None:
             raise StateConflictError("the case is closed")
+        if additions is not None:
+            powers = powers_for(promises=bool(additions.commitments))
+            await self.mandates.admit(await self._reopened(stored), powers)
         now = self.clock.now()
         lease = self._lease(case_id, now, wait_s)
         owed = Due(DueId(self.new_id()), case_id, now, 0, now)
@@ -446,11 +459,21 @@ class Resolver:
         await self._reconcile(case)
         if additions is not None:
             _add(case, additions)
-        renew = additions is None
-        return await _to_the_end(self._run_and_answer(case, wait_s, renew=renew))
+        run = self._run_and_answer(case, lease, wait_s, renew=additions is None)
+        return await _to_the_end(run)
 
     async def _run_and_answer(
-        self, case: OpenCase, wait_s: float, *, renew: bool = False
+        self, case: OpenCase, lease: Lease, wait_s: float, *, renew: bool
+    ) -> bytes:
+        """Run a case and answer; a run that fails leaves it to others at once."""
+        try:
+            return await self._run_and_release(case, wait_s, renew=renew)
+        except BaseException:
+            await self.database.write(lambda c: due.release(c, lease))
+            raise
+
+    async def _run_and_release(
+        self, case: OpenCase, wait_s: float, *, renew: bool
     ) -> bytes:
         """Run a case; (7) record the release, durable; (8) answer."""
         await self.run(case, self.clock.monotonic() + wait_s, renew=renew)
@@ -462,6 +485,10 @@ class Resolver:
         return self.answerer.compose(draft, appended[len(ends) :])
 
     async def _answer(self, case: OpenCase) -> bytes:
+        if not case.content.outcomes:  # opened, and not resolved yet
+            now = self.clock.now()
+            plan = self.planner.plan(case.head.matter, case.situation(), now.date())
+            judge_case(case, [plan], now, renewed=False)
         draft = self.answerer.draft(case)
         appended = await self.log.append(draft.releases) if draft.releases else []
         return self.answerer.compose(draft, appended)
@@ -537,7 +564,7 @@ class Resolver:
             case=case.head.id,
             matter=case.head.matter,
             ends=ends,
-            details={"purpose": case.head.purpose},
+            details={"purpose": case.head.purpose, **case.mandate()},
         )
 
     def _denied(self, case: OpenCase, one: Decided, rule: str) -> Event:
@@ -560,6 +587,7 @@ class Resolver:
                 "purpose": case.head.purpose,
                 "requirements": list(lookup.serves),
                 "fields": [*lookup.fields, *lookup.match],
+                **case.mandate(),
             },
         )
 
@@ -582,10 +610,12 @@ def _add(case: OpenCase, additions: Additions) -> None:
 
 def _next_due(case: OpenCase, now: datetime) -> datetime:
     """Return when something of a case is tried again by itself."""
+    # A time that has passed belongs to a look-up that is not wanted any more.
     times = [
         at
         for attempt in case.content.attempts.values()
         if isinstance(attempt.result, Later | Down | Nothing)
         and (at := attempt.result.retry_at) is not None
+        and at > now
     ]
     return min([*times, now + _SWEEP])

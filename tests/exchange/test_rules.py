@@ -13,11 +13,13 @@ from connectors.port import LookupRequest
 from consent.decision import Suspendable, target
 from consent.store import withdraw
 from exchange.asking import Asker
+from exchange.resolver import Additions
 from schemas.errors import ConnectorUnavailableError, Layer, LogUnavailableError
-from schemas.ids import ConsentId
+from schemas.ids import CaseId, ConsentId
 from tests.exchange.newborn import (
     ANSWERS,
     FATHER,
+    PORTAL,
     Office,
     an_office,
     outcomes,
@@ -206,3 +208,53 @@ def test_the_flow_names_its_steps_in_order() -> None:
     body = text[text.index("async def ask(") : text.index("async def _record_intents")]
     places = [body.rindex(f"({step})") for step in range(1, 5)]
     assert places == sorted(places)
+
+
+async def test_a_case_that_is_being_opened_already_names_its_requirements(
+    office: Office,
+) -> None:
+    """A read while departments are asked shows every requirement, as pending."""
+    gate = office.departments.close_gate("household@1")
+    opening = asyncio.create_task(office.open())
+    await gate.reached()
+
+    half = await office.read(await office.only_case())
+    gate.opened.set()
+    whole = await opening
+
+    assert [r["id"] for r in whole["requirements"]] == [
+        r["id"] for r in half["requirements"]
+    ]
+    assert "pending" == outcomes(half)["household"]
+
+
+async def test_a_run_that_fails_leaves_the_case_to_others_at_once(
+    office: Office,
+) -> None:
+    """Whoever could not finish gives the lease back: the next attempt need not wait."""
+    case = await office.open(wait_s=0.0)
+    office.log.hold("the disk is nearly full")
+    with pytest.raises(LogUnavailableError):
+        await office.resolve(case)
+    office.log.hold(None)
+    office.clock.advance(timedelta(seconds=6))
+
+    assert "settled" != await office.attempt(case)
+    assert "verified" == outcomes(await office.read(case))["mother_identity"]
+
+
+async def test_a_time_that_has_passed_does_not_make_a_case_spin(
+    office: Office,
+) -> None:
+    """What is owed after a run lies in the future, whatever an old try had planned."""
+    down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+    office.departments.reply("household@1", down)
+    case = await office.open()
+    body = Additions(subjects={}, answers={"joins": "father"})
+    office.clock.advance(timedelta(minutes=1))
+
+    await office.resolver.add(CaseId(case["id"]), PORTAL, 5.0, body)
+
+    owed = office.owed(case)
+    assert owed is not None
+    assert owed.due_at > office.clock.now()
