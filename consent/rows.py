@@ -1,4 +1,4 @@
-"""The tables of this room, and how a row becomes a consent.
+"""The tables of this room, and how a row becomes a consent or a mandate.
 
 Instants are stored as whole microseconds since 1970, exactly, so that both engines
 compare them alike. No table holds a raw id of a person: only person refs.
@@ -12,7 +12,8 @@ from sqlalchemy import JSON, BigInteger, Column, Index, Row, text
 from sqlmodel import Field, SQLModel
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
-from schemas.ids import CaseId, ConsentId
+from consent.mandates import Authentication, Mandate, Power, Signature
+from schemas.ids import CaseId, ConsentId, MandateId
 
 
 class ConsentRow(SQLModel, table=True):
@@ -96,10 +97,33 @@ class SuspensionRow(SQLModel, table=True):
     since: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
+class MandateRow(SQLModel, table=True):
+    """One mandate, from the giving on."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "mandate"
+
+    id: str = Field(primary_key=True)
+    principal: str = Field(index=True)
+    role: str
+    agent: str = Field(index=True)
+    requester: str | None = None
+    matters: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    powers: list[str] = Field(sa_column=Column(JSON, nullable=False))
+    valid_from: int = Field(sa_column=Column(BigInteger, nullable=False))
+    valid_until: int = Field(sa_column=Column(BigInteger, nullable=False))
+    given_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    revoked_at: int | None = Field(default=None, sa_column=Column(BigInteger))
+    client: str
+    """Who authenticated the principal."""
+    method: str
+    authenticated_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
 CONSENT = ConsentRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
 USE = ConsentUseRow.__table__  # type: ignore[attr-defined] # as above
 GRANT_USE = GrantUseRow.__table__  # type: ignore[attr-defined] # as above
 SUSPENSION = SuspensionRow.__table__  # type: ignore[attr-defined] # as above
+MANDATE = MandateRow.__table__  # type: ignore[attr-defined] # as above
 
 
 def consent_of(row: Row[Any]) -> Consent:
@@ -147,6 +171,47 @@ def values_of(consent: Consent) -> Mapping[str, object]:
         "expires_at": micros(consent.expires_at),
         "uses_left": consent.uses_left,
         "version": consent.version,
+    }
+
+
+def mandate_of(row: Row[Any]) -> Mandate:
+    """Return the mandate that a row holds."""
+    return Mandate(
+        id=MandateId(row.id),
+        principal=row.principal,
+        role=row.role,
+        agent=row.agent,
+        requester=row.requester,
+        matters=frozenset(row.matters),
+        powers=frozenset(map(Power, row.powers)),
+        valid_from=instant(row.valid_from),
+        valid_until=instant(row.valid_until),
+        given_at=instant(row.given_at),
+        revoked_at=None if row.revoked_at is None else instant(row.revoked_at),
+        signature=Signature(
+            client=row.client,
+            method=Authentication(row.method),
+            at=instant(row.authenticated_at),
+        ),
+    )
+
+
+def mandate_values(mandate: Mandate) -> Mapping[str, object]:
+    """Return the row of a mandate that nobody has ended."""
+    return {
+        "id": mandate.id,
+        "principal": mandate.principal,
+        "role": mandate.role,
+        "agent": mandate.agent,
+        "requester": mandate.requester,
+        "matters": sorted(mandate.matters),
+        "powers": sorted(power.value for power in mandate.powers),
+        "valid_from": micros(mandate.valid_from),
+        "valid_until": micros(mandate.valid_until),
+        "given_at": micros(mandate.given_at),
+        "client": mandate.signature.client,
+        "method": mandate.signature.method.value,
+        "authenticated_at": micros(mandate.signature.at),
     }
 
 

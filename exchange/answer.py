@@ -118,6 +118,7 @@ class Answerer:
             details={
                 "purpose": case.head.purpose,
                 "fields": {name: list(part.fields) for name, part in parts.items()},
+                **case.mandate(),
             },
             evidence={"evidence": evidence},
         )

@@ -15,6 +15,7 @@ from exchange.api import (
     directory,
     explanations,
     health,
+    mandates,
     problems,
     tokens,
 )
@@ -68,7 +69,8 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     )
     problems.install(app)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign] # FastAPI's own way
-    for room in (health, tokens, directory, cases, explanations, consents, audit):
+    rooms = (health, tokens, directory, cases, explanations, consents, mandates, audit)
+    for room in rooms:
         app.include_router(room.router)
     app.add_middleware(
         Edge,

@@ -196,6 +196,7 @@ class Asker:
                 "rule": permit.rule.value,
                 "basis": dict(permit.kinds),
                 "consents": list(permit.consents),
+                **case.mandate(),
             },
         )
 

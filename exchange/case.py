@@ -11,8 +11,9 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, Field
 
+from schemas.codes import CitizenId
 from schemas.errors import Fault, Layer
-from schemas.ids import CaseId, ConsentId, EvidenceId, LookupId
+from schemas.ids import CaseId, ConsentId, EvidenceId, LookupId, MandateId
 from schemas.matter import SupplyReason
 from schemas.model import Model, Slug
 from schemas.outcome import ConflictHint, Outcome, RecordRef
@@ -38,6 +39,20 @@ class Actor(Model):
     kind: Literal["official", "system"]
     id: Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[\w.@:-]+$")]
     """The requester's own id for the official or system."""
+
+
+class Agent(Model):
+    """A person who acts for the applicant, under a mandate (委托)."""
+
+    kind: Literal["agent"]
+    id: CitizenId = Field(repr=False)
+    """The agent's citizen id: the portal has authenticated them."""
+    mandate: Annotated[
+        MandateId, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
+    ]
+
+
+AnyActor: TypeAlias = Annotated[Actor | Agent, Field(discriminator="kind")]
 
 
 class CaseHead(Model):
@@ -179,7 +194,7 @@ class Shown(Model):
 class CaseContent(BaseModel):
     """Everything about people that a case knows: only ever stored sealed."""
 
-    actor: Actor
+    actor: AnyActor
     subjects: dict[Slug, dict[Slug, str]]
     answers: dict[Slug, bool | str]
     committed: set[RequirementId] = Field(default_factory=set)

@@ -17,12 +17,14 @@ from consent.decision import (
     Decision,
     MissingConsent,
     ProposedLookup,
+    Refuse,
     decide,
 )
 from consent.in_flight import InFlight
 from consent.uses import grant_uses
 from exchange.asking import choose_service
 from exchange.database import Database
+from exchange.mandating import Mandates
 from exchange.opened import OpenCase
 from exchange.plan import Lookup, Plan
 from exchange.vault import Vault
@@ -49,6 +51,7 @@ class Decider:
     database: Database
     vault: Vault
     in_flight: InFlight
+    mandates: Mandates
     clock: Clock
     new_id: NewId
     consent_lifetime: timedelta
@@ -75,14 +78,16 @@ class Decider:
         # (2): one read for all of them, and none where nothing turns on it.
         consents = self._consents(case, proposed.values())
         used = self._used(proposed.values(), now)
-        # (3): one refusal changes nothing for the others.
+        # (3): one refusal changes nothing for the others; a mandate that has ended
+        # carries none of them.
+        ended = self.mandates.rule(case)
         decided: dict[str, Decided | None] = {}
         for lookup in lookups:
             service = services[lookup.id]
             if service is None:
                 decided[lookup.id] = None
                 continue
-            decision = decide(
+            decision: Decision = decide(
                 proposed[lookup.id],
                 self._grants(case, lookup),
                 consents,
@@ -90,6 +95,8 @@ class Decider:
                 used,
                 now,
             )
+            if ended is not None:
+                decision = Refuse(ended, None)
             decided[lookup.id] = Decided(lookup, service, decision)
         return decided
 

@@ -19,6 +19,7 @@ from exchange.asking import Asker
 from exchange.catalogue import compile_pack
 from exchange.database import Database
 from exchange.deciding import Decider, by_parties
+from exchange.mandating import Mandates
 from exchange.opened import OpenCase
 from exchange.planner import Planner
 from exchange.resolver import Resolver
@@ -148,6 +149,18 @@ def make_planner(pack: Pack, connectors: Mapping[str, Connector]) -> Planner:
     return Planner(compile_pack(pack, offered))
 
 
+def make_mandates(parts: Parts) -> Mandates:
+    """Return what gives, ends and checks mandates."""
+    return Mandates(
+        pack=parts.pack,
+        database=parts.database,
+        vault=parts.vault,
+        log=parts.log,
+        clock=parts.clock,
+        new_id=parts.new_id,
+    )
+
+
 def make_resolver(
     parts: Parts,
     terms: Terms,
@@ -155,11 +168,13 @@ def make_resolver(
     on_outcome: Callable[[OpenCase], None],
 ) -> Resolver:
     """Put the case flow together."""
+    mandates = make_mandates(parts)
     decider = Decider(
         pack=parts.pack,
         database=parts.database,
         vault=parts.vault,
         in_flight=parts.in_flight,
+        mandates=mandates,
         clock=parts.clock,
         new_id=parts.new_id,
         consent_lifetime=terms.consent_lifetime,
@@ -185,6 +200,7 @@ def make_resolver(
     )
     return Resolver(
         planner=planner,
+        mandates=mandates,
         decider=decider,
         asker=asker,
         answerer=answerer,

@@ -14,7 +14,17 @@ from audit.record import Actor as RecordedActor
 from audit.record import Event, Subject
 from connectors.port import Evidence
 from connectors.protocol import Disclosure
-from exchange.case import Attempt, CaseContent, CaseHead, CaseStatus, Held
+from exchange.case import (
+    Agent,
+    Attempt,
+    CaseContent,
+    CaseHead,
+    CaseStatus,
+    Down,
+    Held,
+    Later,
+    Nothing,
+)
 from exchange.cases import SealedEvidence, StoredCase
 from exchange.catalogue import Catalogue
 from exchange.plan import Lookup
@@ -88,6 +98,20 @@ class OpenCase:
     def actor(self) -> RecordedActor:
         """Return who acts, as a record names it."""
         return RecordedActor(self.content.actor.kind, self.content.actor.id)
+
+    def mandate(self) -> Mapping[str, str]:
+        """Return the mandate under which it goes on, as the details of a record."""
+        actor = self.content.actor
+        return {"mandate": actor.mandate} if isinstance(actor, Agent) else {}
+
+    def stop_waiting(self, now: datetime) -> None:
+        """Let nothing wait for another try: all that is open is decided again now."""
+        for lookup, attempt in self.content.attempts.items():
+            result = attempt.result
+            if isinstance(result, Later | Down | Nothing) and result.retry_at:
+                waited = result.model_copy(update={"retry_at": now})
+                tried = attempt.model_copy(update={"result": waited})
+                self.content.attempts[lookup] = tried
 
     def is_held(self, attempt: Attempt | None, now: datetime) -> bool:
         """Tell whether an attempt brought evidence that is here and still fresh."""

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import TypedDict, assert_never
 
 from consent.decision import Rule
+from consent.mandates import MANDATE_RULES
 from exchange.case import (
     Attempt,
     Barred,
@@ -74,6 +75,8 @@ _GRAVITY = (
 
 _NO_CONSENT = frozenset((Rule.CONSENT_REFUSED.value, Rule.CONSENT_WITHDRAWN.value))
 """Refusals that come from the person: the applicant may hand it in instead."""
+_NO_MANDATE = frozenset(rule.value for rule in MANDATE_RULES)
+"""Refusals that come from a mandate that has ended: somebody applies anew."""
 
 
 class _Basis(TypedDict):
@@ -319,6 +322,9 @@ class Judge:
             layer=Layer.GATEWAY,
             next_step=_step("report", StepOwner.OPERATOR),
         )
+        if rule in _NO_MANDATE:
+            anew = NextStep(owner=StepOwner.APPLICANT, action="apply", link="/v1/cases")
+            return refused.model_copy(update={"next_step": anew})
         if rule not in _NO_CONSENT:
             return refused
         return self._fallen_back(requirement, SupplyReason.NO_CONSENT, refused)

@@ -8,6 +8,7 @@
     - ForbiddenError                the caller may not do this
       . ScopeMissingError             its token does not carry the scope that this takes
       . PurposeNotAllowedError        it may not ask for this purpose
+      . MandateError                  the mandate does not let the agent do this
     - UnauthenticatedError          the caller is not known, or its token has expired
     - TooLargeError                 the request exceeds a limit
     - KeyReusedError                an idempotency key came again with another request
@@ -76,6 +77,10 @@ class ScopeMissingError(ForbiddenError):
 
 class PurposeNotAllowedError(ForbiddenError):
     """The caller may not ask for this purpose."""
+
+
+class MandateError(ForbiddenError):
+    """The mandate does not let the agent do this."""
 
 
 class UnauthenticatedError(RequestError):

@@ -4,13 +4,13 @@ Ids are UUIDs of version 7 (RFC 9562, section 5.7), so that they sort by time, i
 the 36-character form. Nothing about a person ever goes into an id.
 """
 
-import os
 from collections.abc import Callable
 from datetime import datetime
 from typing import NewType
 from uuid import UUID
 
 from schemas.clock import Clock
+from schemas.entropy import random_bytes
 
 CaseId = NewType("CaseId", str)
 """One run of a matter for real people."""
@@ -19,6 +19,7 @@ LookupId = NewType("LookupId", str)
 EventId = NewType("EventId", str)
 """One record of the access log."""
 ConsentId = NewType("ConsentId", str)
+MandateId = NewType("MandateId", str)
 DueId = NewType("DueId", str)
 """One row of work that waits."""
 EvidenceId = NewType("EvidenceId", str)
@@ -36,21 +37,24 @@ def uuid7(now: datetime, entropy: bytes) -> UUID:
     Raises:
         ValueError: `entropy` is not 10 bytes long.
     """
+    return UUID(int=_uuid7(int(now.timestamp() * 1000), entropy))
+
+
+def _uuid7(milliseconds: int, entropy: bytes) -> int:
     if len(entropy) != 10:  # noqa: PLR2004 - 74 random bits and 6 that are overwritten
         raise ValueError("a version 7 UUID takes 10 random bytes")
-    milliseconds = int(now.timestamp() * 1000)
     random_bits = int.from_bytes(entropy, "big")
     rand_a = random_bits >> 68
     rand_b = random_bits & ((1 << 62) - 1)
-    return UUID(
-        int=(milliseconds << 80) | (7 << 76) | (rand_a << 64) | (0b10 << 62) | rand_b
-    )
+    return (milliseconds << 80) | (7 << 76) | (rand_a << 64) | (0b10 << 62) | rand_b
 
 
-def new_ids(clock: Clock, entropy: Callable[[int], bytes] = os.urandom) -> NewId:
+def new_ids(clock: Clock, entropy: Callable[[int], bytes] = random_bytes) -> NewId:
     """Return a source of ids that reads `clock` and `entropy`."""
 
     def new_id() -> str:
-        return str(uuid7(clock.now(), entropy(10)))
+        # As `str(uuid7(...))` writes it, without the object in between.
+        text = f"{_uuid7(int(clock.now().timestamp() * 1000), entropy(10)):032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     return new_id

@@ -42,7 +42,8 @@ class NextStep(Model):
     """The role, provider or requester meant, where there is one."""
     action: Slug
     """What to do: `give_consent`, `answer`, `wait`, `perform_step`, `supply`,
-    `contest`, `assist`, `report`."""
+    `contest`, `assist`, `report`, `apply` (anew, in one's own name or under another
+    mandate)."""
     link: str | None = None
     """Where to do it, as a path of this API."""
     due_at: datetime | None = None

@@ -41,8 +41,8 @@ ByHeader = Annotated[
     Header(
         alias="Errand-Official",
         max_length=100,
-        pattern=r"^(official|system|person):[\x21-\x7e]{1,64}$",
-        description="Who acted, as `official:...`.",
+        pattern=r"^(official|system|agent|person):[\x21-\x7e]{1,64}$",
+        description="Who acted, as `official:...` or `agent:...`.",
     ),
 ]
 

@@ -14,7 +14,7 @@ from pydantic import Field, JsonValue, StringConstraints, create_model
 from exchange import cases, idempotency
 from exchange.accounting import Accounting
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
-from exchange.case import Actor, CaseStatus
+from exchange.case import AnyActor, CaseStatus
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
 from schemas.errors import Complaint, InvalidRequestError, PurposeNotAllowedError
@@ -67,7 +67,8 @@ class OpenCaseRequest(Model):
 
     matter: VersionedId
     purpose: Slug
-    actor: Actor
+    actor: AnyActor
+    """Who acts at the requester, or for the applicant under a mandate."""
     subjects: Stated
     """Facts by role: `{"mother": {"id": "...", "name": "..."}}`."""
     answers: Answers = Field(default_factory=dict)

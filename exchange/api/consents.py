@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from joserfc.jwk import OKPKey
-from pydantic import AfterValidator, AwareDatetime, Field
+from pydantic import AwareDatetime, Field
 
 from consent.artefact import Consent, ConsentState
 from consent.receipts import ConsentNotice, consent_receipt
@@ -24,7 +24,7 @@ from exchange.api.dependencies import (
     ThisGateway,
 )
 from exchange.permission import Asking
-from schemas.codes import check_citizen_id
+from schemas.codes import CitizenId
 from schemas.directory import LegalReference, Scope
 from schemas.errors import NotFoundError
 from schemas.evidence import FieldName
@@ -37,12 +37,6 @@ router = APIRouter(prefix="/v1/consents", tags=["consents"])
 _MOST_FIELDS = 100
 
 
-def _checked(value: str) -> str:
-    check_citizen_id(value)
-    return value
-
-
-CitizenId = Annotated[str, Field(max_length=18), AfterValidator(_checked)]
 Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ConsentUuid = Annotated[Uuid, Path(alias="consent", description="The consent's id.")]
 Fields = Annotated[

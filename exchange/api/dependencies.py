@@ -15,6 +15,7 @@ from exchange.database import Database
 from exchange.idempotency import RepeatKeys
 from exchange.identity import TOKEN_PATH, Caller, Identity
 from exchange.keys import GatewayKeys
+from exchange.mandating import Mandates
 from exchange.oversight import Oversight
 from exchange.permission import Permissions
 from exchange.planner import Planner
@@ -48,6 +49,7 @@ class Gateway:
     in_flight: InFlight
     identity: Identity
     permissions: Permissions
+    mandates: Mandates
     oversight: Oversight
     resolver: Resolver
     waiting: Waiting

@@ -24,6 +24,7 @@ from schemas.errors import (
     InvalidRequestError,
     KeyReusedError,
     LogUnavailableError,
+    MandateError,
     NotFoundError,
     PurposeNotAllowedError,
     RequestError,
@@ -65,6 +66,9 @@ SCOPE_MISSING = ProblemType(
 PURPOSE_NOT_ALLOWED = ProblemType(
     "purpose-not-allowed", 403, "The caller may not ask for this purpose"
 )
+MANDATE_NOT_VALID = ProblemType(
+    "mandate-not-valid", 403, "The mandate does not let the agent do this"
+)
 NOT_FOUND = ProblemType("not-found", 404, "There is no such thing")
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed", 405, "This can't be done with this method"
@@ -98,6 +102,7 @@ PROBLEMS: tuple[ProblemType, ...] = (
     FORBIDDEN,
     SCOPE_MISSING,
     PURPOSE_NOT_ALLOWED,
+    MANDATE_NOT_VALID,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
     STATE_CONFLICT,
@@ -118,6 +123,7 @@ _OF_ERROR: Mapping[type[ErrandError], ProblemType] = {
     StateConflictError: STATE_CONFLICT,
     ScopeMissingError: SCOPE_MISSING,
     PurposeNotAllowedError: PURPOSE_NOT_ALLOWED,
+    MandateError: MANDATE_NOT_VALID,
     ForbiddenError: FORBIDDEN,
     UnauthenticatedError: UNAUTHENTICATED,
     TooLargeError: TOO_LARGE,

@@ -1,0 +1,390 @@
+"""Mandates: given and ended, each recorded, and checked whenever an agent acts.
+
+INVARIANT: what an agent opens or adds, and every look-up of an agent's case, is
+checked against the mandate as it stands at that moment; nothing is cached. A wrong or
+ended mandate asks nobody, opens no case, and leaves a record that names the rule.
+
+INVARIANT (rule 8): an agent is a person. The id is in the sealed content of the case
+and in the sealed section `actor` of records; tables hold person refs alone.
+
+A mandate given is recorded before it holds; one that is ended stops to hold at once
+and is recorded then, since a log that is down must not keep anybody from ending it.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from audit.record import Event, Kind, Subject
+from audit.writer import AuditLog
+from consent import mandate_store
+from consent.artefact import Person
+from consent.decision import Rule
+from consent.mandates import (
+    Act,
+    Authentication,
+    Mandate,
+    Power,
+    Signature,
+    check_mandate,
+)
+from exchange import idempotency
+from exchange.case import Agent
+from exchange.database import Connection, Database
+from exchange.opened import OpenCase
+from exchange.vault import Vault
+from schemas.canonical import Json
+from schemas.clock import Clock, to_rfc3339_ms
+from schemas.directory import Scope
+from schemas.errors import Complaint, InvalidRequestError, MandateError
+from schemas.ids import EventId, MandateId, NewId
+from schemas.matter import FactType, Matter
+from schemas.model import Slug
+from schemas.validation import Pack
+
+AGENT_ROLE = "agent"
+"""The role under which an agent stands in the records of a mandate."""
+LONGEST = timedelta(days=366)
+"""How far ahead a mandate may end."""
+
+_PERSON = FactType.CITIZEN_ID.value
+_FRESH = timedelta(days=1)
+"""How long ago the principal may have been authenticated."""
+_LEEWAY = timedelta(seconds=30)
+"""How far a client's clock may be ahead."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Giving:
+    """What a principal signs, as the client that authenticated them states it."""
+
+    principal: str = field(repr=False)
+    """Citizen id."""
+    role: Slug
+    agent: str = field(repr=False)
+    """Citizen id."""
+    requester: Slug | None
+    matters: frozenset[Slug]
+    powers: frozenset[Power]
+    valid_from: datetime
+    valid_until: datetime
+    method: Authentication
+    authenticated_at: datetime
+
+
+def powers_for(*, promises: bool = False) -> frozenset[Power]:
+    """Return the powers that opening a case, or adding to it, takes."""
+    return frozenset((Power.APPLY, Power.COMMIT) if promises else (Power.APPLY,))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mandates:
+    """Mandates, as they are given, ended and used."""
+
+    pack: Pack
+    database: Database
+    vault: Vault
+    log: AuditLog
+    clock: Clock
+    new_id: NewId
+
+    # What persons do, through the app that has authenticated them.
+
+    async def give(
+        self, client: Slug, giving: Giving, repeat: idempotency.RepeatKey | None
+    ) -> Mandate:
+        """Give a mandate; a request that is repeated gives it once.
+
+        (1) Check it against the packs and the clock.
+        (2) Choose its id: that of the same request before, where there was one.
+        (3) Record it.
+        (4) Store it: from now on it holds.
+
+        Raises:
+            InvalidRequestError: Names every part that can't be given.
+            KeyReusedError: The idempotency key came with another request.
+        """
+        now = self.clock.now()
+        # (1): what comes again may be too old by now, and stands nevertheless.
+        made = None
+        if repeat is not None:
+            known = await self.database.read(lambda c: idempotency.find(c, repeat))
+            made = await self._find(known)
+        if made is not None:
+            return made
+        check_giving(giving, self.pack, now)
+        # (2): claimed first, so that two at once choose the same.
+        mandate = self._mandate(client, giving, await self._choose_id(repeat, now), now)
+        # (3): under its own id, which the log records once, however often it comes.
+        event = self._given(mandate, giving)
+        await self.log.append([event])
+        # (4): a mandate that somebody ended meanwhile is not given again.
+        return await self.database.write(lambda c: mandate_store.give(c, mandate))
+
+    async def revoke(self, client: Slug, mandate: MandateId, person_id: str) -> Mandate:
+        """End a mandate, as its principal or its agent; ending it twice is once.
+
+        Raises:
+            NotFoundError: There is no such mandate of or to this person.
+        """
+        person, now = self._person(person_id), self.clock.now()
+        ended = await self.database.write(
+            lambda c: mandate_store.revoke(c, mandate, person, now)
+        )
+        is_agent = person == ended.agent
+        role = AGENT_ROLE if is_agent else ended.role
+        by = "agent" if is_agent else "principal"
+        event = self._changed(
+            EventId(self.new_id()),
+            "mandate_revoked",
+            client,
+            ended,
+            (Subject(role, _PERSON, person_id),),
+            {"by": by},
+        )
+        await self.log.append([event])
+        return ended
+
+    async def read(self, mandate: MandateId) -> Mandate:
+        """Return a mandate.
+
+        Raises:
+            NotFoundError: There is none of that id.
+        """
+        return await self.database.read(lambda c: mandate_store.get(c, mandate))
+
+    async def of_person(self, person_id: str) -> tuple[Mandate, ...]:
+        """Return the mandates that a person gave or holds, the newest first."""
+        person = self._person(person_id)
+        return await self.database.read(
+            lambda c: mandate_store.find_by_person(c, person)
+        )
+
+    # What agents do.
+
+    def rule(
+        self, case: OpenCase, powers: frozenset[Power] | None = None
+    ) -> Rule | None:
+        """Return the rule by which nobody may act in a case now; None: go on.
+
+        Args:
+            case: Opened by anybody; only an agent's is checked.
+            powers: What it takes; None for looking up what was applied for.
+        """
+        agent = case.content.actor
+        if not isinstance(agent, Agent):
+            return None
+        matter = case.matter
+        role = next(name for name, role in matter.roles.items() if role.applicant)
+        principal = case.person(role)
+        act = Act(
+            agent=self._person(agent.id),
+            principal=None
+            if principal is None
+            else self.vault.person_ref(case.namespace(role), principal),
+            role=role,
+            requester=case.head.requester,
+            matter=matter.id,
+            powers=powers_for() if powers is None else powers,
+        )
+        found = self.database.read_now(lambda c: mandate_store.find(c, agent.mandate))
+        return check_mandate(found, act, self.clock.now())
+
+    async def admit(
+        self, case: OpenCase, powers: frozenset[Power], *, is_stored: bool = True
+    ) -> None:
+        """Let an agent open a case or add to one, under a mandate that holds.
+
+        Args:
+            case: As it would be opened, or as it stands.
+            powers: What it takes.
+            is_stored: Whether there is such a case already.
+
+        Raises:
+            MandateError: The mandate does not let the agent; recorded (rule 2).
+        """
+        rule = self.rule(case, powers)
+        if rule is None:
+            return
+        event = Event(
+            id=EventId(self.new_id()),
+            at=self.clock.now(),
+            kind=Kind.REQUEST_DENIED,
+            outcome=rule.value,
+            requester=case.head.requester,
+            policy=self.pack.digest,
+            subjects=case.subjects(case.content.subjects),
+            actor=case.actor(),
+            case=case.head.id if is_stored else None,
+            matter=case.head.matter,
+            details={
+                "purpose": case.head.purpose,
+                "powers": sorted(power.value for power in powers),
+                **case.mandate(),
+            },
+        )
+        await self.log.append([event])
+        raise MandateError(_TOLD.get(rule, _UNKNOWN))
+
+    # Below: how.
+
+    def _person(self, person_id: str) -> Person:
+        return self.vault.person_ref(_PERSON, person_id)
+
+    async def _find(self, known: str | None) -> Mandate | None:
+        if known is None:
+            return None
+        mandate = MandateId(known)
+        return await self.database.read(lambda c: mandate_store.find(c, mandate))
+
+    async def _choose_id(
+        self, repeat: idempotency.RepeatKey | None, now: datetime
+    ) -> MandateId:
+        fresh = self.new_id()
+        if repeat is None:
+            return MandateId(fresh)
+
+        def claim(connection: Connection) -> str:
+            return idempotency.claim(connection, repeat, fresh, now)
+
+        return MandateId(await self.database.write(claim))
+
+    def _mandate(
+        self, client: Slug, giving: Giving, mandate: MandateId, now: datetime
+    ) -> Mandate:
+        return Mandate(
+            id=mandate,
+            principal=self._person(giving.principal),
+            role=giving.role,
+            agent=self._person(giving.agent),
+            requester=giving.requester,
+            matters=giving.matters,
+            powers=giving.powers,
+            valid_from=giving.valid_from,
+            valid_until=giving.valid_until,
+            given_at=now,
+            revoked_at=None,
+            signature=Signature(
+                client=client, method=giving.method, at=giving.authenticated_at
+            ),
+        )
+
+    def _given(self, mandate: Mandate, giving: Giving) -> Event:
+        return self._changed(
+            EventId(mandate.id),
+            "mandate_given",
+            mandate.signature.client,
+            mandate,
+            (
+                Subject(mandate.role, _PERSON, giving.principal),
+                Subject(AGENT_ROLE, _PERSON, giving.agent),
+            ),
+            {
+                "authentication": mandate.signature.method.value,
+                "authenticated_at": to_rfc3339_ms(mandate.signature.at),
+            },
+        )
+
+    def _changed(
+        self,
+        event: EventId,
+        outcome: str,
+        client: Slug,
+        mandate: Mandate,
+        subjects: tuple[Subject, ...],
+        more: Mapping[str, Json],
+    ) -> Event:
+        return Event(
+            id=event,
+            at=self.clock.now(),
+            kind=Kind.CONSENT_CHANGED,
+            outcome=outcome,
+            requester=client,
+            policy=self.pack.digest,
+            correlation=mandate.id,
+            subjects=subjects,
+            details={
+                "mandate": mandate.id,
+                "role": mandate.role,
+                "requester": mandate.requester,
+                "matters": sorted(mandate.matters),
+                "powers": sorted(power.value for power in mandate.powers),
+                "valid_from": to_rfc3339_ms(mandate.valid_from),
+                "valid_until": to_rfc3339_ms(mandate.valid_until),
+                **more,
+            },
+        )
+
+
+_UNKNOWN = "there is no such mandate of this applicant to this agent here"
+"""One message for all of another's mandates, so that nobody learns of them."""
+_TOLD: Mapping[Rule, str] = {
+    Rule.MANDATE_MATTER_OUTSIDE: "the mandate is for other matters",
+    Rule.MANDATE_POWER_OUTSIDE: "the mandate does not give the power that this takes",
+    Rule.MANDATE_NOT_YET_VALID: "the mandate does not hold yet",
+    Rule.MANDATE_EXPIRED: "the mandate's period has ended",
+    Rule.MANDATE_REVOKED: "the mandate was revoked",
+}
+
+
+def check_giving(giving: Giving, pack: Pack, now: datetime) -> None:
+    """Check what a principal signs against the packs and the clock: pure.
+
+    Raises:
+        InvalidRequestError: Names every part that is wrong, and repeats no value.
+    """
+    complaints = [
+        *_wrong_parties(giving, pack),
+        *_wrong_matters(giving, pack.matters.values()),
+        *_wrong_times(giving, now),
+    ]
+    if complaints:
+        raise InvalidRequestError(*complaints)
+
+
+def _wrong_parties(giving: Giving, pack: Pack) -> list[Complaint]:
+    wrong: list[Complaint] = []
+    if giving.agent == giving.principal:
+        wrong.append(Complaint("/agent/id", "nobody is their own agent"))
+    if giving.requester is not None:
+        requester = pack.requesters.get(giving.requester)
+        if requester is None or Scope.PORTAL not in requester.scopes:
+            wrong.append(Complaint("/requester", "there is no such portal"))
+    return wrong
+
+
+def _wrong_matters(giving: Giving, known: Collection[Matter]) -> list[Complaint]:
+    wrong: list[Complaint] = []
+    for place, name in enumerate(sorted(giving.matters)):
+        versions = [matter for matter in known if matter.id == name]
+        if not versions:
+            wrong.append(Complaint(f"/matters/{place}", "there is no such matter"))
+        elif not any(_applies_as(giving.role, matter) for matter in versions):
+            message = "only a person who is the applicant can let an agent act"
+            wrong.append(Complaint("/role", message))
+    return wrong
+
+
+def _applies_as(role: Slug, matter: Matter) -> bool:
+    declared = matter.roles.get(role)
+    fact = None if declared is None else declared.facts.get("id")
+    return (
+        declared is not None
+        and declared.applicant
+        and fact is not None
+        and fact.type is FactType.CITIZEN_ID
+    )
+
+
+def _wrong_times(giving: Giving, now: datetime) -> list[Complaint]:
+    wrong: list[Complaint] = []
+    if giving.valid_until <= max(giving.valid_from, now):
+        message = "must lie ahead, and after `valid_from`"
+        wrong.append(Complaint("/valid_until", message))
+    elif giving.valid_until > now + LONGEST:
+        message = f"may lie at most {LONGEST.days} days ahead"
+        wrong.append(Complaint("/valid_until", message))
+    if not now - _FRESH <= giving.authenticated_at <= now + _LEEWAY:
+        message = "the principal must have been authenticated within the last day"
+        wrong.append(Complaint("/authentication/at", message))
+    return wrong
