@@ -178,6 +178,8 @@ class Population:
     births: tuple[Birth, ...]
     families: dict[str, Family]
     """The families of the demo's cases, by the case's name."""
+    served: Family
+    """A family whose child has all its papers: a case of theirs settles at once."""
 
 
 def citizen_id(region: str, born: date, sequence: int) -> str:
@@ -199,6 +201,7 @@ def generate(seed: int, at_least: int) -> Population:
     """Return a population of at least so many people, the same for the same seed."""
     builder = _Builder(Random(seed))  # noqa: S311 - synthetic people, no secret
     families = dict(builder.families_of_the_cases())
+    served = builder.family_that_is_served()
     while len(builder.people) < at_least:
         builder.any_household()
     return Population(
@@ -207,6 +210,7 @@ def generate(seed: int, at_least: int) -> Population:
         marriages=tuple(builder.marriages),
         births=tuple(builder.births),
         families=families,
+        served=served,
     )
 
 
@@ -285,6 +289,17 @@ class _Builder:
             newborn = _Newborn(one.child, one.child_sex, one.born_on)
             self._birth(mother, father, newborn, township)
             yield name, Family(mother, father, one.born_on)
+
+    def family_that_is_served(self) -> Family:
+        """Draw a mother alone whose child has all its papers."""
+        born_on, township = date(2025, 11, 20), "990101001"
+        mother = self._person(FEMALE, date(1993, 10, 5), "990101", name="顾清和")
+        child = self._person(FEMALE, born_on, "990101", name="顾小满")
+        members = [Member(mother, Relation.HEAD), Member(child, Relation.DAUGHTER)]
+        self._household(township, members)
+        newborn = _Newborn(child.name, child.sex, born_on, child)
+        self._birth(mother, None, newborn, township)
+        return Family(mother, None, born_on)
 
     def any_household(self) -> None:
         """Draw one household as they come: mostly families, some collective."""
