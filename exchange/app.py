@@ -20,6 +20,7 @@ from exchange.api import (
     tokens,
 )
 from exchange.api.edge import Edge, Limits
+from exchange.api.shortcut import Shortcut
 from exchange.opening import opened
 from exchange.settings import Settings
 from exchange.telemetry import Metrics, configure_logs
@@ -72,6 +73,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     rooms = (health, tokens, directory, cases, explanations, consents, mandates, audit)
     for room in rooms:
         app.include_router(room.router)
+    app.add_middleware(Shortcut)  # inside the edge, which is added last
     app.add_middleware(
         Edge,
         limits=Limits(
@@ -90,6 +92,8 @@ def serve(settings: Settings) -> None:
     Raises:
         ErrandError: It could not start; says why.
     """
+    # Whatever is made from here on, logs' journals included, is the gateway's alone.
+    os.umask(0o077)
     configure_logs(settings)
     app = build_app(settings)
     config = uvicorn.Config(

@@ -4,6 +4,7 @@ import asyncio
 import fcntl
 import os
 import random
+import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -240,7 +241,13 @@ def _open_log(
     stack: AsyncExitStack,
 ) -> tuple[AuditLog, Publisher]:
     """Open the log, and start publishing."""
-    log = AuditLog(settings.log_file, sealer, keys.log.receipt)
+    try:
+        log = AuditLog(settings.log_file, sealer, keys.log.receipt)
+    except sqlite3.Error as error:
+        raise SettingsError(
+            f"the access log `{settings.log_file}` can't be opened: {error}; "
+            "see that the disk is there and writable, and run `errand audit verify`"
+        ) from error
     stack.callback(log.close)
     pace = Pace(interval_s=settings.checkpoint_every_s)
     publisher = Publisher(log, keys.log.log, clock, pace)
