@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 PROBE_LEASE_S = 60.0
+PROBE_TELLS_S = 2.0
+"""When to knock again while a probe is under way: it reports long before its lease is
+over, and two look-ups of one case must not cost it a minute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,8 @@ class Health:
         health.breaker, wait = admit(health.breaker, now)
         if wait > 0:
             health.outcomes["held_back"] += 1
+        if isinstance(health.breaker, HalfOpen):
+            return min(wait, PROBE_TELLS_S)
         return wait
 
     def report(

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from connectors.health import (
     PROBE_LEASE_S,
+    PROBE_TELLS_S,
     Breaker,
     BreakerPolicy,
     Closed,
@@ -129,3 +130,14 @@ def test_counts_outcomes_and_time() -> None:
 
     assert {"answered": 1} == health.services["s"].outcomes
     assert 2.5 == health.services["s"].seconds
+
+
+def test_whoever_comes_beside_the_probe_is_told_to_come_back_soon() -> None:
+    """The probe reports within seconds: its lease is for one that never does."""
+    health = Health(BreakerPolicy(threshold=1, cooldown_s=5.0))
+    health.admit("s", 0.0)
+    health.report("s", ("unavailable", False), since=0.0, now=0.0)
+    while_open = health.admit("s", 1.0)
+    probe, beside = health.admit("s", 5.0), health.admit("s", 5.0)
+
+    assert (4.0, 0, PROBE_TELLS_S) == (while_open, probe, beside)
