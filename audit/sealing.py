@@ -10,7 +10,6 @@ can check them against the leaf, and learns nothing about the others.
 """
 
 import hmac
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -36,6 +35,7 @@ from audit.record import (
 )
 from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory, SubjectKey, mac
 from schemas.canonical import Json, canonical_plain
+from schemas.entropy import random_bytes
 from schemas.errors import VerificationError
 
 _WRAPPED_SIZE = NONCE_SIZE + SECRET_SIZE + 16
@@ -114,7 +114,7 @@ class Sealer:
         shard_key: bytes,
         directory: SubjectDirectory,
         *,
-        entropy: Entropy = os.urandom,
+        entropy: Entropy = random_bytes,
         cached: int = 16_384,
     ) -> None:
         self.origin = origin

@@ -21,6 +21,7 @@ from sqlmodel import Field, SQLModel
 
 from exchange.database import Database, truncate_journal
 from schemas.canonical import b64url
+from schemas.entropy import random_bytes
 from schemas.errors import NotFoundError, VerificationError
 from schemas.ids import CaseId
 
@@ -52,7 +53,7 @@ class CaseKey:
 
     def seal(self, purpose: str, plaintext: bytes) -> bytes:
         """Return nonce and ciphertext (AES-256-GCM), bound to case and purpose."""
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = random_bytes(_NONCE_BYTES)
         return nonce + self._aead.encrypt(nonce, plaintext, self._label(purpose))
 
     def open(self, purpose: str, sealed: bytes) -> bytes:
@@ -69,7 +70,7 @@ class CaseKey:
 
     def wrapped_under(self, master: AESGCM) -> bytes:
         """Return the key itself, sealed under the master key."""
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = random_bytes(_NONCE_BYTES)
         return nonce + master.encrypt(nonce, self._raw, self.case.encode())
 
     def _label(self, purpose: str) -> bytes:

@@ -6,9 +6,8 @@ texts, booleans, None, small whole numbers, lists and dicts; a property test hol
 the two equal.
 """
 
-import base64
+import binascii
 import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -20,7 +19,13 @@ Json: TypeAlias = (
 )
 """A JSON value, in Python's words: at run time dicts, lists or tuples, and scalars."""
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
+"""What is not of the alphabet becomes what the decoder refuses."""
+_PADDING = (b"", b"!", b"==", b"=")
+_ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+_LAST = tuple(map(frozenset, (("", *_ALPHABET), "", _ALPHABET[::16], _ALPHABET[::4])))
+"""By length modulo 4, the last characters whose bits to spare are zero."""
 
 
 def canonical(value: Json) -> bytes:
@@ -57,7 +62,8 @@ def b64url(data: bytes) -> str:
     >>> b64url(bytes([251, 255]))
     '-_8'
     """
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")
+    standard = binascii.b2a_base64(data, newline=False)
+    return standard.translate(_TO_URL, b"=").decode("ascii")
 
 
 def b64url_decode(text: str) -> bytes:
@@ -69,11 +75,14 @@ def b64url_decode(text: str) -> bytes:
         ValueError: `text` has padding, white space, another alphabet's characters,
             or bits to spare that are not zero.
     """
-    if not _BASE64URL.fullmatch(text):
-        raise ValueError("not base64url without padding")
-    # `binascii.Error`, for an impossible length, is a ValueError.
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-    if b64url(data) != text:
+    try:
+        standard = text.encode("ascii").translate(_FROM_URL)
+        # `binascii.Error`, for another alphabet or an impossible length, is a
+        # ValueError, and so is what `encode` raises.
+        data = binascii.a2b_base64(standard + _PADDING[len(text) % 4], strict_mode=True)
+    except ValueError:
+        raise ValueError("not base64url without padding") from None
+    if text[-1:] not in _LAST[len(text) % 4]:
         raise ValueError("not base64url without padding")
     return data
 

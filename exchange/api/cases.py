@@ -15,6 +15,7 @@ from exchange import cases, idempotency
 from exchange.accounting import Accounting
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
 from exchange.case import AnyActor, CaseStatus
+from exchange.identity import Caller
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
 from schemas.errors import Complaint, InvalidRequestError, PurposeNotAllowedError
@@ -23,7 +24,8 @@ from schemas.matter import Matter, SupplyReason
 from schemas.model import Model, Name, Slug, VersionedId
 from schemas.outcome import OUTCOMES, NextStep
 
-router = APIRouter(prefix="/v1/cases", tags=["cases"])
+PATH = "/v1/cases"
+router = APIRouter(prefix=PATH, tags=["cases"])
 
 _FOLLOW_EVERY_S = 0.25
 """How often a followed case is looked at, in seconds."""
@@ -45,18 +47,22 @@ CaseUuid = Annotated[
         description="The case's id.",
     ),
 ]
+PREFER_MOST = 200
+"""Characters of the longest `Prefer` that is read."""
 Prefer = Annotated[
     str | None,
     Header(
-        max_length=200,
+        max_length=PREFER_MOST,
         description="`wait=N`: seconds to wait for departments, 30 at most (RFC 7240).",
     ),
 ]
+KEY_MOST = 255
+"""Characters of the longest `Idempotency-Key`."""
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",
-        max_length=255,
+        max_length=KEY_MOST,
         description="Makes a repeated request open one case only.",
     ),
 ]
@@ -176,6 +182,22 @@ async def open_case(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Open a case, and answer with all that could be resolved in the time given."""
+    raw = await request.body()
+    return await answer_opening(
+        gateway, caller, body, raw, prefer=prefer, idempotency_key=idempotency_key
+    )
+
+
+async def answer_opening(
+    gateway: Gateway,
+    caller: Caller,
+    body: OpenCaseRequest,
+    raw: bytes,
+    *,
+    prefer: str | None,
+    idempotency_key: str | None,
+) -> Response:
+    """Open a case for a request that is well-formed: the route, and its shortcut."""
     if body.purpose not in caller.purposes:
         raise PurposeNotAllowedError("the token is for another purpose")
     matter = _matter(gateway, body.matter)
@@ -188,14 +210,14 @@ async def open_case(
         subjects=body.subjects,
         answers=body.answers,
     )
-    repeat = await _repeat(request, gateway, caller.requester, idempotency_key)
+    repeat = _repeat(gateway, caller.requester, idempotency_key, raw)
     wait_s = _wait_s(gateway, prefer)
     case_id, answer = await gateway.resolver.open(opening, wait_s, repeat)
     return Response(
         answer,
         status_code=201,
         media_type="application/json",
-        headers={"location": f"/v1/cases/{case_id}", **_applied(wait_s)},
+        headers={"location": f"{PATH}/{case_id}", **_applied(wait_s)},
     )
 
 
@@ -307,13 +329,12 @@ def _matter(gateway: Gateway, ref: str) -> Matter:
     return matter
 
 
-async def _repeat(
-    request: Request, gateway: Gateway, client: str, key: str | None
+def _repeat(
+    gateway: Gateway, client: str, key: str | None, body: bytes
 ) -> idempotency.RepeatKey | None:
     if key is None:
         return None
-    body = await request.body()
-    return gateway.repeat_keys.of(client, key, "POST /v1/cases", body)
+    return gateway.repeat_keys.of(client, key, f"POST {PATH}", body)
 
 
 def _wait_s(gateway: Gateway, prefer: str | None) -> float:

@@ -1,0 +1,107 @@
+"""The hot route answers as the route behind it does, whatever is sent."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from tests.harness.application import OPENING, PORTAL, Site, a_site
+
+THE_ROUTE = {"content-type": "application/json; charset=utf-8"}
+"""With this the shortcut is passed by."""
+SHORT = {"content-type": "application/json"}
+
+_BODY: dict[str, Any] = dict(OPENING)
+CASES: dict[str, tuple[bytes, dict[str, str]]] = {
+    "well-formed": (orjson.dumps(_BODY), {}),
+    "no time to wait": (orjson.dumps(_BODY), {"prefer": "wait=0"}),
+    "a long preference": (orjson.dumps(_BODY), {"prefer": "wait=0;" + "x" * 300}),
+    "a bad key": (orjson.dumps(_BODY), {"idempotency-key": "k\tk"}),
+    "a long key": (orjson.dumps(_BODY), {"idempotency-key": "k" * 300}),
+    "another purpose": (orjson.dumps({**_BODY, "purpose": "other"}), {}),
+    "no such matter": (orjson.dumps({**_BODY, "matter": "other@1"}), {}),
+    "no matter": (orjson.dumps({"purpose": "newborn_registration"}), {}),
+    "an unknown member": (orjson.dumps({**_BODY, "more": 1}), {}),
+    "a list": (b"[]", {}),
+    "no JSON": (b"{", {}),
+    "nothing": (b"", {}),
+    "a wrong token": (orjson.dumps(_BODY), {"authorization": "Bearer x"}),
+    "another scheme": (orjson.dumps(_BODY), {"authorization": "Basic x"}),
+    "too much": (b'{"matter":"' + b"x" * 300_000 + b'"}', {}),
+}
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Run the application for all tests of this module."""
+    with a_site(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_both_ways_answer_alike(site: Site, name: str) -> None:
+    """Status, headers and body are the same but for what is made anew."""
+    body, headers = CASES[name]
+    portal = site.client(PORTAL)
+    expected, actual = (
+        portal.post("/v1/cases", content=body, headers={**way, **headers})
+        for way in (THE_ROUTE, SHORT)
+    )
+
+    assert expected.status_code == actual.status_code
+    assert sorted(expected.headers) == sorted(actual.headers)
+    assert _lasting(expected) == _lasting(actual)
+
+
+def test_the_same_key_is_the_same_case_both_ways(site: Site) -> None:
+    """A repetition is recognised whichever way either request came."""
+    portal, body = site.client(PORTAL), orjson.dumps(_BODY)
+    opened = [
+        portal.post(
+            "/v1/cases", content=body, headers={**way, "idempotency-key": "both-ways"}
+        ).json()["id"]
+        for way in (SHORT, THE_ROUTE, SHORT)
+    ]
+
+    assert 1 == len(set(opened))
+
+
+def test_a_header_that_comes_twice_is_the_routes_business(site: Site) -> None:
+    """Two tokens are not one: the shortcut does not choose between them."""
+    portal = site.client(PORTAL)
+    token = portal.headers["authorization"]
+    request = httpx.Request(
+        "POST",
+        f"{site.url}/v1/cases",
+        headers=[
+            ("content-type", "application/json"),
+            ("authorization", "Bearer x"),
+            ("authorization", token),
+        ],
+        content=orjson.dumps(_BODY),
+    )
+
+    assert 401 == portal.send(request).status_code
+
+
+def test_both_ways_are_counted_as_one_route(site: Site) -> None:
+    """The access log and the metrics name the route, not the way."""
+    portal = site.client(PORTAL)
+    for way in (THE_ROUTE, SHORT):
+        portal.post("/v1/cases", content=orjson.dumps(_BODY), headers=way)
+    lines = [orjson.loads(line) for line in site.output.getvalue().splitlines()]
+    told = [line for line in lines if line.get("route") == "/v1/cases"][-2:]
+
+    assert [(PORTAL, 201)] * 2 == [(line["client"], line["status"]) for line in told]
+
+
+def _lasting(answer: httpx.Response) -> object:
+    """Return the part of an answer that another case would share."""
+    document = answer.json()
+    if "requirements" not in document:
+        return document
+    return [
+        (one["id"], one["outcome"], one["fields"]) for one in document["requirements"]
+    ]
