@@ -253,6 +253,13 @@ class Connector(ABC):
     async def _fetch(self, request: LookupRequest) -> Reply:
         """Ask, and return what came, unchecked; may raise anything."""
 
+    async def prepare(self) -> None:  # noqa: B027 - most kinds have nothing to prepare
+        """Do at start-up what the first look-up would wait for; nothing is asked.
+
+        Raises:
+            ConnectorUnavailableError: It can't be done now, and is done later.
+        """
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close what is open; no `fetch` may follow."""

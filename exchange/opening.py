@@ -52,6 +52,7 @@ from exchange.waiting import Waiting
 from schemas.clock import Clock
 from schemas.entropy import random_bytes
 from schemas.errors import (
+    ConnectorUnavailableError,
     LogUnavailableError,
     SettingsError,
     StoreUnavailableError,
@@ -107,7 +108,7 @@ async def opened(
         )
         parts = Parts(
             pack=pack,
-            connectors=_open_connectors(pack, outbound, clock, stack),
+            connectors=await _open_connectors(pack, outbound, clock, stack),
             database=kept.database,
             vault=kept.vault,
             log=kept.log,
@@ -256,13 +257,18 @@ def _open_log(
     return log, publisher
 
 
-def _open_connectors(
+async def _open_connectors(
     pack: Pack, outbound: Outbound, clock: Clock, stack: AsyncExitStack
 ) -> Mapping[str, Connector]:
     """Open a connector for each data service that has an address."""
     connectors = open_connectors(pack, outbound, clock)
-    for connector in connectors.values():
+    for name, connector in connectors.items():
         stack.push_async_callback(connector.aclose)
+        try:
+            await connector.prepare()
+        except ConnectorUnavailableError:
+            # The first look-up tries again; a department that is down stops nobody.
+            _log.warning("service_not_prepared", service=name)
     return connectors
 
 

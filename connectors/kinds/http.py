@@ -90,6 +90,10 @@ class HttpConnector(Connector):
         return read_reply(reply, request.id, self._clock.now())
 
     @override
+    async def prepare(self) -> None:
+        await self._client.prepare()
+
+    @override
     async def aclose(self) -> None:
         await self._client.aclose()
 
