@@ -174,6 +174,15 @@ async def ask_consent(
     return _json(_view(gateway, asked), 201, headers)
 
 
+@router.post("/search", response_model=ConsentList)
+async def find_consents(
+    body: PersonRequest, _caller: CitizenCaller, gateway: ThisGateway
+) -> Response:
+    """Return what a person was asked and has said, the newest first."""
+    found = await gateway.permissions.of_person(body.person.id)
+    return _json(ConsentList(consents=tuple(_view(gateway, one) for one in found)))
+
+
 @router.get("/{consent}", response_model=ConsentView)
 async def read_consent(
     consent: ConsentUuid, caller: AnyCaller, gateway: ThisGateway
@@ -186,15 +195,6 @@ async def read_consent(
         requester = caller.requester
     found = await gateway.permissions.read(ConsentId(consent), requester)
     return _json(_view(gateway, found))
-
-
-@router.post("/search", response_model=ConsentList)
-async def find_consents(
-    body: PersonRequest, _caller: CitizenCaller, gateway: ThisGateway
-) -> Response:
-    """Return what a person was asked and has said, the newest first."""
-    found = await gateway.permissions.of_person(body.person.id)
-    return _json(ConsentList(consents=tuple(_view(gateway, one) for one in found)))
 
 
 @router.post("/{consent}/give", response_model=AnsweredView)

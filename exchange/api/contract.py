@@ -45,7 +45,13 @@ def operation_id(route: APIRoute) -> str:
 
 
 def document(app: FastAPI) -> dict[str, Any]:
-    """Return the OpenAPI document of an application."""
+    """Return the OpenAPI document of an application, made once."""
+    if app.openapi_schema is None:
+        app.openapi_schema = _make(app)
+    return app.openapi_schema
+
+
+def _make(app: FastAPI) -> dict[str, Any]:
     made = get_openapi(
         title=app.title,
         version=app.version,

@@ -30,6 +30,12 @@ Ref = Annotated[VersionedId, Path(description="`id@version`.")]
 Id = Annotated[Slug, Path()]
 
 
+class SchemaResponse(Response):
+    """A JSON Schema."""
+
+    media_type: str | None = "application/schema+json"
+
+
 class MatterHead(Model):
     """A matter in a list."""
 
@@ -126,7 +132,11 @@ async def read_evidence_type(ref: Ref, gateway: ThisGateway) -> Response:
     return _json(_one(gateway.pack.evidence_types, ref))
 
 
-@router.get("/evidence-types/{ref}/schema", response_model=dict[str, JsonValue])
+@router.get(
+    "/evidence-types/{ref}/schema",
+    response_model=dict[str, JsonValue],
+    response_class=SchemaResponse,
+)
 async def evidence_type_schema(ref: Ref, gateway: ThisGateway) -> Response:
     """Return the JSON Schema (2020-12) of the fields of an evidence type."""
     found = _one(gateway.pack.evidence_types, ref)
@@ -141,7 +151,7 @@ async def evidence_type_schema(ref: Ref, gateway: ThisGateway) -> Response:
         },
         "additionalProperties": False,
     }
-    return Response(orjson.dumps(schema), media_type="application/schema+json")
+    return SchemaResponse(orjson.dumps(schema))
 
 
 @router.get("/providers", response_model=Providers)
@@ -222,13 +232,17 @@ async def resume(
     return _json(Suspensions(suspended=tuple(sorted(gateway.in_flight.suspended))))
 
 
-@router.get("/schemas/{name}", response_model=dict[str, JsonValue])
+@router.get(
+    "/schemas/{name}",
+    response_model=dict[str, JsonValue],
+    response_class=SchemaResponse,
+)
 async def pack_schema(
     name: Annotated[str, Path(pattern=f"^({'|'.join(_SCHEMAS)})$")],
 ) -> Response:
     """Return the JSON Schema of one kind of pack file."""
     text = files("schemas").joinpath("json", f"{name}.schema.json").read_bytes()
-    return Response(text, media_type="application/schema+json")
+    return SchemaResponse(text)
 
 
 def _one(things: Mapping[str, T], name: str) -> T:

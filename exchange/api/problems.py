@@ -15,6 +15,7 @@ import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from schemas.errors import (
     Complaint,
@@ -232,11 +233,25 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     return problem(INVALID_REQUEST, complaints=[_complaint(one) for one in found])
 
 
-async def _on_http(_request: Request, error: Exception) -> Response:
+async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kind = _OF_STATUS.get(error.status_code, INTERNAL)
-    return problem(kind, headers=error.headers)
+    headers = dict(error.headers or {})
+    if kind is METHOD_NOT_ALLOWED:
+        headers["allow"] = _allowed(request)
+    return problem(kind, headers=headers)
+
+
+def _allowed(request: Request) -> str:
+    """Return every method of a path: the router itself names those of one route."""
+    found = {
+        method.upper()
+        for path, operations in request.app.openapi()["paths"].items()
+        if compile_path(path)[0].fullmatch(request.url.path)
+        for method in operations
+    }
+    return ", ".join(sorted(found))
 
 
 def _complaint(one: Mapping[str, object]) -> Complaint:
