@@ -23,9 +23,12 @@ PATIENCE_S = 300.0
 def test_the_readmes_shell_blocks_run(tmp_path: Path) -> None:
     """From nothing to the first resolved case, as a portal developer would type it."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    run_blocks(
-        README.read_text(encoding="utf-8"), ROOT, environment, patience_s=PATIENCE_S
-    )
+    text = README.read_text(encoding="utf-8")
+    printed = run_blocks(text, ROOT, environment, patience_s=PATIENCE_S)
+
+    shown = [output.strip() for output in printed[1:] if output.strip()]
+    assert shown
+    assert [] == [output for output in shown if output not in text]
 
 
 @pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
