@@ -20,7 +20,7 @@ from audit.store import copy_log
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.population import Population, generate
 from exchange.demo.report import Report
-from exchange.demo.scenarios import CASES, MARRIED, SCENARIOS, World, opening
+from exchange.demo.scenarios import ALONE, CASES, SCENARIOS, World, opening
 from exchange.demo.show import Show
 from exchange.demo.stage import (
     AUDITOR,
@@ -215,7 +215,8 @@ def _tell(stage: Stage, population: Population, console: Console) -> None:
         f"TOKEN=$({errand} token {scope} --client {PORTAL} --key-file {key}"
         f" --url {stage.gateway_url})"
     )
-    body = orjson.dumps(opening(population.families["married"], MARRIED)).decode()
+    # Of the family whose child has its papers: this case settles at once.
+    body = orjson.dumps(opening(population.served, ALONE)).decode()
     say(
         f'curl {stage.gateway_url}/v1/cases -H "authorization: Bearer $TOKEN"'
         f" -H 'content-type: application/json' -d '{body}'\n"

@@ -223,6 +223,14 @@ MARRIED: Mapping[str, bool | str] = {
 }
 
 
+ALONE: Mapping[str, bool | str] = {
+    "parents_married": False,
+    "joins": "mother",
+    "child_name": "顾小满",
+}
+"""What a married couple, and a mother alone, may answer."""
+
+
 def married(world: World) -> None:
     """(a) Every requirement is settled, and no paper is handed in."""
     story = open_case(world, "married", {**MARRIED, "joins": "father"})
@@ -255,12 +263,7 @@ def unmarried(world: World) -> None:
     story = open_case(
         world,
         "unmarried",
-        {
-            "parents_married": False,
-            "joins": "mother",
-            "child_name": "沈知远",
-            "head_agrees": True,
-        },
+        {**ALONE, "child_name": "沈知远", "head_agrees": True},
     )
     story.go_on(lambda answer: answer.status == "settled")
     story.finish()
