@@ -7,7 +7,9 @@ answers for every width. Everything here is pure: each tile is a function of the
 leaf hashes, which makes integration idempotent.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from audit.merkle import HASH_SIZE, NodeReader, node_hash
 from schemas.errors import VerificationError
@@ -53,6 +55,70 @@ def _index_path(index: int, width: int) -> str:
     return path if width == TILE_WIDTH else f"{path}.p/{width}"
 
 
+_PIECE = re.compile(
+    r"tile/(entries|[0-9]|[1-5][0-9]|6[0-3])/"
+    r"((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A resource of a log that never changes: a hash tile, or a bundle of entries."""
+
+    level: int | None
+    """Level of a hash tile; None for a bundle of entries."""
+    index: int
+    width: int = TILE_WIDTH
+    """Hashes or entries in it: 256, or less in a partial one."""
+
+    @property
+    def path(self) -> str:
+        """Where it is served, below the log's address."""
+        if self.level is None:
+            return bundle_path(self.index, self.width)
+        return tile_path(self.level, self.index, self.width)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it is narrower than a full one."""
+        return self.width < TILE_WIDTH
+
+    def is_within(self, size: int) -> bool:
+        """Return whether a tree of `size` leaves, or a smaller one, implies it."""
+        nodes = size >> TILE_HEIGHT * (self.level or 0)
+        return self.index * TILE_WIDTH + self.width <= nodes
+
+
+def parse_piece(path: str) -> Piece | None:
+    """Return the resource at a path below the log's address; None for no resource.
+
+    Each resource has one path: what differs from it in a zero is none.
+
+    >>> parse_piece("tile/0/x001/x234/067")
+    Piece(level=0, index=1234067, width=256)
+    >>> parse_piece("tile/entries/000.p/256") is None
+    True
+    """
+    found = _PIECE.fullmatch(path)
+    if found is None:
+        return None
+    kind, groups, width = found.groups()
+    piece = Piece(
+        None if kind == "entries" else int(kind),
+        int(groups.replace("/", "").replace("x", "")),
+        TILE_WIDTH if width is None else int(width),
+    )
+    return piece if piece.path == path and piece.width <= TILE_WIDTH else None
+
+
+def pieces_of_size(size: int) -> Iterator[Piece]:
+    """Yield every hash tile and bundle that a checkpoint of `size` leaves implies."""
+    for (level, index), width in tiles_of_size(size):
+        yield Piece(level, index, width)
+        if level == 0:
+            yield Piece(None, index, width)
+
+
 def entry_bundle(leaves: Sequence[bytes]) -> bytes:
     """Return up to 256 entries as a bundle: each after its length in 16 bits.
 
@@ -62,6 +128,23 @@ def entry_bundle(leaves: Sequence[bytes]) -> bytes:
     if len(leaves) > TILE_WIDTH or any(len(leaf) > ENTRY_LIMIT for leaf in leaves):
         raise ValueError("a bundle takes 256 entries of at most 65,535 bytes")
     return b"".join(len(leaf).to_bytes(2, "big") + leaf for leaf in leaves)
+
+
+def split_bundle(data: bytes) -> list[bytes]:
+    """Return the entries of a bundle.
+
+    Raises:
+        VerificationError: It ends in the middle of one.
+    """
+    entries: list[bytes] = []
+    at, size = 0, len(data)
+    while at < size:
+        end = at + 2 + int.from_bytes(data[at : at + 2], "big")
+        entries.append(data[at + 2 : end])
+        at = end
+    if at != size:
+        raise VerificationError("the bundle ends in the middle of an entry")
+    return entries
 
 
 def tiles_of_size(size: int) -> Iterator[tuple[TileId, int]]:

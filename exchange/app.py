@@ -15,6 +15,7 @@ from exchange.api import (
     directory,
     explanations,
     health,
+    log,
     mandates,
     problems,
     tokens,
@@ -70,7 +71,17 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     )
     problems.install(app)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign] # FastAPI's own way
-    rooms = (health, tokens, directory, cases, explanations, consents, mandates, audit)
+    rooms = (
+        health,
+        tokens,
+        directory,
+        cases,
+        explanations,
+        consents,
+        mandates,
+        audit,
+        log,
+    )
     for room in rooms:
         app.include_router(room.router)
     app.add_middleware(Shortcut)  # inside the edge, which is added last

@@ -18,7 +18,9 @@ from audit.query import AccessIndex, RecordPage, RecordQuery, open_for, query_ev
 from audit.receipt import Consistency, Proof, prove_consistency, prove_event
 from audit.record import Actor, Audience, Section, Subject
 from audit.sealing import OpenedSection, Sealer
+from audit.served import read_piece
 from audit.store import LogReader
+from audit.tiles import Piece
 from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import NotFoundError
@@ -144,6 +146,14 @@ class Oversight:
         if head is None:
             raise NotFoundError("nothing is published yet")
         return head.note
+
+    async def piece(self, piece: Piece) -> bytes | None:
+        """Return a hash tile or a bundle; None when no checkpoint implies it.
+
+        Raises:
+            VerificationError: The log has lost it.
+        """
+        return await self._run(lambda: read_piece(self._proofs, piece))
 
     async def _record(
         self,

@@ -110,6 +110,9 @@ class Settings(Model):
     checkpoint_every_s: Seconds = 1.0
     """How often the log's signed tree head is renewed while records come, in
     seconds."""
+    log_bundles: Literal["auditors", "everybody"] = "auditors"
+    """Who may fetch the log's entries: `auditors`, or `everybody`. They name
+    organisations, kinds of evidence and times, and no person."""
     executor_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] = (
         "gateway-1"
     )

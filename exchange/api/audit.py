@@ -1,4 +1,4 @@
-"""The routes of the log: auditors' questions, receipts, proofs, the signed head.
+"""The routes about records: auditors' questions, receipts and proofs.
 
 A person is never named in a path or a query, which proxies and histories keep: whom a
 question is about stands in a header.
@@ -22,7 +22,6 @@ from schemas.model import Model, Slug, VersionedId
 router = APIRouter(tags=["log"])
 
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-_NOTE = "text/plain; charset=utf-8"
 
 EventUuid = Annotated[
     str, Path(alias="event", pattern=_UUID, description="The record's event id.")
@@ -209,20 +208,6 @@ async def read_consistency(
         )
     proof = await gateway.oversight.consistency(size1, size2)
     return _json(dict(proof.as_json()))
-
-
-@router.get("/log/checkpoint", response_class=Response)
-async def read_checkpoint(gateway: ThisGateway) -> Response:
-    """Return the signed head of the log's tree (C2SP checkpoint)."""
-    return Response(await gateway.oversight.checkpoint(), media_type=_NOTE)
-
-
-@router.get("/log/keys", response_class=Response)
-async def read_log_keys(gateway: ThisGateway) -> Response:
-    """Return the verifier keys of checkpoints and of receipts, one vkey a line."""
-    keys = gateway.keys.log
-    lines = f"{keys.log.verifier.vkey}\n{keys.receipt.verifier.vkey}\n"
-    return Response(lines, media_type=_NOTE)
 
 
 def _split(header: str) -> tuple[str, str]:

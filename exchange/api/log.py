@@ -1,0 +1,99 @@
+"""The log for outsiders: its signed head and its immutable pieces (C2SP tlog-tiles).
+
+Hash tiles tell nothing, since every leaf is salted: they are for everybody. Bundles
+hold the leaves themselves, which say which organisation asked which for what kind of
+evidence, and when: they are for auditors and mirrors, which hold the scope
+`auditor`, unless the setting `log_bundles` opens them. Fetching them is no question
+about anybody, and makes no record: a mirror that follows the log would otherwise
+never come to its end.
+"""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response, Security
+
+from audit.tiles import parse_piece
+from exchange.api.dependencies import (
+    Authorization,
+    Gateway,
+    ThisGateway,
+    any_caller,
+    caller_with,
+)
+from exchange.api.problems import NOT_FOUND, problem
+from schemas.directory import Scope
+
+router = APIRouter(tags=["log"])
+
+_NOTE = "text/plain; charset=utf-8"
+_FEW_SECONDS = {"cache-control": "public, max-age=1"}
+_BYTES = "application/octet-stream"
+_FOREVER = "max-age=31536000, immutable"
+_PIECE_PATH = Path(
+    max_length=64,
+    description="Its index in groups of three digits; `.p/W` if it is partial.",
+)
+
+PiecePath = Annotated[str, _PIECE_PATH]
+Level = Annotated[str, Path(max_length=2, description="The tile's level, 0 to 63.")]
+
+
+async def _bundle_reader(
+    request: Request, gateway: ThisGateway, authorization: Authorization
+) -> bool:
+    """Return whether bundles are open to everybody, else demand an auditor's token.
+
+    Raises:
+        UnauthenticatedError: They are not, and there is no good token.
+        ScopeMissingError: The token is not an auditor's.
+    """
+    if gateway.settings.log_bundles == "everybody":
+        return True
+    caller = await any_caller(request, gateway, authorization)
+    await caller_with(Scope.AUDITOR)(caller)
+    return False
+
+
+@router.get("/log/checkpoint", response_class=Response)
+async def read_checkpoint(gateway: ThisGateway) -> Response:
+    """Return the signed head of the log's tree (C2SP checkpoint)."""
+    return Response(await gateway.oversight.checkpoint(), 200, _FEW_SECONDS, _NOTE)
+
+
+@router.get("/log/keys", response_class=Response)
+async def read_log_keys(gateway: ThisGateway) -> Response:
+    """Return the verifier keys of checkpoints and of receipts, one vkey a line."""
+    keys = gateway.keys.log
+    lines = f"{keys.log.verifier.vkey}\n{keys.receipt.verifier.vkey}\n"
+    return Response(lines, media_type=_NOTE)
+
+
+@router.get("/log/tile/entries/{path:path}", response_class=Response)
+async def read_bundle(
+    path: PiecePath,
+    gateway: ThisGateway,
+    is_public: Annotated[bool, Security(_bundle_reader, scopes=[Scope.AUDITOR.value])],
+) -> Response:
+    """Return a bundle of the log's entries (C2SP tlog-tiles)."""
+    return await _piece(gateway, f"tile/entries/{path}", is_public=is_public)
+
+
+@router.get("/log/tile/{level}/{path:path}", response_class=Response)
+async def read_tile(level: Level, path: PiecePath, gateway: ThisGateway) -> Response:
+    """Return a hash tile of the log's tree (C2SP tlog-tiles)."""
+    return await _piece(gateway, f"tile/{level}/{path}", is_public=True)
+
+
+async def _piece(gateway: Gateway, path: str, *, is_public: bool) -> Response:
+    """Return a piece that a checkpoint implies, to be kept for good."""
+    piece = parse_piece(path)
+    content = None if piece is None else await gateway.oversight.piece(piece)
+    if content is None:
+        # Soon there may be: nobody on the way may remember that there was not.
+        return problem(
+            NOT_FOUND,
+            "no published checkpoint implies this",
+            headers={"cache-control": "no-store"},
+        )
+    kept = f"{'public' if is_public else 'private'}, {_FOREVER}"
+    return Response(content, headers={"cache-control": kept}, media_type=_BYTES)
