@@ -11,7 +11,7 @@ from sqlmodel import SQLModel
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
 from consent.decision import Permit, ProposedLookup, RoleBasis, Rule
-from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE
+from consent.rows import CONSENT, GRANT_USE, MANDATE, SUSPENSION, USE
 from consent.store import ConsentRequest, ask, give
 from consent.uses import Use
 from schemas.directory import (
@@ -185,7 +185,8 @@ def open_engine(file: Path) -> Engine:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
-    SQLModel.metadata.create_all(engine, tables=[CONSENT, USE, GRANT_USE, SUSPENSION])
+    tables = [CONSENT, USE, GRANT_USE, SUSPENSION, MANDATE]
+    SQLModel.metadata.create_all(engine, tables=tables)
     return engine
 
 

@@ -22,7 +22,7 @@ from consent import store
 from consent.artefact import Consent, ConsentScope
 from consent.in_flight import InFlight
 from exchange import due
-from exchange.case import Actor
+from exchange.case import Actor, AnyActor
 from exchange.database import Database
 from exchange.due import Due
 from exchange.migrations.schema import Part, upgrade
@@ -41,6 +41,7 @@ FATHER = "990101199207250018"
 NEWBORN = "99010120260108004X"
 CERTIFICATE = "A000000001"
 NOW = datetime(2026, 1, 10, 2, 0, tzinfo=UTC)
+OFFICIAL = Actor(kind="official", id="window-3")
 ANSWERS: Mapping[str, bool | str] = {
     "parents_married": True,
     "joins": "mother",
@@ -92,6 +93,7 @@ class Office:
         *,
         answers: Mapping[str, bool | str] = ANSWERS,
         subjects: Mapping[str, Mapping[str, str]] | None = None,
+        actor: AnyActor = OFFICIAL,
         wait_s: float = 5.0,
     ) -> dict[str, Any]:
         """Open a case of the mother and answer as the portal gets it."""
@@ -99,7 +101,7 @@ class Office:
             requester=PORTAL,
             matter="newborn@1",
             purpose="newborn_registration",
-            actor=Actor(kind="official", id="window-3"),
+            actor=actor,
             subjects=subjects or a_mother(),
             answers=answers,
         )

@@ -1,0 +1,353 @@
+"""An agent acts for the applicant: under a mandate that holds, or not at all."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import text
+
+from connectors.port import Deferred
+from consent import mandate_store
+from consent.mandates import Authentication, Mandate, Power
+from exchange.case import Agent
+from exchange.mandating import Giving, check_giving
+from exchange.resolver import Additions
+from schemas.codes import citizen_check_digit
+from schemas.errors import (
+    ConnectorUnavailableError,
+    InvalidRequestError,
+    Layer,
+    LogUnavailableError,
+    MandateError,
+)
+from schemas.ids import CaseId, MandateId
+from tests.exchange.newborn import (
+    ANSWERS,
+    FATHER,
+    MOTHER,
+    NOW,
+    PORTAL,
+    Office,
+    an_office,
+    outcomes,
+    perform_steps,
+    settle_in,
+    the_pack,
+)
+
+pytestmark = pytest.mark.anyio
+
+_STEM = "99010119850704001"
+AGENT = _STEM + citizen_check_digit(_STEM)
+APP = "citizen_app"
+DAY, HOUR = timedelta(days=1), timedelta(hours=1)
+
+
+@pytest.fixture
+async def office(tmp_path: Path) -> AsyncIterator[Office]:
+    """Open an office whose registers hold the family."""
+    async with an_office(tmp_path) as office:
+        settle_in(office.departments)
+        yield office
+
+
+def a_giving(**changes: object) -> Giving:
+    """Return the mother's mandate to the agent, for two days."""
+    giving = Giving(
+        principal=MOTHER,
+        role="mother",
+        agent=AGENT,
+        requester=None,
+        matters=frozenset({"newborn"}),
+        powers=frozenset({Power.APPLY}),
+        valid_from=NOW,
+        valid_until=NOW + 2 * DAY,
+        method=Authentication.FACE,
+        authenticated_at=NOW,
+    )
+    return replace(giving, **changes)  # type: ignore[arg-type] # checked by the tests that use it
+
+
+async def give(office: Office, **changes: object) -> Mandate:
+    """Give a mandate in the app, as its principal."""
+    return await office.resolver.mandates.give(APP, a_giving(**changes), None)
+
+
+def acting(mandate: str, agent: str = AGENT) -> Agent:
+    """Return the agent as the portal names them."""
+    return Agent(kind="agent", id=agent, mandate=MandateId(mandate))
+
+
+def cases_of(office: Office) -> int:
+    """Return how many cases there are."""
+    count = text("SELECT count(*) FROM case_file")
+    return int(office.database.read_now(lambda c: c.execute(count).scalar_one()))
+
+
+async def test_an_agent_with_an_expired_mandate_is_refused_before_any_look_up(
+    office: Office,
+) -> None:
+    """Scenario 18: nobody is asked, no case is opened, the refusal is recorded."""
+    mandate = await give(office)
+    office.clock.advance(2 * DAY)
+
+    with pytest.raises(MandateError, match="period has ended") as refused:
+        await office.open(actor=acting(mandate.id))
+
+    assert [] == office.departments.asked
+    assert 0 == cases_of(office)
+    assert ("request.denied", "mandate_expired", "", "") == office.records()[-1]
+    assert {"consent.changed", "request.denied"} == {r[0] for r in office.records()}
+    assert AGENT not in str(refused.value)
+
+
+async def test_an_agent_with_a_mandate_opens_the_applicants_case(
+    office: Office,
+) -> None:
+    """Until its last instant the agent's case is resolved as her own would be."""
+    mandate = await give(office)
+    await office.consent_beforehand()
+    perform_steps(office.departments)
+    office.clock.advance(2 * DAY - timedelta(microseconds=1))
+
+    case = await office.open(actor=acting(mandate.id))
+
+    assert "settled" == case["status"]
+    assert AGENT not in str(case)
+
+
+async def test_who_acted_is_sealed_and_in_no_file_in_clear(office: Office) -> None:
+    """The agent's id stands in no file and no leaf; a keyed name finds their acts."""
+    mandate = await give(office)
+    await office.open(actor=acting(mandate.id))
+    with pytest.raises(MandateError):
+        await office.open(actor=acting(mandate.id, agent=FATHER))
+    await asyncio.to_thread(office.log.close)  # whatever it still had is on the disk
+
+    directory = office.log._sealer.directory
+    ref = directory.actor_ref("agent", AGENT)
+    with closing(sqlite3.connect(office.folder / "log.db")) as log:
+        query = "SELECT count(*) FROM entry WHERE actor_ref = ?"
+        acts = log.execute(query, (ref,)).fetchone()[0]
+    assert acts > 10
+    for file in office.folder.iterdir():
+        content = file.read_bytes()
+        assert AGENT.encode() not in content, file.name
+        assert MOTHER.encode() not in content, file.name
+
+
+@pytest.mark.parametrize(
+    ("changes", "agent", "rule", "told"),
+    [
+        ({}, FATHER, "mandate_other_agent", "no such mandate"),
+        ({"principal": FATHER}, AGENT, "mandate_other_principal", "no such mandate"),
+        ({"role": "father"}, AGENT, "mandate_other_principal", "no such mandate"),
+        ({"requester": "other"}, AGENT, "mandate_other_requester", "no such mandate"),
+        ({"matters": frozenset({"x"})}, AGENT, "mandate_matter_outside", "matters"),
+        ({"powers": frozenset({Power.COMMIT})}, AGENT, "mandate_power_outside", "pow"),
+        ({"valid_from": NOW + DAY}, AGENT, "mandate_not_yet_valid", "not hold yet"),
+    ],
+)
+async def test_a_mandate_that_does_not_reach_so_far_opens_nothing(
+    office: Office, changes: dict[str, object], agent: str, rule: str, told: str
+) -> None:
+    """Each rule has its record; of another's mandate nobody learns more than none."""
+    mandate = await stored(office, **changes)
+
+    with pytest.raises(MandateError, match=told):
+        await office.open(actor=acting(mandate.id, agent))
+
+    assert [] == office.departments.asked
+    assert 0 == cases_of(office)
+    assert [("request.denied", rule, "", "")] == office.records()
+
+
+async def stored(office: Office, **changes: object) -> Mandate:
+    """Put a mandate into the store as it is, past all that giving checks."""
+    mandates, giving = office.resolver.mandates, a_giving(**changes)
+    mandate_id = MandateId(office.resolver.new_id())
+    mandate = mandates._mandate(APP, giving, mandate_id, NOW)
+    return await office.database.write(lambda c: mandate_store.give(c, mandate))
+
+
+async def test_a_mandate_that_never_was_opens_nothing(office: Office) -> None:
+    """An id that nobody gave is told in the words of another's mandate."""
+    unknown = "00000000-0000-7000-8000-000000000000"
+
+    with pytest.raises(MandateError, match="no such mandate"):
+        await office.open(actor=acting(unknown))
+
+    assert [("request.denied", "mandate_not_found", "", "")] == office.records()
+
+
+async def test_an_agent_is_not_let_in_when_the_refusal_cannot_be_recorded(
+    office: Office,
+) -> None:
+    """Rule 2: without its record there is no refusal, and still no look-up."""
+    office.log.refuse("the disk is gone")
+
+    with pytest.raises(LogUnavailableError):
+        await office.open(actor=acting("00000000-0000-7000-8000-000000000000"))
+
+    assert [] == office.departments.asked
+    assert 0 == cases_of(office)
+
+
+@pytest.mark.parametrize(
+    ("ends", "rule"), [("revoked", "mandate_revoked"), ("expired", "mandate_expired")]
+)
+async def test_a_case_whose_mandate_has_ended_asks_nobody_any_more(
+    office: Office, ends: str, rule: str
+) -> None:
+    """What came stays; all that waited, chained or not, is refused with the rule."""
+    down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+    office.departments.reply("household@1", down)
+    office.departments.reply("maternity_claim@1", Deferred(NOW + DAY))
+    mandate = await give(office, valid_until=NOW + HOUR)
+    case = await office.open(actor=acting(mandate.id))
+    settled = {n for n, o in outcomes(case).items() if o in {"retrieved", "verified"}}
+    asked = len(office.departments.asked)
+
+    if ends == "revoked":
+        await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
+    else:
+        office.clock.advance(HOUR)
+    office.departments.reply("household@1", None)
+    await office.attempt(case)
+    by_itself = await office.read(case)
+    by_request = await office.resolve(case)
+
+    assert asked == len(office.departments.asked)
+    for after in (by_itself, by_request):
+        kept = {n for n, o in outcomes(after).items() if o in KEPT}
+        assert settled <= kept
+        waiting = {"pending", "consent_needed", "unavailable"}
+        assert set() == waiting & set(outcomes(after).values())
+        refused = [r for r in after["requirements"] if r["outcome"] == "refused"]
+        assert {rule} == {r["rule"] for r in refused}
+        assert {"apply"} == {r["next_step"]["action"] for r in refused}
+        assert {"household", "maternity_claim"} <= {r["id"] for r in refused}
+    assert ("request.denied", rule, "ga", "household@1") in office.records()
+
+
+KEPT = {"retrieved", "verified", "reused", "declared", "derived", "not_applicable"}
+
+
+async def test_a_mandate_revoked_in_mid_run_stops_the_next_wave(
+    office: Office,
+) -> None:
+    """Every wave is decided anew: the second finds the mandate gone."""
+    mandate = await give(office)
+    perform_steps(office.departments)
+    gate = office.departments.close_gate("birth_certificate@1")
+    opening = asyncio.create_task(office.open(actor=acting(mandate.id)))
+    await gate.reached()
+
+    await office.resolver.mandates.revoke(APP, mandate.id, AGENT)
+    gate.opened.set()
+    case = await opening
+
+    assert [] == office.departments.asked_about("vaccination@1")
+    assert "refused" == outcomes(case)["vaccination_record"]
+    assert "retrieved" == outcomes(case)["birth_certificate"]
+
+
+def adding(*commitments: str) -> Additions:
+    """Return an answer that the agent gives, with promises."""
+    answers = {"phone": "13100000000"}
+    return Additions(subjects={}, answers=answers, commitments=commitments)
+
+
+async def test_an_agent_answers_only_while_the_mandate_holds(office: Office) -> None:
+    """After it has ended nothing is added, and the case knows no more than before."""
+    answers = {k: v for k, v in ANSWERS.items() if k != "phone"}
+    mandate = await give(office)
+    case = await office.open(actor=acting(mandate.id), answers=answers)
+    case_id, add = CaseId(case["id"]), office.resolver.add
+    await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
+
+    with pytest.raises(MandateError, match="revoked"):
+        await add(case_id, PORTAL, 5.0, adding())
+
+    assert "answer_needed" in outcomes(await office.read(case)).values()
+    denied = [r for r in office.leaves() if r["kind"] == "request.denied"]
+    assert ["mandate_revoked"] == [r["outcome"] for r in denied]
+
+
+async def test_promising_takes_a_power_of_its_own(office: Office) -> None:
+    """A commitment binds the principal, so that applying does not include it."""
+    plain = await give(office)
+    both = await give(office, powers=frozenset(Power))
+    cases = [await office.open(actor=acting(m.id)) for m in (plain, both)]
+    first, second = (CaseId(case["id"]) for case in cases)
+    promising = adding("household")
+
+    with pytest.raises(MandateError, match="power"):
+        await office.resolver.add(first, PORTAL, 5.0, promising)
+
+    await office.resolver.add(first, PORTAL, 5.0, adding())
+    await office.resolver.add(second, PORTAL, 5.0, promising)
+
+
+async def test_an_official_needs_no_mandate(office: Office) -> None:
+    """The check bears on agents alone: staff act for the requester."""
+    case = await office.open()
+
+    assert 1 == cases_of(office)
+    assert set() == {r for r in outcomes(case).values() if r == "refused"}
+
+
+# Giving.
+
+
+async def test_a_mandate_is_recorded_before_it_holds(office: Office) -> None:
+    """Rule 1: what widens is in the log first; without the log it is not given."""
+    office.log.refuse("the disk is gone")
+
+    with pytest.raises(LogUnavailableError):
+        await give(office)
+
+    assert () == await office.resolver.mandates.of_person(MOTHER)
+
+
+async def test_a_mandate_ends_even_when_the_log_is_down(office: Office) -> None:
+    """A log that can't be written must not keep anybody from ending it."""
+    mandate = await give(office)
+    office.log.refuse("the disk is gone")
+
+    with pytest.raises(LogUnavailableError):
+        await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
+
+    found = await office.resolver.mandates.read(mandate.id)
+    assert NOW == found.revoked_at
+
+
+@pytest.mark.parametrize(
+    ("changes", "path"),
+    [
+        ({"agent": MOTHER}, "/agent/id"),
+        ({"requester": "nobody"}, "/requester"),
+        ({"matters": frozenset({"wedding"})}, "/matters/0"),
+        ({"role": "father"}, "/role"),
+        ({"role": "nobody"}, "/role"),
+        ({"valid_until": NOW}, "/valid_until"),
+        ({"valid_from": NOW + 3 * DAY}, "/valid_until"),
+        ({"valid_until": NOW + timedelta(days=367)}, "/valid_until"),
+        ({"authenticated_at": NOW - 2 * DAY}, "/authentication/at"),
+        ({"authenticated_at": NOW + timedelta(minutes=1)}, "/authentication/at"),
+    ],
+)
+async def test_what_cannot_be_given_is_named(
+    changes: dict[str, object], path: str
+) -> None:
+    """Each part that is wrong, by its path, and no value of it."""
+    with pytest.raises(InvalidRequestError) as refused:
+        check_giving(a_giving(**changes), the_pack(), NOW)
+
+    assert [path] == [complaint.path for complaint in refused.value.complaints]
+    assert MOTHER not in str(refused.value)
