@@ -19,6 +19,7 @@ from exchange.asking import Asker
 from exchange.catalogue import compile_pack
 from exchange.database import Database
 from exchange.deciding import Decider, by_parties
+from exchange.flow import Flow
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
 from exchange.planner import Planner
@@ -198,11 +199,21 @@ def make_resolver(
         new_id=parts.new_id,
         policy=parts.pack.digest,
     )
-    return Resolver(
+    flow = Flow(
         planner=planner,
         mandates=mandates,
         decider=decider,
         asker=asker,
+        clock=parts.clock,
+        new_id=parts.new_id,
+        policy=parts.pack.digest,
+        waits=terms.waits,
+        on_outcome=on_outcome,
+    )
+    return Resolver(
+        flow=flow,
+        planner=planner,
+        mandates=mandates,
         answerer=answerer,
         database=parts.database,
         vault=parts.vault,
@@ -210,6 +221,4 @@ def make_resolver(
         clock=parts.clock,
         new_id=parts.new_id,
         executor_id=terms.executor_id,
-        waits=terms.waits,
-        on_outcome=on_outcome,
     )

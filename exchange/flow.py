@@ -1,0 +1,221 @@
+"""The flow of a case: what applies, who holds it, may we ask, ask, check, judge.
+
+`Flow.run` numbers the steps as the house does; each is one floor down: (1) and (2)
+`exchange.planner`, (3) `exchange.deciding`, (4) to (6) `exchange.asking`. Steps (7) and
+(8), the release and the answer, are `exchange.answer`. It works on a case in memory;
+opening, storing and answering it are `exchange.resolver`.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from audit.record import Event, Kind
+from consent.decision import ConsentNeeded, Permit, Provisional, Refuse
+from exchange.asking import Approved, Asker
+from exchange.case import Attempt, Barred, Down, Held, Later, Nothing, Unconsented
+from exchange.deciding import Decided, Decider
+from exchange.judgement import judge_case
+from exchange.mandating import Mandates
+from exchange.opened import OpenCase
+from exchange.plan import Lookup, Plan, Planned, ready
+from exchange.planner import Planner
+from schemas.clock import Clock
+from schemas.errors import Layer
+from schemas.ids import EventId, NewId
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flow:
+    """Resolves cases in memory, as far as their time allows."""
+
+    planner: Planner
+    mandates: Mandates
+    decider: Decider
+    asker: Asker
+    clock: Clock
+    new_id: NewId
+    policy: str
+    """Digest of the packs in force."""
+    waits: Sequence[float]
+    """Seconds after each failed try; the last one repeats."""
+    on_outcome: Callable[[OpenCase], None]
+    """Told of each run that ended: counts outcomes."""
+
+    def judge(self, case: OpenCase) -> None:
+        """Judge a case as it stands, without asking anybody."""
+        now = self.clock.now()
+        plan = self.planner.plan(case.head.matter, case.situation(), now.date())
+        judge_case(case, [plan], now, renewed=False)
+
+    async def run(self, case: OpenCase, deadline: float, *, renew: bool) -> None:
+        """Resolve a case as far as its time allows, in memory.
+
+        (1) See which requirements apply, in this situation.
+        (2) Plan: lists, services, chained look-ups.
+        (3) Decide every look-up before any is made.
+        (4) Record the intents, (5) ask, (6) check: wave by wave.
+        Then judge every requirement by what came.
+
+        Args:
+            case: Changed in place.
+            deadline: Instant of the monotonic clock at which the run must end.
+            renew: Whether what failed for good is asked again, and what is held reads
+                as `reused`.
+        """
+        case.content.run += 1
+        if self.mandates.rule(case) is not None:
+            case.stop_waiting(self.clock.now())
+        plans: dict[frozenset[str], Plan] = {}
+        barred: frozenset[str] = frozenset()
+        tried: set[str] = set()
+        while True:
+            # (1), (2): pure and kept, so planning again after each wave costs little.
+            now = self.clock.now()
+            plan = self.planner.plan(
+                case.head.matter, case.situation(barred), now.date()
+            )
+            plans[barred] = plan
+            # (3): all that is left of the plan, so that nothing is asked before.
+            approved = await self._decided(case, plan, tried, renew=renew)
+            if not approved:
+                useless = self._useless(case, plan) - barred
+                if not useless:
+                    break
+                barred |= useless
+                continue
+            tried.update(one.lookup.id for one in approved)
+            if self.clock.monotonic() >= deadline:
+                self._out_of_time(case, approved, now)
+                continue
+            # (4), (5), (6): one wave; its answers may make the next one possible.
+            await self.asker.ask(case, approved, deadline)
+        judge_case(case, list(plans.values()), self.clock.now(), renewed=renew)
+        self.on_outcome(case)
+
+    async def _decided(
+        self, case: OpenCase, plan: Plan, tried: set[str], *, renew: bool
+    ) -> list[Approved]:
+        """Return the look-ups of the next wave; note why others are not made."""
+        now = self.clock.now()
+        open_ones = [
+            lookup
+            for lookup in plan.lookups.values()
+            if lookup.id not in tried
+            and self._is_wanted(case, lookup, now, renew=renew)
+        ]
+        if not open_ones:
+            return []
+        decided = self.decider.decide(case, open_ones)
+        asked = await self.decider.ask_consents(
+            case, [one for one in decided.values() if one is not None]
+        )
+        permitted: dict[str, Approved] = {}
+        for lookup in open_ones:
+            one = decided[lookup.id]
+            if one is None:
+                tried.add(lookup.id)
+                self._note(case, lookup, Nothing(covered=False))
+                continue
+            match one.decision:
+                case Permit() as permit:
+                    permitted[lookup.id] = Approved(lookup, one.service, permit)
+                case Provisional():
+                    pass
+                case ConsentNeeded(missing=missing):
+                    tried.add(lookup.id)
+                    role = missing[0].role
+                    consent = asked[lookup.id].get(role)
+                    self._note(case, lookup, Unconsented(role=role, consent=consent))
+                case Refuse(rule=rule):
+                    tried.add(lookup.id)
+                    self._note(case, lookup, Barred(rule=rule.value))
+                    case.unrecorded.append(self._denied(case, one, rule.value))
+        settled = set(plan.lookups) - set(permitted)
+        wave = ready(plan, case.known(), settled)
+        return [permitted[lookup.id] for lookup in wave]
+
+    def _is_wanted(
+        self, case: OpenCase, lookup: Lookup, now: datetime, *, renew: bool
+    ) -> bool:
+        """Tell whether a look-up has to be made, or decided again, in this run."""
+        attempt = case.content.attempts.get(lookup.id)
+        if attempt is None:
+            return True
+        match attempt.result:
+            case Held(fields=fields):
+                return not case.is_held(attempt, now) or not set(lookup.fields) <= set(
+                    fields
+                )
+            case Barred() | Unconsented():
+                return True
+            case Later(retry_at=at) | Down(retry_at=at) | Nothing(retry_at=at):
+                return renew or (at is not None and at <= now)
+            case _:
+                return renew
+
+    def _useless(self, case: OpenCase, plan: Plan) -> frozenset[str]:
+        """Return asks that came to nothing, where another list is left to try."""
+        useless: set[str] = set()
+        for name, state in plan.requirements.items():
+            lists = case.matter.requirements[name].lists
+            if not isinstance(state, Planned) or state.list + 1 >= len(lists):
+                continue
+            for part in state.parts:
+                attempt = case.content.attempts.get(part.lookup)
+                is_output = case.matter.asks[part.ask].output_of is not None
+                if (
+                    attempt is not None
+                    and isinstance(attempt.result, Nothing)
+                    and not is_output
+                ):
+                    useless.add(part.ask)
+        return frozenset(useless)
+
+    def _out_of_time(
+        self, case: OpenCase, approved: Sequence[Approved], now: datetime
+    ) -> None:
+        """Note that there was no time left to ask: it goes on by itself at once."""
+        at = now + timedelta(seconds=self.waits[0])
+        for one in approved:
+            down = Down(layer=Layer.GATEWAY, since=now, retry_at=at, deadline=True)
+            self._note(case, one.lookup, down)
+
+    def _note(
+        self,
+        case: OpenCase,
+        lookup: Lookup,
+        result: Nothing | Unconsented | Barred | Down,
+    ) -> None:
+        """Note a look-up that was not made."""
+        before = case.content.attempts.get(lookup.id)
+        case.content.attempts[lookup.id] = Attempt(
+            result=result,
+            at=self.clock.now(),
+            tries=0 if before is None else before.tries,
+            run=case.content.run,
+        )
+
+    def _denied(self, case: OpenCase, one: Decided, rule: str) -> Event:
+        """INVARIANT (rule 2): a refusal is recorded as well."""
+        lookup = one.lookup
+        return Event(
+            id=EventId(self.new_id()),
+            at=self.clock.now(),
+            kind=Kind.REQUEST_DENIED,
+            outcome=rule,
+            requester=case.head.requester,
+            provider=one.service.provider,
+            evidence_type=lookup.evidence_type,
+            policy=self.policy,
+            subjects=case.subjects_of(lookup),
+            actor=case.actor(),
+            case=case.head.id,
+            matter=case.head.matter,
+            details={
+                "purpose": case.head.purpose,
+                "requirements": list(lookup.serves),
+                "fields": [*lookup.fields, *lookup.match],
+                **case.mandate(),
+            },
+        )
