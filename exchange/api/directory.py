@@ -10,7 +10,9 @@ from typing import Annotated, TypeVar
 
 import orjson
 from fastapi import APIRouter, Path, Response
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, JsonValue
+from typing_extensions import override
 
 from consent.decision import Suspendable
 from exchange.api.dependencies import AnyCaller, OperatorCaller, ThisGateway
@@ -30,10 +32,14 @@ Ref = Annotated[VersionedId, Path(description="`id@version`.")]
 Id = Annotated[Slug, Path()]
 
 
-class SchemaResponse(Response):
-    """A JSON Schema."""
+class SchemaResponse(JSONResponse):
+    """A JSON Schema, given as its bytes."""
 
-    media_type: str | None = "application/schema+json"
+    media_type = "application/schema+json"
+
+    @override
+    def render(self, content: bytes) -> bytes:
+        return content
 
 
 class MatterHead(Model):

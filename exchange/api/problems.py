@@ -71,6 +71,9 @@ MANDATE_NOT_VALID = ProblemType(
     "mandate-not-valid", 403, "The mandate does not let the agent do this"
 )
 NOT_FOUND = ProblemType("not-found", 404, "There is no such thing")
+NOT_PUBLISHED = ProblemType(
+    "not-yet-published", 404, "The record waits for the next checkpoint", 1
+)
 METHOD_NOT_ALLOWED = ProblemType(
     "method-not-allowed", 405, "This can't be done with this method"
 )
@@ -105,6 +108,7 @@ PROBLEMS: tuple[ProblemType, ...] = (
     PURPOSE_NOT_ALLOWED,
     MANDATE_NOT_VALID,
     NOT_FOUND,
+    NOT_PUBLISHED,
     METHOD_NOT_ALLOWED,
     STATE_CONFLICT,
     TOO_LARGE,
@@ -237,7 +241,7 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if not isinstance(error, HTTPException):
         raise error
     kind = _OF_STATUS.get(error.status_code, INTERNAL)
-    headers = dict(error.headers or {})
+    headers = {name.lower(): text for name, text in (error.headers or {}).items()}
     if kind is METHOD_NOT_ALLOWED:
         headers["allow"] = _allowed(request)
     return problem(kind, headers=headers)
@@ -245,12 +249,11 @@ async def _on_http(request: Request, error: Exception) -> Response:
 
 def _allowed(request: Request) -> str:
     """Return every method of a path: the router itself names those of one route."""
-    found = {
-        method.upper()
-        for path, operations in request.app.openapi()["paths"].items()
-        if compile_path(path)[0].fullmatch(request.url.path)
-        for method in operations
-    }
+    paths: Mapping[str, Mapping[str, object]] = request.app.openapi()["paths"]
+    asked = request.url.path
+    if asked not in paths:  # a path of its own comes before one with a parameter
+        asked = next(p for p in paths if compile_path(p)[0].fullmatch(asked))
+    found = (method.upper() for method in paths[asked])
     return ", ".join(sorted(found))
 
 
