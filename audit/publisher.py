@@ -13,7 +13,7 @@ from sqlite3 import Connection
 from typing import Final
 
 from audit.merkle import EMPTY_ROOT, leaf_hash, tree_root
-from audit.note import Checkpoint, Signer, open_checkpoint
+from audit.note import Checkpoint, Signer, Verifier, open_checkpoint
 from audit.record import milliseconds
 from audit.sealing import guard
 from audit.store import LogReader, SignedHead
@@ -108,6 +108,16 @@ class Publisher:
         if behind > self._pace.unpublished or now - since > self._pace.stale_s:
             return "too much is recorded and not published"
         return None
+
+    @property
+    def verifier(self) -> Verifier:
+        """The key that checkpoints verify with."""
+        return self._signer.verifier
+
+    @property
+    def published(self) -> int:
+        """How many records stand under the published checkpoint, as last seen."""
+        return self._published
 
     def publish(self) -> SignedHead | None:
         """Publish what is recorded; return the head, None while there is nothing.

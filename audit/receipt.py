@@ -140,10 +140,16 @@ def verify_proof(proof: Proof, leaf: bytes, verifier: Verifier) -> Checkpoint:
     return checkpoint
 
 
-def prove_event(reader: LogReader, event: EventId) -> Proof | None:
+def prove_event(reader: LogReader, event: EventId, verifier: Verifier) -> Proof | None:
     """Return the proof of a record under the last checkpoint, checked before it goes.
 
     None when the record is not published yet: the next checkpoint will hold it.
+
+    Args:
+        reader: Reads the log.
+        event: Whose record.
+        verifier: The log's key: the proof is written, read and verified as whoever
+            gets it will do it.
 
     Raises:
         NotFoundError: The log has no record of the event.
@@ -152,7 +158,11 @@ def prove_event(reader: LogReader, event: EventId) -> Proof | None:
     entry = reader.entry_of(event)
     if entry is None:
         raise NotFoundError("the log has no record of this event")
-    return prove_leaf(reader, entry.seq, leaf_hash(entry.leaf))
+    proof = prove_leaf(reader, entry.seq, leaf_hash(entry.leaf))
+    if proof is not None:
+        # INVARIANT: no proof leaves that an outsider would refuse.
+        verify_proof(parse_proof(proof.as_text()), entry.leaf, verifier)
+    return proof
 
 
 def prove_leaf(reader: LogReader, index: int, leaf: bytes) -> Proof | None:

@@ -312,6 +312,43 @@ def audit_receipt(
     _print_json(_get(f"{url}/v1/receipts/{event}", {"authorization": bearer}, {}))
 
 
+@audit.command("accuse")
+def accuse_log(
+    notes: Annotated[
+        list[Path],
+        typer.Argument(help="Two or more receipts, `.tlog-proof` files, checkpoints."),
+    ],
+    key: Annotated[str, typer.Option(help="The log's vkey.")],
+    receipt_key: Annotated[str, typer.Option(help="The vkey of its receipts.")],
+    *,
+    leaf: Annotated[
+        list[Path] | None,
+        typer.Option(help="The leaf of a proof; one for each, in their order."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Tell whether what a log has signed contradicts itself: status 1 if it does."""
+    from audit.accusation import contradiction, read_statements
+    from audit.note import parse_vkey
+
+    leaves = iter([file.read_bytes() for file in leaf or ()])
+    statements = tuple(
+        statement
+        for file in notes
+        for statement in read_statements(
+            file.read_bytes(), parse_vkey(key), parse_vkey(receipt_key), leaves
+        )
+    )
+    found = contradiction(statements)
+    if as_json:
+        _print_json({"contradiction": found})
+    else:
+        told = f"the log has signed {found}" if found else "no contradiction"
+        sys.stdout.write(told + "\n")
+    if found is not None:
+        raise typer.Exit(int(_Exit.WRONG.value))
+
+
 # Packs.
 
 

@@ -178,7 +178,7 @@ async def _started(
         identity=_identity(settings, keys, parts),
         permissions=_permissions(parts, waiting),
         mandates=make_mandates(parts),
-        oversight=_open_oversight(settings, parts, kept.sealer, stack),
+        oversight=_open_oversight(settings, parts, kept, stack),
         resolver=resolver,
         waiting=waiting,
         repeat_keys=RepeatKeys(keys.master),
@@ -316,12 +316,13 @@ def _identity(settings: Settings, keys: GatewayKeys, parts: Parts) -> Identity:
 
 
 def _open_oversight(
-    settings: Settings, parts: Parts, sealer: Sealer, stack: AsyncExitStack
+    settings: Settings, parts: Parts, kept: _Kept, stack: AsyncExitStack
 ) -> Oversight:
     oversight = Oversight(
         parts.log,
-        sealer,
+        kept.sealer,
         settings.index_file,
+        kept.publisher,
         clock=parts.clock,
         new_id=parts.new_id,
     )

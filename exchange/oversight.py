@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
+from audit.publisher import Publisher
 from audit.query import AccessIndex, RecordPage, RecordQuery, open_for, query_event
 from audit.receipt import Consistency, Proof, prove_consistency, prove_event
 from audit.record import Actor, Audience, Section, Subject
@@ -29,6 +30,9 @@ from schemas.model import Slug
 
 T = TypeVar("T")
 
+_LOOK_EVERY_S = 0.02
+"""How often a waiting answer looks whether more is published, in seconds."""
+
 
 class Oversight:
     """Answers questions about the log.
@@ -37,6 +41,7 @@ class Oversight:
         log: The log.
         sealer: Opens sections.
         index_file: The search index; it may be deleted whenever it is not open.
+        publisher: Publishes the log.
         clock: Tells when a question was asked.
         new_id: Makes ids of records.
     """
@@ -46,12 +51,14 @@ class Oversight:
         log: AuditLog,
         sealer: Sealer,
         index_file: Path,
+        publisher: Publisher,
         *,
         clock: Clock,
         new_id: NewId,
     ) -> None:
         self._log = log
         self._sealer = sealer
+        self._publisher = publisher
         self._clock = clock
         self._new_id = new_id
         # Sections are opened on the loop, whose thread the subject directory is of.
@@ -120,13 +127,32 @@ class Oversight:
         """
         return self._log.receipt(event)
 
-    async def proof(self, event: EventId) -> Proof | None:
+    async def proof(self, event: EventId, wait_s: float = 0.0) -> Proof | None:
         """Return the proof that a record stands in the log; None until published.
+
+        Args:
+            event: Whose record.
+            wait_s: How long to wait for a checkpoint that holds it, in seconds.
 
         Raises:
             NotFoundError: The log has no record of the event.
+            VerificationError: The proof does not hold, so it is not handed out.
         """
-        return await self._run(lambda: prove_event(self._proofs, event))
+        verifier = self._publisher.verifier
+        deadline = self._clock.monotonic() + wait_s
+        while True:
+            before = self._publisher.published
+            proof = await self._run(lambda: prove_event(self._proofs, event, verifier))
+            if proof is not None or self._clock.monotonic() >= deadline:
+                return proof
+            await self._more_than(before, deadline)
+
+    async def _more_than(self, published: int, deadline: float) -> None:
+        """Wait until more is published than that, or the deadline has passed."""
+        while self._publisher.published <= published:
+            if self._clock.monotonic() >= deadline:
+                return
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def consistency(self, size1: int, size2: int) -> Consistency:
         """Return the proof that a later tree continues an earlier one.

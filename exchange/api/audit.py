@@ -4,6 +4,7 @@ A person is never named in a path or a query, which proxies and histories keep: 
 question is about stands in a header.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -13,7 +14,13 @@ from pydantic import AwareDatetime, Field
 
 from audit.query import PAGE_LIMIT, RecordQuery
 from audit.record import Actor, Kind, Subject
-from exchange.api.dependencies import AnyCaller, AuditorCaller, ThisGateway
+from exchange.api.dependencies import (
+    AnyCaller,
+    AuditorCaller,
+    Gateway,
+    ThisGateway,
+)
+from exchange.api.problems import NOT_PUBLISHED, problem
 from schemas.canonical import b64url
 from schemas.errors import Complaint, InvalidRequestError
 from schemas.ids import CaseId, EventId
@@ -23,6 +30,17 @@ router = APIRouter(tags=["log"])
 
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
+_TEXT = "text/plain; charset=utf-8"
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+"""SOURCE: RFC 7240, section 4.3."""
+
+Prefer = Annotated[
+    str | None,
+    Header(
+        max_length=200,
+        description="`wait=N`: seconds to wait for a checkpoint, 30 at most.",
+    ),
+]
 EventUuid = Annotated[
     str, Path(alias="event", pattern=_UUID, description="The record's event id.")
 ]
@@ -183,15 +201,29 @@ async def read_record(
     return Response(content, media_type="application/json")
 
 
+@router.get("/v1/receipts/{event}.tlog-proof", response_class=Response)
+async def read_proof(
+    event: EventUuid, _caller: AnyCaller, gateway: ThisGateway, prefer: Prefer = None
+) -> Response:
+    """Return the proof that a record stands in the log (C2SP tlog-proof)."""
+    wait_s = _wait_s(gateway, prefer)
+    proof = await gateway.oversight.proof(EventId(event), wait_s)
+    if proof is None:
+        return problem(NOT_PUBLISHED, headers={"cache-control": "no-store"})
+    return Response(proof.as_text(), headers=_applied(wait_s), media_type=_TEXT)
+
+
 @router.get("/v1/receipts/{event}", response_model=ReceiptView)
 async def read_receipt(
-    event: EventUuid, _caller: AnyCaller, gateway: ThisGateway
+    event: EventUuid, _caller: AnyCaller, gateway: ThisGateway, prefer: Prefer = None
 ) -> Response:
     """Return the receipt of a record and, once it is published, its proof."""
     receipt = gateway.oversight.receipt(EventId(event))
-    proof = await gateway.oversight.proof(EventId(event))
+    wait_s = _wait_s(gateway, prefer)
+    proof = await gateway.oversight.proof(EventId(event), wait_s)
     text = None if proof is None else proof.as_text()
-    return _json({"event": event, "receipt": receipt, "proof": text})
+    body = {"event": event, "receipt": receipt, "proof": text}
+    return _json(body, _applied(wait_s))
 
 
 @router.get("/v1/audit/proofs", response_model=ConsistencyView)
@@ -215,5 +247,18 @@ def _split(header: str) -> tuple[str, str]:
     return kind, name
 
 
-def _json(body: Mapping[str, object]) -> Response:
-    return Response(orjson.dumps(body), media_type="application/json")
+def _wait_s(gateway: Gateway, prefer: str | None) -> float:
+    """Return how long an answer may wait for a checkpoint, in seconds."""
+    asked = None if prefer is None else _WAIT.search(prefer)
+    return min(float(asked[1]), gateway.settings.wait_most_s) if asked else 0.0
+
+
+def _applied(wait_s: float) -> dict[str, str]:
+    return {"preference-applied": f"wait={wait_s:g}"} if wait_s else {}
+
+
+def _json(
+    body: Mapping[str, object], headers: Mapping[str, str] | None = None
+) -> Response:
+    sent = None if headers is None else dict(headers)
+    return Response(orjson.dumps(body), 200, sent, "application/json")

@@ -88,7 +88,7 @@ def test_every_published_record_can_be_proved_from_text_alone(room: Room) -> Non
     verifier = room.keys.log.verifier
     with room.reader() as reader:
         for event in events:
-            proof = prove_event(reader, event)
+            proof = prove_event(reader, event, room.keys.log.verifier)
             entry = reader.entry_of(event)
             assert proof is not None
             assert entry is not None
@@ -107,9 +107,9 @@ def test_what_is_not_published_has_no_proof_yet(room: Room) -> None:
     event = an_event()
     asyncio.run(room.log.append([event]))
     with room.reader() as reader:
-        assert prove_event(reader, event.id) is None
+        assert prove_event(reader, event.id, room.keys.log.verifier) is None
         with pytest.raises(NotFoundError):
-            prove_event(reader, an_id())
+            prove_event(reader, an_id(), room.keys.log.verifier)
 
 
 def test_a_proof_that_does_not_hold_is_never_handed_out(room: Room) -> None:
@@ -120,14 +120,17 @@ def test_a_proof_that_does_not_hold_is_never_handed_out(room: Room) -> None:
     other.close()
 
     with room.reader() as reader, pytest.raises(VerificationError):
-        prove_event(reader, event)
+        prove_event(reader, event, room.keys.log.verifier)
 
 
 def test_a_proof_of_another_key_is_refused(room: Room) -> None:
     """A proof is worth the key it is checked with."""
     [event, *_] = published(room)
     with room.reader() as reader:
-        proof, entry = prove_event(reader, event), reader.entry_of(event)
+        proof, entry = (
+            prove_event(reader, event, room.keys.log.verifier),
+            reader.entry_of(event),
+        )
     assert proof is not None
     assert entry is not None
 

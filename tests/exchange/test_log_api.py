@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from audit.note import Checkpoint, open_checkpoint, parse_vkey
+from audit.receipt import parse_proof, verify_proof
 from audit.tiles import pieces_of_size, split_bundle
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site, a_site
 from tests.harness.verifiers import build_go_verifier, node_verifier, run
@@ -124,3 +125,31 @@ def test_others_verify_the_log_as_it_is_served(site: Site, tmp_path: Path) -> No
     assert 0 == by_node.returncode, by_node.stderr
     assert by_node.stdout.startswith(f"{origin}: ")
     assert 1 == without.returncode
+
+
+def test_a_proof_waits_for_its_checkpoint_and_holds(site: Site) -> None:
+    """`Prefer: wait` gives a fresh record's proof in one answer."""
+    auditor, portal = site.client(AUDITOR), site.client(PORTAL)
+    query = {"kind": "audit.query"}
+    auditor.get("/v1/audit/records", params=query)
+    event = auditor.get("/v1/audit/records", params=query).json()["records"][0]["event"]
+    path = f"/v1/receipts/{event}"
+    answer = portal.get(f"{path}.tlog-proof", headers={"prefer": "wait=20"})
+    whole = portal.get(path, headers={"prefer": "wait=20"})
+    leaf = auditor.get(f"/v1/audit/records/{event}").json()["leaf"]
+    vkey = parse_vkey(portal.get("/log/keys").text.splitlines()[0])
+    proof = parse_proof(answer.text)
+
+    assert "text/plain; charset=utf-8" == answer.headers["content-type"]
+    assert "wait=20" == answer.headers["preference-applied"]
+    assert verify_proof(proof, leaf.encode(), vkey).size > proof.index
+    assert proof.index == parse_proof(whole.json()["proof"]).index
+
+
+def test_an_event_that_nobody_recorded_has_no_proof(site: Site) -> None:
+    """Waiting would not help, so nobody waits."""
+    path = "/v1/receipts/0190c000-0000-7000-8000-000000000001.tlog-proof"
+    answer = site.client(PORTAL).get(path, headers={"prefer": "wait=30"})
+
+    assert answer.json()["type"].endswith("/not-found")
+    assert 401 == site.client(None).get(path).status_code

@@ -1,0 +1,106 @@
+"""Holding a log to what it has signed: two notes that contradict each other convict it.
+
+Nothing is asked of the log, and nobody else has to be believed: both notes carry the
+log's own signature, and no log that only grows could have made both.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+from audit.merkle import leaf_hash
+from audit.note import Checkpoint, Verifier, b64, open_checkpoint
+from audit.receipt import Receipt, parse_proof, verify_proof, verify_receipt
+from audit.record import read_leaf
+from schemas.errors import VerificationError
+from schemas.ids import EventId
+
+_PROOF_START = b"c2sp.org/tlog-proof@"
+
+
+@dataclass(frozen=True, slots=True)
+class ProvedLeaf:
+    """A leaf that the log has shown to stand under a head that it has signed."""
+
+    index: int
+    leaf_hash: bytes
+    event: EventId | None
+    """The event that the leaf is of; None when it is no leaf of ours."""
+
+
+Statement: TypeAlias = Receipt | ProvedLeaf | Checkpoint
+"""Something that a log has signed."""
+
+
+def read_statements(
+    note: bytes, log: Verifier, receipts: Verifier, leaves: Iterator[bytes]
+) -> tuple[Statement, ...]:
+    """Return what a signed receipt, `.tlog-proof` or checkpoint states.
+
+    Args:
+        note: The bytes of the file.
+        log: The key of checkpoints.
+        receipts: The key of receipts.
+        leaves: Gives the leaf that a proof is of, one for each proof.
+
+    Raises:
+        VerificationError: It is none of these, or not signed with these keys: then it
+            accuses nobody.
+    """
+    if note.startswith(_PROOF_START):
+        leaf = next(leaves, None)
+        if leaf is None:
+            raise VerificationError("a proof is worth nothing without its leaf")
+        proof = parse_proof(note.decode(errors="replace"))
+        checkpoint = verify_proof(proof, leaf, log)
+        return ProvedLeaf(proof.index, leaf_hash(leaf), _event_of(leaf)), checkpoint
+    if note.startswith(f"{receipts.name}\n".encode()):
+        return (verify_receipt(note, receipts),)
+    return (open_checkpoint(note, log),)
+
+
+def _event_of(leaf: bytes) -> EventId | None:
+    """Return the event of a leaf; None when it is no leaf of ours."""
+    try:
+        return read_leaf(leaf).id
+    except VerificationError:
+        return None
+
+
+def contradiction(statements: tuple[Statement, ...]) -> str | None:
+    """Return why no honest log has signed all of this; None when one may have."""
+    for one, other in combinations(statements, 2):
+        found = _contradiction(one, other)
+        if found is not None:
+            return found
+    return None
+
+
+def _contradiction(one: Statement, other: Statement) -> str | None:
+    """Return how two statements contradict each other, or None."""
+    if isinstance(one, Checkpoint) and isinstance(other, Checkpoint):
+        if one.size != other.size or one.root == other.root:
+            return None
+        roots = f"{b64(one.root)} and {b64(other.root)}"
+        return f"two heads of size {one.size}: roots {roots}"
+    if isinstance(one, Checkpoint) or isinstance(other, Checkpoint):
+        # A head alone says of no index what stands there.
+        return None
+    return _two_leaves(one, other)
+
+
+def _two_leaves(one: Receipt | ProvedLeaf, other: Receipt | ProvedLeaf) -> str | None:
+    """Return how two statements about leaves contradict each other, or None."""
+    if one.index == other.index and one.leaf_hash != other.leaf_hash:
+        return (
+            f"two leaves at index {one.index}: "
+            f"hashes {b64(one.leaf_hash)} and {b64(other.leaf_hash)}"
+        )
+    if one.event is None or other.event is None:
+        return None
+    if one.index == other.index and one.event != other.event:
+        return f"two events at index {one.index}: {one.event} and {other.event}"
+    if one.event == other.event and one.index != other.index:
+        return f"event {one.event} at two indexes: {one.index} and {other.index}"
+    return None

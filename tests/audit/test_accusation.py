@@ -1,0 +1,138 @@
+"""Two signed notes that contradict each other convict a log; two that agree do not."""
+
+import asyncio
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from audit.accusation import ProvedLeaf, contradiction, read_statements
+from audit.merkle import leaf_hash
+from audit.note import Checkpoint
+from audit.receipt import Receipt, prove_event, sign_receipt
+from audit.store import LogReader
+from schemas.errors import VerificationError
+from schemas.ids import EventId
+from tests.audit.examples import Room, an_event, an_id, open_room
+
+A, B = EventId(an_id()), EventId(an_id())
+HASHES = (bytes(32), b"\x01" * 32)
+
+receipts = st.builds(
+    Receipt,
+    st.sampled_from((A, B)),
+    st.integers(0, 1),
+    st.sampled_from(HASHES),
+    st.just(0),
+)
+proved = st.builds(
+    ProvedLeaf,
+    st.integers(0, 1),
+    st.sampled_from(HASHES),
+    st.sampled_from((A, B, None)),
+)
+heads = st.builds(
+    Checkpoint, st.just("log"), st.integers(1, 2), st.sampled_from(HASHES)
+)
+
+
+@given(st.lists(receipts | proved | heads, max_size=4).map(tuple))
+def test_a_log_is_convicted_exactly_when_no_honest_one_could_say_so(
+    statements: tuple[Receipt | ProvedLeaf | Checkpoint, ...],
+) -> None:
+    """An index has one leaf, a leaf one event, an event one index, a size one root."""
+    leaves = [one for one in statements if not isinstance(one, Checkpoint)]
+    told = [one for one in statements if isinstance(one, Checkpoint)]
+    with_event = [one for one in leaves if one.event is not None]
+    is_honest = all(
+        len({value for key, value in pairs if key == wanted}) <= 1
+        for pairs in (
+            [(one.index, one.leaf_hash) for one in leaves],
+            [(one.index, one.event) for one in with_event],
+            [(one.event, one.index) for one in with_event],
+            [(one.size, one.root) for one in told],
+        )
+        for wanted, _ in pairs
+    )
+
+    assert is_honest == (contradiction(statements) is None)
+
+
+@pytest.fixture
+def twin(tmp_path: Path, room: Room) -> Iterator[Room]:
+    """A second log under the keys of the first: what an operator who cheats has."""
+    folder = tmp_path / "twin"
+    folder.mkdir()
+    opened = open_room(folder, room.keys)
+    yield opened
+    opened.close()
+
+
+def recorded(room: Room) -> tuple[bytes, bytes, bytes, bytes]:
+    """Record and publish an event; return its receipt, proof, leaf and checkpoint."""
+    event = an_event()
+    [place] = asyncio.run(room.log.append([event]))
+    room.publisher.publish()
+    reader = LogReader.open(room.path)
+    proof = prove_event(reader, event.id, room.keys.log.verifier)
+    entry = reader.entry_of(event.id)
+    reader.close()
+    assert proof is not None
+    assert entry is not None
+    note = room.log.sign(place).encode()
+    return note, proof.as_text().encode(), entry.leaf, proof.checkpoint.encode()
+
+
+def judged(room: Room, notes: list[bytes], leaves: list[bytes]) -> str | None:
+    """Return what two notes of a log convict it of."""
+    keys, given_leaves = room.keys, iter(leaves)
+    log, receipt = keys.log.verifier, keys.receipt.verifier
+    return contradiction(
+        tuple(
+            statement
+            for note in notes
+            for statement in read_statements(note, log, receipt, given_leaves)
+        )
+    )
+
+
+def test_an_honest_log_is_not_accused(room: Room) -> None:
+    """Its receipt, its proof and its head all say the same."""
+    receipt, proof, leaf, checkpoint = recorded(room)
+
+    assert judged(room, [receipt, proof, checkpoint, receipt], [leaf]) is None
+
+
+def test_a_log_that_shows_two_histories_is_convicted(room: Room, twin: Room) -> None:
+    """By any two notes of which each belongs to another history."""
+    receipt, proof, leaf, checkpoint = recorded(room)
+    receipt2, proof2, leaf2, checkpoint2 = recorded(twin)
+
+    for notes, leaves, why in (
+        ([receipt, proof2], [leaf2], "two leaves at index 0"),
+        ([proof, receipt2], [leaf], "two leaves at index 0"),
+        ([receipt, receipt2], [], "two leaves at index 0"),
+        ([checkpoint, checkpoint2], [], "two heads of size 1"),
+        ([checkpoint, proof2], [leaf2], "two heads of size 1"),
+    ):
+        assert why in str(judged(room, notes, leaves))
+
+
+def test_what_the_log_did_not_sign_accuses_nobody(room: Room) -> None:
+    """A note with another signature, and a proof without its leaf, are refused."""
+    receipt, proof, leaf, checkpoint = recorded(room)
+    verified = Receipt(A, 0, leaf_hash(leaf), 0)
+    forged = sign_receipt(room.keys.log, replace(verified, index=7)).encode()
+    for note, leaves in (
+        (receipt.replace(b"0\n", b"1\n", 1), []),
+        (checkpoint.replace(b"\n1\n", b"\n2\n", 1), []),
+        (proof, []),
+        (proof, [leaf + b" "]),
+        (forged, []),
+        (b"", []),
+    ):
+        with pytest.raises(VerificationError):
+            judged(room, [note], leaves)

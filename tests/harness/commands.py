@@ -1,0 +1,41 @@
+"""The command line in this process, through the very entry of the program."""
+
+import io
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from exchange.__main__ import main
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """How a command ended, and what it printed."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def json(self) -> Any:  # noqa: ANN401 - whatever the command prints
+        """What it printed, as JSON."""
+        return orjson.loads(self.stdout)
+
+
+def errand(*arguments: str | Path) -> Done:
+    """Run a command to its end."""
+    before, out, err = sys.argv, io.StringIO(), io.StringIO()
+    sys.argv = ["errand", *map(str, arguments)]
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            main()
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else 0
+        return Done(code, out.getvalue(), err.getvalue())
+    finally:
+        sys.argv = before
+    return Done(0, out.getvalue(), err.getvalue())
