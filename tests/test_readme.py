@@ -4,6 +4,7 @@ import os
 import re
 import socket
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,6 @@ MADE_BY_MAKE = ROOT / ".venv" / ".made-from-lock"
 PATIENCE_S = 300.0
 
 
-@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
 @pytest.mark.skipif(
     not MADE_BY_MAKE.exists(), reason="`make` would make .venv anew under the tests"
 )
@@ -24,14 +24,44 @@ def test_the_readmes_shell_blocks_run(tmp_path: Path) -> None:
     """From nothing to the first resolved case, as a portal developer would type it."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     text = README.read_text(encoding="utf-8")
-    printed = run_blocks(text, ROOT, environment, patience_s=PATIENCE_S)
+    try:
+        printed = run_blocks(
+            _elsewhere(text, tmp_path), ROOT, environment, patience_s=PATIENCE_S
+        )
+    finally:
+        for made in ("case.json", "closed.json"):
+            (ROOT / made).unlink(missing_ok=True)
 
     shown = [output.strip() for output in printed[1:] if output.strip()]
     assert shown
     assert [] == [output for output in shown if output not in text]
 
 
-@pytest.mark.skipif(not README.exists(), reason="there is no README.md yet")
+def _elsewhere(text: str, folder: Path) -> str:
+    """Return the README with free ports and a folder of one's own."""
+    port = _free_ports(8)
+    town = folder / "town"
+    serve = f'make serve ARGS="--port {port} --folder {town}"'
+    return (
+        text.replace("make serve\n", f"{serve}\n")
+        .replace("127.0.0.1:8800", f"127.0.0.1:{port}")
+        .replace("var/demo/", f"{town}/")
+    )
+
+
+def _free_ports(count: int) -> int:
+    """Return the first of so many free ports in a row."""
+    for first in range(21_000, 29_000, count):
+        with ExitStack() as stack:
+            try:
+                for port in range(first, first + count):
+                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
+            except OSError:
+                continue
+            return first
+    pytest.fail("no free ports")
+
+
 def test_every_make_target_of_the_readme_is_one() -> None:
     """Also in blocks that are shown and not run."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
