@@ -94,7 +94,8 @@ def _run(shell: "subprocess.Popen[bytes]", block: ShellBlock, until: float) -> s
     if block.ready is None:
         _tell(shell, f"{block.text}\necho '{mark}'\n")
         return _read_to(shell, mark, block, until)
-    _tell(shell, f"( {block.text}) >"${{TMPDIR:-/tmp}}/background.log" 2>&1 &\necho '{mark}'\n")
+    aside = '"${TMPDIR:-/tmp}/background.log" 2>&1'
+    _tell(shell, f"( {block.text}) >{aside} &\necho '{mark}'\n")
     printed = _read_to(shell, mark, block, until)
     while not _answers(block.ready):
         if time.monotonic() > until:
