@@ -120,3 +120,12 @@ def test_what_runs_in_the_background_is_waited_for_and_stopped(tmp_path: Path) -
 
     assert printed[1] == "here"
     assert not Path(f"/proc/{pid}").exists()
+
+
+def test_what_ends_before_it_is_ready_is_a_failure(tmp_path: Path) -> None:
+    """What it printed is in the message."""
+    document = (
+        "<!-- background: http://127.0.0.1:9/ -->\n```sh\necho no port\nfalse\n```\n"
+    )
+    with pytest.raises(BlockFailedError, match="no port"):
+        run_blocks(document, tmp_path, os.environ, patience_s=60)
