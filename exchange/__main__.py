@@ -9,6 +9,7 @@ Modules are imported inside the commands, so that `errand --help` answers at onc
 
 import os
 import sys
+from dataclasses import asdict
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -22,6 +23,7 @@ from schemas.errors import ErrandError, VerificationError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from connectors.conformance import Result
     from connectors.jose import SigningKey
     from exchange.settings import Settings
 
@@ -189,6 +191,42 @@ def make_department_key(
     sys.stdout.write(
         yaml.safe_dump([pinned.model_dump(mode="json", exclude_none=True)])
     )
+
+
+@department.command("try")
+def try_department(
+    target: Annotated[
+        Path, typer.Argument(help="What to try, as docs/provider-protocol.md says.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a department speaks the protocol: status 1 where it does not."""
+    import asyncio
+
+    from connectors.conformance import Kit, load_target, run
+    from schemas.clock import SystemClock
+    from schemas.ids import new_ids
+
+    clock = SystemClock()
+    kit = Kit(load_target(target), clock, new_ids(clock), os.urandom)
+
+    async def tried() -> "tuple[Result, ...]":
+        try:
+            return await run(kit)
+        finally:
+            await kit.aclose()
+
+    results = asyncio.run(tried())
+    if as_json:
+        _print_json([asdict(result) for result in results])
+    else:
+        table = _table("The provider protocol", "check", "", "reason")
+        for one in results:
+            table.add_row(one.check, "✓" if one.passed else "✗", one.reason)
+        _print(table)
+    if not all(result.passed for result in results):
+        raise typer.Exit(int(_Exit.WRONG.value))
 
 
 # The log.
