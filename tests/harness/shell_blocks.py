@@ -15,6 +15,7 @@ import re
 import select
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,38 +69,45 @@ def run_blocks(
     Raises:
         BlockFailedError: One of them failed, or took too long.
     """
-    shell = subprocess.Popen(
-        ["bash", "--noprofile", "--norc"],
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        _tell(shell, "set -euo pipefail\n")
-        return [
-            _run(shell, block, time.monotonic() + patience_s)
-            for block in shell_blocks(document)
-            if block.reason is None
-        ]
-    finally:
-        _stop(shell)
+    with tempfile.TemporaryDirectory() as scratch:
+        shell = subprocess.Popen(
+            ["bash", "--noprofile", "--norc"],
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _tell(shell, "set -euo pipefail\n")
+            return [
+                _run(shell, block, time.monotonic() + patience_s, Path(scratch))
+                for block in shell_blocks(document)
+                if block.reason is None
+            ]
+        finally:
+            _stop(shell)
 
 
-def _run(shell: "subprocess.Popen[bytes]", block: ShellBlock, until: float) -> str:
+def _run(
+    shell: "subprocess.Popen[bytes]", block: ShellBlock, until: float, scratch: Path
+) -> str:
     """Run one block and return what it printed."""
     mark = f"--- block of line {block.line} done ---"
     if block.ready is None:
         _tell(shell, f"{block.text}\necho '{mark}'\n")
         return _read_to(shell, mark, block, until)
-    aside = '"${TMPDIR:-/tmp}/background.log" 2>&1'
-    _tell(shell, f"( {block.text}) >{aside} &\necho '{mark}'\n")
+    if _answers(block.ready):
+        raise BlockFailedError(f"line {block.line}: {block.ready} is taken already")
+    log, ended = scratch / f"{block.line}.log", scratch / f"{block.line}.ended"
+    aside = f"{{ ( {block.text}) >{log} 2>&1 || true; touch {ended}; }} &"
+    _tell(shell, f"{aside}\necho '{mark}'\n")
     printed = _read_to(shell, mark, block, until)
     while not _answers(block.ready):
-        if time.monotonic() > until:
-            raise BlockFailedError(f"line {block.line}: {block.ready} does not answer")
+        if ended.exists() or time.monotonic() > until:
+            text = log.read_text(encoding="utf-8", errors="replace")
+            raise BlockFailedError(f"the block of line {block.line} failed:\n{text}")
         time.sleep(_POLL_S)
     return printed
 
