@@ -11,6 +11,7 @@ files the department's own step (`exchange.demo.steps`).
 
 import argparse
 import asyncio
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -234,6 +235,7 @@ SOURCES: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
 }
 """How each register's columns become the fields of evidence types, by provider."""
 
+_MOST_DELAYS = 10_000
 _PINNED = TypeAdapter(dict[str, list[PublicKey]])
 
 
@@ -313,22 +315,23 @@ class Filing(Model):
 class Delay:
     """Answers look-ups as slowly as an old register would (ASGI)."""
 
-    def __init__(self, app: ASGIApp, mean_ms: float, random: Random) -> None:
+    def __init__(
+        self, app: ASGIApp, mean_ms: float, random: Random, clock: Clock
+    ) -> None:
         """Take what is delayed, by how much on average, and where chance comes from."""
         self._app = app
+        self._clock = clock
         self._mean_ms = mean_ms
         self._random = random
-        self.count = 0
-        """How many look-ups were delayed."""
-        self.sum_ms = 0.0
-        """How long in sum."""
+        self.delays: deque[tuple[float, float]] = deque(maxlen=_MOST_DELAYS)
+        """When each began, on the machine's monotonic clock, and how long it was, in
+        milliseconds; the newest."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Delay a look-up by the mean, half more or less; pass on the rest."""
         if scope["type"] == "http" and scope["path"] == "/lookups":
             delay_ms = self._mean_ms * self._random.uniform(0.5, 1.5)
-            self.count += 1
-            self.sum_ms += delay_ms
+            self.delays.append((self._clock.monotonic() * 1000, delay_ms))
             await asyncio.sleep(delay_ms / 1000)
         await self._app(scope, receive, send)
 
@@ -350,8 +353,7 @@ class Counter:
             case "http", "/demo/steps":
                 response = await self._step(Request(scope, receive))
             case "http", "/demo/delays":
-                told = {"count": self._behind.count, "sum_ms": self._behind.sum_ms}
-                response = JSONResponse(told)
+                response = JSONResponse({"delays": list(self._behind.delays)})
             case _:
                 await self._behind(scope, receive, send)
                 return
@@ -386,7 +388,7 @@ def build_department(
     """
     app = build_app(load_config(folder / CONFIG), clock=clock)
     random = Random(f"{seed} {folder.name}")  # noqa: S311 - a delay, no secret
-    return Counter(Delay(app, delay_ms, random), folder, clock)
+    return Counter(Delay(app, delay_ms, random, clock), folder, clock)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -6,7 +6,7 @@ counters, is what portals do.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -231,13 +231,40 @@ def file_step(
     return httpx.post(f"{counter}/demo/steps", json=filing, timeout=_TIMEOUT_S)
 
 
-def delays(counter: str) -> tuple[int, float]:
-    """Return how many look-ups a department delayed, and for how long in sum, in ms.
+@dataclass(frozen=True, slots=True)
+class Delays:
+    """How long departments took: each one's delay, and all of them at once."""
+
+    sum_ms: float
+    """One after the other."""
+    together_ms: float
+    """As they were: what ran at the same time counts once."""
+
+
+def delays_since(counters: Iterable[str], since_ms: float) -> Delays:
+    """Return how long departments took since an instant of the monotonic clock.
 
     A department that is down tells nothing.
     """
-    try:
-        told = httpx.get(f"{counter}/demo/delays", timeout=_TIMEOUT_S).json()
-    except httpx.TransportError:
-        return 0, 0.0
-    return told["count"], told["sum_ms"]
+    found: list[tuple[float, float]] = []
+    for counter in counters:
+        try:
+            told = httpx.get(f"{counter}/demo/delays", timeout=_TIMEOUT_S).json()
+        except httpx.TransportError:
+            continue
+        found += [(at, ms) for at, ms in told["delays"] if at >= since_ms]
+    return add_up(found)
+
+
+def add_up(delays: Iterable[tuple[float, float]]) -> Delays:
+    """Add delays up, each with its begin, in milliseconds.
+
+    >>> add_up([(0, 40), (10, 40), (100, 20)])
+    Delays(sum_ms=100.0, together_ms=70.0)
+    """
+    total = together = end = 0.0
+    for begin, length in sorted(delays):
+        total += length
+        together += max(0.0, begin + length - max(begin, end))
+        end = max(end, begin + length)
+    return Delays(total, together)

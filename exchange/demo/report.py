@@ -57,7 +57,9 @@ class CaseReport:
     """How long the portal waited for the case's first answer."""
     departments_ms: float
     """The sum of the departments' delays in that answer."""
-    open_count: int = 0
+    together_ms: float
+    """The same, where what ran at the same time counts once."""
+    open_count: int
     """Requirements that are not settled."""
 
     def to_json(self) -> dict[str, JsonValue]:

@@ -17,9 +17,10 @@ from exchange.demo.population import Family, Person, Population
 from exchange.demo.portal import (
     Answer,
     Client,
+    Delays,
     Json,
     PortalError,
-    delays,
+    delays_since,
     file_step,
 )
 from exchange.demo.report import CaseReport, Report
@@ -74,8 +75,8 @@ class Story:
     answer: Answer
     wall_ms: float
     """How long the first answer took."""
-    departments_ms: float
-    """The sum of the delays in it."""
+    took: Delays
+    """How long the departments took for it."""
     filed: set[str] = field(default_factory=lambda: {"n1"})
     """The steps that are under way; the certificate was issued at the hospital."""
     verified: int = 0
@@ -119,7 +120,8 @@ class Story:
             papers=self.answer.saved("papers"),
             trips=self.answer.saved("trips"),
             wall_ms=self.wall_ms,
-            departments_ms=self.departments_ms,
+            departments_ms=self.took.sum_ms,
+            together_ms=self.took.together_ms,
             open_count=self.answer.open_count,
         )
         self.world.report.cases.append(case)
@@ -182,17 +184,16 @@ def open_case(world: World, name: str, answers: Mapping[str, bool | str]) -> Sto
     """Open the case of one of the families, and print the first answer."""
     family = world.population.families[name]
     counters = [place.url for place in world.stage.places.values()]
-    before = sum(delays(url)[1] for url in counters)
-    started = time.perf_counter()
+    started = time.monotonic()
     document = world.portal.post(
         "/v1/cases",
         opening(family, answers),
         {"prefer": "wait=10", "idempotency-key": f"demo-{name}"},
     )
-    wall_ms = (time.perf_counter() - started) * 1000
-    departments_ms = sum(delays(url)[1] for url in counters) - before
+    wall_ms = (time.monotonic() - started) * 1000
+    took = delays_since(counters, started * 1000)
     world.cases[name] = document["id"]
-    story = Story(world, name, Answer(document), wall_ms, departments_ms)
+    story = Story(world, name, Answer(document), wall_ms, took)
     story.receipts.update(story.answer.receipts())
     world.show.first(story.answer.lines())
     return story

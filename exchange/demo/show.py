@@ -87,7 +87,8 @@ class Show:
             f"  papers [bold]{case.papers.before} → {case.papers.after}[/bold]"
             f"   trips [bold]{case.trips.before} → {case.trips.after}[/bold]"
             f"   first answer after [bold]{case.wall_ms:.0f} ms[/bold]"
-            f" (the departments' delays in sum: {case.departments_ms:.0f} ms)"
+            f" (departments: {case.departments_ms:.0f} ms in sum,"
+            f" {case.together_ms:.0f} ms at the same time)"
             + (
                 f"   [yellow]{case.open_count} open[/yellow]" if case.open_count else ""
             ),

@@ -12,6 +12,8 @@ from typing import Any
 import httpx
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from connectors.department.config import load_config
 from connectors.department.log import read_log, verify_log
@@ -25,6 +27,7 @@ from connectors.protocol import (
 )
 from exchange.demo.departments import CONFIG, SOURCES
 from exchange.demo.population import Population, generate
+from exchange.demo.portal import add_up, delays_since
 from exchange.demo.stage import GATEWAY, PORTAL, Stage, build, write_registers
 from exchange.demo.steps import COUNTERS
 from schemas.clock import SystemClock
@@ -265,15 +268,25 @@ def test_the_vaccination_card_comes_with_the_doses_given_so_far(town: Town) -> N
 
 
 def test_departments_delay_look_ups_and_tell_by_how_much(town: Town) -> None:
-    """The delays are counted, so that they can be told from the gateway's time."""
-    url = f"{town.stage.places['mz'].url}/demo/delays"
-    before = httpx.get(url).json()
+    """Each delay is told with its begin, half more or less than chosen."""
+    url = town.stage.places["mz"].url
     mother = town.population.families["married"].mother
+    since_ms = time.monotonic() * 1000
     town.ask("marriage@1", {"id": mother.id}, ("status",))
-    after = httpx.get(url).json()
+    took = delays_since([url], since_ms)
 
-    assert before["count"] + 1 == after["count"]
-    assert 0.5 <= after["sum_ms"] - before["sum_ms"] <= 1.5
+    assert 0.5 <= took.sum_ms <= 1.5
+    assert pytest.approx(took.sum_ms, abs=1e-3) == took.together_ms
+
+
+@given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 20)), max_size=12))
+def test_what_runs_at_the_same_time_counts_once(spans: list[tuple[int, int]]) -> None:
+    """Together is the number of milliseconds in which anybody was at work."""
+    took = add_up(spans)
+    busy = {ms for begin, length in spans for ms in range(begin, begin + length)}
+
+    assert sum(length for _, length in spans) == took.sum_ms
+    assert len(busy) == took.together_ms
 
 
 def test_departments_keep_a_log_of_their_own(town: Town) -> None:
