@@ -11,8 +11,7 @@ import asyncio
 import ipaddress
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Self, TypeAlias
@@ -214,7 +213,8 @@ class ServiceClient:
                 found, or the service could not be reached or closed without a reply.
             ConnectorFaultError: The reply is packed, too large or cut short.
         """
-        async with self._slot():  # (1)
+        await self._take_slot()  # (1)
+        try:
             client = await self._client()  # (2)
             request = (
                 client.post(self._endpoint.url)
@@ -224,6 +224,8 @@ class ServiceClient:
                 .build_streamed()
             )
             return await self._exchange(request)  # (3)
+        finally:
+            self._slots.release()
 
     async def prepare(self) -> None:
         """Build the client before the first look-up needs it: it takes 10 ms of CPU.
@@ -241,9 +243,8 @@ class ServiceClient:
         for client in clients:
             await client.close()
 
-    @asynccontextmanager
-    async def _slot(self) -> AsyncIterator[None]:
-        if self._slots.locked() and self._waiting >= self._policy.max_waiting:
+    async def _take_slot(self) -> None:
+        if self._waiting >= self._policy.max_waiting and self._slots.locked():
             message = "too many look-ups wait for this data service"
             raise ConnectorUnavailableError(message, layer=Layer.GATEWAY)
         self._waiting += 1
@@ -251,10 +252,6 @@ class ServiceClient:
             await self._slots.acquire()
         finally:
             self._waiting -= 1
-        try:
-            yield
-        finally:
-            self._slots.release()
 
     async def _client(self) -> Client:
         pinned = self._pinned

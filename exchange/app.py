@@ -1,5 +1,6 @@
 """The application: the API over an open gateway, and the server that runs it."""
 
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -107,6 +108,7 @@ def serve(settings: Settings) -> None:
     os.umask(0o077)
     configure_logs(settings)
     app = build_app(settings)
+    _spare_the_collector()
     config = uvicorn.Config(
         app,
         host=settings.listen_host,
@@ -126,6 +128,18 @@ def serve(settings: Settings) -> None:
         _raise_failure(app)
         raise
     _raise_failure(app)
+
+
+def _spare_the_collector() -> None:
+    """Keep the garbage collector from going through all that was imported.
+
+    A case makes some thousands of objects that die by themselves; with the ordinary
+    thresholds the whole heap was searched for every few of them, which took a
+    fourteenth of the loop's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def _raise_failure(app: FastAPI) -> None:

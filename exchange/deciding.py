@@ -5,9 +5,10 @@ partial refusal tells nobody anything. A look-up about a person whom only an ear
 wave reveals is decided by role and fields first, and again with that person known.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache, partial
 
 from audit.record import Event, Kind, Subject
 from consent import store
@@ -70,8 +71,10 @@ class Decider:
         now = self.clock.now()
         # (1): a service whose region is not known yet is decided for the first.
         services = {lookup.id: self._service(case, lookup, now) for lookup in lookups}
+        # A person's reference costs a keyed hash: one for each role is enough.
+        person = cache(partial(self._person, case))
         proposed = {
-            lookup.id: self._proposed(case, lookup, service)
+            lookup.id: self._proposed(case, lookup, service, person)
             for lookup in lookups
             if (service := services[lookup.id]) is not None
         }
@@ -186,16 +189,17 @@ class Decider:
         return self.grants.get((case.head.requester, lookup.evidence_type), ())
 
     def _proposed(
-        self, case: OpenCase, lookup: Lookup, service: DataService
+        self,
+        case: OpenCase,
+        lookup: Lookup,
+        service: DataService,
+        person: Callable[[str], str | None],
     ) -> ProposedLookup:
         return ProposedLookup(
             evidence_type=lookup.evidence_type,
             mode=lookup.mode,
             fields=frozenset(_fields(lookup)),
-            subjects={
-                role: self._person(case, role)
-                for role in (lookup.about, *lookup.concerns)
-            },
+            subjects={role: person(role) for role in (lookup.about, *lookup.concerns)},
             requester=case.head.requester,
             matter=case.matter.id,
             purpose=case.head.purpose,

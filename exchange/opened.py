@@ -51,6 +51,8 @@ class OpenCase:
     unrecorded: list[Event] = field(default_factory=list)
     """How look-ups ended: goes to the log with the next append, before the case is
     stored."""
+    _subjects: dict[str, Subject] = field(default_factory=dict, init=False, repr=False)
+    """Who is in a role, once that is known: it never changes."""
 
     @property
     def matter(self) -> Matter:
@@ -89,11 +91,15 @@ class OpenCase:
 
     def subjects(self, roles: Iterable[str]) -> tuple[Subject, ...]:
         """Return the subjects of roles, as far as they are known."""
-        return tuple(
-            Subject(role=role, namespace=self.namespace(role), id=person)
-            for role in roles
-            if (person := self.person(role)) is not None
-        )
+        found = [self._subject(role) for role in roles]
+        return tuple([subject for subject in found if subject is not None])
+
+    def _subject(self, role: str) -> Subject | None:
+        known = self._subjects.get(role)
+        if known is None and (person := self.person(role)) is not None:
+            known = Subject(role=role, namespace=self.namespace(role), id=person)
+            self._subjects[role] = known
+        return known
 
     def actor(self) -> RecordedActor:
         """Return who acts, as a record names it."""

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import structlog
 from fastapi import Response
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -137,7 +136,6 @@ class _Exchange:
         request_id: str,
         limits: Limits,
     ) -> None:
-        headers = Headers(scope=scope)
         self.scope = scope
         self._receive = receive
         self._send = send
@@ -145,10 +143,15 @@ class _Exchange:
         self._received = 0
         self.status = 0
         self.request_id = request_id
-        length = headers.get("content-length", "0")
+        length, parent = b"0", b""
+        for name, value in scope["headers"]:
+            if name == b"content-length":
+                length = value
+            elif name == b"traceparent":
+                parent = value
         # 20 digits are more than any limit, and few enough to read.
-        self.announced = int(length[:20]) if length.isdecimal() else 0
-        traced = _TRACEPARENT.fullmatch(headers.get("traceparent", ""))
+        self.announced = int(length[:20]) if length.isdigit() else 0
+        traced = _TRACEPARENT.fullmatch(parent.decode("latin-1"))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["trace_id"] = traced[1] if traced else request_id.replace("-", "")
