@@ -114,7 +114,10 @@ class Database:
         self._open = 0
         self._closed = False
         self._pool = ThreadPoolExecutor(readers, thread_name_prefix="errand-read")
-        self._writer = threading.Thread(target=self._write_batches, name="errand-write")
+        # A daemon: a program that ends in an error without `close` ends all the same.
+        self._writer = threading.Thread(
+            target=self._write_batches, name="errand-write", daemon=True
+        )
         self._writer.start()
 
     def __enter__(self) -> Self:
