@@ -24,6 +24,7 @@ from audit.merkle import leaf_hash
 from audit.record import (
     SALT_SIZE,
     SECTION_LIMIT,
+    SUBJECT_LIMIT,
     TAG_COUNTS,
     TAG_SIZE,
     Actor,
@@ -54,6 +55,11 @@ _CODES: Mapping[str, bytes] = {
     _EVIDENCE: b"\x04",
 }
 _NAMES = {code[0]: Section(name) for name, code in _CODES.items()}
+_PADS = tuple(
+    next(count for count in TAG_COUNTS if count >= subjects) - subjects
+    for subjects in range(SUBJECT_LIMIT + 1)
+)
+"""How many random tags a record about so many subjects gets."""
 
 
 def commitment(opening: bytes, section: bytes) -> bytes:
@@ -123,7 +129,7 @@ class Sealer:
         self._shard_key = shard_key
         self._entropy = entropy
         self._wrapping: Recent[tuple[str, ...], AESGCM] = Recent(cached)
-        self._actors: Recent[Actor, str] = Recent(cached)
+        self._actors: Recent[tuple[str, str], str] = Recent(cached)
 
     def seal(self, event: Event, subjects: Sequence[SubjectKey]) -> SealedRecord:
         """Return the record of an event.
@@ -139,7 +145,7 @@ class Sealer:
         sections = _sections(event, subjects)
         # One person may stand in two roles: a tag twice would say so.
         people = tuple(dict.fromkeys(subjects)) if len(subjects) > 1 else subjects
-        pads = _tag_count(len(people)) - len(people)
+        pads = _PADS[len(people)]
         sized = SALT_SIZE + pads * TAG_SIZE
         noise = self._entropy(sized + len(sections) * _SECTION_NOISE)
         salt = noise[:SALT_SIZE]
@@ -158,7 +164,7 @@ class Sealer:
     ) -> SealedRecord:
         """Return a record from its finished parts."""
         digest = leaf_hash(leaf)
-        refs = " ".join(subject.ref for subject in subjects)
+        refs = " ".join([subject.ref for subject in subjects])
         actor_ref = None if event.actor is None else self._actor_ref(event.actor)
         check = private_guard(
             digest, event.case, event.matter, refs, actor_ref, event.ends
@@ -177,10 +183,11 @@ class Sealer:
 
     def _actor_ref(self, actor: Actor) -> str:
         """Return the stable name of an official, made once."""
-        ref = self._actors.get(actor)
+        named = (actor.kind, actor.id)
+        ref = self._actors.get(named)
         if ref is None:
             ref = self.directory.actor_ref(actor.kind, actor.id)
-            self._actors.put(actor, ref)
+            self._actors.put(named, ref)
         return ref
 
     def _seal_sections(
@@ -324,11 +331,6 @@ def split_sections(sealed: bytes) -> list[tuple[Section, bytes, bytes]]:
     return sections
 
 
-def _tag_count(subjects: int) -> int:
-    """Return how many tags a record about so many subjects has."""
-    return next(count for count in TAG_COUNTS if count >= subjects)
-
-
 def _sections(event: Event, subjects: Sequence[SubjectKey]) -> dict[str, bytes]:
     """Return the sections that an event needs, as canonical JSON.
 
@@ -354,6 +356,6 @@ def _sections(event: Event, subjects: Sequence[SubjectKey]) -> dict[str, bytes]:
         )
     if event.evidence:
         sections[_EVIDENCE] = canonical_plain(event.evidence)
-    if any(len(section) > SECTION_LIMIT for section in sections.values()):
+    if max(map(len, sections.values()), default=0) > SECTION_LIMIT:
         raise ValueError("a section is larger than 65,535 bytes")
     return sections

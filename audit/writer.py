@@ -235,14 +235,21 @@ class AuditLog:
     def _known(self, events: Sequence[Event]) -> list[list[SubjectKey]] | None:
         """Return the subjects of each event, or None when one is new."""
         lookup = self._sealer.directory.lookup
+        # The events of one case share their subjects: each is looked up once.
+        found: dict[int, SubjectKey | None] = {}
         people: list[list[SubjectKey]] = []
         try:
             for event in events:
-                found = [lookup(subject) for subject in event.subjects]
-                known = [subject for subject in found if subject is not None]
-                if len(known) != len(found):
-                    return None
-                people.append(known)
+                keys: list[SubjectKey] = []
+                for subject in event.subjects:
+                    same = id(subject)
+                    if same not in found:
+                        found[same] = lookup(subject)
+                    key = found[same]
+                    if key is None:
+                        return None
+                    keys.append(key)
+                people.append(keys)
         except sqlite3.Error:
             raise LogUnavailableError("the subject directory can't be read") from None
         return people

@@ -35,5 +35,5 @@ def to_rfc3339_ms(instant: datetime) -> str:
     >>> to_rfc3339_ms(datetime(2026, 1, 8, 6, 30, tzinfo=UTC))
     '2026-01-08T06:30:00.000Z'
     """
-    stamp = instant.astimezone(UTC).isoformat(timespec="milliseconds")
-    return stamp.removesuffix("+00:00") + "Z"
+    in_utc = instant if instant.tzinfo is UTC else instant.astimezone(UTC)
+    return in_utc.isoformat(timespec="milliseconds")[:-6] + "Z"
