@@ -108,7 +108,7 @@ class Installation:
     def asked(self, provider: str) -> int:
         """Return how many look-ups reached a department, answered or not yet."""
         url = f"{self.stage.places[provider].url}/demo/delays"
-        return int(httpx.get(url, timeout=10).json()["count"])
+        return len(httpx.get(url, timeout=10).json()["delays"])
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until something holds.
