@@ -43,10 +43,11 @@ class Options:
     persons: int
     """How many persons the cases are about, in turn."""
     settle_s: float = _SETTLE_S
+    idle_s: float = 5.0
     in_flight: tuple[int, ...] = (1, 8, 32)
 
 
-QUICK = Options(rounds=1, seconds=0.5, most=40, persons=8, settle_s=0.1)
+QUICK = Options(rounds=1, seconds=0.5, most=40, persons=8, settle_s=0.1, idle_s=0.1)
 """Enough to see that everything works; its figures mean nothing."""
 
 
@@ -55,7 +56,8 @@ def measure(options: Options, console: Console) -> Result:
 
     (1) Start departments and gateways on their cores, and check a first answer.
     (2) Warm each up, so that every person is known.
-    (3) In each round, take the variants in turn, in another order each time.
+    (3) See what each takes while nobody asks it anything.
+    (4) In each round, take the variants in turn, in another order each time.
 
     Raises:
         BenchError: Something did not start, or answered wrongly.
@@ -70,17 +72,18 @@ def measure(options: Options, console: Console) -> Result:
         os.sched_setaffinity(0, {where.others})
         for variant in VARIANTS:  # (2)
             warm = Options(1, 60.0, options.persons + 32, options.persons)
-            _measure(stage, variant, 8, warm)
-        for turn in range(options.rounds):  # (3)
+            _measure(stage, variant, 8, warm, 0.0)
+        idle = _idle(stage, options)  # (3)
+        for turn in range(options.rounds):  # (4)
             console.print(f"round {turn + 1} of {options.rounds}")
             rows += [
-                _measure(stage, variant, n, options)
+                _measure(stage, variant, n, options, idle[variant])
                 for variant in _in_turn(turn)
                 for n in options.in_flight
             ]
             signatures.append(_signatures(where, options))
     told = {k: v for k, v in asdict(options).items() if k != "in_flight"}
-    return Result(rows, signatures, load, told)
+    return Result(rows, signatures, idle, load, told)
 
 
 def _in_turn(turn: int) -> list[str]:
@@ -89,14 +92,31 @@ def _in_turn(turn: int) -> list[str]:
     return names[place:] + names[:place]
 
 
-def _measure(stage: Running, variant: str, in_flight: int, options: Options) -> Row:
+def _idle(stage: Running, options: Options) -> dict[str, float]:
+    """Return the CPU seconds a second that each gateway takes while it is idle."""
+    before = {name: cpu_seconds(pid) for name, pid in stage.gateways.items()}
+    time.sleep(options.idle_s)
+    return {
+        name: (cpu_seconds(pid) - before[name]) / options.idle_s
+        for name, pid in stage.gateways.items()
+    }
+
+
+def _measure(
+    stage: Running, variant: str, in_flight: int, options: Options, idle: float
+) -> Row:
+    """Run one variant, and wait until what it put off is done.
+
+    What it takes while idle is taken off for the waiting alone: while it runs, that
+    is a part of what its cases cost.
+    """
     gateway, departments = stage.gateways[variant], stage.departments
     before, asked = cpu_seconds(gateway), cpu_seconds(departments)
     load = run(stage.targets[variant], in_flight, options.seconds, options.most)
     measured = uvloop.run(load)
     asked = cpu_seconds(departments) - asked
     time.sleep(options.settle_s)
-    spent = cpu_seconds(gateway) - before
+    spent = cpu_seconds(gateway) - before - idle * options.settle_s
     if measured.count == 0 or spent <= 0:
         raise BenchError(f"{variant} took no CPU time: another server answers")
     return Row(

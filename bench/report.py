@@ -45,6 +45,8 @@ class Result:
     rows: Sequence[Row]
     signatures_ms: Sequence[float]
     """S: CPU milliseconds of one case's signatures, by round."""
+    idle: Mapping[str, float]
+    """CPU seconds a second that each variant takes while nobody asks."""
     load_before: float
     """Load average of the machine before the run, over one minute."""
     options: Mapping[str, JsonValue]
@@ -87,6 +89,9 @@ class Result:
                 for n in self.counts()
             },
             "signatures_cpu_ms": round(signatures, 4),
+            "idle_cpu_ms_per_s": {
+                variant: round(1_000 * share, 2) for variant, share in self.idle.items()
+            },
             "variants": {
                 variant: {
                     str(n): {k: round(v, 3) for k, v in self.middle(variant, n).items()}
