@@ -65,11 +65,11 @@ def save_keys(keys: LogKeys, folder: Path) -> None:
         SettingsError: A key file is there already: no key is ever overwritten.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write(folder / "log.key", keys.log.skey)
-    _write(folder / "receipt.key", keys.receipt.skey)
-    _write(folder / "shard.key", b64(keys.shard))
+    write_secret(folder / "log.key", keys.log.skey)
+    write_secret(folder / "receipt.key", keys.receipt.skey)
+    write_secret(folder / "shard.key", b64(keys.shard))
     directory = keys.directory
-    _write(
+    write_secret(
         folder / "subjects.key", f"{b64(directory.blind)}\n{b64(directory.wrapping)}"
     )
     sync_folder(folder)
@@ -82,10 +82,10 @@ def load_keys(folder: Path) -> LogKeys:
         SettingsError: A file is missing, malformed, or readable by others.
     """
     try:
-        log = parse_skey(_read(folder / "log.key"))
-        receipt = parse_skey(_read(folder / "receipt.key"))
-        shard = _secret(_read(folder / "shard.key"))
-        blind, _, wrapping = _read(folder / "subjects.key").partition("\n")
+        log = parse_skey(read_secret(folder / "log.key"))
+        receipt = parse_skey(read_secret(folder / "receipt.key"))
+        shard = _secret(read_secret(folder / "shard.key"))
+        blind, _, wrapping = read_secret(folder / "subjects.key").partition("\n")
         directory = DirectoryKeys(_secret(blind), _secret(wrapping))
     except VerificationError as error:
         raise SettingsError(f"a key of the log is malformed: {error}") from None
@@ -103,7 +103,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def _write(path: Path, text: str) -> None:
+def write_secret(path: Path, text: str) -> None:
     """Write a new file that its owner alone may read, durably."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -115,7 +115,7 @@ def _write(path: Path, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def _read(path: Path) -> str:
+def read_secret(path: Path) -> str:
     """Return the text of a key file without its last newline."""
     try:
         with path.open(encoding="ascii") as file:

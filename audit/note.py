@@ -30,9 +30,13 @@ SIZE_LIMIT = 1 << 63
 
 ED25519 = 0x01
 """Signature type: Ed25519 over the text of the note."""
+COSIGNATURE = 0x04
+"""Signature type: a witness's Ed25519 over the time and the text (cosignature/v1)."""
 
 _KEY_SIZE = 32
 _KEY_ID_SIZE = 4
+_TIME_SIZE = 8
+_SIGNATURE_SIZE = 64
 _DECIMAL = re.compile(r"0|[1-9][0-9]{0,18}")
 _NAME = re.compile(r"[^\s+]{1,255}")
 _CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f]")
@@ -76,8 +80,23 @@ def _verify_ed25519(key: bytes, text: bytes, signature: bytes) -> None:
     Ed25519PublicKey.from_public_bytes(key).verify(signature, text)
 
 
+def cosigned_message(text: bytes, unix_s: int) -> bytes:
+    """Return what a witness signs (C2SP tlog-cosignature, Ed25519)."""
+    return b"cosignature/v1\ntime %d\n%b" % (unix_s, text)
+
+
+def _verify_cosignature(key: bytes, text: bytes, signature: bytes) -> None:
+    """Raise InvalidSignature unless the signature of type 0x04 holds."""
+    unix_s = int.from_bytes(signature[:_TIME_SIZE], "big")
+    if len(signature) != _TIME_SIZE + _SIGNATURE_SIZE or unix_s >= SIZE_LIMIT:
+        raise InvalidSignature
+    message = cosigned_message(text, unix_s)
+    Ed25519PublicKey.from_public_bytes(key).verify(signature[_TIME_SIZE:], message)
+
+
 _TYPES: Mapping[int, tuple[int, Callable[[bytes, bytes, bytes], None]]] = {
     ED25519: (_KEY_SIZE, _verify_ed25519),
+    COSIGNATURE: (_KEY_SIZE, _verify_cosignature),
 }
 """Signature types that are understood: size of the key in bytes, and how to verify.
 The list moves with the specifications, so it is data."""
@@ -186,18 +205,61 @@ def parse_skey(line: str) -> Signer:
     Raises:
         VerificationError: It is malformed, or its key id is not its own.
     """
+    name, seed, key_id = _parse_private(line, ED25519)
+    signer = Signer(name, seed)
+    if signer.verifier.key_id.hex() != key_id:
+        raise VerificationError("the private key's id is not its own")
+    return signer
+
+
+def _parse_private(line: str, kind: int) -> tuple[str, bytes, str]:
+    """Return the name, the seed and the key id of a private key line."""
     parts = line.split("+", 4)
     if len(parts) != 5 or parts[:2] != ["PRIVATE", "KEY"]:  # noqa: PLR2004 - the form's fields
         raise VerificationError("malformed private key")
     typed = b64_decode(parts[4])
-    if len(typed) != 1 + _KEY_SIZE or typed[0] != ED25519:
+    if len(typed) != 1 + _KEY_SIZE or typed[0] != kind:
         raise VerificationError("malformed private key")
     if not _NAME.fullmatch(parts[2]):
         raise VerificationError("malformed private key")
-    signer = Signer(parts[2], typed[1:])
-    if signer.verifier.key_id.hex() != parts[3]:
+    return parts[2], typed[1:], parts[3]
+
+
+class Cosigner:
+    """A witness's Ed25519 key: it signs a checkpoint's text together with the time."""
+
+    def __init__(self, name: str, seed: bytes) -> None:
+        # One key for one name: the message does not say who cosigned.
+        signer = Signer(name, seed)
+        self.verifier = Verifier(name, COSIGNATURE, signer.verifier.key)
+        """The public half."""
+        self._seed = seed
+        self._key = Ed25519PrivateKey.from_private_bytes(seed)
+
+    @property
+    def skey(self) -> str:
+        """The private key as a line."""
+        key_id, typed = self.verifier.key_id.hex(), bytes([COSIGNATURE]) + self._seed
+        return f"PRIVATE+KEY+{self.verifier.name}+{key_id}+{b64(typed)}"
+
+    def cosign(self, text: str, unix_s: int) -> str:
+        """Return the signature line over a checkpoint's text at a time."""
+        signature = self._key.sign(cosigned_message(text.encode(), unix_s))
+        value = self.verifier.key_id + unix_s.to_bytes(_TIME_SIZE, "big") + signature
+        return f"{_DASH}{self.verifier.name} {b64(value)}\n"
+
+
+def parse_cosigner(line: str) -> Cosigner:
+    """Return the cosigner that a private key line describes.
+
+    Raises:
+        VerificationError: It is malformed, or its key id is not its own.
+    """
+    name, seed, key_id = _parse_private(line, COSIGNATURE)
+    cosigner = Cosigner(name, seed)
+    if cosigner.verifier.key_id.hex() != key_id:
         raise VerificationError("the private key's id is not its own")
-    return signer
+    return cosigner
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +270,16 @@ class Signature:
     key_id: bytes
     value: bytes
     """The signature without the key id."""
+
+
+def signature_line(signature: Signature) -> str:
+    """Return a signature as the line of a note."""
+    return f"{_DASH}{signature.name} {b64(signature.key_id + signature.value)}\n"
+
+
+def cosigned_at(signature: Signature) -> int:
+    """Return when a cosignature was made, in seconds since 1970."""
+    return int.from_bytes(signature.value[:_TIME_SIZE], "big")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from sqlite3 import Connection
 from typing import Final
 
-from audit.merkle import EMPTY_ROOT, leaf_hash, tree_root
+from audit.cosigning import Cosigning
+from audit.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, tree_root
 from audit.note import Checkpoint, Signer, Verifier, open_checkpoint
 from audit.record import milliseconds
 from audit.sealing import guard
@@ -39,15 +40,34 @@ class Pace:
     unpublished: int = 100_000
     """Records beyond the checkpoint from which nothing more is recorded."""
     stale_s: float = 600.0
-    """Seconds without publishing what there is, from which nothing more is recorded."""
+    """Seconds without signing what there is, from which nothing more is recorded."""
+    unwitnessed_s: float = 14_400.0
+    """Seconds without enough cosignatures, from which nothing more is recorded."""
 
 
 class Publisher:
     """Integrates, signs and publishes, in a thread of its own."""
 
     def __init__(
-        self, log: AuditLog, signer: Signer, clock: Clock, pace: Pace | None = None
+        self,
+        log: AuditLog,
+        signer: Signer,
+        clock: Clock,
+        pace: Pace | None = None,
+        witnesses: Cosigning | None = None,
     ) -> None:
+        """Make ready to publish.
+
+        Args:
+            log: The log.
+            signer: Its key.
+            clock: Tells the time.
+            pace: How often and how much.
+            witnesses: Who cosigns; None publishes what the log alone has signed.
+
+        Raises:
+            ValueError: The key is not the log's.
+        """
         if signer.name != log.origin:
             raise ValueError("the signer's name is not the log's origin")
         self._log = log
@@ -55,8 +75,12 @@ class Publisher:
         self._clock = clock
         self._pace = pace or Pace()
         self._reader = LogReader.open(log.path)
+        self._witnesses = witnesses
+        self._is_compared = witnesses is None
+        self._signed = 0
         self._published = 0
         self._news_since: float | None = None
+        self._unwitnessed_since: float | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self.failure: str | None = None
@@ -74,6 +98,8 @@ class Publisher:
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
+        if self._witnesses is not None:
+            self._witnesses.close()
         self._reader.close()
 
     def _run(self) -> None:
@@ -98,8 +124,10 @@ class Publisher:
 
     def _lag(self) -> str | None:
         """Return why nothing more may be recorded for now, or None."""
-        behind = self._log.size - self._published
+        behind = self._log.size - self._signed
         now = self._clock.monotonic()
+        if self.unwitnessed_for() > self._pace.unwitnessed_s:
+            return "too few witnesses have cosigned for too long"
         if behind <= 0:
             self._news_since = None
         elif self._news_since is None:
@@ -108,6 +136,11 @@ class Publisher:
         if behind > self._pace.unpublished or now - since > self._pace.stale_s:
             return "too much is recorded and not published"
         return None
+
+    def unwitnessed_for(self) -> float:
+        """Return for how many seconds there were not enough cosignatures; 0 if none."""
+        since = self._unwitnessed_since
+        return 0.0 if since is None else self._clock.monotonic() - since
 
     @property
     def verifier(self) -> Verifier:
@@ -123,12 +156,15 @@ class Publisher:
         """Publish what is recorded; return the head, None while there is nothing.
 
         (1) Take new records into the tree, in chunks.
-        (2) Read the tiles back, and compute the roots from them: that of now, and
+        (2) Before the first signature, ask the witnesses what they saw of this log.
+        (3) Read the tiles back, and compute the roots from them: that of now, and
             that of the last checkpoint.
-        (3) Sign the head, and put it in the place of the one that was read.
+        (4) Sign the head, and put it in the place of the one that was read.
+        (5) Have witnesses cosign it, and publish it once enough have.
 
         Raises:
-            VerificationError: What is stored contradicts itself: nothing was signed.
+            VerificationError: What is stored contradicts itself, or what a witness
+                holds: nothing was signed.
             LogUnavailableError: It could not be stored.
         """
         head = self._reader.head()
@@ -138,18 +174,78 @@ class Publisher:
         while size < target:
             end = min(target, size + self._pace.chunk)
             size, root = self._integrate(size, root, end)
-        self._published = 0 if head is None else head.size
-        if size == 0 or not self._is_due(head, size):
+        self._published = self._size_of(self._reader.published())
+        self._signed = self._size_of(head)
+        # (2): a log that was rolled back must not sign a second history.
+        if size == 0:
+            return None
+        if not self._is_known_to_witnesses(size):
+            # Not the publisher's own lag: `unwitnessed_for` counts it.
+            self._signed = size
+            return self._reader.published()
+        if self._is_due(head, size):
+            # (3): what is signed is what is stored, not what was meant to be.
+            self._check_root(size, root)
+            if head is not None:
+                before = open_checkpoint(head.note.encode(), self._signer.verifier)
+                self._check_root(before.size, before.root)
+            # (4): at most one publisher wins.
+            head = self._sign(head, Checkpoint(self._log.origin, size, root))
+            self._signed = size
+        # (5): also when an earlier round could not.
+        return self._publish(head)
+
+    @staticmethod
+    def _size_of(head: SignedHead | None) -> int:
+        return 0 if head is None else head.size
+
+    def _is_known_to_witnesses(self, size: int) -> bool:
+        """Compare the tree with what witnesses saw, until enough have been asked.
+
+        Raises:
+            VerificationError: A witness holds a head that the tree does not contain.
+        """
+        if self._witnesses is not None and not self._is_compared:
+            read = node_reader(self._reader.tile)
+            enough = self._witnesses.compare(size, lambda at: tree_root(read, at))
+            self._wait_for_witnesses(is_enough=enough)
+            self._is_compared = enough
+        return self._is_compared
+
+    def _publish(self, head: SignedHead | None) -> SignedHead | None:
+        """Publish a head that was signed, with the cosignatures that it needs."""
+        published = self._reader.published()
+        if head is None or self._witnesses is None:
+            self._published = self._size_of(published)
             return head
-        # (2): what is signed is what is stored, not what was meant to be.
-        self._check_root(size, root)
-        if head is not None:
-            before = open_checkpoint(head.note.encode(), self._signer.verifier)
-            self._check_root(before.size, before.root)
-        # (3): at most one publisher wins.
-        head = self._sign(head, Checkpoint(self._log.origin, size, root))
-        self._published = size
-        return head
+        if published is not None and (published.size, published.signed_ms) == (
+            head.size,
+            head.signed_ms,
+        ):
+            return published
+        checkpoint = open_checkpoint(head.note.encode(), self._signer.verifier)
+        read = node_reader(self._reader.tile)
+        cosigned = self._witnesses.collect(
+            checkpoint,
+            head.note,
+            lambda old, new: consistency_proof(read, old, new),
+        )
+        self._wait_for_witnesses(is_enough=cosigned.is_enough)
+        if not cosigned.is_enough:
+            # Outsiders go on seeing the last one that enough have cosigned.
+            return published
+        guard_ = head_guard(head.size, cosigned.note, head.signed_ms)
+        public = SignedHead(head.size, cosigned.note, head.signed_ms, guard_)
+        self._write(_Release(public))
+        self._published = public.size
+        return public
+
+    def _wait_for_witnesses(self, *, is_enough: bool) -> None:
+        """Keep since when there have not been enough cosignatures."""
+        if is_enough:
+            self._unwitnessed_since = None
+        elif self._unwitnessed_since is None:
+            self._unwitnessed_since = self._clock.monotonic()
 
     def _check_root(self, size: int, root: bytes) -> None:
         """Verify that the stored tiles give this root."""
@@ -193,10 +289,10 @@ class Publisher:
         signed_ms = milliseconds(self._clock.now())
         check = head_guard(checkpoint.size, note, signed_ms)
         new = SignedHead(checkpoint.size, note, signed_ms, check)
-        self._write(_Publication(head, new))
+        self._write(_Publication(head, new, is_public=self._witnesses is None))
         return new
 
-    def _write(self, work: "_Integration | _Publication") -> None:
+    def _write(self, work: "_Integration | _Publication | _Release") -> None:
         """Have the writer do it, and wait until it is durable."""
         try:
             self._log.write(work).result(_WRITE_TIMEOUT_S)
@@ -253,6 +349,8 @@ class _Publication:
 
     before: SignedHead | None
     after: SignedHead
+    is_public: bool
+    """Whether it is published at once, without any cosignature."""
 
     def __call__(self, connection: Connection) -> None:
         row = (self.after.size, self.after.note, self.after.signed_ms, self.after.guard)
@@ -269,3 +367,21 @@ class _Publication:
             )
         if swapped.rowcount != 1:
             raise LogUnavailableError("another publisher has moved the checkpoint")
+        if self.is_public:
+            _Release(self.after)(connection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Release:
+    """Shows outsiders a head; never one that is older than what they have seen."""
+
+    head: SignedHead
+
+    def __call__(self, connection: Connection) -> None:
+        connection.execute(
+            "INSERT INTO published VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
+            " SET size = excluded.size, note = excluded.note,"
+            " signed_ms = excluded.signed_ms, guard = excluded.guard"
+            " WHERE size <= excluded.size AND signed_ms <= excluded.signed_ms",
+            (self.head.size, self.head.note, self.head.signed_ms, self.head.guard),
+        )

@@ -216,7 +216,7 @@ class AccessIndex:
         rows = [RecordRow(*row) for row in self._connection.execute(statement, values)]
         more = len(rows) > query.limit
         rows = rows[: query.limit]
-        head = self._reader.head()
+        head = self._reader.published()
         return RecordPage(
             rows=rows,
             next=f"{rows[-1].at_ms}.{rows[-1].index}" if more else None,

@@ -167,7 +167,7 @@ def prove_event(reader: LogReader, event: EventId, verifier: Verifier) -> Proof 
 
 def prove_leaf(reader: LogReader, index: int, leaf: bytes) -> Proof | None:
     """Return the proof of a leaf, given its hash; None when it is not published."""
-    head = reader.head()
+    head = reader.published()
     if head is None or index >= head.size:
         return None
     checkpoint = parse_checkpoint(open_text(head.note))
@@ -210,7 +210,7 @@ def prove_consistency(reader: LogReader, size1: int, size2: int) -> Consistency:
         NotFoundError: Not `0 < size1 <= size2`, or not so much is published.
         VerificationError: The stored tiles do not prove it.
     """
-    head = reader.head()
+    head = reader.published()
     if not 0 < size1 <= size2 or head is None or size2 > head.size:
         raise NotFoundError("the log has published no trees of these sizes")
     read = node_reader(reader.tile)

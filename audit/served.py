@@ -24,7 +24,7 @@ def read_piece(reader: LogReader, piece: Piece) -> bytes | None:
     Raises:
         VerificationError: The checkpoint implies it, and the store does not have it.
     """
-    head = reader.head()
+    head = reader.published()
     if head is None or not piece.is_within(head.size):
         return None
     start = piece.index << 8
@@ -52,7 +52,7 @@ def export_pieces(reader: LogReader, folder: Path) -> int:
         FileExistsError: A file is there already, with other content.
         VerificationError: The store does not have what the checkpoint implies.
     """
-    head = reader.head()
+    head = reader.published()
     if head is None:
         raise NotFoundError("nothing is published yet")
     for piece in pieces_of_size(head.size):

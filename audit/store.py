@@ -3,7 +3,8 @@
 `entry` holds the records in order: `seq` is the leaf's index, gapless from 0. Beside
 the leaf stand private columns for the index, and the sealed sections, which alone
 may ever change. `attempt` holds the look-ups of cases that have not ended, `tile` the
-hash tiles, `tree` what is integrated, `checkpoint` what was signed last.
+hash tiles, `tree` what is integrated, `checkpoint` what was signed last, `published`
+what outsiders see: the same, or the last one that enough witnesses have cosigned.
 The writer alone writes. On another engine, or with tiles in files or objects, only
 this module, `writer` and the tile rows change.
 """
@@ -62,6 +63,17 @@ CREATE TABLE checkpoint (
     guard INTEGER NOT NULL         -- check value over the row
 );
 """
+_PUBLISHED = """
+CREATE TABLE published (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size INTEGER NOT NULL,
+    note TEXT NOT NULL,            -- with the cosignatures of witnesses
+    signed_ms INTEGER NOT NULL,
+    guard INTEGER NOT NULL
+);
+INSERT INTO published SELECT * FROM checkpoint;
+"""
+"""A table that older files lack: there, what was signed was published."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +132,18 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
         connection.execute("COMMIT")
         sync_folder(path.parent)
+    if not _has_published(connection):
+        connection.executescript("BEGIN IMMEDIATE;" + _PUBLISHED + "COMMIT;")
     if read_meta(connection) != {"format": FORMAT, "origin": origin}:
         connection.close()
         raise SettingsError(f"`{path.name}` is the log of another origin or format")
     return connection
+
+
+def _has_published(connection: sqlite3.Connection) -> bool:
+    """Return whether a log's file has the table `published`."""
+    query = "SELECT 1 FROM sqlite_master WHERE name = 'published'"
+    return connection.execute(query).fetchone() is not None
 
 
 def read_meta(connection: sqlite3.Connection) -> Mapping[str, str]:
@@ -200,7 +220,15 @@ class LogReader:
 
     def head(self) -> SignedHead | None:
         """Return the checkpoint that was signed last; None before the first."""
-        query = "SELECT size, note, signed_ms, guard FROM checkpoint"
+        return self._head("checkpoint")
+
+    def published(self) -> SignedHead | None:
+        """Return the checkpoint that outsiders see; None before the first."""
+        table = "published" if _has_published(self.connection) else "checkpoint"
+        return self._head(table)
+
+    def _head(self, table: str) -> SignedHead | None:
+        query = f"SELECT size, note, signed_ms, guard FROM {table}"  # noqa: S608 - one of two names
         row = self.connection.execute(query).fetchone()
         return None if row is None else SignedHead(*row)
 

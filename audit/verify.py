@@ -111,17 +111,18 @@ def verify_log(
         # (1): before anything in it is believed.
         _check_file(reader, verifier)
         # (2): who signs says what size and root must come out.
-        head = _check_head(reader.head(), verifier)
-        walk = _Walk(reader, verifier.name, sealer, {size for size, _ in head})
+        heads = _check_heads(reader, verifier)
+        sizes = {size for _, size, _ in heads}
+        walk = _Walk(reader, verifier.name, sealer, sizes)
         # (3): the one pass over all records.
         walk.run(progress)
         # (4): the same leaves must give the same tree everywhere.
-        tiles = _check_tree(reader, walk, head)
+        tiles = _check_tree(reader, walk, heads)
         # (5): what waits to be ended decides what happens after a crash.
         _check_attempts(reader, walk)
         # (6): a promise is kept, or its signature convicts the log.
         kept = _check_receipts(reader, receipts, receipt_vkey)
-    size, root = head[-1] if head else (0, EMPTY_ROOT)
+    _, size, root = heads[-1] if heads else ("", 0, EMPTY_ROOT)
     return Verified(
         origin=verifier.name,
         records=walk.range.size,
@@ -191,20 +192,30 @@ def _check_file(reader: LogReader, verifier: Verifier) -> None:
         raise VerificationError("meta: not the origin of this key, or another format")
 
 
+def _check_heads(
+    reader: LogReader, verifier: Verifier
+) -> Sequence[tuple[str, int, bytes]]:
+    """Return what the head that was signed last says, and the one that is published."""
+    return (
+        *_check_head("checkpoint", reader.head(), verifier),
+        *_check_head("published", reader.published(), verifier),
+    )
+
+
 def _check_head(
-    head: SignedHead | None, verifier: Verifier
-) -> Sequence[tuple[int, bytes]]:
-    """Return size and root of the signed checkpoint, or nothing before the first."""
+    name: str, head: SignedHead | None, verifier: Verifier
+) -> Sequence[tuple[str, int, bytes]]:
+    """Return name, size and root of a signed checkpoint; nothing before the first."""
     if head is None:
         return ()
     try:
         checkpoint = open_checkpoint(head.note.encode(), verifier)
     except VerificationError as error:
-        raise VerificationError(f"checkpoint: {error}") from None
+        raise VerificationError(f"{name}: {error}") from None
     check = head_guard(head.size, head.note, head.signed_ms)
     if head.size != checkpoint.size or head.guard != check:
-        raise VerificationError("checkpoint: the row is not what was written")
-    return ((checkpoint.size, checkpoint.root),)
+        raise VerificationError(f"{name}: the row is not what was written")
+    return ((name, checkpoint.size, checkpoint.root),)
 
 
 class _Walk:
@@ -314,10 +325,10 @@ def _compare_matter(entry: Entry, section: OpenedSection | None) -> None:
 
 
 def _check_tree(
-    reader: LogReader, walk: _Walk, head: Sequence[tuple[int, bytes]]
+    reader: LogReader, walk: _Walk, heads: Sequence[tuple[str, int, bytes]]
 ) -> int:
     """Verify the roots of tree and checkpoint, and the tiles; return how many."""
-    vouched = [("checkpoint", *pair) for pair in head]
+    vouched = list(heads)
     tree = reader.tree()
     if tree is not None:
         vouched.append(("tree", *tree))
@@ -326,7 +337,7 @@ def _check_tree(
             raise VerificationError(f"{name}: of more records than there are")
         if walk.roots[size] != root:
             raise VerificationError(f"{name}: the records give another root")
-    if head and (tree is None or tree[0] < head[0][0]):
+    if heads and (tree is None or tree[0] < heads[0][1]):
         raise VerificationError("tree: behind the checkpoint")
     for tile in sorted(walk.tiles):
         walk.compare(tile)

@@ -40,11 +40,13 @@ department = _Typer(help="The service that a department runs.", no_args_is_help=
 audit = _Typer(help="Look into an access log.", no_args_is_help=True)
 pack = _Typer(help="Check matters and directories.", no_args_is_help=True)
 keys = _Typer(help="The gateway's own keys.", no_args_is_help=True)
+witness = _Typer(help="Keep watch over the logs of others.", no_args_is_help=True)
 for _name, _group in (
     ("department", department),
     ("audit", audit),
     ("pack", pack),
     ("keys", keys),
+    ("witness", witness),
 ):
     app.add_typer(_group, name=_name)
 
@@ -425,6 +427,40 @@ def check_pack(
     for name, ids in declared.items():
         table.add_row(name.replace("_", " "), str(len(ids)), ", ".join(ids))
     _print(table)
+
+
+# Witnesses.
+
+
+@witness.command("keygen")
+def make_witness_key(
+    file: Annotated[Path, typer.Argument(help="Where the private key goes.")],
+    name: Annotated[
+        str, typer.Option(help="The witness's name, as `audit.example/witness`.")
+    ],
+) -> None:
+    """Make a witness's key, and print its vkey for policies."""
+    from audit.witness_app import make_cosigner
+
+    cosigner = make_cosigner(file, name, os.urandom)
+    sys.stdout.write(cosigner.verifier.vkey + "\n")
+
+
+@witness.command("serve")
+def serve_witness(
+    key: Annotated[Path, typer.Option(help="The witness's private key.")],
+    logs: Annotated[
+        Path, typer.Option(help="A tlog-policy whose `log` lines say what to watch.")
+    ],
+    data: Annotated[Path, typer.Option(help="What was cosigned (SQLite).")],
+    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8801,
+) -> None:
+    """Cosign the heads of logs that only grow, until told to stop."""
+    from audit.witness_app import open_witness
+    from audit.witness_app import serve_witness as serve
+
+    serve(open_witness(key, logs, data), host, port)
 
 
 # Keys.

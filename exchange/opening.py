@@ -12,6 +12,8 @@ from datetime import timedelta
 
 import structlog
 
+from audit.cosigning import Cosigning
+from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
 from audit.sealing import Sealer
 from audit.subjects import SubjectDirectory
@@ -251,10 +253,32 @@ def _open_log(
         ) from error
     stack.callback(log.close)
     pace = Pace(interval_s=settings.checkpoint_every_s)
-    publisher = Publisher(log, keys.log.log, clock, pace)
+    witnesses = _open_witnesses(settings, keys, clock)
+    publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
     publisher.start()
     stack.callback(publisher.stop)
     return log, publisher
+
+
+def _open_witnesses(
+    settings: Settings, keys: GatewayKeys, clock: Clock
+) -> Cosigning | None:
+    """Read who cosigns the log's heads; None when nobody has to.
+
+    Raises:
+        SettingsError: The policy can't be read, or is wrong.
+    """
+    file = settings.witness_policy
+    if file is None:
+        return None
+    try:
+        policy = parse_policy(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"`witness_policy`: `{file.name}` can't be read") from None
+    asked = frozenset(name for name, one in policy.witnesses.items() if one.url)
+    if not policy.is_met(asked):
+        raise SettingsError("`witness_policy`: too few witnesses have an address")
+    return Cosigning(policy, keys.log.log.verifier, clock)
 
 
 async def _open_connectors(
@@ -360,6 +384,11 @@ def _show(gateway: Gateway, health: Health) -> None:
         "errand_writes_waiting",
         "Writes that wait for the database.",
         lambda: database.waiting,
+    )
+    metrics.gauge(
+        "errand_log_unwitnessed_seconds",
+        "Since when too few witnesses have cosigned; 0 when enough have.",
+        gateway.publisher.unwitnessed_for,
     )
     metrics.gauge("errand_log_size", "Records in the log.", lambda: log.size)
     metrics.counts(

@@ -168,7 +168,7 @@ class Oversight:
         Raises:
             NotFoundError: Nothing is published yet.
         """
-        head = await self._run(self._proofs.head)
+        head = await self._run(self._proofs.published)
         if head is None:
             raise NotFoundError("nothing is published yet")
         return head.note

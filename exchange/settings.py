@@ -110,6 +110,9 @@ class Settings(Model):
     checkpoint_every_s: Seconds = 1.0
     """How often the log's signed tree head is renewed while records come, in
     seconds."""
+    witness_policy: LocalPath | None = None
+    """A tlog-policy file: the witnesses that cosign the log's heads, and how many of
+    whom must before a head is published; without it the log alone signs."""
     log_bundles: Literal["auditors", "everybody"] = "auditors"
     """Who may fetch the log's entries: `auditors`, or `everybody`. They name
     organisations, kinds of evidence and times, and no person."""

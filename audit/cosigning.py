@@ -1,0 +1,301 @@
+"""Asking witnesses: cosignatures for a new head, and what they saw of us before.
+
+SOURCE: C2SP tlog-witness, the client's side. Witnesses are asked all at once, each for
+a bounded time. One that fails, lies or loops costs its own cosignature alone: only
+something that carries our own signature can stop the log.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import Enum
+
+import httpx
+
+from audit.note import (
+    Checkpoint,
+    Verifier,
+    b64,
+    cosigned_at,
+    decimal,
+    open_checkpoint,
+    open_note,
+    signature_line,
+)
+from audit.policy import Policy, Witness
+from audit.witness import SIZE_TYPE, origin_path, submission_text
+from schemas.clock import Clock
+from schemas.errors import VerificationError
+
+_TRIES = 3
+"""How often one witness is asked about one head: it may correct us twice."""
+_ANSWER_LIMIT = 65_536
+"""Largest answer that is read, in bytes."""
+
+Prove = Callable[[int, int], Sequence[bytes]]
+"""Gives the consistency proof between two sizes of our tree."""
+RootOf = Callable[[int], bytes]
+"""Gives the root of our tree at a size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cosigned:
+    """A head with the cosignatures that were collected."""
+
+    note: str
+    """The checkpoint with the log's signature and those of witnesses."""
+    by: frozenset[str]
+    """Who has cosigned, by their names in the policy."""
+    is_enough: bool
+    """Whether they make a quorum."""
+
+
+class Cosigning:
+    """Collects cosignatures for one log."""
+
+    def __init__(
+        self, policy: Policy, log: Verifier, clock: Clock, *, timeout_s: float = 2.0
+    ) -> None:
+        """Make ready to ask.
+
+        Args:
+            policy: Whom to ask, and who suffices.
+            log: The log's own key.
+            clock: Measures how long an answer takes.
+            timeout_s: How long one answer may take, in seconds.
+        """
+        self._policy = policy
+        self._log = log
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._asked = {
+            name: witness.url
+            for name, witness in policy.witnesses.items()
+            if witness.url is not None
+        }
+        self._last: dict[str, int] = {}
+        """The size that each witness has cosigned last, as far as we know."""
+        self._client = httpx.Client(timeout=timeout_s, trust_env=False)
+        self._threads = ThreadPoolExecutor(
+            max(1, len(self._asked)), thread_name_prefix="audit-witness"
+        )
+        self._proving = threading.Lock()
+
+    def close(self) -> None:
+        """Let go of connections."""
+        self._threads.shutdown(wait=True)
+        self._client.close()
+
+    def compare(self, size: int, root_of: RootOf) -> bool:
+        """Compare our tree with what the witnesses saw of it last.
+
+        INVARIANT: a log that was rolled back, or that tells another history than the
+        one it has signed before, signs nothing.
+
+        Args:
+            size: How many leaves our tree has.
+            root_of: Its root at any smaller size.
+
+        Returns:
+            Whether those that answered make a quorum: else nobody can be sure yet.
+
+        Raises:
+            VerificationError: A witness holds a head with our own signature that our
+                tree does not contain.
+        """
+        heads = dict(
+            zip(
+                self._asked,
+                self._threads.map(self._seen_by, self._asked.values()),
+                strict=True,
+            )
+        )
+        for name, head in heads.items():
+            if isinstance(head, Checkpoint):
+                self._check_against(name, head, size, root_of)
+                self._last[name] = head.size
+        answered = frozenset(
+            name for name, head in heads.items() if head is not _Nothing.TOLD
+        )
+        return self._policy.is_met(answered)
+
+    def _seen_by(self, url: str) -> "Checkpoint | _Nothing":
+        """Return the head of our log that a witness shows."""
+        try:
+            answer = self._get(f"{url}/{origin_path(self._log.name)}")
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return _Nothing.SEEN
+            return open_checkpoint(answer.content, self._log)
+        except (httpx.HTTPError, VerificationError):
+            # What we did not sign says nothing about us.
+            return _Nothing.TOLD
+
+    def _check_against(
+        self, name: str, head: Checkpoint, size: int, root_of: RootOf
+    ) -> None:
+        """Verify that our tree contains a head that a witness holds."""
+        if head.size > size:
+            raise VerificationError(
+                f"witness `{name}` has cosigned {head.size} records, here are {size}"
+            )
+        if head.size and root_of(head.size) != head.root:
+            raise VerificationError(
+                f"witness `{name}` has cosigned another root at size {head.size}"
+            )
+
+    def collect(self, checkpoint: Checkpoint, note: str, prove: Prove) -> Cosigned:
+        """Ask all witnesses to cosign a head, and return it with what came.
+
+        Args:
+            checkpoint: The head.
+            note: The head, signed by the log.
+            prove: Proves that it continues earlier ones.
+
+        Raises:
+            VerificationError: A witness holds a larger head with our own signature.
+        """
+
+        def ask(item: tuple[str, str]) -> tuple[str, str | VerificationError | None]:
+            name, url = item
+            try:
+                asking = _Asking(self._policy.witnesses[name], url, checkpoint, note)
+                return name, self._ask(asking, prove)
+            except VerificationError as error:
+                return name, error
+            except httpx.HTTPError:
+                return name, None
+
+        lines: dict[str, str] = {}
+        for name, line in self._threads.map(ask, self._asked.items()):
+            if isinstance(line, VerificationError):
+                raise line
+            if line is not None:
+                lines[name] = line
+                self._last[name] = checkpoint.size
+        by = frozenset(lines)
+        cosigned = note + "".join(lines.values())
+        return Cosigned(cosigned, by, self._policy.is_met(by))
+
+    def _ask(self, asking: "_Asking", prove: Prove) -> str | None:
+        """Ask one witness, and return its cosignature line; None without one.
+
+        A witness that is behind or ahead of what we believe says so (409), and is
+        asked again with a proof from there; but not for ever.
+        """
+        size = asking.checkpoint.size
+        old = min(self._last.get(asking.witness.name, 0), size)
+        for _ in range(_TRIES):
+            with self._proving:
+                proof = prove(old, size) if old else ()
+            text = submission_text(old, [b64(one) for one in proof], asking.note)
+            answer = self._post(f"{asking.url}/add-checkpoint", text)
+            if answer.status_code == httpx.codes.OK:
+                return self._line(asking, answer.text)
+            told = _size_of(answer)
+            if told is None:
+                return None
+            if told > size:
+                self._check_ahead(asking)
+                return None
+            old = told
+        return None
+
+    def _line(self, asking: "_Asking", lines: str) -> str | None:
+        """Return the witness's own cosignature among the lines that it sent."""
+        try:
+            note = open_note(
+                f"{asking.checkpoint.text}\n{lines}".encode(),
+                (asking.witness.verifier,),
+            )
+        except VerificationError:
+            return None
+        return signature_line(note.verified[0])
+
+    def _check_ahead(self, asking: "_Asking") -> None:
+        """Believe that a witness is ahead of us only by our own signature.
+
+        Raises:
+            VerificationError: It shows a larger head that we have signed.
+        """
+        head = self._seen_by(asking.url)
+        if isinstance(head, Checkpoint) and head.size > asking.checkpoint.size:
+            raise VerificationError(
+                f"witness `{asking.witness.name}` has cosigned {head.size} records,"
+                f" here are {asking.checkpoint.size}"
+            )
+
+    def _get(self, url: str) -> httpx.Response:
+        return self._read(self._client.build_request("GET", url))
+
+    def _post(self, url: str, text: str) -> httpx.Response:
+        return self._read(self._client.build_request("POST", url, content=text))
+
+    def _read(self, request: httpx.Request) -> httpx.Response:
+        """Return an answer, read up to a bound.
+
+        Raises:
+            httpx.HTTPError: It did not come.
+        """
+        deadline = self._clock.monotonic() + self._timeout_s
+        answer = self._client.send(request, stream=True)
+        try:
+            content = bytearray()
+            for part in answer.iter_bytes():
+                content += part
+                if len(content) > _ANSWER_LIMIT:
+                    raise httpx.DecodingError("the answer is too large")
+                if self._clock.monotonic() > deadline:
+                    raise httpx.ReadTimeout("the answer takes too long")
+        finally:
+            answer.close()
+        return httpx.Response(
+            answer.status_code,
+            headers={"content-type": answer.headers.get("content-type", "")},
+            content=bytes(content),
+        )
+
+
+class _Nothing(Enum):
+    """Why there is no head of ours to compare with."""
+
+    SEEN = "the witness has cosigned none yet"
+    TOLD = "the witness did not answer with anything that we have signed"
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One head, for one witness."""
+
+    witness: Witness
+    url: str
+    checkpoint: Checkpoint
+    note: str
+
+
+def _size_of(answer: httpx.Response) -> int | None:
+    """Return which size a witness says it has cosigned last; None if it says none."""
+    kind = answer.headers["content-type"]
+    if answer.status_code != httpx.codes.CONFLICT or not kind.startswith(SIZE_TYPE):
+        return None
+    try:
+        return decimal(answer.text.removesuffix("\n"))
+    except VerificationError:
+        return None
+
+
+def cosigned_by(note: bytes, log: Verifier, policy: Policy) -> Mapping[str, int]:
+    """Return who has cosigned a log's checkpoint, by name in the policy, and when.
+
+    Times are in seconds since 1970.
+
+    Raises:
+        VerificationError: The log's signature, or a known witness's, does not hold.
+    """
+    keys = {(w.verifier.name, w.verifier.key_id): w for w in policy.witnesses.values()}
+    note_of = open_note(note, (log, *(w.verifier for w in keys.values())))
+    return {
+        keys[one.name, one.key_id].name: cosigned_at(one)
+        for one in note_of.verified
+        if (one.name, one.key_id) in keys
+    }

@@ -1,0 +1,402 @@
+"""A log under witnesses: published when enough have cosigned, and never a step back."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import timedelta
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from audit.cosigning import Cosigning, cosigned_by
+from audit.note import Checkpoint, open_checkpoint
+from audit.policy import Policy, parse_policy
+from audit.publisher import Pace, Publisher, _Release
+from audit.receipt import parse_proof, prove_event, verify_proof
+from audit.store import SignedHead
+from audit.verify import verify_log
+from audit.witness import SIZE_TYPE, Reply, origin_path
+from schemas.errors import LogUnavailableError, VerificationError
+from tests.audit.examples import Room, an_event, open_room
+from tests.harness.witnesses import Served, a_witness, an_answerer
+
+NOW_S = 1_767_853_800
+
+
+def append(room: Room, number: int) -> None:
+    """Record some events."""
+    asyncio.run(room.log.append([an_event(subjects=()) for _ in range(number)]))
+
+
+def seen(room: Room) -> SignedHead | None:
+    """Return what outsiders see."""
+    with room.reader() as reader:
+        return reader.published()
+
+
+def size_seen(room: Room) -> int:
+    """Return how much outsiders see."""
+    head = seen(room)
+    return 0 if head is None else head.size
+
+
+class Watch:
+    """Three witnesses, of which two must cosign."""
+
+    def __init__(self, room: Room, folder: Path, stack: ExitStack) -> None:
+        self.room = room
+        self.served: list[Served] = [
+            stack.enter_context(
+                a_witness(name, folder / f"{name}.db", room.keys.log.verifier)
+            )
+            for name in ("w1", "w2", "w3")
+        ]
+        self._stack = stack
+
+    def policy(self, *lines: str) -> Policy:
+        """Return two of three, or other witnesses where they are given."""
+        lines = lines or tuple(one.line for one in self.served)
+        names = " ".join(line.split()[1] for line in lines)
+        text = "\n".join((*lines, f"group all-of-them 2 {names}"))
+        return parse_policy(f"{text}\nquorum all-of-them\n")
+
+    def publisher(
+        self, *lines: str, room: Room | None = None, pace: Pace | None = None
+    ) -> Publisher:
+        """Return a publisher that asks the witnesses."""
+        room = room or self.room
+        witnesses = Cosigning(
+            self.policy(*lines), room.keys.log.verifier, room.clock, timeout_s=20
+        )
+        publisher = Publisher(room.log, room.keys.log, room.clock, pace, witnesses)
+        self._stack.callback(publisher.stop)
+        return publisher
+
+
+@pytest.fixture
+def watch(room: Room, tmp_path: Path) -> Iterator[Watch]:
+    """A log and its witnesses."""
+    with ExitStack() as stack:
+        yield Watch(room, tmp_path, stack)
+
+
+def test_what_is_published_carries_the_cosignatures(watch: Watch) -> None:
+    """Each head, as the log grows; and proofs carry them to whoever gets one."""
+    room, publisher = watch.room, watch.publisher()
+    for total, number in ((3, 3), (300, 297), (301, 1)):
+        append(room, number)
+        publisher.publish()
+        head = seen(room)
+        assert head is not None
+        by = cosigned_by(head.note.encode(), room.keys.log.verifier, watch.policy())
+
+        assert total == head.size
+        assert {"w1", "w2", "w3"} == set(by)
+    event = an_event()
+    asyncio.run(room.log.append([event]))
+    publisher.publish()
+    with room.reader() as reader:
+        proof = prove_event(reader, event.id, room.keys.log.verifier)
+        entry = reader.entry_of(event.id)
+    assert proof is not None
+    assert entry is not None
+    note = parse_proof(proof.as_text()).checkpoint.encode()
+
+    assert 302 == verify_proof(proof, entry.leaf, room.keys.log.verifier).size
+    assert 3 == len(cosigned_by(note, room.keys.log.verifier, watch.policy()))
+    assert 302 == verify_log(room.folder, room.keys.log.verifier.vkey).published
+
+
+def test_one_witness_that_is_gone_is_not_missed(watch: Watch) -> None:
+    """Two of three suffice; a dead address costs its own cosignature alone."""
+    lines = [one.line for one in watch.served]
+    lines[1] = lines[1].rpartition(" ")[0] + " http://127.0.0.1:9"
+    publisher = watch.publisher(*lines)
+    append(watch.room, 3)
+    publisher.tick()
+    head = seen(watch.room)
+    assert head is not None
+
+    assert publisher.failure is None
+    assert {"w1", "w3"} == set(
+        cosigned_by(head.note.encode(), watch.room.keys.log.verifier, watch.policy())
+    )
+
+
+def test_without_a_quorum_nothing_is_published_and_recording_goes_on(
+    watch: Watch,
+) -> None:
+    """Outsiders see the last head that enough have cosigned; after hours it stops."""
+    room, publisher = watch.room, watch.publisher()
+    append(room, 3)
+    publisher.publish()
+    publisher.stop()
+    lines = [
+        one.line.rpartition(" ")[0] + " http://127.0.0.1:9" for one in watch.served
+    ]
+    lonely = watch.publisher(*lines[:2], watch.served[2].line)
+    append(room, 2)
+    lonely.tick()
+    room.clock.advance(timedelta(hours=1))
+    lonely.tick()
+    append(room, 1)
+
+    assert 3 == size_seen(room)
+    assert lonely.failure is None
+    assert 3600 == lonely.unwitnessed_for()
+    room.clock.advance(timedelta(hours=4))
+    lonely.tick()
+    with pytest.raises(LogUnavailableError, match="too few witnesses"):
+        append(room, 1)
+
+
+def test_a_head_that_waited_is_published_when_the_witnesses_are_back(
+    watch: Watch,
+) -> None:
+    """The next round asks again, even though nothing new was recorded."""
+    room = watch.room
+    line = watch.served[1].line
+    answers = iter([Reply(404), Reply(500), *[Reply(404)] * 9])
+    with an_answerer(lambda _path, _body: next(answers)) as bad:
+        flaky = watch.publisher(
+            watch.served[0].line, line.rpartition(" ")[0] + f" {bad}"
+        )
+        append(room, 3)
+        flaky.publish()
+        before = size_seen(room)
+        witnesses = Cosigning(watch.policy(), room.keys.log.verifier, room.clock)
+        flaky._witnesses, old = witnesses, flaky._witnesses
+        flaky.publish()
+    assert old is not None
+    old.close()
+
+    assert (0, 3) == (before, size_seen(room))
+    assert 0 == flaky.unwitnessed_for()
+
+
+def test_a_log_that_was_rolled_back_refuses_to_sign(
+    watch: Watch, tmp_path: Path
+) -> None:
+    """A restored backup is behind its witnesses: it stops, and says so."""
+    room = watch.room
+    append(room, 5)
+    watch.publisher().publish()
+    backup = tmp_path / "backup"
+    backup.mkdir()
+    for name in ("log.db", "log.db-wal", "subjects.db", "subjects.db-wal"):
+        if (room.folder / name).exists():
+            shutil.copy(room.folder / name, backup / name)
+    append(room, 4)
+    watch.publisher().publish()
+    restored = open_room(backup, room.keys)
+    publisher = watch.publisher(room=restored)
+    publisher.tick()
+
+    assert "has cosigned 9 records, here are 5" in str(publisher.failure)
+    assert 5 == size_seen(restored)
+    with pytest.raises(LogUnavailableError, match="does not verify"):
+        append(restored, 1)
+    restored.close()
+
+
+def test_a_log_of_another_history_refuses_to_sign(watch: Watch, tmp_path: Path) -> None:
+    """Longer or not: a witness has seen another root at a size that it has passed."""
+    append(watch.room, 5)
+    watch.publisher().publish()
+    folder = tmp_path / "fork"
+    folder.mkdir()
+    fork = open_room(folder, watch.room.keys)
+    append(fork, 9)
+    publisher = watch.publisher(room=fork)
+    publisher.tick()
+
+    assert "another root at size 5" in str(publisher.failure)
+    assert seen(fork) is None
+    fork.close()
+
+
+def test_nothing_is_signed_before_enough_witnesses_were_asked(watch: Watch) -> None:
+    """Who can't tell whether it went back signs nothing, and goes on recording."""
+    lines = [
+        one.line.rpartition(" ")[0] + " http://127.0.0.1:9" for one in watch.served
+    ]
+    publisher = watch.publisher(*lines)
+    append(watch.room, 3)
+    publisher.tick()
+    append(watch.room, 3)
+    with watch.room.reader() as reader:
+        signed = reader.head()
+
+    assert signed is None
+    assert publisher.failure is None
+
+
+def test_a_witness_that_never_settles_is_given_up(watch: Watch) -> None:
+    """It answers 409 with ever other sizes: a few tries, and the others decide."""
+    asked = count(1)
+
+    def slippery(path: str, _body: bytes) -> Reply:
+        if path != "/add-checkpoint":
+            return Reply(404)
+        return Reply(409, f"{next(asked) % 3}\n", SIZE_TYPE)
+
+    with an_answerer(slippery) as url:
+        lines = [one.line for one in watch.served]
+        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
+        publisher = watch.publisher(*lines)
+        append(watch.room, 3)
+        publisher.tick()
+
+    assert publisher.failure is None
+    assert 3 == size_seen(watch.room)
+    assert next(asked) <= 5
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        Reply(404),
+        Reply(200, "log.yunxi.example/2026h1\n99\nAAAA\n\n"),
+        Reply(200, "x" * 70_000),
+        Reply(302),
+    ],
+)
+def test_a_lie_about_our_size_stops_nothing(watch: Watch, shown: Reply) -> None:
+    """A witness that claims to be ahead must show what we signed."""
+
+    def liar(path: str, _body: bytes) -> Reply:
+        ahead = Reply(409, "999999\n", SIZE_TYPE)
+        return ahead if path == "/add-checkpoint" else shown
+
+    with an_answerer(liar) as url:
+        lines = [one.line for one in watch.served]
+        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
+        publisher = watch.publisher(*lines)
+        append(watch.room, 3)
+        publisher.tick()
+        append(watch.room, 1)
+        publisher.tick()
+
+    assert publisher.failure is None
+    assert 4 == size_seen(watch.room)
+
+
+def test_a_witness_that_is_ahead_with_our_signature_stops_the_log(
+    watch: Watch,
+) -> None:
+    """Unreachable at the start, it later shows a larger head that we have signed."""
+    room = watch.room
+    bigger = room.keys.log.sign(Checkpoint(room.log.origin, 99, bytes(32)).text)
+    answers = iter([Reply(503)])
+
+    def ahead(path: str, _body: bytes) -> Reply:
+        if path == "/add-checkpoint":
+            return Reply(409, "99\n", SIZE_TYPE)
+        assert path == f"/{origin_path(room.log.origin)}"
+        return next(answers, Reply(200, bigger))
+
+    with an_answerer(ahead) as url:
+        lines = [one.line for one in watch.served]
+        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
+        publisher = watch.publisher(*lines)
+        append(room, 3)
+        publisher.tick()
+
+    assert "has cosigned 99 records, here are 3" in str(publisher.failure)
+    with pytest.raises(LogUnavailableError, match="does not verify"):
+        append(room, 1)
+
+
+def test_a_cosignature_that_does_not_hold_counts_for_nothing(watch: Watch) -> None:
+    """Nor one of another key, nor one over something else."""
+    room = watch.room
+    first, second, third = watch.served
+    other = Checkpoint(room.log.origin, 2, bytes(32)).text
+    bad = [
+        first.cosigner.cosign(other, NOW_S),
+        second.cosigner.cosign(other, NOW_S),
+        "no signature\n",
+        "",
+    ]
+    for line in bad:
+
+        def wrong(path: str, _body: bytes, line: str = line) -> Reply:
+            return Reply(200, line) if path == "/add-checkpoint" else Reply(404)
+
+        with an_answerer(wrong) as url:
+            lines = [first.line.rpartition(" ")[0] + f" {url}", third.line]
+            publisher = watch.publisher(*lines)
+            append(room, 1)
+            publisher.tick()
+            publisher.stop()
+
+        assert publisher.failure is None
+        assert seen(room) is None
+
+
+def test_an_unchanged_head_is_cosigned_anew_when_it_is_old(watch: Watch) -> None:
+    """So outsiders see from the witnesses' times that nothing was held back."""
+    room, publisher = watch.room, watch.publisher()
+    append(room, 1)
+    first = publisher.publish()
+    same = publisher.publish()
+    room.clock.advance(timedelta(minutes=10))
+    second = publisher.publish()
+    assert first is not None
+    assert second is not None
+
+    assert first == same == SignedHead(1, first.note, first.signed_ms, first.guard)
+    assert first.signed_ms + 600_000 == second.signed_ms
+    assert open_checkpoint(second.note.encode(), room.keys.log.verifier).size == 1
+
+
+def test_a_witness_of_other_logs_alone_does_not_count(
+    watch: Watch, tmp_path: Path
+) -> None:
+    """It answers 404, which is no cosignature."""
+    with a_witness("w4", tmp_path / "w4.db") as stranger:
+        publisher = watch.publisher(watch.served[0].line, stranger.line)
+        append(watch.room, 1)
+        publisher.tick()
+
+    assert seen(watch.room) is None
+
+
+def test_published_heads_never_go_back(watch: Watch) -> None:
+    """A late publisher with an older head changes nothing that outsiders see."""
+    room, publisher = watch.room, watch.publisher()
+    append(room, 2)
+    old = publisher.publish()
+    append(room, 2)
+    new = publisher.publish()
+    assert old is not None
+    room.log.write(_Release(old)).result()
+
+    assert new == seen(room)
+
+
+def _forget_published(connection: sqlite3.Connection) -> None:
+    connection.execute("DROP TABLE published")
+
+
+def test_a_log_that_had_no_witnesses_yet_is_read_as_before(
+    room: Room, tmp_path: Path
+) -> None:
+    """A file from before the table `published`: what was signed was published."""
+    append(room, 3)
+    head = room.publisher.publish()
+    room.log.write(_forget_published).result()
+    before = seen(room)
+    verified = verify_log(room.folder, room.keys.log.verifier.vkey)
+    room.close()
+    again = open_room(tmp_path, room.keys)
+    after = seen(again)
+    again.close()
+
+    assert head == before == after
+    assert 3 == verified.published
+    with pytest.raises(VerificationError):
+        cosigned_by(b"nothing", room.keys.log.verifier, parse_policy("quorum none\n"))

@@ -1,0 +1,113 @@
+"""A gateway whose log is under a witness of its own process: `errand witness serve`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from audit.cosigning import cosigned_by
+from audit.keys import make_keys, save_keys
+from audit.note import parse_vkey
+from audit.policy import parse_policy
+from exchange.opening import _open_witnesses
+from exchange.settings import parse_settings
+from schemas.errors import SettingsError
+from tests.harness.application import AUDITOR, a_site
+from tests.harness.commands import errand
+
+ORIGIN = "errand.example/990100/log"
+
+
+def test_the_published_log_carries_a_witness_of_another_process(
+    tmp_path: Path,
+) -> None:
+    """Key, policy and service from the command line; the gateway asks over HTTP."""
+    keys = make_keys(ORIGIN)
+    save_keys(keys, tmp_path / "data" / "keys" / "log")
+    made = errand("witness", "keygen", tmp_path / "w.key", "--name", "audit.example/w")
+    log_line = f"log {keys.log.verifier.vkey}\nquorum none\n"
+    (tmp_path / "logs.policy").write_text(log_line, encoding="utf-8")
+    port = 21_000 + os.getpid() % 9_000
+    command = [sys.executable, "-m", "exchange", "witness", "serve"]
+    for option, name in (("key", "w.key"), ("logs", "logs.policy"), ("data", "w.db")):
+        command += [f"--{option}", str(tmp_path / name)]
+    witness = subprocess.Popen([*command, "--port", str(port)])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        policy = f"witness audit {made.stdout.strip()} {url}\nquorum audit\n"
+        (tmp_path / "our.policy").write_text(policy, encoding="utf-8")
+        _wait_for(witness, url)
+        with a_site(tmp_path, settings="witness_policy: our.policy") as site:
+            site.client(AUDITOR).get("/v1/audit/records")
+            anyone = site.client(None)
+            answer = anyone.get("/log/checkpoint")
+            for _ in range(3_000):
+                if answer.status_code == 200:
+                    break
+                answer = anyone.get("/log/checkpoint")
+            by = cosigned_by(
+                answer.content,
+                parse_vkey(keys.log.verifier.vkey),
+                parse_policy(policy),
+            )
+            metrics = anyone.get("/metrics").text
+    finally:
+        witness.terminate()
+        witness.wait()
+
+    assert 0o600 == (tmp_path / "w.key").stat().st_mode & 0o777
+    assert {"audit"} == set(by)
+    assert "errand_log_unwitnessed_seconds 0.0" in metrics
+
+
+def _wait_for(witness: subprocess.Popen[bytes], url: str) -> None:
+    while witness.poll() is None:
+        try:
+            httpx.get(f"{url}/nothing/checkpoint", trust_env=False)
+        except httpx.ConnectError:
+            continue
+        return
+    pytest.fail("the witness did not start")
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        (None, "can't be read"),
+        ("quorum nobody\n", "line 1 of the policy"),
+        ("witness w {vkey}\nquorum w\n", "too few witnesses have an address"),
+    ],
+)
+def test_a_policy_that_can_never_be_met_stops_the_start(
+    tmp_path: Path, policy: str | None, why: str
+) -> None:
+    """One line says which file and why, before anything is signed."""
+    made = errand("witness", "keygen", tmp_path / "w.key", "--name", "audit.example/w")
+    if policy is not None:
+        text = policy.format(vkey=made.stdout.strip())
+        (tmp_path / "our.policy").write_text(text, encoding="utf-8")
+    settings = parse_settings("witness_policy: our.policy", {}, tmp_path)
+
+    with pytest.raises(SettingsError, match=why):
+        _open_witnesses(settings, None, None)  # type: ignore[arg-type] # not reached
+
+
+def test_a_witness_is_told_what_is_wrong_with_its_files(tmp_path: Path) -> None:
+    """Each is named in one line: a key that others may read, logs that are none."""
+    key, logs = tmp_path / "w.key", tmp_path / "logs.policy"
+    named = errand("witness", "keygen", key, "--name", "a name")
+    errand("witness", "keygen", key, "--name", "audit.example/w")
+    again = errand("witness", "keygen", key, "--name", "audit.example/w")
+    logs.write_text("quorum none\n", encoding="utf-8")
+    serve = ("witness", "serve", "--key", key, "--logs", logs, "--data", tmp_path / "d")
+    empty = errand(*serve)
+    key.chmod(0o644)
+    readable = errand(*serve)
+
+    assert [2, 2, 2, 2] == [one.status for one in (named, again, empty, readable)]
+    assert "is there already" in again.stderr
+    assert "`logs.policy` must name logs" in empty.stderr
+    assert "chmod 600" in readable.stderr

@@ -1,0 +1,89 @@
+"""Witnesses on loopback: ours, served as `errand witness serve` does, and bad ones."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import uvicorn
+from typing_extensions import override
+
+from audit.note import Cosigner, Verifier
+from audit.witness import Reply, Witness
+from audit.witness_app import build_witness_app
+from schemas.clock import Clock, SystemClock
+
+
+@dataclass(slots=True)
+class Served:
+    """A witness that can be asked."""
+
+    name: str
+    url: str
+    cosigner: Cosigner
+    witness: Witness
+
+    @property
+    def line(self) -> str:
+        """Its line in a policy."""
+        return f"witness {self.name} {self.cosigner.verifier.vkey} {self.url}"
+
+
+@contextmanager
+def a_witness(
+    name: str, file: Path, *logs: Verifier, clock: Clock | None = None, port: int = 0
+) -> Iterator[Served]:
+    """Serve a witness of our own while the block lasts."""
+    cosigner = Cosigner(f"{name}.example/witness", name.encode().ljust(32, b"."))
+    witness = Witness(file, cosigner, {log.name: log for log in logs})
+    app = build_witness_app(witness, clock or SystemClock())
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False))
+    # It listens from here on: whoever asks before the server runs just waits.
+    listening = socket.create_server(("127.0.0.1", port))
+    thread = threading.Thread(target=server.run, args=([listening],))
+    thread.start()
+    try:
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        yield Served(name, url, cosigner, witness)
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+        witness.close()
+
+
+@contextmanager
+def an_answerer(answer: Callable[[str, bytes], Reply]) -> Iterator[str]:
+    """Serve whatever a function answers to a path and a body; yield the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            size = int(self.headers.get("content-length", "0"))
+            self._answer(answer(self.path, self.rfile.read(size)))
+
+        def do_GET(self) -> None:
+            self._answer(answer(self.path, b""))
+
+        def _answer(self, reply: Reply) -> None:
+            body = reply.body.encode()
+            self.send_response(reply.status)
+            self.send_header("content-type", reply.media_type)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep it to itself."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
