@@ -25,6 +25,7 @@ from consent.in_flight import InFlight
 from exchange import cases, due, idempotency
 from exchange.case import CaseHead
 from exchange.database import Connection, Database
+from exchange.identity import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.directory import LawfulBasisKind, SharingGrant
@@ -71,7 +72,7 @@ class Permissions:
 
     async def ask(
         self,
-        requester: Slug,
+        caller: Caller,
         person_id: str,
         asking: Asking,
         repeat: idempotency.RepeatKey | None,
@@ -80,16 +81,17 @@ class Permissions:
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
             InvalidRequestError: A part of it can't be consented to.
         """
-        head = self._head(asking.case, requester)
+        head = self._head(asking.case, caller)
         self._check_askable(head, asking)
         matter = self.pack.matters[head.matter]
         request = store.ConsentRequest(
             scope=ConsentScope(
                 person=self._person(person_id),
                 role=asking.role,
-                requester=requester,
+                requester=head.requester,
                 matter=matter.id,
                 purpose=head.purpose,
                 case=None if asking.whole_matter else asking.case,
@@ -251,10 +253,11 @@ class Permissions:
     def _person(self, person_id: str) -> Person:
         return self.vault.person_ref(_PERSON, person_id)
 
-    def _head(self, case: CaseId, requester: Slug) -> CaseHead:
+    def _head(self, case: CaseId, caller: Caller) -> CaseHead:
         found = self.database.read_now(lambda c: cases.find_case(c, case))
-        if found is None or found.head.requester != requester:
+        if found is None or found.head.requester != caller.requester:
             raise NotFoundError("there is no such case")
+        caller.require_purpose(found.head.purpose)
         return found.head
 
     def _check_askable(self, head: CaseHead, asking: Asking) -> None:

@@ -32,6 +32,7 @@ from exchange.catalogue import Catalogue
 from exchange.database import Connection, Database
 from exchange.due import Due, Lease
 from exchange.flow import Flow
+from exchange.identity import Caller
 from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
 from exchange.outcomes import is_settled
@@ -54,7 +55,7 @@ _ATTEMPT_S = 30.0
 class Opening:
     """What opens a case, checked (`exchange.intake`)."""
 
-    requester: str
+    caller: Caller
     matter: str
     purpose: str
     actor: AnyActor
@@ -108,62 +109,66 @@ class Resolver:
         lease = self._lease(case.head.id, case.head.opened_at, wait_s)
         made = await self._store_new(case, lease, repeat)
         if made != case.head.id:
-            return made, await self.read(made, opening.requester)
+            return made, await self.read(made, opening.caller)
         run = self._run_and_answer(case, lease, wait_s, renew=False)
         return made, await _to_the_end(run)
 
-    async def resolve(self, case_id: CaseId, requester: str, wait_s: float) -> bytes:
+    async def resolve(self, case_id: CaseId, caller: Caller, wait_s: float) -> bytes:
         """Resolve a case again, now: what failed is asked anew, what is fresh reused.
 
         A case that somebody works on at this moment is answered as it stands.
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
             StateConflictError: It is closed.
         """
-        return await self._take_up(case_id, requester, wait_s, None)
+        return await self._take_up(case_id, caller, wait_s, None)
 
     async def add(
-        self, case_id: CaseId, requester: str, wait_s: float, additions: Additions
+        self, case_id: CaseId, caller: Caller, wait_s: float, additions: Additions
     ) -> bytes:
         """Add answers, facts, commitments or supplies to a case, and resolve it.
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
             MandateError: An agent opened it, and has no power (any more) to add this.
             StateConflictError: It is closed, or somebody works on it just now.
         """
-        return await self._take_up(case_id, requester, wait_s, additions)
+        return await self._take_up(case_id, caller, wait_s, additions)
 
-    async def read(self, case_id: CaseId, requester: str) -> bytes:
+    async def read(self, case_id: CaseId, caller: Caller) -> bytes:
         """Answer a case as it stands.
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
             LogUnavailableError: The log can't be written: nothing was released.
         """
-        stored = await self._stored(case_id, requester)
+        stored = await self._stored(case_id, caller)
         if stored.content is None:
             matter = self.planner.catalogue(stored.head.matter).matter
             return compose_closed(stored, matter)
         return await self._answer(await self._reopened(stored))
 
     async def stated(
-        self, case_id: CaseId, requester: str
+        self, case_id: CaseId, caller: Caller
     ) -> tuple[Matter, Mapping[str, Mapping[str, str]]]:
         """Return a case's matter and what was stated about its subjects.
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
             StateConflictError: It is closed.
         """
-        stored = await self._stored(case_id, requester)
+        stored = await self._stored(case_id, caller)
         if stored.content is None:
             raise StateConflictError("the case is closed")
         case = await self._reopened(stored)
         return case.matter, case.content.subjects
 
-    async def close(self, case_id: CaseId, requester: str) -> bytes:
+    async def close(self, case_id: CaseId, caller: Caller) -> bytes:
         """Close a case: its key is destroyed, and only outcomes remain.
 
         INVARIANT (rule 7): evidence is kept only while its case is open. A due row
@@ -171,9 +176,10 @@ class Resolver:
 
         Raises:
             NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
             StateConflictError: It is closed already.
         """
-        stored = await self._stored(case_id, requester)
+        stored = await self._stored(case_id, caller)
         if stored.content is None:
             raise StateConflictError("the case is closed already")
         case = await self._reopened(stored)
@@ -188,7 +194,7 @@ class Resolver:
 
         await self.database.write(store)
         await self._forget(case_id)
-        return await self.read(case_id, requester)
+        return await self.read(case_id, caller)
 
     # What happens by itself.
 
@@ -226,7 +232,7 @@ class Resolver:
         case = OpenCase(
             head=CaseHead(
                 id=case_id,
-                requester=opening.requester,
+                requester=opening.caller.requester,
                 matter=opening.matter,
                 purpose=opening.purpose,
                 status=CaseStatus.OPEN,
@@ -271,12 +277,12 @@ class Resolver:
     async def _take_up(
         self,
         case_id: CaseId,
-        requester: str,
+        caller: Caller,
         wait_s: float,
         additions: Additions | None,
     ) -> bytes:
         """Take the lease of a case, add to it, and resolve it again."""
-        stored = await self._stored(case_id, requester)
+        stored = await self._stored(case_id, caller)
         if stored.content is None:
             raise StateConflictError("the case is closed")
         if additions is not None:
@@ -290,7 +296,7 @@ class Resolver:
                 raise StateConflictError("the case is being resolved; ask again")
             return await self._answer(await self._reopened(stored))
         # Read again under the lease: nobody else changes it from here on.
-        case = await self._reopened(await self._stored(case_id, requester))
+        case = await self._reopened(await self._stored(case_id, caller))
         await self._reconcile(case)
         if additions is not None:
             _add(case, additions)
@@ -350,11 +356,12 @@ class Resolver:
         await self.database.write(store)
         case.fresh.clear()
 
-    async def _stored(self, case_id: CaseId, requester: str) -> StoredCase:
+    async def _stored(self, case_id: CaseId, caller: Caller) -> StoredCase:
         found = self.database.read_now(lambda c: cases.find_case(c, case_id))
         # Another requester's case is as if it were not there.
-        if found is None or found.head.requester != requester:
+        if found is None or found.head.requester != caller.requester:
             raise NotFoundError("there is no such case")
+        caller.require_purpose(found.head.purpose)
         return found
 
     async def _reopened(self, stored: StoredCase) -> OpenCase:

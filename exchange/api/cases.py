@@ -18,7 +18,7 @@ from exchange.case import AnyActor, CaseStatus
 from exchange.identity import Caller
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
-from schemas.errors import Complaint, InvalidRequestError, PurposeNotAllowedError
+from schemas.errors import Complaint, InvalidRequestError
 from schemas.ids import CaseId, EventId, EvidenceId
 from schemas.matter import Matter, SupplyReason
 from schemas.model import Model, Name, Slug, VersionedId
@@ -198,12 +198,11 @@ async def answer_opening(
     idempotency_key: str | None,
 ) -> Response:
     """Open a case for a request that is well-formed: the route, and its shortcut."""
-    if body.purpose not in caller.purposes:
-        raise PurposeNotAllowedError("the token is for another purpose")
+    caller.require_purpose(body.purpose)
     matter = _matter(gateway, body.matter)
     check_opening(matter, body.purpose, body.subjects, body.answers)
     opening = Opening(
-        requester=caller.requester,
+        caller=caller,
         matter=body.matter,
         purpose=body.purpose,
         actor=body.actor,
@@ -226,7 +225,7 @@ async def read_case(
     case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
 ) -> Response:
     """Read a case as it stands, with the evidence it holds."""
-    return _json(await gateway.resolver.read(CaseId(case), caller.requester))
+    return _json(await gateway.resolver.read(CaseId(case), caller))
 
 
 @router.post("/{case}/answers", response_model=CaseView)
@@ -239,7 +238,7 @@ async def add_to_case(
 ) -> Response:
     """Add answers, facts, commitments or what was handed in, and resolve on."""
     case_id, wait_s = CaseId(case), _wait_s(gateway, prefer)
-    matter, known = await gateway.resolver.stated(case_id, caller.requester)
+    matter, known = await gateway.resolver.stated(case_id, caller)
     check_additions(
         matter, body.subjects, known, body.answers, body.commitments, body.supplied
     )
@@ -249,7 +248,7 @@ async def add_to_case(
         commitments=body.commitments,
         supplied=body.supplied,
     )
-    answer = await gateway.resolver.add(case_id, caller.requester, wait_s, additions)
+    answer = await gateway.resolver.add(case_id, caller, wait_s, additions)
     return _json(answer, _applied(wait_s))
 
 
@@ -259,7 +258,7 @@ async def resolve_case(
 ) -> Response:
     """Resolve a case again: what failed is asked anew, what is fresh is reused."""
     wait_s = _wait_s(gateway, prefer)
-    answer = await gateway.resolver.resolve(CaseId(case), caller.requester, wait_s)
+    answer = await gateway.resolver.resolve(CaseId(case), caller, wait_s)
     return _json(answer, _applied(wait_s))
 
 
@@ -268,7 +267,7 @@ async def close_case(
     case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
 ) -> Response:
     """Close a case: its evidence and its key are destroyed, outcomes remain."""
-    return _json(await gateway.resolver.close(CaseId(case), caller.requester))
+    return _json(await gateway.resolver.close(CaseId(case), caller))
 
 
 @router.get("/{case}/events", response_class=StreamingResponse)
@@ -281,16 +280,16 @@ async def follow_case(
     The stream ends when the case is closed, or after ten minutes.
     """
     case_id = CaseId(case)
-    first = await gateway.resolver.read(case_id, caller.requester)
+    first = await gateway.resolver.read(case_id, caller)
     return StreamingResponse(
-        _events(gateway, case_id, caller.requester, first),
+        _events(gateway, case_id, caller, first),
         media_type="text/event-stream",
         headers={"cache-control": "no-store"},
     )
 
 
 async def _events(
-    gateway: Gateway, case: CaseId, requester: str, first: bytes
+    gateway: Gateway, case: CaseId, caller: Caller, first: bytes
 ) -> AsyncIterator[bytes]:
     version, answer = _version(first), first
     started = spoken = gateway.clock.monotonic()
@@ -300,7 +299,7 @@ async def _events(
         now = gateway.clock.monotonic()
         newest = gateway.database.read_now(lambda c: cases.find_version(c, case))
         if newest != version:
-            answer = await gateway.resolver.read(case, requester)
+            answer = await gateway.resolver.read(case, caller)
             version, spoken = _version(answer), now
             yield _event(version, answer)
             if orjson.loads(answer)["status"] == CaseStatus.CLOSED.value:

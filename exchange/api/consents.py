@@ -167,9 +167,7 @@ async def ask_consent(
         expires_at=gateway.clock.now() + timedelta(seconds=lifetime),
         uses=body.uses,
     )
-    asked = await gateway.permissions.ask(
-        caller.requester, body.person.id, asking, repeat
-    )
+    asked = await gateway.permissions.ask(caller, body.person.id, asking, repeat)
     headers = {"location": f"/v1/consents/{asked.id}"}
     return _json(_view(gateway, asked), 201, headers)
 

@@ -25,10 +25,12 @@ from exchange import due
 from exchange.case import Actor, AnyActor
 from exchange.database import Database
 from exchange.due import Due
+from exchange.identity import Caller
 from exchange.migrations.schema import Part, upgrade
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
 from exchange.resolver import Opening, Resolver
 from exchange.vault import Vault
+from schemas.directory import Scope
 from schemas.ids import CaseId, ConsentId, new_ids
 from schemas.validation import Pack
 from tests.fakes.clock import FakeClock
@@ -36,6 +38,9 @@ from tests.fakes.connectors import InMemoryConnector
 
 PACK_FOLDER = Path(__file__).parents[2] / "schemas" / "packs" / "990100"
 PORTAL = "portal_990100"
+PORTAL_CALLER = Caller(
+    PORTAL, frozenset({Scope.PORTAL}), frozenset({"newborn_registration"})
+)
 MOTHER = "990101199403120026"
 FATHER = "990101199207250018"
 NEWBORN = "99010120260108004X"
@@ -98,7 +103,7 @@ class Office:
     ) -> dict[str, Any]:
         """Open a case of the mother and answer as the portal gets it."""
         opening = Opening(
-            requester=PORTAL,
+            caller=PORTAL_CALLER,
             matter="newborn@1",
             purpose="newborn_registration",
             actor=actor,
@@ -110,11 +115,11 @@ class Office:
 
     async def read(self, case: dict[str, Any]) -> dict[str, Any]:
         """Read a case again."""
-        return read(await self.resolver.read(CaseId(case["id"]), PORTAL))
+        return read(await self.resolver.read(CaseId(case["id"]), PORTAL_CALLER))
 
     async def resolve(self, case: dict[str, Any]) -> dict[str, Any]:
         """Resolve a case again."""
-        return read(await self.resolver.resolve(CaseId(case["id"]), PORTAL, 5.0))
+        return read(await self.resolver.resolve(CaseId(case["id"]), PORTAL_CALLER, 5.0))
 
     async def attempt(self, case: dict[str, Any]) -> str:
         """Make the attempt that the case is owed now, as the dispatcher would."""

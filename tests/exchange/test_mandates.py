@@ -31,7 +31,7 @@ from tests.exchange.newborn import (
     FATHER,
     MOTHER,
     NOW,
-    PORTAL,
+    PORTAL_CALLER,
     Office,
     an_office,
     outcomes,
@@ -272,7 +272,7 @@ async def test_an_agent_answers_only_while_the_mandate_holds(office: Office) -> 
     await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
 
     with pytest.raises(MandateError, match="revoked"):
-        await add(case_id, PORTAL, 5.0, adding())
+        await add(case_id, PORTAL_CALLER, 5.0, adding())
 
     assert "answer_needed" in outcomes(await office.read(case)).values()
     denied = [r for r in office.leaves() if r["kind"] == "request.denied"]
@@ -288,10 +288,10 @@ async def test_promising_takes_a_power_of_its_own(office: Office) -> None:
     promising = adding("household")
 
     with pytest.raises(MandateError, match="power"):
-        await office.resolver.add(first, PORTAL, 5.0, promising)
+        await office.resolver.add(first, PORTAL_CALLER, 5.0, promising)
 
-    await office.resolver.add(first, PORTAL, 5.0, adding())
-    await office.resolver.add(second, PORTAL, 5.0, promising)
+    await office.resolver.add(first, PORTAL_CALLER, 5.0, adding())
+    await office.resolver.add(second, PORTAL_CALLER, 5.0, promising)
 
 
 async def test_an_official_needs_no_mandate(office: Office) -> None:

@@ -5,6 +5,7 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from tests.exchange.newborn import (
     FATHER,
     MOTHER,
     NOW,
-    PORTAL,
+    PORTAL_CALLER,
     Office,
     a_mother,
     an_office,
@@ -295,7 +296,7 @@ async def test_a_closed_case_holds_nothing_but_outcomes(office: Office) -> None:
     case = await office.open()
     records = len(office.records())
 
-    await office.resolver.close(CaseId(case["id"]), PORTAL)
+    await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
     closed = await office.read(case)
 
     assert "closed" == closed["status"]
@@ -314,7 +315,7 @@ async def test_closing_leaves_neither_key_nor_value_in_any_file(
     """Rule 7: no file of the data folder holds the case's key or a person's value."""
     case = await office.open()
     raw = office.vault.key(CaseId(case["id"]))._raw
-    await office.resolver.close(CaseId(case["id"]), PORTAL)
+    await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
 
     planted = [raw, MOTHER.encode(), FATHER.encode(), "林云".encode(), b"H0001"]
     held = {
@@ -456,6 +457,7 @@ async def test_another_requesters_case_is_as_if_it_were_not_there(
 ) -> None:
     """A case is found by its own requester and by nobody else."""
     case = await office.open()
+    elsewhere = replace(PORTAL_CALLER, requester="portal_elsewhere")
 
     with pytest.raises(NotFoundError):
-        await office.resolver.read(CaseId(case["id"]), "portal_elsewhere")
+        await office.resolver.read(CaseId(case["id"]), elsewhere)

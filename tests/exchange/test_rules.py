@@ -19,7 +19,7 @@ from schemas.ids import CaseId, ConsentId
 from tests.exchange.newborn import (
     ANSWERS,
     FATHER,
-    PORTAL,
+    PORTAL_CALLER,
     Office,
     an_office,
     outcomes,
@@ -253,7 +253,7 @@ async def test_a_time_that_has_passed_does_not_make_a_case_spin(
     body = Additions(subjects={}, answers={"joins": "father"})
     office.clock.advance(timedelta(minutes=1))
 
-    await office.resolver.add(CaseId(case["id"]), PORTAL, 5.0, body)
+    await office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
 
     owed = office.owed(case)
     assert owed is not None

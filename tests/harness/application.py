@@ -124,7 +124,10 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
     since = SystemClock().now().replace(microsecond=0)
     keys = {name: SigningKey.from_seed(os.urandom(32)) for name in SCOPES}
     own_names: dict[str, Any] = {
-        OTHER_PORTAL: {"scopes": ["portal"], "purposes": ["newborn_registration"]},
+        OTHER_PORTAL: {
+            "scopes": ["portal"],
+            "purposes": ["newborn_registration", "statistics"],
+        },
         CITIZEN: {"scopes": ["citizen"]},
         AUDITOR: {"scopes": ["auditor"]},
         OPERATOR: {"scopes": ["operator"]},
