@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import assert_never
 
 from exchange import plan as planned
@@ -106,7 +107,9 @@ class _Scope:
         return found if reason is None else self._judge.supplied(reason)
 
     def _planned(self, requirement: str, plan: Plan, state: planned.Planned) -> Outcome:
-        found = self._judge.evidence(requirement, state.parts)
+        found = self._judge.evidence(
+            requirement, state.parts, partial(self._unasked, requirement, plan)
+        )
         criterion = self._case.matter.requirements[requirement].criterion
         if criterion is None or not is_settled(found):
             return found
@@ -137,7 +140,36 @@ class _Scope:
         ]
         if not parts:
             return self._judge.chained()
-        return self._judge.evidence(requirement, parts)
+        return self._judge.evidence(
+            requirement, parts, partial(self._unasked, requirement, plan)
+        )
+
+    def _unasked(self, requirement: str, plan: Plan, lookup: str) -> Outcome:
+        """Say what a look-up waits for that could not be made yet.
+
+        The first fact it lacks tells: the look-up that could tell that fact has its
+        own owner and next step; where it came and kept silent, the portal may state
+        the fact, if the matter lets it.
+        """
+        planned_one, known = plan.lookups[lookup], self._case.known()
+        for concept in sorted(planned_one.inputs - known):
+            source = planned_one.sources.get(concept)
+            attempt = self._case.content.attempts.get(source or "")
+            if source is None:
+                continue
+            if attempt is None:
+                return self._unasked(requirement, plan, source)
+            if not isinstance(attempt.result, Held):
+                told = self._resting_on(requirement, plan, (source,))
+                return self._judge.chained(told.next_step)
+            if self._is_statable(concept):
+                return self._judge.missing((), (concept,))
+        return self._judge.chained()
+
+    def _is_statable(self, concept: str) -> bool:
+        role, _, fact = concept.partition(".")
+        declared = self._case.matter.roles.get(role)
+        return declared is not None and fact in declared.facts
 
     def _evaluate(self, expression: str) -> object:
         program = self._case.catalogue.programs[expression]

@@ -4,7 +4,7 @@ Nothing here asks, waits or stores. An outcome that is adverse to a person is ne
 a decision: it names who looks at it next, and how it is contested.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from typing import TypedDict, assert_never
 
@@ -144,10 +144,21 @@ class Judge:
         self._now = now
         self._renewed = renewed
 
-    def evidence(self, requirement_id: str, parts: Sequence[Part]) -> Outcome:
-        """Judge a requirement by the evidence that its list needs."""
+    def evidence(
+        self,
+        requirement_id: str,
+        parts: Sequence[Part],
+        unasked: Callable[[str], Outcome],
+    ) -> Outcome:
+        """Judge a requirement by the evidence that its list needs.
+
+        Args:
+            requirement_id: The requirement.
+            parts: What its list needs.
+            unasked: Says of a look-up that could not be made yet what it waits for.
+        """
         requirement = self._matter.requirements[requirement_id]
-        outcomes = [self._part(requirement, part) for part in parts]
+        outcomes = [self._part(requirement, part, unasked) for part in parts]
         open_ones = [o for o in outcomes if not is_settled(o)]
         if open_ones:
             return min(open_ones, key=_gravity)
@@ -174,12 +185,13 @@ class Judge:
             OutOfCoverage(next_step=_step("report", StepOwner.OPERATOR)),
         )
 
-    def chained(self) -> Outcome:
-        """Say that a fact which the evidence is looked up by is still open."""
-        return Pending(
-            reason="chained",
-            next_step=NextStep(owner=StepOwner.EXCHANGE, action="wait"),
-        )
+    def chained(self, upstream: NextStep | None = None) -> Outcome:
+        """Say that a fact which the evidence is looked up by is still open.
+
+        INVARIANT (rule 10): whoever has to move for that fact has to move for this.
+        """
+        wait = NextStep(owner=StepOwner.EXCHANGE, action="wait")
+        return Pending(reason="chained", next_step=upstream or wait)
 
     def derived(self, expression: str, slowest_ms: float | None) -> Outcome:
         """Say that evidence held shows it."""
@@ -197,11 +209,14 @@ class Judge:
         return Supplied(reason=reason)
 
     def _part(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
-        self, requirement: Requirement, part: Part
+        self,
+        requirement: Requirement,
+        part: Part,
+        unasked: Callable[[str], Outcome],
     ) -> Outcome:
         attempt = self._content.attempts.get(part.lookup)
         if attempt is None:
-            return self.chained()
+            return unasked(part.lookup)
         ask = self._matter.asks[part.ask]
         basis = _basis(attempt)
         contest = _step("contest", StepOwner.PROVIDER, attempt.provider)

@@ -14,11 +14,20 @@ from consent.decision import Suspendable, target
 from consent.store import withdraw
 from exchange.asking import Asker
 from exchange.resolver import Additions
-from schemas.errors import ConnectorUnavailableError, Layer, LogUnavailableError
+from schemas.errors import (
+    ConnectorFaultError,
+    ConnectorUnavailableError,
+    Fault,
+    Layer,
+    LogUnavailableError,
+)
 from schemas.ids import CaseId, ConsentId
 from tests.exchange.newborn import (
     ANSWERS,
+    CERTIFICATE,
+    CERTIFICATE_FIELDS,
     FATHER,
+    MOTHER,
     PORTAL_CALLER,
     Office,
     an_office,
@@ -258,3 +267,37 @@ async def test_a_time_that_has_passed_does_not_make_a_case_spin(
     owed = office.owed(case)
     assert owed is not None
     assert owed.due_at > office.clock.now()
+
+
+async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal(
+    office: Office,
+) -> None:
+    """Rule 10: nobody waits for a fact that no register will tell; it can be stated."""
+    office.departments.drop("birth_certificate@1")
+    blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
+    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
+    office.departments.hold("birth_certificate@1", keys, blank)
+
+    case = await office.open()
+
+    father = case["by_id"]["father_identity"]
+    assert ("answer_needed", ["father.id"]) == (father["outcome"], father["facts"])
+    assert "applicant" == father["next_step"]["owner"]
+
+
+async def test_what_waits_behind_a_failed_look_up_names_who_mends_it(
+    office: Office,
+) -> None:
+    """Rule 10: behind a certificate that came wrongly, its provider has to move."""
+    fault = ConnectorFaultError(Fault.FORMAT, "not the protocol")
+    office.departments.reply("birth_certificate@1", fault)
+
+    case = await office.open()
+
+    vaccination = case["by_id"]["vaccination_record"]
+    assert ("pending", "chained") == (vaccination["outcome"], vaccination["reason"])
+    assert ("provider", "wj", "report") == (
+        vaccination["next_step"]["owner"],
+        vaccination["next_step"]["owner_id"],
+        vaccination["next_step"]["action"],
+    )
