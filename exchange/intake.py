@@ -25,6 +25,8 @@ Answers = Mapping[str, bool | str]
 
 _LONGEST_TEXT = 200
 _REGION_LENGTHS = (6, 9, 12)
+_FEWEST_DIGITS_OF_A_VALUE = 6
+"""As many as a date of birth has; no name of ours has so many."""
 
 
 def check_opening(
@@ -223,5 +225,10 @@ def _wrong_text(value: str, longest: int) -> str:
 
 
 def _pointer(name: str) -> str:
-    """Return a name as a part of a JSON Pointer, cut short: it is not ours."""
+    """Return a name as a part of a JSON Pointer, cut short: it is not ours.
+
+    INVARIANT (rule 8): one that holds as many digits as a value is not repeated.
+    """
+    if sum(c.isdigit() for c in name) >= _FEWEST_DIGITS_OF_A_VALUE:
+        return "*"
     return name[:64].replace("~", "~0").replace("/", "~1")

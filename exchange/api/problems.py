@@ -4,7 +4,8 @@ The error tree of `schemas.errors` is mapped here once, and nowhere else. Every 
 is listed in `docs/problems.md`, which a test compares with `PROBLEMS`.
 
 INVARIANT: no problem quotes a value of the request (rule 8): it names the place and
-the rule. Even the names of members are quoted only where they look like names.
+the rule. Even the names of members are quoted only where they look like names, and
+of what pydantic says only what the contract itself says.
 """
 
 import re
@@ -157,7 +158,45 @@ _CHALLENGES: Mapping[ProblemType, str] = {
 }
 """What `WWW-Authenticate` says (RFC 6750, section 3)."""
 
-_LOOKS_LIKE_A_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_.@-]{0,63}|[0-9]{1,4}|-")
+_LOOKS_LIKE_A_NAME = re.compile(
+    r"(?!(?:[^0-9]*[0-9]){6})[A-Za-z][A-Za-z0-9_.@-]{0,63}|[0-9]{1,4}|-"
+)
+"""Six digits are as much as a date of birth: no member of ours has so many."""
+
+_TELL_THE_CONTRACT_ALONE = frozenset(
+    {
+        "bool_parsing",
+        "bool_type",
+        "dict_type",
+        "enum",
+        "extra_forbidden",
+        "frozen_set_type",
+        "greater_than_equal",
+        "int_from_float",
+        "int_parsing",
+        "int_type",
+        "less_than_equal",
+        "list_type",
+        "literal_error",
+        "missing",
+        "model_attributes_type",
+        "model_type",
+        "string_pattern_mismatch",
+        "string_too_long",
+        "string_too_short",
+        "string_type",
+        "timezone_aware",
+        "too_long",
+        "too_short",
+        "tuple_type",
+        "union_tag_not_found",
+        "value_error",
+    }
+)
+"""Kinds of pydantic's errors whose message is made of the contract and of lengths; a
+`value_error` is said by our own checks, which quote nothing. Others may quote."""
+
+_OTHER_RULE = "is not what the contract asks for here"
 
 
 def of_error(error: ErrandError) -> ProblemType:
@@ -268,6 +307,12 @@ def _complaint(one: Mapping[str, object]) -> Complaint:
 
 
 def _rule(one: Mapping[str, object]) -> str:
+    """Return which rule was broken, in words that the request had no part in."""
+    kind, context = one["type"], one.get("ctx")
+    if kind == "union_tag_invalid" and isinstance(context, Mapping):
+        return f"must be one of {context['expected_tags']}"
+    if kind not in _TELL_THE_CONTRACT_ALONE:
+        return _OTHER_RULE
     message = str(one["msg"])
     return message[:1].lower() + message[1:]
 
