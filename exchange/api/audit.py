@@ -71,7 +71,10 @@ class Filters(Model):
     provider: Slug | None = None
     matter: VersionedId | None = None
     case: Annotated[str, Field(pattern=_UUID)] | None = None
-    outcome: Annotated[str, Field(pattern=r"^[a-z_]{1,64}$")] | None = None
+    outcome: (
+        Annotated[str, Field(pattern=r"^[a-z_]{1,64}(\.[a-z_]{1,64})?$")] | None
+    ) = None
+    """Such as `retrieved`, `faulty.format` or `denied.consent_withdrawn`."""
     kind: Kind | None = None
     since: AwareDatetime | None = None
     """First instant that counts."""
