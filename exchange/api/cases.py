@@ -18,7 +18,7 @@ from exchange.case import AnyActor, CaseStatus
 from exchange.identity import Caller
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
-from schemas.errors import Complaint, InvalidRequestError
+from schemas.errors import Complaint, InvalidRequestError, UnauthenticatedError
 from schemas.ids import CaseId, EventId, EvidenceId
 from schemas.matter import Matter, SupplyReason
 from schemas.model import Model, Name, Slug, VersionedId
@@ -272,38 +272,44 @@ async def close_case(
 
 @router.get("/{case}/events", response_class=StreamingResponse)
 async def follow_case(
-    case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
+    request: Request, case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
 ) -> StreamingResponse:
     """Follow a case as server-sent events: `case` now and after every change.
 
     Each event is the whole case, as `GET` answers it; its id is the case's version.
-    The stream ends when the case is closed, or after ten minutes.
+    The stream ends when the case is closed, when the token is not good any more, or
+    after ten minutes.
     """
     case_id = CaseId(case)
     first = await gateway.resolver.read(case_id, caller)
     return StreamingResponse(
-        _events(gateway, case_id, caller, first),
+        _events(gateway, case_id, request.headers["authorization"], first),
         media_type="text/event-stream",
         headers={"cache-control": "no-store"},
     )
 
 
 async def _events(
-    gateway: Gateway, case: CaseId, caller: Caller, first: bytes
+    gateway: Gateway, case: CaseId, authorization: str, first: bytes
 ) -> AsyncIterator[bytes]:
     version, answer = _version(first), first
     started = spoken = gateway.clock.monotonic()
     yield _event(version, answer)
-    while gateway.clock.monotonic() - started < _FOLLOW_MOST_S:
+    while (
+        not _is_closed(answer) and gateway.clock.monotonic() - started < _FOLLOW_MOST_S
+    ):
         await asyncio.sleep(_FOLLOW_EVERY_S)
+        # INVARIANT: a suspension holds for streams opened before it (rule 5).
+        try:
+            caller = gateway.identity.authenticate(authorization, gateway.clock.now())
+        except UnauthenticatedError:
+            return
         now = gateway.clock.monotonic()
         newest = gateway.database.read_now(lambda c: cases.find_version(c, case))
         if newest != version:
             answer = await gateway.resolver.read(case, caller)
             version, spoken = _version(answer), now
             yield _event(version, answer)
-            if orjson.loads(answer)["status"] == CaseStatus.CLOSED.value:
-                return
         elif now - spoken >= _HEARTBEAT_S:
             spoken = now
             yield b": still here\n\n"
@@ -316,6 +322,10 @@ def _event(version: int, answer: bytes) -> bytes:
 def _version(answer: bytes) -> int:
     version: int = orjson.loads(answer)["version"]
     return version
+
+
+def _is_closed(answer: bytes) -> bool:
+    return bool(orjson.loads(answer)["status"] == CaseStatus.CLOSED.value)
 
 
 def _matter(gateway: Gateway, ref: str) -> Matter:
