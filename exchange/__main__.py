@@ -281,6 +281,74 @@ def verify_audit(
     _print(table)
 
 
+@audit.command("fsck")
+def fsck_log(
+    log: Annotated[str, typer.Argument(help="A log's address, or a folder as served.")],
+    key: Annotated[str, typer.Option(help="The log's vkey, whoever wrote it.")],
+    *,
+    policy: Annotated[
+        Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help="An access token, for a log with entries for members."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify what a log serves: every entry and tile, the root, the cosignatures."""
+    import httpx
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from audit.fsck import check_log, fetch_from_folder, fetch_from_url
+    from audit.policy import parse_policy
+
+    headers = {}
+    if token_file is not None:
+        token = token_file.read_text(encoding="ascii").strip()
+        headers["authorization"] = f"Bearer {token}"
+    is_url = log.startswith(("http://", "https://"))
+    with (
+        httpx.Client(headers=headers) as client,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        task = progress.add_task("entries", total=None)
+        checked = check_log(
+            fetch_from_url(client, log) if is_url else fetch_from_folder(Path(log)),
+            key,
+            lambda done, of: progress.update(task, completed=done, total=of),
+            None if policy is None else parse_policy(policy.read_text("utf-8")),
+        )
+    if as_json:
+        _print_json({"verified": True, **checked.as_json()})
+        return
+    table = _table("The log holds", "what", "found")
+    for name, value in checked.as_json().items():
+        table.add_row(name, ", ".join(value) if isinstance(value, dict) else str(value))
+    _print(table)
+
+
+@audit.command("export")
+def export_log(
+    log: Annotated[Path, typer.Argument(help="A data folder, or a log's file.")],
+    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+) -> None:
+    """Write the published log as static files: any web server can serve them."""
+    from audit.served import export_pieces
+    from audit.store import LogReader
+    from audit.verify import LOG_FILE
+
+    file = log / LOG_FILE if log.is_dir() else log
+    if not file.is_file():
+        raise ErrandError(f"there is no log at `{file.name}`")
+    reader = LogReader.open(file)
+    try:
+        size = export_pieces(reader, folder)
+    finally:
+        reader.close()
+    sys.stdout.write(f"{size} entries\n")
+
+
 @audit.command("query")
 def query_audit(  # noqa: PLR0913 - the conditions of one question
     client: ClientName,

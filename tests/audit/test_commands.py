@@ -40,3 +40,17 @@ def test_a_log_that_shows_two_histories_is_accused(room: Room, tmp_path: Path) -
     assert (0, "no contradiction\n") == (honest.status, honest.stdout)
     assert 1 == leafless.status
     assert "errand: a proof is worth nothing without its leaf\n" == leafless.stderr
+
+
+def test_a_log_is_exported_and_verified_as_files(room: Room, tmp_path: Path) -> None:
+    """What is exported verifies with the public key alone."""
+    recorded(room)
+    target = tmp_path / "served"
+    early = errand("audit", "export", tmp_path / "nowhere", target)
+    exported = errand("audit", "export", room.folder, target)
+    key = room.keys.log.verifier.vkey
+    verified = errand("audit", "fsck", target, "--key", key, "--json")
+
+    assert (2, 0, 0) == (early.status, exported.status, verified.status)
+    assert "1 entries\n" == exported.stdout
+    assert room.log.origin == verified.json["origin"]
