@@ -23,11 +23,14 @@ import sqlite3
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
 from shutil import disk_usage
 from typing import TypeAlias
+
+import structlog
 
 from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt
@@ -38,6 +41,8 @@ from audit.subjects import SubjectKey
 from schemas.errors import LogUnavailableError, NotFoundError
 from schemas.ids import CaseId, EventId
 
+_log = structlog.get_logger(__name__)
+
 _INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?)"
 _DELETE_ATTEMPT = "DELETE FROM attempt WHERE event_id = ?"
@@ -46,6 +51,8 @@ _FIND = "SELECT seq, leaf, leaf_hash FROM entry WHERE event_id = ?"
 _BATCHES_BETWEEN_CHECKS = 64
 """How many batches rest on one look at the disk's free space: in between, a full disk
 is still an error of the commit."""
+
+_REMEDY = "look at the disk, run `errand audit verify`, then restart the gateway"
 
 _TRANSIENT = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
@@ -276,8 +283,16 @@ class AuditLog:
         self._held = reason
 
     def refuse(self, reason: str) -> None:
-        """Refuse everything until the log is opened again, after human eyes."""
-        self._fault = self._fault or reason
+        """Refuse everything until the log is opened again, after human eyes.
+
+        The first reason is told to the operators, once.
+        """
+        if self._fault is not None:
+            return
+        self._fault = reason
+        # Nobody is left waiting for a result because standard error is gone.
+        with suppress(OSError, ValueError):
+            _log.error("log_refuses_everything", why=reason, remedy=_REMEDY)
 
     def write(self, work: Callable[[sqlite3.Connection], None]) -> Future[None]:
         """Have the writer do something in a transaction of its own.

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from audit.keys import make_keys
 from audit.receipt import verify_receipt
@@ -256,6 +257,39 @@ async def test_after_a_hard_error_the_log_refuses_until_it_is_opened_again(
     else:
         [place] = await room.log.append([an_event()])
         assert 0 == place.index
+
+
+@pytest.mark.anyio
+async def test_operators_are_told_once_why_the_log_refuses_and_what_to_do(
+    room: Room,
+) -> None:
+    """One event with the reason and the remedy, and of no record anything."""
+    told_of = "990101199403120026"
+    mend = break_commits(room, io_error(sqlite3.SQLITE_IOERR, "SQLITE_IOERR"))
+    with capture_logs() as told:
+        for _ in range(3):
+            with pytest.raises(LogUnavailableError):
+                await room.log.append([an_event(details={"text": told_of})])
+        room.log.refuse("something else")
+    mend()
+    [event] = told
+
+    assert "error" == event["log_level"]
+    assert "log_refuses_everything" == event["event"]
+    assert "the log failed with SQLITE_IOERR and must be opened again" == event["why"]
+    assert "restart the gateway" in event["remedy"]
+    assert told_of not in str(told)
+
+
+@pytest.mark.anyio
+async def test_a_log_whose_disk_is_full_says_nothing_of_a_restart(room: Room) -> None:
+    """What passes by itself is no reason to restart."""
+    mend = break_commits(room, io_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"))
+    with capture_logs() as told, pytest.raises(LogUnavailableError):
+        await room.log.append([an_event()])
+    mend()
+
+    assert [] == told
 
 
 @pytest.mark.anyio
