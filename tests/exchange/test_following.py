@@ -114,11 +114,13 @@ def test_a_token_that_runs_out_ends_the_stream(site: Site) -> None:
     case = site.open_case(portal)["id"]
     gateway = site.gateway
     site.app.state.gateway = replace(gateway, clock=clock)
-    with _followed(portal, case) as told:
-        next(told)
-        clock.ahead = timedelta(hours=1)
-        _change(site, case)
-        more = list(told)
-    site.app.state.gateway = gateway
+    try:
+        with _followed(portal, case) as told:
+            next(told)
+            clock.ahead = timedelta(hours=1)
+            _change(site, case)
+            more = list(told)
+    finally:
+        site.app.state.gateway = gateway
 
     assert [] == more

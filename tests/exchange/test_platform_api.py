@@ -1,7 +1,9 @@
 """The API around the case flow: directory, consents, suspensions, the log."""
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -307,26 +309,82 @@ def test_a_withdrawal_returns_only_when_nothing_rests_on_it(
     asked = ask(site, portal)
     path = f"/v1/consents/{asked['id']}"
     citizen.post(f"{path}/give", json=by(FATHER, version=1))
-    in_flight = site.gateway.in_flight
-    assert in_flight.take(_use(asked["id"])) is None
-    answered = threading.Event()
 
-    def withdraw() -> None:
-        citizen.post(f"{path}/withdraw", json=by(FATHER))
-        answered.set()
-
-    thread = threading.Thread(target=withdraw)
-    thread.start()
-    while portal.get(path).json()["state"] != "withdrawn":
-        assert not answered.is_set()
-    early = answered.is_set()
-    loop = site.gateway.waiting._loop
-    assert loop is not None
-    loop.call_soon_threadsafe(in_flight.finish, LookupId("lookup-1"))
-    thread.join()
+    with under_way(site, _use(asked["id"])) as finish:
+        answered = started(lambda: citizen.post(f"{path}/withdraw", json=by(FATHER)))
+        while portal.get(path).json()["state"] != "withdrawn":
+            pass
+        early = answered.wait(_WHILE_S)
+        finish()
+        late = answered.wait(_MOST_S)
 
     assert not early
-    assert answered.is_set()
+    assert late
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        "service/ga_household",
+        "provider/ga",
+        "grant/newborn_household",
+        f"requester/{PORTAL}",
+    ],
+)
+def test_a_suspension_returns_only_when_nothing_rests_on_it(
+    site: Site, operator: httpx.Client, thing: str
+) -> None:
+    """A look-up that is under way on whatever is suspended is waited for (rule 5)."""
+    path, name = f"/v1/suspensions/{thing}", thing.replace("/", ":")
+    in_flight = site.gateway.in_flight
+
+    with under_way(site, _use("0190c000-0000-7000-8000-000000000001")) as finish:
+        answered = started(lambda: operator.put(path, json={"reason": "an incident"}))
+        while name not in in_flight.suspended:
+            pass
+        early = answered.wait(_WHILE_S)
+        finish()
+        late = answered.wait(_MOST_S)
+    operator.delete(path)
+
+    assert not early
+    assert late
+
+
+_WHILE_S = 0.5
+"""How long nothing may be answered: without waiting it would take a tenth of it."""
+_MOST_S = 30.0
+
+
+@contextmanager
+def under_way(site: Site, use: Use) -> Iterator[Callable[[], None]]:
+    """Have a look-up under way, and give what ends it; it has ended afterwards."""
+    in_flight, loop = site.gateway.in_flight, site.gateway.waiting._loop
+    assert loop is not None
+
+    async def take() -> Rule | None:
+        return in_flight.take(use)
+
+    def finish() -> None:
+        loop.call_soon_threadsafe(in_flight.finish, use.lookup)
+
+    assert asyncio.run_coroutine_threadsafe(take(), loop).result() is None
+    try:
+        yield finish
+    finally:
+        finish()
+
+
+def started(request: Callable[[], httpx.Response]) -> threading.Event:
+    """Make a request on the side; return what is set once it is answered."""
+    answered = threading.Event()
+
+    def make() -> None:
+        request()
+        answered.set()
+
+    threading.Thread(target=make).start()
+    return answered
 
 
 def _use(consent: str) -> Use:
@@ -571,3 +629,12 @@ def test_a_token_is_given_to_those_who_sign(site: Site) -> None:
     assert good.headers["cache-control"] == "no-store"
     assert bad.status_code == 400
     assert bad.json()["error"] == "invalid_scope"
+
+
+def test_a_wait_is_at_most_thirty_seconds(site: Site, portal: httpx.Client) -> None:
+    """Who prefers to wait longer is told how long the gateway would have waited."""
+    case = site.open_case(portal)["id"]
+    headers = {"prefer": "wait=99"}
+    answer = portal.post(f"/v1/cases/{case}/resolve", headers=headers)
+
+    assert "wait=30" == answer.headers["preference-applied"]

@@ -4,11 +4,14 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 """
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import orjson
 import pytest
 
 from audit.record import Kind
@@ -16,6 +19,7 @@ from connectors.port import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.decision import Suspendable, target
 from consent.store import withdraw
+from schemas.canonical import b64url_decode
 from schemas.errors import (
     ConnectorFaultError,
     ConnectorUnavailableError,
@@ -315,16 +319,18 @@ async def test_closing_leaves_neither_key_nor_value_in_any_file(
     """Rule 7: no file of the data folder holds the case's key or a person's value."""
     case = await office.open()
     raw = office.vault.key(CaseId(case["id"]))._raw
+    with closing(sqlite3.connect(office.folder / "vault.db")) as keys:
+        wrapped = keys.execute("SELECT wrapped FROM case_key").fetchall()[0][0]
+        assert _files_that_hold(office, wrapped)
     await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
 
-    planted = [raw, MOTHER.encode(), FATHER.encode(), "林云".encode(), b"H0001"]
-    held = {
-        (file.name, value)
-        for file in office.folder.iterdir()
-        for value in planted
-        if file.is_file() and value in file.read_bytes()
-    }
-    assert set() == held
+    planted = [raw, wrapped, *map(str.encode, (MOTHER, FATHER, "林云", "H0001"))]
+    assert [] == [file for value in planted for file in _files_that_hold(office, value)]
+
+
+def _files_that_hold(office: Office, value: bytes) -> list[str]:
+    files = [file for file in office.folder.iterdir() if file.is_file()]
+    return [file.name for file in files if value in file.read_bytes()]
 
 
 async def test_a_slow_answer_is_cut_off_at_the_deadline_and_goes_on(
@@ -461,3 +467,26 @@ async def test_another_requesters_case_is_as_if_it_were_not_there(
 
     with pytest.raises(NotFoundError):
         await office.resolver.read(CaseId(case["id"]), elsewhere)
+
+
+async def test_each_presentation_discloses_its_own_fields_and_no_others(
+    office: Office,
+) -> None:
+    """Rule 4: the signed form carries what `fields` says, not all that was asked."""
+    await office.consent_beforehand()
+    perform_steps(office.departments)
+
+    case = await office.open()
+
+    shown = [
+        presentation
+        for evidence in case["evidence"].values()
+        for presentation in evidence["presentations"].values()
+    ]
+    assert len(shown) > len(case["evidence"])
+    for presentation in shown:
+        _, *disclosures, end = presentation["sd_jwt"].split("~")
+        disclosed = [orjson.loads(b64url_decode(one)) for one in disclosures]
+        assert "" == end
+        assert presentation["fields"] == {name: value for _, name, value in disclosed}
+        assert len(presentation["fields"]) == len(disclosed)

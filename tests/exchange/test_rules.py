@@ -99,15 +99,20 @@ async def test_nothing_is_released_when_the_release_cannot_be_recorded(
 async def test_a_refusal_in_the_plan_is_decided_before_anybody_is_asked(
     office: Office,
 ) -> None:
-    """Rule 3: the denial of a look-up of the first wave stands before any intent."""
+    """Rule 3: a denial stands before any intent, in the last wave as in the first."""
     office.in_flight.suspend(target(Suspendable.SERVICE, "yb_maternity_claim"))
+    office.in_flight.suspend(target(Suspendable.SERVICE, "sw_premium"))
 
     await office.open()
 
-    kinds = [kind for kind, *_ in office.records()]
-    assert kinds.index(Kind.REQUEST_DENIED.value) < kinds.index(
-        Kind.REQUEST_ACCEPTED.value
-    )
+    records = office.records()
+    accepted = [kind for kind, *_ in records].index(Kind.REQUEST_ACCEPTED.value)
+    denied = {
+        evidence_type
+        for kind, _, _, evidence_type in records[:accepted]
+        if kind == Kind.REQUEST_DENIED.value
+    }
+    assert {"maternity_claim@1", "premium@1"} == denied
 
 
 async def test_a_person_whom_the_plan_reveals_is_decided_again(office: Office) -> None:
