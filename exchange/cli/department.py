@@ -1,0 +1,86 @@
+"""Commands for departments."""
+
+# ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
+
+import os
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exchange.cli.console import AsJson, Exit, make_table, print_json, print_table
+
+if TYPE_CHECKING:
+    from connectors.conformance import Result
+
+app = typer.Typer(help="The service that a department runs.", no_args_is_help=True)
+
+
+@app.command("serve")
+def serve_department(
+    config: Annotated[Path, typer.Option(help="The department's configuration.")],
+) -> None:
+    """Run the service beside a register until it is told to stop."""
+    from connectors.department.app import serve as serve_service
+
+    serve_service(config)
+
+
+@app.command("keygen")
+def make_department_key(
+    file: Annotated[Path, typer.Argument(help="Where the private key goes (PEM).")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Make a key that signs, and print the public part for the packs to pin."""
+    from connectors.department.signing import generate_key
+
+    key = generate_key(file)
+    pinned = key.pinned(datetime.now(UTC).replace(microsecond=0))  # noqa: TID251 - the key begins now
+    if as_json:
+        print_json(pinned.model_dump(mode="json", exclude_none=True))
+        return
+    import yaml
+
+    sys.stdout.write(
+        yaml.safe_dump([pinned.model_dump(mode="json", exclude_none=True)])
+    )
+
+
+@app.command("try")
+def try_department(
+    target: Annotated[
+        Path, typer.Argument(help="What to try, as docs/provider-protocol.md says.")
+    ],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Check that a department speaks the protocol: status 1 where it does not."""
+    import asyncio
+
+    from connectors.conformance import Kit, load_target, run
+    from schemas.clock import SystemClock
+    from schemas.ids import new_ids
+
+    clock = SystemClock()
+    kit = Kit(load_target(target), clock, new_ids(clock), os.urandom)
+
+    async def tried() -> "tuple[Result, ...]":
+        try:
+            return await run(kit)
+        finally:
+            await kit.aclose()
+
+    results = asyncio.run(tried())
+    if as_json:
+        print_json([asdict(result) for result in results])
+    else:
+        table = make_table("The provider protocol", "check", "", "reason")
+        for one in results:
+            table.add_row(one.check, "✓" if one.passed else "✗", one.reason)
+        print_table(table)
+    if not all(result.passed for result in results):
+        raise typer.Exit(int(Exit.WRONG.value))

@@ -1,0 +1,49 @@
+"""Commands for the gateway's own keys."""
+
+# ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import orjson
+import typer
+
+from exchange.cli.console import AsJson, Config, print_json, settings_of
+
+if TYPE_CHECKING:
+    from exchange.settings import Settings
+
+app = typer.Typer(help="The gateway's own keys.", no_args_is_help=True)
+
+
+@app.command("make")
+def make_keys(config: Config = None) -> None:
+    """Make the gateway's keys that are missing, and show the public parts."""
+    _show_keys(settings_of(config), make=True, as_json=False)
+
+
+@app.command("show")
+def show_keys(config: Config = None, *, as_json: AsJson = False) -> None:
+    """Show the public parts of the gateway's keys, for others to pin."""
+    _show_keys(settings_of(config), make=False, as_json=as_json)
+
+
+def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:
+    from exchange.keys import open_keys
+
+    opened = open_keys(
+        settings.keys_dir, settings.log_origin, entropy=os.urandom if make else None
+    )
+    shown = {
+        "lookup": opened.lookup.public_jwk(),
+        "token": opened.token.public_jwk(),
+        "log": opened.log.log.verifier.vkey,
+        "receipt": opened.log.receipt.verifier.vkey,
+    }
+    if as_json:
+        print_json(shown)
+        return
+    for name, key in shown.items():
+        text = key if isinstance(key, str) else orjson.dumps(key).decode()
+        sys.stdout.write(f"{name:8} {text}\n")
