@@ -158,6 +158,7 @@ def an_installation(
     delay_ms: float = 1.0,
     people: int = 300,
     settings: Mapping[str, JsonValue] | None = None,
+    prepare: Callable[[Stage], None] = lambda _stage: None,
 ) -> Iterator[Installation]:
     """Run a gateway and departments while the block lasts.
 
@@ -171,6 +172,7 @@ def an_installation(
         delay_ms: How long departments take, on average.
         people: How many are in the registers, at least.
         settings: Settings of the gateway, over those of the demo.
+        prepare: Called when all is written down and nothing runs yet.
 
     Raises:
         StageError: Something did not start.
@@ -181,6 +183,7 @@ def an_installation(
     population = generate(seed=7, at_least=people)
     write_registers(stage, population, lambda _provider: None)
     _set(stage, settings or {})
+    prepare(stage)
     with ExitStack() as processes, ExitStack() as clients:
         # (3): registered before anything starts, so that nothing is left behind.
         for child in (*stage.departments.values(), stage.gateway):
