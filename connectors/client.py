@@ -18,7 +18,7 @@ from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import DecodeError, ReadError, RequestError
+from pyreqwest.exceptions import DecodeError, RequestError
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
@@ -43,6 +43,8 @@ _SPACE = 0x20
 _IDLE = timedelta(seconds=4)
 """How long an unused connection is kept: less than common servers do, since a look-up
 that is sent into a connection which is being closed is lost and can't be sent twice."""
+_CUT_OFF = "end of file before message length reached"
+"""The HTTP library's words for a body that is shorter than announced."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -210,8 +212,9 @@ class ServiceClient:
 
         Raises:
             ConnectorUnavailableError: The queue is full, no allowed address was
-                found, or the service could not be reached or closed without a reply.
-            ConnectorFaultError: The reply is packed, too large or cut short.
+                found, or the service could not be reached or closed the connection
+                before the end of its reply.
+            ConnectorFaultError: The reply is packed, too large or not HTTP.
         """
         await self._take_slot()  # (1)
         try:
@@ -325,13 +328,15 @@ class ServiceClient:
         try:
             async with request as response:
                 return await self._read(response)
-        # Neither is chained: the library's words may quote what was received.
-        except (DecodeError, ReadError):
-            message = "the reply was cut short or is not HTTP"
-            raise ConnectorFaultError(Fault.FORMAT, message) from None
-        except RequestError:
+        # None is chained: the library's words may quote what was received.
+        except RequestError as error:
+            if isinstance(error, DecodeError) and not _is_cut_off(error):
+                message = "the reply is not HTTP"
+                raise ConnectorFaultError(Fault.FORMAT, message) from None
+            # The connection ended before the reply did: whether that was the
+            # department or the line, nobody said anything wrong.
             self._unpin()
-            message = "the data service can't be reached, or closed without a reply"
+            message = "the data service can't be reached, or hung up in its reply"
             raise ConnectorUnavailableError(message, layer=Layer.SOURCE) from None
 
     def _unpin(self) -> None:
@@ -355,6 +360,15 @@ class ServiceClient:
             chunks.append(bytes(chunk))
             size += len(chunk)
         raise ConnectorFaultError(Fault.TOO_LARGE, f"the reply exceeds {limit} bytes")
+
+
+def _is_cut_off(error: DecodeError) -> bool:
+    """Tell whether a body ended before the length that was announced for it.
+
+    The library calls that a fault of decoding, as it does a chunk of no length.
+    """
+    causes = error.details["causes"] or []
+    return any(cause["message"] == _CUT_OFF for cause in causes)
 
 
 def _reply(response: Response, body: bytes) -> HttpReply:

@@ -140,7 +140,7 @@ class Fault(StrEnum):
     MISSING_FIELD = "missing_field"
     TOO_LARGE = "too_large"
     FORMAT = "format"
-    """Not the protocol: not an SD-JWT, not a problem of the closed list, cut short."""
+    """Not the protocol: half an SD-JWT or none, not a problem of the closed list."""
 
 
 class ConnectorFaultError(ConnectorError):

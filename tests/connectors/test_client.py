@@ -268,8 +268,6 @@ MEGABYTES = b"10000\r\n" + b"a" * 0x10000 + b"\r\n"
 WRONG: dict[str, tuple[Fault, bytes]] = {
     "ten megabytes": (Fault.TOO_LARGE, reply(b"a" * 10_000_000)),
     "ten megabytes in chunks": (Fault.TOO_LARGE, CHUNKED + MEGABYTES * 160),
-    "half a reply": (Fault.FORMAT, reply(b"a" * 1000)[:-500]),
-    "half a reply in chunks": (Fault.FORMAT, CHUNKED + b"5\r\nhello\r\n"),
     "wrong chunks": (Fault.FORMAT, CHUNKED + b"zz\r\nhello\r\n"),
     "not HTTP": (Fault.FORMAT, b"good morning\r\n\r\n"),
     "headers without end": (Fault.FORMAT, b"HTTP/1.1 200 OK\r\nx: " + b"a" * 2_000_000),
@@ -280,7 +278,7 @@ WRONG: dict[str, tuple[Fault, bytes]] = {
 @pytest.mark.parametrize("what", WRONG)
 @pytest.mark.anyio
 async def test_a_reply_that_is_no_reply_is_faulty(what: str) -> None:
-    """Too much, too little, packed or not HTTP: each is a fault of its own."""
+    """Too much, packed or not HTTP: each is a fault of its own."""
     fault, data = WRONG[what]
     with misbehaving(sending(data)) as url:
         client = ServiceClient(url, LOOPBACK, FakeClock())
@@ -288,6 +286,30 @@ async def test_a_reply_that_is_no_reply_is_faulty(what: str) -> None:
             await post(client)
 
     assert fault is caught.value.fault
+
+
+CUT_OFF: dict[str, bytes] = {
+    "before the length that was announced": reply(b"a" * 1000)[:-500],
+    "within the head": b"HTTP/1.1 200 OK\r\ncontent-le",
+    "within a chunk": CHUNKED + b"5\r\nhel",
+    "after a chunk": CHUNKED + b"5\r\nhello",
+    "between two chunks": CHUNKED + b"5\r\nhello\r\n",
+    "before the last line": CHUNKED + b"5\r\nhello\r\n0\r\n",
+}
+
+
+@pytest.mark.parametrize("where", CUT_OFF)
+@pytest.mark.anyio
+async def test_a_reply_whose_connection_ends_before_it_is_unavailable(
+    where: str,
+) -> None:
+    """Nobody said anything wrong: it is asked again, as any source that is down."""
+    with misbehaving(sending(CUT_OFF[where])) as url:
+        client = ServiceClient(url, LOOPBACK, FakeClock())
+        with pytest.raises(ConnectorUnavailableError) as caught:
+            await post(client)
+
+    assert Layer.SOURCE is caught.value.layer
 
 
 @pytest.mark.anyio

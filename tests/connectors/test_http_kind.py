@@ -156,9 +156,19 @@ FAULTY: dict[str, tuple[Fault, Handle]] = {
         department(lambda c: reply(told(c) + b"A" * 10_000_000)),
     ),
     "an empty reply": (Fault.FORMAT, sending(reply(b""))),
-    "half a reply": (
+    "half an SD-JWT, sent whole": (
         Fault.FORMAT,
-        department(lambda c: reply(told(c))[:-300]),
+        department(lambda c: reply(told(c)[:-20])),
+    ),
+    "half a problem, sent whole": (
+        Fault.FORMAT,
+        sending(
+            reply(
+                b'{"type":"https://errand.ex',
+                status="404 No",
+                media_type="application/problem+json",
+            )
+        ),
     ),
     "bytes that are no text": (Fault.FORMAT, sending(reply(b"\xff\xfe"))),
     "a redirect": (
@@ -243,6 +253,18 @@ async def test_silence_is_unavailable() -> None:
 
     with (
         misbehaving(hang_up) as url,
+        pytest.raises(ConnectorUnavailableError) as caught,
+    ):
+        await asked(url)
+
+    assert Layer.SOURCE is caught.value.layer
+
+
+@pytest.mark.anyio
+async def test_a_reply_that_the_line_cuts_off_is_unavailable() -> None:
+    """Half of what was announced is no wrong answer: the source is asked again."""
+    with (
+        misbehaving(department(lambda c: reply(told(c))[:-20])) as url,
         pytest.raises(ConnectorUnavailableError) as caught,
     ):
         await asked(url)
