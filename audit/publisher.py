@@ -7,24 +7,19 @@ tiles that were read back: one flipped bit under a signature ends a log.
 
 import threading
 from collections.abc import Mapping
-from concurrent.futures import TimeoutError as FutureTimeoutError
 from dataclasses import dataclass
-from sqlite3 import Connection
-from typing import Final
 
 from audit.cosigning import Cosigning
+from audit.leading import open_lead
 from audit.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, tree_root
 from audit.note import Checkpoint, Signer, Verifier, open_checkpoint
 from audit.record import milliseconds
-from audit.sealing import guard
 from audit.store import LogReader, SignedHead
+from audit.swaps import Integration, Publication, Release, head_guard
 from audit.tiles import TileId, integrate, node_reader
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.errors import LogUnavailableError, VerificationError
-
-_WRITE_TIMEOUT_S: Final = 60.0
-"""How long a transaction of the publisher may wait for the writer, in seconds."""
+from schemas.errors import VerificationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +38,8 @@ class Pace:
     """Seconds without signing what there is, from which nothing more is recorded."""
     unwitnessed_s: float = 14_400.0
     """Seconds without enough cosignatures, from which nothing more is recorded."""
+    silent_s: float = 15.0
+    """Seconds without a sign of life, after which another replica's publisher leads."""
 
 
 class Publisher:
@@ -74,9 +71,13 @@ class Publisher:
         self._signer = signer
         self._clock = clock
         self._pace = pace or Pace()
-        self._reader = LogReader.open(log.path)
+        self._reader = LogReader.open(log.place)
+        self._lead = open_lead(log, self._pace.silent_s)
         self._witnesses = witnesses
-        self._is_compared = witnesses is None
+        self._is_compared = False
+        self._is_leading = False
+        self._last: Checkpoint | None = None
+        """What was signed last here: the tree must go on from it."""
         self._signed = 0
         self._published = 0
         self._news_since: float | None = None
@@ -100,6 +101,7 @@ class Publisher:
             self._thread.join()
         if self._witnesses is not None:
             self._witnesses.close()
+        self._lead.close()
         self._reader.close()
 
     def _run(self) -> None:
@@ -155,6 +157,8 @@ class Publisher:
     def publish(self) -> SignedHead | None:
         """Publish what is recorded; return the head, None while there is nothing.
 
+        Of several replicas one leads, and the others look at what it has published.
+
         (1) Take new records into the tree, in chunks.
         (2) Before the first signature, ask the witnesses what they saw of this log.
         (3) Read the tiles back, and compute the roots from them: that of now, and
@@ -168,6 +172,11 @@ class Publisher:
             LogUnavailableError: It could not be stored.
         """
         head = self._reader.head()
+        if not self._leads():
+            self._signed = self._size_of(head)
+            published = self._reader.published()
+            self._published = self._size_of(published)
+            return published
         # (1): every tile is a function of the records, so half a round does no harm.
         size, root = self._reader.tree() or (0, EMPTY_ROOT)
         target = self._reader.size()
@@ -186,14 +195,28 @@ class Publisher:
         if self._is_due(head, size):
             # (3): what is signed is what is stored, not what was meant to be.
             self._check_root(size, root)
+            if self._last is not None:
+                self._check_root(self._last.size, self._last.root)
             if head is not None:
                 before = open_checkpoint(head.note.encode(), self._signer.verifier)
                 self._check_root(before.size, before.root)
             # (4): at most one publisher wins.
-            head = self._sign(head, Checkpoint(self._log.origin, size, root))
-            self._signed = size
+            checkpoint = Checkpoint(self._log.origin, size, root)
+            head = self._sign(head, checkpoint)
+            self._last, self._signed = checkpoint, size
         # (5): also when an earlier round could not.
         return self._publish(head)
+
+    def _leads(self) -> bool:
+        """Return whether this publisher leads.
+
+        Whoever comes to lead asks the witnesses first: the server may be another one
+        now, which lacks what the one before has confirmed.
+        """
+        before, self._is_leading = self._is_leading, self._lead.is_held()
+        if self._is_leading and not before:
+            self._is_compared = self._witnesses is None
+        return self._is_leading
 
     @staticmethod
     def _size_of(head: SignedHead | None) -> int:
@@ -236,7 +259,7 @@ class Publisher:
             return published
         guard_ = head_guard(head.size, cosigned.note, head.signed_ms)
         public = SignedHead(head.size, cosigned.note, head.signed_ms, guard_)
-        self._write(_Release(public))
+        self._lead.write(Release(public))
         self._published = public.size
         return public
 
@@ -280,7 +303,7 @@ class Publisher:
         changed = integrate(self._reader.tile, size, hashes)
         reached = size + len(hashes)
         new_root = tree_root(node_reader(_Overlay(changed, self._reader)), reached)
-        self._write(_Integration((size, root), (reached, new_root), changed))
+        self._lead.write(Integration((size, root), (reached, new_root), changed))
         return reached, new_root
 
     def _sign(self, head: SignedHead | None, checkpoint: Checkpoint) -> SignedHead:
@@ -289,20 +312,8 @@ class Publisher:
         signed_ms = milliseconds(self._clock.now())
         check = head_guard(checkpoint.size, note, signed_ms)
         new = SignedHead(checkpoint.size, note, signed_ms, check)
-        self._write(_Publication(head, new, is_public=self._witnesses is None))
+        self._lead.write(Publication(head, new, is_public=self._witnesses is None))
         return new
-
-    def _write(self, work: "_Integration | _Publication | _Release") -> None:
-        """Have the writer do it, and wait until it is durable."""
-        try:
-            self._log.write(work).result(_WRITE_TIMEOUT_S)
-        except FutureTimeoutError:
-            raise LogUnavailableError("the writer does not answer") from None
-
-
-def head_guard(size: int, note: str, signed_ms: int) -> int:
-    """Return the check value over a stored checkpoint."""
-    return guard(note.encode(), f"{size} {signed_ms}".encode())
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,74 +325,3 @@ class _Overlay:
 
     def __call__(self, level: int, number: int) -> bytes:
         return self.changed.get((level, number)) or self.reader.tile(level, number)
-
-
-@dataclass(frozen=True, slots=True)
-class _Integration:
-    """Stores changed tiles and moves the tree's head, if it is where it was read."""
-
-    before: tuple[int, bytes]
-    after: tuple[int, bytes]
-    tiles: Mapping[TileId, bytes]
-
-    def __call__(self, connection: Connection) -> None:
-        if self.before[0] == 0:
-            connection.execute(
-                "INSERT INTO tree VALUES (1, 0, ?) ON CONFLICT DO NOTHING",
-                (self.before[1],),
-            )
-        moved = connection.execute(
-            "UPDATE tree SET size = ?, root = ? WHERE size = ? AND root = ?",
-            (*self.after, *self.before),
-        )
-        if moved.rowcount != 1:
-            raise LogUnavailableError("another publisher has moved the tree")
-        connection.executemany(
-            "INSERT INTO tile VALUES (?, ?, ?)"
-            " ON CONFLICT (level, number) DO UPDATE SET hashes = excluded.hashes",
-            [(*tile, hashes) for tile, hashes in self.tiles.items()],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Publication:
-    """Puts a checkpoint in the place of the one that was read: compare and swap."""
-
-    before: SignedHead | None
-    after: SignedHead
-    is_public: bool
-    """Whether it is published at once, without any cosignature."""
-
-    def __call__(self, connection: Connection) -> None:
-        row = (self.after.size, self.after.note, self.after.signed_ms, self.after.guard)
-        if self.before is None:
-            swapped = connection.execute(
-                "INSERT INTO checkpoint VALUES (1, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-                row,
-            )
-        else:
-            swapped = connection.execute(
-                "UPDATE checkpoint SET size = ?, note = ?, signed_ms = ?, guard = ?"
-                " WHERE note = ? AND signed_ms = ?",
-                (*row, self.before.note, self.before.signed_ms),
-            )
-        if swapped.rowcount != 1:
-            raise LogUnavailableError("another publisher has moved the checkpoint")
-        if self.is_public:
-            _Release(self.after)(connection)
-
-
-@dataclass(frozen=True, slots=True)
-class _Release:
-    """Shows outsiders a head; never one that is older than what they have seen."""
-
-    head: SignedHead
-
-    def __call__(self, connection: Connection) -> None:
-        connection.execute(
-            "INSERT INTO published VALUES (1, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE"
-            " SET size = excluded.size, note = excluded.note,"
-            " signed_ms = excluded.signed_ms, guard = excluded.guard"
-            " WHERE size <= excluded.size AND signed_ms <= excluded.signed_ms",
-            (self.head.size, self.head.note, self.head.signed_ms, self.head.guard),
-        )

@@ -1,9 +1,10 @@
 """Finding records: an index that follows the log and can be thrown away.
 
-The index is a SQLite file of its own, filled from the log's records in order. An
-answer says which checkpoint stands and how far the index and the checkpoint lag
-behind the log; each row names its index in the log, so each can be proved. Whoever
-asks is recorded as well: `query_event` makes that record, and the caller appends it.
+The index is a SQLite file of its own, or a schema that replicas share, filled from
+the log's records in order by whoever asks. An answer says which checkpoint stands and
+how far the index and the checkpoint lag behind the log; each row names its index in
+the log, so each can be proved. Whoever asks is recorded as well: `query_event` makes
+that record, and the caller appends it.
 """
 
 import sqlite3
@@ -11,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Final, TypeAlias
+from typing import Final
 
 from audit.record import (
     MAY_OPEN,
@@ -25,24 +26,36 @@ from audit.record import (
     read_leaf,
 )
 from audit.sealing import OpenedSection, Sealer
+from audit.sql import Place, Sql, SqliteSql, Tables, Value, open_sql
 from audit.store import Entry, LogReader
 from schemas.canonical import Json
-from schemas.errors import Complaint, InvalidRequestError, NotFoundError
+from schemas.errors import (
+    Complaint,
+    InvalidRequestError,
+    NotFoundError,
+    SettingsError,
+)
 from schemas.ids import CaseId, EventId
 
 PAGE_LIMIT: Final = 1_000
 """Most records of one answer."""
 
-_FORMAT = "1"
+INDEX_SCHEMA: Final = "errand_log_index"
+"""Where the index stands in a PostgreSQL database."""
 _CHUNK = 2_000
 """Records taken in with one transaction."""
 
 _SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE followed (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size BIGINT NOT NULL           -- records that were taken in
+);
+INSERT INTO followed VALUES (1, 0);
 CREATE TABLE record (
-    seq INTEGER PRIMARY KEY,
+    seq {key} PRIMARY KEY,
     event_id TEXT NOT NULL,
-    t INTEGER NOT NULL,
+    t BIGINT NOT NULL,
     kind TEXT NOT NULL,
     outcome TEXT NOT NULL,
     requester TEXT NOT NULL,
@@ -63,16 +76,21 @@ CREATE INDEX record_outcome ON record (outcome, t, seq);
 CREATE INDEX record_kind ON record (kind, t, seq);
 CREATE TABLE about (
     subject_ref TEXT NOT NULL,
-    t INTEGER NOT NULL,
-    seq INTEGER NOT NULL,
+    t BIGINT NOT NULL,
+    seq BIGINT NOT NULL,
     PRIMARY KEY (subject_ref, t, seq)
-) WITHOUT ROWID;
+){clustered};
+INSERT INTO meta VALUES ('format', '2');
 """
+_FORMAT = "2"
+_TABLES = Tables(
+    sqlite=_SCHEMA.format(key="INTEGER", clustered=" WITHOUT ROWID"),
+    postgres=_SCHEMA.format(key="BIGINT", clustered=""),
+)
 _COLUMNS = (
     "record.seq, event_id, record.t, kind, outcome, requester, provider,"
     " evidence_type, correlation, matter, case_ref, actor_ref"
 )
-_Value: TypeAlias = str | int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,26 +167,33 @@ class RecordPage:
 class AccessIndex:
     """Searches the log's records; belongs to one thread at a time."""
 
-    def __init__(self, path: Path, reader: LogReader) -> None:
+    def __init__(self, place: Place, reader: LogReader) -> None:
         """Open the index, and make it anew where it is missing or of another form.
 
         Args:
-            path: Its SQLite file. It may be deleted whenever it is not open.
+            place: Where it is kept. It may be deleted whenever it is not open.
             reader: A reader of the log, for this index alone.
+
+        Raises:
+            LogUnavailableError: The server can't be reached.
         """
         self._reader = reader
-        self._connection = _open_index(path)
-        if not _is_of(self._connection, reader):
+        self._sql = _open_index(place)
+        if not _is_of(self._sql, reader):
             # The log was put back to an earlier state, or is another one.
-            with self._connection:
-                self._connection.execute("DELETE FROM record")
-                self._connection.execute("DELETE FROM about")
-        self._follow = _indexed(self._connection)
+            with self._sql.transaction() as changes:
+                changes.change("DELETE FROM record")
+                changes.change("DELETE FROM about")
+                changes.change("UPDATE followed SET size = 0")
 
     def close(self) -> None:
         """Let go of the index and of the reader."""
-        self._connection.close()
+        self._sql.close()
         self._reader.close()
+
+    def _indexed(self) -> int:
+        """Return how many records were taken in, by whichever replica."""
+        return int(self._sql.rows("SELECT size FROM followed")[0][0])
 
     def follow(self, limit: int = 20_000) -> int:
         """Take in new records, at most `limit`; return how many are still missing.
@@ -176,31 +201,33 @@ class AccessIndex:
         Raises:
             VerificationError: A leaf is not of its form.
         """
-        size = self._reader.size()
-        end = min(size, self._follow + limit)
-        while self._follow < end:
-            chunk = min(end, self._follow + _CHUNK)
-            self._take(list(self._reader.entries(self._follow, chunk)))
-            self._follow = chunk
-        return size - self._follow
+        size, start = self._reader.size(), self._indexed()
+        end = min(size, start + limit)
+        while start < end:
+            chunk = min(end, start + _CHUNK)
+            self._take(start, list(self._reader.entries(start, chunk)))
+            start = self._indexed()
+        return size - start
 
-    def _take(self, entries: Sequence[Entry]) -> None:
-        """Store the index's rows of some records."""
+    def _take(self, start: int, entries: Sequence[Entry]) -> None:
+        """Store the index's rows of some records, unless another replica has."""
         rows = [_row(entry) for entry in entries]
         about = [
             (ref, row[2], entry.seq)
             for entry, row in zip(entries, rows, strict=True)
             for ref in entry.subject_refs.split()
         ]
+        moved = "UPDATE followed SET size = ? WHERE size = ?"
         places = ", ".join("?" * 12)
-        with self._connection:
-            self._connection.executemany(
-                f"INSERT OR REPLACE INTO record VALUES ({places})",  # noqa: S608 - question marks
-                rows,
-            )
-            self._connection.executemany(
-                "INSERT OR REPLACE INTO about VALUES (?, ?, ?)", about
-            )
+        with self._sql.transaction() as changes:
+            if changes.change(moved, (start + len(entries), start)) == 1:
+                changes.change_all(
+                    f"INSERT INTO record VALUES ({places})",  # noqa: S608 - question marks
+                    rows,
+                )
+                changes.change_all(
+                    "INSERT INTO about VALUES (?, ?, ?) ON CONFLICT DO NOTHING", about
+                )
 
     def query(self, query: RecordQuery) -> RecordPage:
         """Return the records that are wanted, newest first.
@@ -213,7 +240,7 @@ class AccessIndex:
         """
         self.follow()
         statement, values = _statement(query)
-        rows = [RecordRow(*row) for row in self._connection.execute(statement, values)]
+        rows = [RecordRow(*row) for row in self._sql.rows(statement, values)]
         more = len(rows) > query.limit
         rows = rows[: query.limit]
         head = self._reader.published()
@@ -223,63 +250,54 @@ class AccessIndex:
             checkpoint=None if head is None else head.note,
             lag=Lag(
                 recorded=self._reader.size(),
-                indexed=self._follow,
+                indexed=self._indexed(),
                 published=0 if head is None else head.size,
             ),
         )
 
 
-def _open_index(path: Path) -> sqlite3.Connection:
-    """Open the index's file; start over when it is not one of this form."""
-    connection = sqlite3.connect(path, check_same_thread=False)
+def _open_index(place: Place) -> Sql:
+    """Open the index; start over when it is not one of this form."""
+    if not isinstance(place, Path):
+        sql = open_sql(place)
+        sql.make(_TABLES)
+        if _format(sql) != _FORMAT:
+            raise SettingsError(
+                f"the schema `{place.schema}` is an index of another form: drop it, "
+                "and it is made anew"
+            )
+        return sql
+    file = SqliteSql.open(place)
     try:
-        connection.execute("PRAGMA journal_mode=WAL")
+        file.connection.execute("PRAGMA journal_mode=WAL")
         # It can be made again from the log, so it need not survive a power loss whole.
-        connection.execute("PRAGMA synchronous=NORMAL")
-        tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if tables[0]:
-            row = connection.execute(
-                "SELECT value FROM meta WHERE name = 'format'"
-            ).fetchone()
-            if row == (_FORMAT,):
-                return connection
+        file.connection.execute("PRAGMA synchronous=NORMAL")
+        file.make(_TABLES)
+        if _format(file) == _FORMAT:
+            return file
     except sqlite3.DatabaseError:
         pass  # damaged, or something else: made anew below
-    else:
-        if not tables[0]:
-            return _make_index(connection)
-    connection.close()
+    file.close()
     for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    return _open_index(path)
+        place.with_name(place.name + suffix).unlink(missing_ok=True)
+    return _open_index(place)
 
 
-def _make_index(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """Make the index's tables."""
-    connection.executescript("BEGIN;" + _SCHEMA)
-    connection.execute("INSERT INTO meta VALUES ('format', ?)", (_FORMAT,))
-    connection.commit()
-    return connection
+def _format(sql: Sql) -> str:
+    """Return the form of an index."""
+    return str(sql.rows("SELECT value FROM meta WHERE name = 'format'")[0][0])
 
 
-def _indexed(connection: sqlite3.Connection) -> int:
-    """Return how many records the index has taken in."""
-    query = "SELECT coalesce(max(seq) + 1, 0) FROM record"
-    return int(connection.execute(query).fetchone()[0])
-
-
-def _is_of(connection: sqlite3.Connection, reader: LogReader) -> bool:
+def _is_of(sql: Sql, reader: LogReader) -> bool:
     """Return whether the last record of an index stands in this log."""
-    last = connection.execute(
-        "SELECT seq, event_id FROM record ORDER BY seq DESC LIMIT 1"
-    ).fetchone()
-    if last is None:
+    last = sql.rows("SELECT seq, event_id FROM record ORDER BY seq DESC LIMIT 1")
+    if not last:
         return True
-    entry = reader.entry_of(last[1])
-    return entry is not None and entry.seq == last[0]
+    entry = reader.entry_of(last[0][1])
+    return entry is not None and entry.seq == last[0][0]
 
 
-def _row(entry: Entry) -> tuple[_Value, ...]:
+def _row(entry: Entry) -> tuple[Value, ...]:
     """Return the index's row of a record."""
     leaf = read_leaf(entry.leaf)
     return (
@@ -298,7 +316,7 @@ def _row(entry: Entry) -> tuple[_Value, ...]:
     )
 
 
-def _statement(query: RecordQuery) -> tuple[str, list[_Value]]:
+def _statement(query: RecordQuery) -> tuple[str, list[Value]]:
     """Return the SQL of a query: every name is ours, every value is bound."""
     if not 0 < query.limit <= PAGE_LIMIT:
         raise InvalidRequestError(
@@ -319,11 +337,11 @@ def _statement(query: RecordQuery) -> tuple[str, list[_Value]]:
     return statement, [*values, query.limit + 1]
 
 
-def _conditions(query: RecordQuery, table: str) -> list[tuple[str, _Value]]:
+def _conditions(query: RecordQuery, table: str) -> list[tuple[str, Value]]:
     """Return the conditions that are given, each with the value it binds."""
     since = None if query.since is None else milliseconds(query.since)
     until = None if query.until is None else milliseconds(query.until)
-    possible: Sequence[tuple[str, _Value]] = (
+    possible: Sequence[tuple[str, Value]] = (
         ("about.subject_ref = ?", query.subject_ref),
         ("requester = ?", query.requester),
         ("provider = ?", query.provider),

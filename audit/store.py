@@ -1,79 +1,32 @@
-"""The log's SQLite file: its tables, and reading it without ever writing.
+"""What a log keeps, on either engine: its rows, reading them, and the port of engines.
 
 `entry` holds the records in order: `seq` is the leaf's index, gapless from 0. Beside
 the leaf stand private columns for the index, and the sealed sections, which alone
 may ever change. `attempt` holds the look-ups of cases that have not ended, `tile` the
 hash tiles, `tree` what is integrated, `checkpoint` what was signed last, `published`
 what outsiders see: the same, or the last one that enough witnesses have cosigned.
-The writer alone writes. On another engine, or with tiles in files or objects, only
-this module, `writer` and the tile rows change.
+
+On SQLite one writer alone writes (`engine_sqlite`), on PostgreSQL that of each
+replica (`engine_postgres`). A log with tiles in files or objects changes this module,
+the engines and the tile rows alone.
 """
 
-import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from typing import Protocol, TypeAlias
 
-from audit.keys import sync_folder
+from audit.sealing import SealedRecord
+from audit.sql import Changes, Place, Sql, SqliteSql, open_sql
 from audit.tiles import TileId
-from schemas.errors import SettingsError
 from schemas.ids import CaseId, EventId
 
 FORMAT = "1"
-"""Version of the tables below."""
+"""Version of the tables."""
+LOG_SCHEMA = "errand_log"
+"""Where a log stands in a PostgreSQL database."""
 
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE entry (
-    seq INTEGER PRIMARY KEY,       -- index of the leaf
-    event_id TEXT NOT NULL UNIQUE,
-    leaf BLOB NOT NULL,
-    leaf_hash BLOB NOT NULL,
-    case_ref TEXT,                 -- from here on private: for the index alone
-    matter TEXT NOT NULL,
-    subject_refs TEXT NOT NULL,    -- separated by spaces
-    actor_ref TEXT,
-    ends TEXT,                     -- event id of the look-up that ended with this
-    guard INTEGER NOT NULL,        -- check value over the private columns
-    sealed BLOB NOT NULL,          -- sections, as `sealing.split_sections` reads them
-    sealed_guard INTEGER NOT NULL
-);
-CREATE TRIGGER entry_is_never_changed
-BEFORE UPDATE OF seq, event_id, leaf, leaf_hash ON entry
-BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
-CREATE TRIGGER entry_is_never_removed BEFORE DELETE ON entry
-BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
-CREATE TABLE attempt (event_id TEXT PRIMARY KEY, case_ref TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE tile (
-    level INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    hashes BLOB NOT NULL,
-    UNIQUE (level, number)
-);
-CREATE TABLE tree (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size INTEGER NOT NULL,
-    root BLOB NOT NULL
-);
-CREATE TABLE checkpoint (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size INTEGER NOT NULL,
-    note TEXT NOT NULL,
-    signed_ms INTEGER NOT NULL,    -- when, in milliseconds since 1970
-    guard INTEGER NOT NULL         -- check value over the row
-);
-"""
-_PUBLISHED = """
-CREATE TABLE published (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size INTEGER NOT NULL,
-    note TEXT NOT NULL,            -- with the cosignatures of witnesses
-    signed_ms INTEGER NOT NULL,
-    guard INTEGER NOT NULL
-);
-INSERT INTO published SELECT * FROM checkpoint;
-"""
-"""A table that older files lack: there, what was signed was published."""
+Work: TypeAlias = Callable[[Changes], None]
+"""What is done in a transaction of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +49,18 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Appended:
+    """A record that is durable."""
+
+    event: EventId
+    index: int
+    """Where it stands in the log."""
+    leaf_hash: bytes
+    at_ms: int
+    """When it happened, in milliseconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
 class SignedHead:
     """The checkpoint that was signed last."""
 
@@ -106,80 +71,93 @@ class SignedHead:
     guard: int
 
 
-_ENTRY = (
-    "SELECT seq, event_id, leaf, leaf_hash, case_ref, matter, subject_refs,"
-    " actor_ref, ends, guard, sealed, sealed_guard FROM entry"
-)
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why something was not done."""
+
+    reason: str
+    """What its callers are told."""
+    fault: str | None = None
+    """Why nothing may be done until the log is opened again; None when it may."""
 
 
-def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
-    """Open the log's file for its one writer, and make it where there is none.
+class Engine(Protocol):
+    """Keeps the records; belongs to the writer's thread.
 
-    Raises:
-        SettingsError: The file is the log of another origin, or of another format.
-        sqlite3.Error: It can't be opened or written.
+    INVARIANT: what `append` returned is on the disk, numbered without a gap.
     """
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    connection.execute("PRAGMA journal_mode=WAL")
-    # FULL: a commit is on the disk before it returns. NORMAL may lose the last ones.
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA fullfsync=ON")
-    # The writer moves the WAL itself, where an error is seen and not swallowed.
-    connection.execute("PRAGMA wal_autocheckpoint=0")
-    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-        connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
-        meta = (("format", FORMAT), ("origin", origin))
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
-        connection.execute("COMMIT")
-        sync_folder(path.parent)
-    if not _has_published(connection):
-        connection.executescript("BEGIN IMMEDIATE;" + _PUBLISHED + "COMMIT;")
-    if read_meta(connection) != {"format": FORMAT, "origin": origin}:
-        connection.close()
-        raise SettingsError(f"`{path.name}` is the log of another origin or format")
-    return connection
+
+    @property
+    def size(self) -> int:
+        """How many records are known to be durable; read from any thread."""
+
+    def check(self) -> None:
+        """Look whether there is room.
+
+        Raises:
+            LogUnavailableError: Nothing may be written for now.
+        """
+
+    def append(self, records: Sequence[SealedRecord]) -> list[Appended]:
+        """Store records, all or none, and return where they stand once durable.
+
+        A record whose event is in the log already is not stored again; what stands
+        there is returned.
+        """
+
+    def transact(self, work: Work) -> None:
+        """Do something else in a transaction, and return once it is durable."""
+
+    def explain(self, error: Exception) -> Refusal:
+        """Undo what an error left half done, and say what it means."""
+
+    def tidy(self) -> None:
+        """Do what is better done between two batches."""
+
+    def close(self) -> None:
+        """Let go of everything."""
 
 
-def _has_published(connection: sqlite3.Connection) -> bool:
-    """Return whether a log's file has the table `published`."""
-    query = "SELECT 1 FROM sqlite_master WHERE name = 'published'"
-    return connection.execute(query).fetchone() is not None
-
-
-def read_meta(connection: sqlite3.Connection) -> Mapping[str, str]:
-    """Return the format and the origin of a log's file."""
-    return dict(connection.execute("SELECT name, value FROM meta").fetchall())
+ENTRY_COLUMNS = (
+    "seq, event_id, leaf, leaf_hash, case_ref, matter, subject_refs,"
+    " actor_ref, ends, guard, sealed, sealed_guard"
+)
+_ENTRY = f"SELECT {ENTRY_COLUMNS} FROM entry"  # noqa: S608 - names of ours
 
 
 class LogReader:
-    """Reads a log's file; each thread takes a reader of its own."""
+    """Reads a log; each thread takes a reader of its own."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        self.connection = connection
+    def __init__(self, sql: Sql) -> None:
+        self.sql = sql
 
     @classmethod
-    def open(cls, path: Path) -> "LogReader":
-        """Open the file of a log that a writer may have open."""
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        return cls(
-            sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False
-            )
-        )
+    def open(cls, place: Place) -> "LogReader":
+        """Open a log that writers may have open.
+
+        Raises:
+            LogUnavailableError: The server can't be reached.
+            sqlite3.Error: There is no such file.
+        """
+        return cls(open_sql(place, read_only=True))
 
     def close(self) -> None:
-        """Let go of the file."""
-        self.connection.close()
+        """Let go of it."""
+        self.sql.close()
+
+    def meta(self) -> Mapping[str, str]:
+        """Return the format and the origin of the log."""
+        return read_meta(self.sql)
 
     def size(self) -> int:
         """Return how many records there are."""
-        query = "SELECT coalesce(max(seq) + 1, 0) FROM entry"
-        return int(self.connection.execute(query).fetchone()[0])
+        [[size]] = self.sql.rows("SELECT coalesce(max(seq) + 1, 0) FROM entry")
+        return int(size)
 
     def entries(self, start: int, end: int) -> Iterator[Entry]:
         """Yield the records from `start` up to, not including, `end`, in order."""
         query = f"{_ENTRY} WHERE seq >= ? AND seq < ? ORDER BY seq"
-        for row in self.connection.execute(query, (start, end)):
+        for row in self.sql.rows(query, (start, end)):
             yield Entry(*row)
 
     def leaves(self, start: int, end: int) -> list[tuple[int, bytes, bytes]]:
@@ -188,35 +166,39 @@ class LogReader:
             "SELECT seq, leaf, leaf_hash FROM entry WHERE seq >= ? AND seq < ?"
             " ORDER BY seq"
         )
-        return self.connection.execute(query, (start, end)).fetchall()
+        return self.sql.rows(query, (start, end))
 
     def entry_of(self, event: EventId) -> Entry | None:
         """Return the record of an event; None when there is none."""
-        query = f"{_ENTRY} WHERE event_id = ?"
-        row = self.connection.execute(query, (event,)).fetchone()
-        return None if row is None else Entry(*row)
+        for row in self.sql.rows(f"{_ENTRY} WHERE event_id = ?", (event,)):
+            return Entry(*row)
+        return None
+
+    def attempts(self) -> Mapping[EventId, CaseId]:
+        """Return the case of each look-up that was accepted and has not ended."""
+        return dict(self.sql.rows("SELECT event_id, case_ref FROM attempt"))
 
     def open_attempts(self, case: CaseId) -> list[EventId]:
         """Return the look-ups of a case that were accepted and have not ended."""
         query = "SELECT event_id FROM attempt WHERE case_ref = ? ORDER BY event_id"
-        return [row[0] for row in self.connection.execute(query, (case,))]
+        return [row[0] for row in self.sql.rows(query, (case,))]
 
     def tile(self, level: int, number: int) -> bytes:
         """Return the hashes of a tile that there are; b"" for none."""
         query = "SELECT hashes FROM tile WHERE level = ? AND number = ?"
-        row = self.connection.execute(query, (level, number)).fetchone()
-        return b"" if row is None else row[0]
+        for (hashes,) in self.sql.rows(query, (level, number)):
+            return bytes(hashes)
+        return b""
 
     def tile_ids(self) -> list[TileId]:
         """Return which tiles are stored."""
-        query = "SELECT level, number FROM tile ORDER BY level, number"
-        return self.connection.execute(query).fetchall()
+        return self.sql.rows("SELECT level, number FROM tile ORDER BY level, number")
 
     def tree(self) -> tuple[int, bytes] | None:
         """Return the size and the root of what is integrated; None for nothing."""
-        query = "SELECT size, root FROM tree"
-        row: tuple[int, bytes] | None = self.connection.execute(query).fetchone()
-        return row
+        for size, root in self.sql.rows("SELECT size, root FROM tree"):
+            return size, root
+        return None
 
     def head(self) -> SignedHead | None:
         """Return the checkpoint that was signed last; None before the first."""
@@ -224,28 +206,22 @@ class LogReader:
 
     def published(self) -> SignedHead | None:
         """Return the checkpoint that outsiders see; None before the first."""
-        table = "published" if _has_published(self.connection) else "checkpoint"
-        return self._head(table)
+        return self._head("published" if has_published(self.sql) else "checkpoint")
 
     def _head(self, table: str) -> SignedHead | None:
         query = f"SELECT size, note, signed_ms, guard FROM {table}"  # noqa: S608 - one of two names
-        row = self.connection.execute(query).fetchone()
-        return None if row is None else SignedHead(*row)
+        for row in self.sql.rows(query):
+            return SignedHead(*row)
+        return None
 
 
-def copy_log(source: Path, target: Path) -> None:
-    """Copy a log's file while it is written to, as of one instant.
+def read_meta(sql: Changes | Sql) -> Mapping[str, str]:
+    """Return the format and the origin of a log."""
+    return dict(sql.rows("SELECT name, value FROM meta"))
 
-    Raises:
-        FileExistsError: There is something at `target`.
-        sqlite3.Error: The log can't be read.
-    """
-    target.touch(exist_ok=False)
-    reader = LogReader.open(source)
-    copy = sqlite3.connect(target)
-    try:
-        reader.connection.backup(copy)
-        copy.execute("PRAGMA journal_mode=DELETE")
-    finally:
-        copy.close()
-        reader.close()
+
+def has_published(sql: Sql) -> bool:
+    """Return whether a log has the table `published`, which older files lack."""
+    if not isinstance(sql, SqliteSql):
+        return True
+    return bool(sql.rows("SELECT 1 FROM sqlite_master WHERE name = 'published'"))

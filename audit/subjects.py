@@ -9,12 +9,10 @@ tell nothing to anyone else.
 """
 
 import os
-import sqlite3
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from hashlib import sha256
-from pathlib import Path
 from typing import Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
@@ -22,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy
 from audit.record import TAG_SIZE, Subject
+from audit.sql import Place, Sql, SqliteSql, Tables, open_sql
 from schemas.canonical import b64url
 from schemas.errors import VerificationError
 
@@ -120,26 +119,39 @@ class SubjectKey:
         return self._keyed.digest(_TAG_LABEL + origin + salt)[:TAG_SIZE]
 
 
-_DIRECTORY_SCHEMA = """
-CREATE TABLE IF NOT EXISTS subject (
+SUBJECTS_SCHEMA = "errand_subjects"
+"""Where the directory stands in a PostgreSQL database."""
+
+_TABLES = Tables(
+    sqlite="""
+CREATE TABLE subject (
     blind BLOB PRIMARY KEY,        -- keyed hash of the id, to find it by
     ref TEXT NOT NULL UNIQUE,
     wrapped_key BLOB NOT NULL,     -- the subject's key under the wrapping key
     sealed_id BLOB NOT NULL        -- namespace and id under the subject's key
 ) WITHOUT ROWID
-"""
+""",
+    postgres="""
+CREATE TABLE subject (
+    blind BYTEA PRIMARY KEY,
+    ref TEXT COLLATE "C" NOT NULL UNIQUE,
+    wrapped_key BYTEA NOT NULL,
+    sealed_id BYTEA NOT NULL
+)
+""",
+)
 
 
 class SubjectDirectory:
     """Knows who is behind a reference; the only place that does.
 
-    `lookup`, `by_ref` and `identity` belong to the thread that reads, `add` to the
-    log's writer thread; each side has a connection of its own.
+    `at_hand`, `lookup`, `by_ref` and `identity` belong to the thread that reads,
+    `meet` to the log's writer thread; each side has a connection of its own.
     """
 
     def __init__(
         self,
-        path: Path,
+        place: Place,
         keys: DirectoryKeys,
         *,
         entropy: Entropy = os.urandom,
@@ -148,27 +160,24 @@ class SubjectDirectory:
         """Open the directory, and make it where there is none.
 
         Args:
-            path: Its SQLite file.
+            place: Where it is kept.
             keys: What it is guarded with.
             entropy: Where references, keys and nonces come from.
             cached: How many subjects' keys are kept unwrapped in memory.
+
+        Raises:
+            LogUnavailableError: The server can't be reached.
         """
         self._blind = KeyedHash(keys.blind)
         self._entropy = entropy
         self._wrapping = AESGCM(keys.wrapping)
         self._recent: Recent[bytes, SubjectKey] = Recent(cached)
-        self._write = self._connect(path)
-        self._write.execute("PRAGMA journal_mode=WAL")
-        self._write.execute("PRAGMA synchronous=FULL")
-        self._write.execute(_DIRECTORY_SCHEMA)
-        self._read = self._connect(path)
-
-    @staticmethod
-    def _connect(path: Path) -> sqlite3.Connection:
-        return sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        self._write = _open_tables(place)
+        self._read = open_sql(place)
+        self._is_local = isinstance(self._read, SqliteSql)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of it."""
         self._read.close()
         self._write.close()
 
@@ -182,40 +191,66 @@ class SubjectDirectory:
         message = f"actor\x00{kind}\x00{normalise(actor_id)}"
         return b64url(self._blind.digest(message.encode())[:REFERENCE_SIZE])
 
+    def at_hand(self, subject: Subject) -> SubjectKey | None:
+        """Return a subject who is in the directory, without waiting for a server.
+
+        A file is read; of a directory on a server, only memory is. So None stands for
+        somebody new, or for somebody to be asked for with `meet`.
+        """
+        if self._is_local:
+            return self.lookup(subject)
+        return self._recent.get(self.blind(subject.namespace, subject.id))
+
     def lookup(self, subject: Subject) -> SubjectKey | None:
         """Return a subject who is in the directory, durably; None for a new one."""
         blind = self.blind(subject.namespace, subject.id)
         known = self._recent.get(blind)
         if known is None:
-            row = self._read.execute(
-                "SELECT ref, wrapped_key FROM subject WHERE blind = ?", (blind,)
-            ).fetchone()
-            if row is None:
-                return None
-            known = self._unwrap(*row)
-            self._recent.put(blind, known)
+            known = self._find([blind], self._read).get(blind)
+            if known is not None:
+                self._recent.put(blind, known)
         return known
 
-    def add(self, subjects: Iterable[Subject]) -> None:
-        """Make subjects known, durably; those who are known stay as they are.
+    def remember(self, subject: Subject, known: SubjectKey) -> None:
+        """Keep at hand what `meet` returned."""
+        self._recent.put(self.blind(subject.namespace, subject.id), known)
+
+    def meet(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
+        """Return the keys of subjects; those who are new are made known, durably.
 
         INVARIANT: a subject's key is durable before any leaf holds a tag made with
         it, or an erasure could never reach that leaf.
 
         Raises:
             sqlite3.Error: They could not be stored; none of them was.
+            LogUnavailableError: They are not known to be stored.
         """
-        rows = [self._new_row(subject) for subject in subjects]
-        self._write.execute("BEGIN IMMEDIATE")
-        try:
-            self._write.executemany(
-                "INSERT INTO subject VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", rows
-            )
-            self._write.execute("COMMIT")
-        except sqlite3.Error:
-            if self._write.in_transaction:
-                self._write.execute("ROLLBACK")
-            raise
+        blinds = [self.blind(one.namespace, one.id) for one in subjects]
+        known = self._find(blinds, self._write)
+        new = {
+            blind: subject
+            for blind, subject in zip(blinds, subjects, strict=True)
+            if blind not in known
+        }
+        if new:
+            # In one order everywhere, so that two replicas never wait for each other.
+            rows = sorted(self._new_row(subject) for subject in new.values())
+            with self._write.transaction() as changes:
+                changes.change_all(
+                    "INSERT INTO subject VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                    rows,
+                )
+            known |= self._find(list(new), self._write)
+        return [known[blind] for blind in blinds]
+
+    def _find(self, blinds: Sequence[bytes], sql: Sql) -> dict[bytes, SubjectKey]:
+        """Return those who are in the directory."""
+        marks = ", ".join("?" * len(blinds))
+        query = f"SELECT blind, ref, wrapped_key FROM subject WHERE blind IN ({marks})"  # noqa: S608 - question marks
+        return {
+            blind: self._unwrap(ref, wrapped)
+            for blind, ref, wrapped in sql.rows(query, blinds)
+        }
 
     def _new_row(self, subject: Subject) -> tuple[bytes, str, bytes, bytes]:
         """Return the row of a subject with a fresh reference and key."""
@@ -239,10 +274,10 @@ class SubjectDirectory:
 
     def by_ref(self, ref: str) -> SubjectKey | None:
         """Return the subject with this reference; None when there is none (left)."""
-        row = self._read.execute(
-            "SELECT ref, wrapped_key FROM subject WHERE ref = ?", (ref,)
-        ).fetchone()
-        return None if row is None else self._unwrap(*row)
+        query = "SELECT ref, wrapped_key FROM subject WHERE ref = ?"
+        for found, wrapped in self._read.rows(query, (ref,)):
+            return self._unwrap(found, wrapped)
+        return None
 
     def identity(self, ref: str) -> tuple[str, str] | None:
         """Return the namespace and the id behind a reference: for oversight alone.
@@ -253,9 +288,8 @@ class SubjectDirectory:
         subject = self.by_ref(ref)
         if subject is None:
             return None
-        (sealed,) = self._read.execute(
-            "SELECT sealed_id FROM subject WHERE ref = ?", (ref,)
-        ).fetchone()
+        query = "SELECT sealed_id FROM subject WHERE ref = ?"
+        [[sealed]] = self._read.rows(query, (ref,))
         try:
             text = AESGCM(subject.key).decrypt(
                 sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _id_context(ref)
@@ -264,6 +298,16 @@ class SubjectDirectory:
             raise VerificationError("a subject's id can't be opened") from None
         namespace, _, subject_id = text.decode().partition("\x00")
         return namespace, subject_id
+
+
+def _open_tables(place: Place) -> Sql:
+    """Open the directory's writing side, with its tables."""
+    sql = open_sql(place)
+    if isinstance(sql, SqliteSql):
+        sql.connection.execute("PRAGMA journal_mode=WAL")
+        sql.connection.execute("PRAGMA synchronous=FULL")
+    sql.make(_TABLES)
+    return sql
 
 
 def _key_context(ref: str) -> bytes:

@@ -16,7 +16,6 @@ from typing import Final
 from audit.keys import LogKeys
 from audit.merkle import EMPTY_ROOT, CompactRange, leaf_hash
 from audit.note import Verifier, b64, open_checkpoint, parse_vkey
-from audit.publisher import head_guard
 from audit.receipt import verify_receipt
 from audit.record import Kind, Leaf, Section, read_leaf
 from audit.sealing import (
@@ -26,8 +25,10 @@ from audit.sealing import (
     private_guard,
     split_sections,
 )
-from audit.store import FORMAT, Entry, LogReader, SignedHead, read_meta
-from audit.subjects import SubjectDirectory
+from audit.sql import Place, Postgres, SqliteSql
+from audit.store import FORMAT, Entry, LogReader, SignedHead
+from audit.subjects import SUBJECTS_SCHEMA, SubjectDirectory
+from audit.swaps import head_guard
 from audit.tiles import FULL_TILE, TileId, integrate, tile_path, tiles_of_size
 from schemas.canonical import Json
 from schemas.errors import VerificationError
@@ -76,7 +77,7 @@ def _nobody(_done: int, _of: int) -> None:
 
 
 def verify_log(
-    path: Path,
+    log: Place,
     vkey: str,
     *,
     receipts: Sequence[bytes] = (),
@@ -95,7 +96,8 @@ def verify_log(
     (6) Each receipt is kept.
 
     Args:
-        path: A copied data folder, or a log's file.
+        log: A copied data folder, a log's file, or a schema of a PostgreSQL database,
+            which is read as of one instant.
         vkey: The log's public key.
         receipts: Receipts (R0) that must be kept.
         receipt_vkey: The key they are signed with.
@@ -105,9 +107,8 @@ def verify_log(
     Raises:
         VerificationError: Something does not hold; the message names it.
     """
-    file = path / LOG_FILE if path.is_dir() else path
     verifier = parse_vkey(vkey)
-    with _opened(file) as reader, _sealer(file, keys) as sealer:
+    with open_still(log) as reader, _sealer(log, keys) as sealer:
         # (1): before anything in it is believed.
         _check_file(reader, verifier)
         # (2): who signs says what size and root must come out.
@@ -138,6 +139,22 @@ def verify_log(
 
 
 @contextmanager
+def open_still(log: Place) -> Iterator[LogReader]:
+    """Open a log for reading, as of one instant; nothing is ever written.
+
+    Raises:
+        VerificationError: There is none, or it can't be read.
+        LogUnavailableError: The server can't be reached.
+    """
+    if not isinstance(log, Path):
+        with closing(LogReader.open(log)) as reader, reader.sql.snapshot():
+            yield reader
+        return
+    with _opened(log / LOG_FILE if log.is_dir() else log) as reader:
+        yield reader
+
+
+@contextmanager
 def _opened(file: Path) -> Iterator[LogReader]:
     """Open a log's file for reading, without a trace beside it.
 
@@ -157,18 +174,23 @@ def _opened(file: Path) -> Iterator[LogReader]:
         uri = f"{file.absolute().as_uri()}?{query}"
         with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as opened:
             try:
-                yield LogReader(opened)
+                yield LogReader(SqliteSql(opened))
             except sqlite3.Error as error:
                 raise VerificationError(f"`{file.name}`: {error}") from None
 
 
 @contextmanager
-def _sealer(file: Path, keys: LogKeys | None) -> Iterator[Sealer | None]:
-    """Open the subject directory beside a log, in a copy, where keys are given."""
-    source = file.with_name(SUBJECTS_FILE)
+def _sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
+    """Open the subject directory beside a log, where keys are given; a file's copy."""
     if keys is None:
         yield None
         return
+    if not isinstance(log, Path):
+        place = Postgres(log.url, SUBJECTS_SCHEMA)
+        with closing(SubjectDirectory(place, keys.directory)) as directory:
+            yield Sealer(keys.origin, keys.shard, directory)
+        return
+    source = log / SUBJECTS_FILE if log.is_dir() else log.with_name(SUBJECTS_FILE)
     if not source.is_file():
         raise VerificationError(f"there is no `{SUBJECTS_FILE}` beside the log")
     with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
@@ -184,11 +206,12 @@ def _sealer(file: Path, keys: LogKeys | None) -> Iterator[Sealer | None]:
 
 
 def _check_file(reader: LogReader, verifier: Verifier) -> None:
-    """Verify that the file is sound and is the log of this key."""
-    problems = reader.connection.execute("PRAGMA integrity_check(1)").fetchall()
-    if problems != [("ok",)]:
-        raise VerificationError(f"the file is damaged: {problems[0][0]}")
-    if read_meta(reader.connection) != {"format": FORMAT, "origin": verifier.name}:
+    """Verify that a file is sound, and that this is the log of this key."""
+    if isinstance(reader.sql, SqliteSql):
+        problems = reader.sql.rows("PRAGMA integrity_check(1)")
+        if problems != [("ok",)]:
+            raise VerificationError(f"the file is damaged: {problems[0][0]}")
+    if reader.meta() != {"format": FORMAT, "origin": verifier.name}:
         raise VerificationError("meta: not the origin of this key, or another format")
 
 
@@ -349,8 +372,7 @@ def _check_tree(
 
 def _check_attempts(reader: LogReader, walk: _Walk) -> None:
     """Verify the list of look-ups that have not ended."""
-    stored = reader.connection.execute("SELECT event_id, case_ref FROM attempt")
-    if dict(stored.fetchall()) != walk.attempts:
+    if reader.attempts() != walk.attempts:
         raise VerificationError("attempt: not the look-ups that have not ended")
 
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import orjson
 
 from audit.record import Event, Kind
-from audit.writer import Appended, AuditLog
+from audit.store import Appended
+from audit.writer import AuditLog
 from exchange.accounting import account
 from exchange.case import Shown
 from exchange.cases import StoredCase

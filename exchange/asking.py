@@ -11,7 +11,8 @@ from datetime import date, datetime, timedelta
 from typing import assert_never
 
 from audit.record import Event, Kind
-from audit.writer import Appended, AuditLog
+from audit.store import Appended
+from audit.writer import AuditLog
 from connectors.port import (
     Answer,
     Answered,

@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 from typing import TypeVar
 
 from audit.publisher import Publisher
@@ -20,6 +19,7 @@ from audit.receipt import Consistency, Proof, prove_consistency, prove_event
 from audit.record import Actor, Audience, Section, Subject
 from audit.sealing import OpenedSection, Sealer
 from audit.served import read_piece
+from audit.sql import Place
 from audit.store import LogReader
 from audit.tiles import Piece
 from audit.writer import AuditLog
@@ -40,7 +40,7 @@ class Oversight:
     Args:
         log: The log.
         sealer: Opens sections.
-        index_file: The search index; it may be deleted whenever it is not open.
+        index: Where the search index is kept; it may be deleted when it is closed.
         publisher: Publishes the log.
         clock: Tells when a question was asked.
         new_id: Makes ids of records.
@@ -50,7 +50,7 @@ class Oversight:
         self,
         log: AuditLog,
         sealer: Sealer,
-        index_file: Path,
+        index: Place,
         publisher: Publisher,
         *,
         clock: Clock,
@@ -62,10 +62,10 @@ class Oversight:
         self._clock = clock
         self._new_id = new_id
         # Sections are opened on the loop, whose thread the subject directory is of.
-        self._reader = LogReader.open(log.path)
+        self._reader = LogReader.open(log.place)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-oversight")
-        self._proofs = LogReader.open(log.path)
-        self._index = AccessIndex(index_file, LogReader.open(log.path))
+        self._proofs = LogReader.open(log.place)
+        self._index = AccessIndex(index, LogReader.open(log.place))
 
     def close(self) -> None:
         """Let go of the index and the log's file."""
@@ -119,13 +119,13 @@ class Oversight:
         sections = open_for(Audience.AUDITOR, self._reader, self._sealer, event)
         return entry.leaf.decode(), sections
 
-    def receipt(self, event: EventId) -> str:
+    async def receipt(self, event: EventId) -> str:
         """Return the signed receipt of a record.
 
         Raises:
             NotFoundError: The log has no record of the event.
         """
-        return self._log.receipt(event)
+        return await self._log.receipt(event)
 
     async def proof(self, event: EventId, wait_s: float = 0.0) -> Proof | None:
         """Return the proof that a record stands in the log; None until published.

@@ -376,7 +376,7 @@ class Resolver:
         INVARIANT (rule 2): every look-up that was recorded gets a record of its end.
         Whoever calls this holds the lease, so nobody is still waiting for an answer.
         """
-        for intent in self.log.open_attempts(case.head.id):
+        for intent in await self.log.open_attempts(case.head.id):
             event = self._event(case, Kind.REQUEST_ENDED, "interrupted", ends=intent)
             case.unrecorded.append(event)
 

@@ -221,7 +221,7 @@ async def read_receipt(
     event: EventUuid, _caller: AnyCaller, gateway: ThisGateway, prefer: Prefer = None
 ) -> Response:
     """Return the receipt of a record and, once it is published, its proof."""
-    receipt = gateway.oversight.receipt(EventId(event))
+    receipt = await gateway.oversight.receipt(EventId(event))
     wait_s = _wait_s(gateway, prefer)
     proof = await gateway.oversight.proof(EventId(event), wait_s)
     text = None if proof is None else proof.as_text()

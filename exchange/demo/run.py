@@ -15,8 +15,8 @@ from pathlib import Path
 import orjson
 from rich.console import Console
 
+from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
-from audit.store import copy_log
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.population import Population, generate
 from exchange.demo.report import Report

@@ -2,7 +2,6 @@
 
 import asyncio
 import shutil
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
@@ -14,9 +13,11 @@ import pytest
 from audit.cosigning import Cosigning, cosigned_by
 from audit.note import Checkpoint, open_checkpoint
 from audit.policy import Policy, parse_policy
-from audit.publisher import Pace, Publisher, _Release
+from audit.publisher import Pace, Publisher
 from audit.receipt import parse_proof, prove_event, verify_proof
+from audit.sql import Changes
 from audit.store import SignedHead
+from audit.swaps import Release
 from audit.verify import verify_log
 from audit.witness import SIZE_TYPE, Reply, origin_path
 from schemas.errors import LogUnavailableError, VerificationError
@@ -373,13 +374,13 @@ def test_published_heads_never_go_back(watch: Watch) -> None:
     append(room, 2)
     new = publisher.publish()
     assert old is not None
-    room.log.write(_Release(old)).result()
+    room.log.write(Release(old)).result()
 
     assert new == seen(room)
 
 
-def _forget_published(connection: sqlite3.Connection) -> None:
-    connection.execute("DROP TABLE published")
+def _forget_published(changes: Changes) -> None:
+    changes.change("DROP TABLE published")
 
 
 def test_a_log_that_had_no_witnesses_yet_is_read_as_before(

@@ -110,7 +110,7 @@ def test_a_disk_that_fills_up_keeps_every_promise(tiny_disk: Path) -> None:
         room.close()
     except sqlite3.OperationalError:
         # The disk is so full that the log can't be tidied up either.
-        assert not room.log._thread.is_alive()
+        assert not room.log._batches.thread.is_alive()
     found = verify_log(
         tiny_disk / "log.db",
         keys.log.verifier.vkey,

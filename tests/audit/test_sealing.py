@@ -34,7 +34,7 @@ def sealed(
     room: Room, *subjects: Subject, kind: Kind = Kind.REQUEST_ACCEPTED
 ) -> SealedRecord:
     """Return the record of an event about some subjects."""
-    room.directory.add(subjects)
+    room.directory.meet(subjects)
     known = [room.directory.lookup(subject) for subject in subjects]
     event = an_event(kind, subjects=subjects, evidence=some_evidence())
     return room.sealer.seal(event, [key for key in known if key is not None])
@@ -267,7 +267,7 @@ def test_a_section_that_is_too_large_is_refused(room: Room) -> None:
 
 def test_a_person_has_one_reference_however_the_id_is_typed(room: Room) -> None:
     """Case, white space and full-width characters make no second person."""
-    room.directory.add([Subject("mother", "citizen_id", "99010119900307002X")])
+    room.directory.meet([Subject("mother", "citizen_id", "99010119900307002X")])
     full_width = "\uff19\uff19" + "010119900307002\uff38"
     typed = ("99010119900307002X", " 99010119900307002x ", full_width)
     refs = {
@@ -306,7 +306,7 @@ def test_few_subjects_are_kept_in_memory(tmp_path: Path) -> None:
     keys = DirectoryKeys(bytes(32), bytes(32))
     directory = SubjectDirectory(tmp_path / "subjects.db", keys, cached=3)
     people = [Subject("role", "citizen_id", f"id-{n}") for n in range(20)]
-    directory.add(people)
+    directory.meet(people)
     refs = [known.ref for who in people * 2 if (known := directory.lookup(who))]
     directory.close()
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from audit.engine_sqlite import _SCHEMA, copy_log
 from audit.keys import LogKeys, make_keys
 from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt, verify_receipt
 from audit.record import Kind
 from audit.sealing import private_guard
-from audit.store import _SCHEMA, copy_log
 from audit.verify import Verified, verify_log
 from schemas.errors import VerificationError
 from tests.audit.examples import (

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from audit.engine_sqlite import open_for_writing
 from audit.keys import make_keys
 from audit.receipt import verify_receipt
 from audit.record import Event, Kind, Subject
-from audit.store import open_for_writing
 from audit.writer import Limits
 from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
 from schemas.ids import CaseId
@@ -43,7 +43,7 @@ def break_commits(room: Room, error: sqlite3.Error) -> Callable[[], None]:
     into a rollback, as SQLite does by itself after a failed flush.
     """
     log = room.log
-    real = log._connection
+    real = log._engine.connection
 
     class Broken:
         """The writer's connection, with a disk that fails."""
@@ -57,10 +57,10 @@ def break_commits(room: Room, error: sqlite3.Error) -> Callable[[], None]:
                 raise error
             return real.execute(statement)
 
-    log._connection = Broken()  # type: ignore[assignment] # stands in for a broken disk
+    log._engine.connection = Broken()  # type: ignore[assignment] # stands in for a broken disk
 
     def mend() -> None:
-        log._connection = real
+        log._engine.connection = real
 
     return mend
 
@@ -157,7 +157,7 @@ async def test_a_cancelled_caller_cancels_no_commit(room: Room) -> None:
 
     assert 1 == after.index
     assert event.id == stored(room)[0]
-    assert 0 == room.log._outstanding
+    assert 0 == room.log._batches.outstanding
 
 
 @pytest.mark.anyio
@@ -186,7 +186,7 @@ async def test_an_event_that_is_too_large_leaves_nothing_outstanding(
     with pytest.raises(ValueError, match="section"):
         await room.log.append([an_event(details={"text": "x" * 70_000})])
 
-    assert 0 == room.log._outstanding
+    assert 0 == room.log._batches.outstanding
     assert [] == stored(room)
 
 
@@ -194,13 +194,13 @@ async def test_an_event_that_is_too_large_leaves_nothing_outstanding(
 async def test_a_full_disk_refuses_and_recovers(room: Room) -> None:
     """SQLITE_FULL: nothing of the batch is stored; with room again, the log goes on."""
     await room.log.append([an_event()])
-    pages = room.log._connection.execute("PRAGMA page_count").fetchone()[0]
-    room.log._connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = room.log._engine.connection.execute("PRAGMA page_count").fetchone()[0]
+    room.log._engine.connection.execute(f"PRAGMA max_page_count = {pages}")
     batch = [an_event(details={"text": "x" * 9_000}) for _ in range(20)]
     with pytest.raises(LogUnavailableError, match="SQLITE_FULL"):
         await room.log.append(batch)
     in_between = stored(room)
-    room.log._connection.execute("PRAGMA max_page_count = 1000000")
+    room.log._engine.connection.execute("PRAGMA max_page_count = 1000000")
     [place] = await room.log.append([an_event()])
 
     assert 1 == len(in_between)
@@ -304,7 +304,7 @@ async def test_a_failed_commit_fails_every_caller_of_its_batch(room: Room) -> No
 
     assert all(isinstance(result, LogUnavailableError) for result in results)
     assert 1 == len(stored(room))
-    assert 0 == room.log._outstanding
+    assert 0 == room.log._batches.outstanding
 
 
 @pytest.mark.anyio
@@ -339,7 +339,7 @@ async def test_a_second_writer_is_found_out(room: Room) -> None:
 @pytest.mark.anyio
 async def test_a_new_subject_is_durable_before_their_tag_is(room: Room) -> None:
     """When subjects can't be stored, nothing about them is recorded."""
-    room.directory._write.execute("PRAGMA query_only = ON")
+    room.directory._write.connection.execute("PRAGMA query_only = ON")
     with pytest.raises(LogUnavailableError):
         await room.log.append([an_event()])
 
@@ -389,9 +389,9 @@ async def test_look_ups_that_have_not_ended_are_known_after_a_restart(
     room.close()
     again = open_room(tmp_path, room.keys)
 
-    assert [left.id] == again.log.open_attempts(CASE)
+    assert [left.id] == await again.log.open_attempts(CASE)
     await again.log.append([an_event(Kind.REQUEST_ENDED, ends=left.id)])
-    assert [] == again.log.open_attempts(CASE)
+    assert [] == await again.log.open_attempts(CASE)
     again.close()
 
 
@@ -402,8 +402,8 @@ async def test_a_record_has_one_receipt(room: Room) -> None:
     note = room.log.sign(place)
     receipt = verify_receipt(note.encode(), room.keys.receipt.verifier)
 
-    assert note == room.log.receipt(place.event)
-    assert place == room.log.find(place.event)
+    assert note == await room.log.receipt(place.event)
+    assert place == await room.log.find(place.event)
     assert (place.event, 0, place.leaf_hash, place.at_ms) == (
         receipt.event,
         receipt.index,
@@ -411,7 +411,7 @@ async def test_a_record_has_one_receipt(room: Room) -> None:
         receipt.at_ms,
     )
     with pytest.raises(NotFoundError):
-        room.log.receipt(an_id())
+        await room.log.receipt(an_id())
 
 
 @pytest.mark.anyio
@@ -474,7 +474,7 @@ def test_every_commit_is_flushed_and_no_error_is_swallowed(room: Room) -> None:
     def pragma(connection: sqlite3.Connection, name: str) -> object:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    log, directory = room.log._connection, room.directory._write
+    log, directory = room.log._engine.connection, room.directory._write.connection
 
     assert ("wal", 2, 0) == tuple(
         pragma(log, name)
@@ -488,6 +488,6 @@ def test_every_commit_is_flushed_and_no_error_is_swallowed(room: Room) -> None:
 def test_a_reader_never_writes(room: Room) -> None:
     """The reader's connection refuses to write."""
     with room.reader() as reader, pytest.raises(sqlite3.OperationalError):
-        reader.connection.execute("DELETE FROM meta")
+        reader.sql.connection.execute("DELETE FROM meta")
 
     assert ORIGIN == room.log.origin

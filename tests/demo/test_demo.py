@@ -12,8 +12,8 @@ from typing import Any
 import orjson
 import pytest
 
+from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
-from audit.store import copy_log
 from exchange.demo.departments import Place
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.population import generate

@@ -9,8 +9,8 @@ import httpx
 import pytest
 from pydantic import JsonValue
 
+from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
-from audit.store import copy_log
 from audit.verify import verify_log
 from exchange.demo.logs import compare
 from exchange.demo.population import Birth

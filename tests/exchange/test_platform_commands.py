@@ -11,8 +11,8 @@ import orjson
 import pytest
 import yaml
 
+from audit.engine_sqlite import copy_log
 from audit.keys import load_keys, make_keys
-from audit.store import copy_log
 from connectors.jose import SigningKey
 from exchange.__main__ import main
 from tests.harness.application import (

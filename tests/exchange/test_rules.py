@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from audit.record import Event, Kind
-from audit.writer import Appended
+from audit.store import Appended
 from connectors.port import LookupRequest
 from consent.decision import Suspendable, target
 from consent.store import withdraw

@@ -1,0 +1,258 @@
+"""One thread that works for many callers: what waits is done together.
+
+What callers hand in while a batch is under way goes into the next one, all of it
+(natural batching): nothing waits for company, and many callers share one commit.
+
+INVARIANT: whoever is cancelled cancels nothing but their own waiting.
+"""
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Any, TypeAlias, TypeVar
+
+import structlog
+
+from audit.record import Subject
+from audit.sealing import SealedRecord
+from audit.store import Appended, Engine, Work
+from audit.subjects import SubjectDirectory, SubjectKey
+from schemas.errors import LogUnavailableError
+
+_log = structlog.get_logger(__name__)
+
+_REMEDY = "look at the disk, run `errand audit verify`, then restart the gateway"
+
+
+class _Job:
+    """Something for the writer's thread, and where its result goes."""
+
+    __slots__ = ("future", "loop", "records", "subjects")
+
+    def __init__(
+        self, records: Sequence[SealedRecord], subjects: Sequence[Subject]
+    ) -> None:
+        self.records = records
+        """To be committed together; none when subjects are to be made known."""
+        self.subjects = subjects
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Any] = self.loop.create_future()
+
+
+@dataclass(slots=True)
+class _Call:
+    """Something else to be done on the writer's connection, in a transaction."""
+
+    work: Work
+    future: Future[None]
+
+
+class _Stop:
+    """Nothing comes after this."""
+
+
+_Result: TypeAlias = tuple[_Job, Sequence[object] | Exception]
+_J = TypeVar("_J", _Job, _Call)
+
+
+class Batches:
+    """Does the work of the log's callers on one engine.
+
+    Args:
+        engine: Keeps the records; belongs to the thread from here on.
+        directory: Keeps the subjects.
+        most: Records after which a batch takes no more callers in.
+    """
+
+    def __init__(self, engine: Engine, directory: SubjectDirectory, most: int) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._most = most
+        self._jobs: SimpleQueue[_Job | _Call | _Stop] = SimpleQueue()
+        self._closed = False
+        self.outstanding = 0
+        """Records that wait to be durable; of the event loop's thread."""
+        self.fault: str | None = None
+        """Why nothing is done until the log is opened again; None when it is."""
+        # A process that ends without closing ends as a crash does: nothing is lost.
+        self.thread = threading.Thread(
+            target=self._run, name="audit-writer", daemon=True
+        )
+        self.thread.start()
+
+    async def append(self, records: Sequence[SealedRecord]) -> list[Appended]:
+        """Have records stored, together, and return where they stand.
+
+        They were counted as outstanding by the caller; here they are counted out.
+        """
+        try:
+            job = self._submit(_Job(records, ()))
+        except LogUnavailableError:
+            self.outstanding -= len(records)
+            raise
+        appended: list[Appended] = await job.future
+        return appended
+
+    async def meet(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
+        """Have subjects made known, durably, and return their keys."""
+        job = self._submit(_Job((), subjects))
+        keys: list[SubjectKey] = await job.future
+        return keys
+
+    def write(self, work: Work) -> Future[None]:
+        """Have something done in a transaction of its own.
+
+        The future fails with what `work` raised, or LogUnavailableError.
+        """
+        call = _Call(work, Future())
+        try:
+            self._submit(call)
+        except LogUnavailableError as error:
+            call.future.set_exception(error)
+        return call.future
+
+    def _submit(self, job: _J) -> _J:
+        """Hand a job to the thread."""
+        if self._closed:
+            raise LogUnavailableError("the log is closed")
+        self._jobs.put(job)
+        return job
+
+    def refuse(self, reason: str) -> None:
+        """Refuse everything until the log is opened again, after human eyes.
+
+        The first reason is told to the operators, once.
+        """
+        if self.fault is not None:
+            return
+        self.fault = reason
+        # Nobody is left waiting for a result because standard error is gone.
+        with suppress(OSError, ValueError):
+            _log.error("log_refuses_everything", why=reason, remedy=_REMEDY)
+
+    def close(self) -> None:
+        """Do what waits, and stop."""
+        if not self._closed:
+            self._closed = True
+            self._jobs.put(_Stop())
+            self.thread.join()
+
+    # The rest runs in the thread.
+
+    def _run(self) -> None:
+        """Take what waits, all of it, again and again."""
+        stopped = False
+        while not stopped:
+            jobs, calls, stopped = self._drain()
+            self._work(jobs)
+            for call in calls:
+                self._call(call)
+            try:
+                self._engine.tidy()
+            except Exception as error:  # noqa: BLE001 - told to the next caller
+                self._explain(error)
+
+    def _drain(self) -> tuple[list[_Job], list[_Call], bool]:
+        """Return what waits, at least one job or call, and whether to stop after it."""
+        jobs: list[_Job] = []
+        calls: list[_Call] = []
+        records = 0
+        while records < self._most and (not (jobs or calls) or self._jobs.qsize()):
+            job = self._jobs.get()
+            if isinstance(job, _Job):
+                records += len(job.records) or 1
+                jobs.append(job)
+            elif isinstance(job, _Call):
+                records += 1
+                calls.append(job)
+            else:
+                return jobs, calls, True
+        return jobs, calls, False
+
+    def _work(self, jobs: Sequence[_Job]) -> None:
+        """Do a batch: subjects first, then records, each in one commit."""
+        if not jobs:
+            return
+        results: list[_Result] = []
+        meetings = [job for job in jobs if job.subjects]
+        if meetings:
+            subjects = [subject for job in meetings for subject in job.subjects]
+            meet = self._directory.meet
+            results += self._together(meetings, lambda: meet(subjects))
+        appends = [job for job in jobs if job.records]
+        if appends:
+            records = [record for job in appends for record in job.records]
+            results += self._together(appends, lambda: self._engine.append(records))
+        self._deliver(results)
+
+    def _together(
+        self, jobs: Sequence[_Job], work: Callable[[], Sequence[object]]
+    ) -> list[_Result]:
+        """Do the work of some jobs at once, and share its results out."""
+        try:
+            self._check_writable()
+            done = work()
+        except Exception as error:  # noqa: BLE001 - nobody may be left waiting
+            reason = self._explain(error)
+            return [(job, LogUnavailableError(reason)) for job in jobs]
+        results: list[_Result] = []
+        at = 0
+        for job in jobs:
+            end = at + (len(job.records) or len(job.subjects))
+            results.append((job, done[at:end]))
+            at = end
+        return results
+
+    def _check_writable(self) -> None:
+        """Raise unless the log may be written to."""
+        if self.fault is not None:
+            raise LogUnavailableError(self.fault)
+        self._engine.check()
+
+    def _explain(self, error: Exception) -> str:
+        """Return what to say of an error; refuse all else after a hard one."""
+        refusal = self._engine.explain(error)
+        if refusal.fault is not None:
+            self.refuse(refusal.fault)
+        return refusal.reason
+
+    def _call(self, call: _Call) -> None:
+        """Do something else in a transaction of its own."""
+        try:
+            self._check_writable()
+            self._engine.transact(call.work)
+        except (sqlite3.Error, OSError) as error:
+            call.future.set_exception(LogUnavailableError(self._explain(error)))
+        except Exception as error:  # noqa: BLE001 - it belongs to whoever asked for the work
+            call.future.set_exception(error)
+        else:
+            call.future.set_result(None)
+
+    def _deliver(self, results: Sequence[_Result]) -> None:
+        """Hand results to their callers: one wake-up for each event loop."""
+        loops = dict.fromkeys(job.loop for job, _ in results)
+        for loop in loops:
+            mine = [result for result in results if result[0].loop is loop]
+            try:
+                loop.call_soon_threadsafe(self._settle, mine)
+            except RuntimeError:
+                # The loop is closed: nobody waits there any more.
+                self.outstanding -= sum(len(job.records) for job, _ in mine)
+
+    def _settle(self, results: Sequence[_Result]) -> None:
+        """Resolve what callers wait for; runs on their event loop."""
+        for job, result in results:
+            self.outstanding -= len(job.records)
+            future = job.future
+            # A caller that was cancelled has gone; its records are committed.
+            if future.done():
+                continue
+            if isinstance(result, Exception):
+                future.set_exception(result)
+            else:
+                future.set_result(result)

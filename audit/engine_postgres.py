@@ -1,0 +1,277 @@
+"""A log in PostgreSQL: several replicas append, and the server numbers.
+
+A batch is one call of one function in one transaction. The function locks the row
+that counts, so that batches are numbered one after the other, without a gap and in
+the order in which they are committed: who reads up to a number has read everything
+below it. (A sequence would commit out of order.)
+
+INVARIANT: an append that returned was confirmed by a commit. Where a connection is
+lost in mid-commit, the function is called again with the same events: under the lock
+it finds those that were committed, and stores the others.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final, LiteralString, TypeAlias
+
+import psycopg
+
+from audit.postgres import PostgresSql, unavailable
+from audit.record import milliseconds, read_leaf
+from audit.sealing import SealedRecord
+from audit.sql import Postgres, Tables
+from audit.store import FORMAT, Appended, Refusal, Work, read_meta
+from schemas.errors import LogUnavailableError, SettingsError
+from schemas.ids import EventId
+
+_PUT_BACK: Final = "ER001"
+"""The SQL state with which the function refuses, where promised records are gone."""
+_RETRY_S: Final = 0.05
+"""Seconds between two tries to reach a server that was lost."""
+
+_TABLES: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE coordinate (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    next BIGINT NOT NULL           -- index of the next leaf
+) WITH (fillfactor = 10);          -- room for the many versions of one row
+INSERT INTO coordinate VALUES (1, 0);
+CREATE TABLE entry (
+    seq BIGINT PRIMARY KEY,        -- index of the leaf
+    event_id TEXT COLLATE "C" NOT NULL UNIQUE,
+    leaf BYTEA NOT NULL,
+    leaf_hash BYTEA NOT NULL,
+    case_ref TEXT,                 -- from here on private: for the index alone
+    matter TEXT NOT NULL,
+    subject_refs TEXT NOT NULL,    -- separated by spaces
+    actor_ref TEXT,
+    ends TEXT,                     -- event id of the look-up that ended with this
+    guard BIGINT NOT NULL,         -- check value over the private columns
+    sealed BYTEA NOT NULL,         -- sections, as `sealing.split_sections` reads them
+    sealed_guard BIGINT NOT NULL
+) WITH (toast_tuple_target = 8160);
+-- Ciphertext and hashes can't be compressed: nobody tries.
+ALTER TABLE entry ALTER leaf SET STORAGE EXTERNAL, ALTER sealed SET STORAGE EXTERNAL;
+CREATE FUNCTION the_log_only_grows() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the log only grows'; END $$;
+CREATE TRIGGER entry_is_never_changed
+BEFORE UPDATE OF seq, event_id, leaf, leaf_hash ON entry
+FOR EACH ROW EXECUTE FUNCTION the_log_only_grows();
+CREATE TRIGGER entry_is_never_removed BEFORE DELETE OR TRUNCATE ON entry
+FOR EACH STATEMENT EXECUTE FUNCTION the_log_only_grows();
+CREATE TABLE attempt (
+    event_id TEXT COLLATE "C" PRIMARY KEY,
+    case_ref TEXT NOT NULL
+);
+CREATE TABLE tile (
+    level INTEGER NOT NULL,
+    number BIGINT NOT NULL,
+    hashes BYTEA NOT NULL,
+    PRIMARY KEY (level, number)
+);
+ALTER TABLE tile ALTER hashes SET STORAGE EXTERNAL;
+CREATE TABLE tree (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size BIGINT NOT NULL,
+    root BYTEA NOT NULL
+);
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size BIGINT NOT NULL,
+    note TEXT NOT NULL,
+    signed_ms BIGINT NOT NULL,     -- when, in milliseconds since 1970
+    guard BIGINT NOT NULL          -- check value over the row
+);
+CREATE TABLE published (LIKE checkpoint INCLUDING ALL);
+
+-- Returns the index of the first record that was stored, and how many were: those
+-- whose event is in the log already are left out. `promised` is how many records the
+-- caller knows to be durable: with fewer of them the log was put back.
+CREATE FUNCTION append_records(
+    promised BIGINT, event_ids TEXT[], leaves BYTEA[], leaf_hashes BYTEA[],
+    case_refs TEXT[], matters TEXT[], subjects TEXT[], actors TEXT[], ended TEXT[],
+    guards BIGINT[], sealeds BYTEA[], sealed_guards BIGINT[], opens TEXT[],
+    OUT first BIGINT, OUT added BIGINT
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT c.next INTO STRICT first FROM coordinate AS c FOR UPDATE;
+    IF first < promised THEN
+        RAISE EXCEPTION 'the log was put back' USING ERRCODE = 'ER001';
+    END IF;
+    INSERT INTO entry
+    SELECT first - 1 + row_number() OVER (ORDER BY g.place),
+        g.event_id, g.leaf, g.leaf_hash, g.case_ref, g.matter, g.subject, g.actor,
+        g.ended, g.guard, g.sealed, g.sealed_guard
+    FROM unnest(
+        event_ids, leaves, leaf_hashes, case_refs, matters, subjects, actors, ended,
+        guards, sealeds, sealed_guards
+    ) WITH ORDINALITY AS g(
+        event_id, leaf, leaf_hash, case_ref, matter, subject, actor, ended, guard,
+        sealed, sealed_guard, place
+    )
+    WHERE NOT EXISTS (SELECT FROM entry AS e WHERE e.event_id = g.event_id);
+    GET DIAGNOSTICS added = ROW_COUNT;
+    UPDATE coordinate SET next = first + added;
+    IF cardinality(opens) > 0 THEN
+        INSERT INTO attempt SELECT e.event_id, e.case_ref FROM entry AS e
+        WHERE e.seq >= first AND e.event_id = ANY (opens);
+    END IF;
+    DELETE FROM attempt AS a USING entry AS e
+    WHERE e.seq >= first AND a.event_id = e.ends;
+END $$;
+"""
+_APPEND: Final[LiteralString] = (
+    "SELECT first, added FROM append_records(%b::bigint, %b::text[], %b::bytea[],"
+    " %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],"
+    " %b::bigint[], %b::bytea[], %b::bigint[], %b::text[])"
+)
+_FIND: Final[LiteralString] = (
+    "SELECT event_id, seq, leaf, leaf_hash FROM entry WHERE event_id = ANY (%s)"
+)
+_SIZE: Final = "SELECT next FROM coordinate"
+
+_Places: TypeAlias = dict[EventId, Appended]
+
+
+class PostgresEngine:
+    """Keeps a log's records in a schema of a PostgreSQL database.
+
+    Args:
+        place: The database and the schema, which is made where there is none.
+        origin: The log's name.
+        resolve_s: Seconds for which a batch that was cut off is looked up.
+
+    Raises:
+        SettingsError: The schema is another log's, or the server is set to lose what
+            it has confirmed.
+        LogUnavailableError: The server can't be reached.
+    """
+
+    def __init__(self, place: Postgres, origin: str, *, resolve_s: float) -> None:
+        self.sql = PostgresSql(place)
+        self._resolve_s = resolve_s
+        self._stopping = threading.Event()
+        self.sql.make(Tables("", _TABLES))
+        meta = {"format": FORMAT, "origin": origin}
+        with self.sql.transaction() as changes:
+            changes.change_all(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", meta.items()
+            )
+        if read_meta(self.sql) != meta:
+            self.close()
+            raise SettingsError(
+                f"the schema `{place.schema}` is the log of another origin or format"
+            )
+        self._size = int(self.sql.rows(_SIZE)[0][0])
+        self._fault: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How many records are durable, as far as this replica has heard."""
+        return self._size
+
+    def check(self) -> None:
+        """Look for nothing: the server itself refuses where there is no room."""
+
+    def append(self, records: Sequence[SealedRecord]) -> list[Appended]:
+        """Store records in one call and return where they stand."""
+        once: dict[EventId, SealedRecord] = {}
+        for record in records:
+            once.setdefault(record.event.id, record)
+        fresh = list(once.values())
+        batch = _arguments(fresh)
+        # A server that is known to be away was not asked anything: refused at once.
+        self.sql.connected()
+        try:
+            places = self._append(fresh, batch)
+        except LogUnavailableError:
+            if not self.sql.is_lost:
+                raise
+            # Nobody knows whether it was committed: ask, and only then answer.
+            places = self._resolve(fresh, batch)
+        self._size = max(self._size, *[place.index + 1 for place in places.values()])
+        return [places[record.event.id] for record in records]
+
+    def _append(self, fresh: Sequence[SealedRecord], batch: list[Any]) -> _Places:
+        """Call the function once."""
+        connection = self.sql.connected()
+        try:
+            called = connection.execute(_APPEND, [self._size, *batch], binary=True)
+            [first, added] = called.fetchone() or (0, 0)
+            self.sql.refuse_warnings()
+            if added == len(fresh):
+                return {
+                    record.event.id: Appended(
+                        record.event.id, seq, record.leaf_hash, record.at_ms
+                    )
+                    for seq, record in enumerate(fresh, first)
+                }
+            # Some were in the log already, which is rare: see where.
+            ids = [record.event.id for record in fresh]
+            found = connection.execute(_FIND, (ids,), binary=True).fetchall()
+        except psycopg.Error as error:
+            if error.sqlstate == _PUT_BACK:
+                self._fault = "the log was put back: what it has promised is gone"
+                raise LogUnavailableError(self._fault) from None
+            raise unavailable(error) from None
+        return {
+            event: Appended(event, seq, digest, milliseconds(read_leaf(leaf).at))
+            for event, seq, leaf, digest in found
+        }
+
+    def _resolve(self, fresh: Sequence[SealedRecord], batch: list[Any]) -> _Places:
+        """Call the function again, until the server answers or time has run out.
+
+        Raises:
+            LogUnavailableError: Whether they are stored is not known.
+        """
+        until = time.monotonic() + self._resolve_s
+        while True:
+            try:
+                return self._append(fresh, batch)
+            except LogUnavailableError:
+                is_late = time.monotonic() >= until
+                if is_late or not self.sql.is_lost or self._stopping.wait(_RETRY_S):
+                    raise
+
+    def transact(self, work: Work) -> None:
+        """Do something else in a transaction of its own."""
+        with self.sql.transaction() as changes:
+            work(changes)
+
+    def explain(self, error: Exception) -> Refusal:
+        """Say what an error means; the connection is opened anew after any."""
+        self.sql.drop()
+        if isinstance(error, LogUnavailableError):
+            return Refusal(str(error), self._fault)
+        name = type(error).__name__
+        reason = f"the log can't be written: {name}"
+        return Refusal(reason, f"the log failed with {name} and must be opened again")
+
+    def tidy(self) -> None:
+        """Do nothing: the server tidies up itself."""
+
+    def close(self) -> None:
+        """Let go of the connection."""
+        self._stopping.set()
+        self.sql.close()
+
+
+def _arguments(records: Sequence[SealedRecord]) -> list[Any]:
+    """Return what the function takes, one array for each column."""
+    events = [record.event for record in records]
+    return [
+        [event.id for event in events],
+        [record.leaf for record in records],
+        [record.leaf_hash for record in records],
+        [event.case for event in events],
+        [event.matter for event in events],
+        [record.subject_refs for record in records],
+        [record.actor_ref for record in records],
+        [event.ends for event in events],
+        [record.guard for record in records],
+        [record.sealed for record in records],
+        [record.sealed_guard for record in records],
+        [record.event.id for record in records if record.opens],
+    ]

@@ -1,0 +1,284 @@
+"""A log in a SQLite file: one writer, one connection, one flush for each batch.
+
+A hard error leaves nobody knowing what is on the disk, so the engine says that
+nothing may be written until the log is opened again.
+"""
+
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+from shutil import disk_usage
+
+from audit.keys import sync_folder
+from audit.record import Kind, milliseconds, read_leaf
+from audit.sealing import SealedRecord
+from audit.sql import SqliteSql
+from audit.store import (
+    FORMAT,
+    Appended,
+    Refusal,
+    Work,
+    has_published,
+    read_meta,
+)
+from schemas.errors import LogUnavailableError, SettingsError
+from schemas.ids import EventId
+
+_SCHEMA = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE entry (
+    seq INTEGER PRIMARY KEY,       -- index of the leaf
+    event_id TEXT NOT NULL UNIQUE,
+    leaf BLOB NOT NULL,
+    leaf_hash BLOB NOT NULL,
+    case_ref TEXT,                 -- from here on private: for the index alone
+    matter TEXT NOT NULL,
+    subject_refs TEXT NOT NULL,    -- separated by spaces
+    actor_ref TEXT,
+    ends TEXT,                     -- event id of the look-up that ended with this
+    guard INTEGER NOT NULL,        -- check value over the private columns
+    sealed BLOB NOT NULL,          -- sections, as `sealing.split_sections` reads them
+    sealed_guard INTEGER NOT NULL
+);
+CREATE TRIGGER entry_is_never_changed
+BEFORE UPDATE OF seq, event_id, leaf, leaf_hash ON entry
+BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
+CREATE TRIGGER entry_is_never_removed BEFORE DELETE ON entry
+BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
+CREATE TABLE attempt (event_id TEXT PRIMARY KEY, case_ref TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE tile (
+    level INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    hashes BLOB NOT NULL,
+    UNIQUE (level, number)
+);
+CREATE TABLE tree (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size INTEGER NOT NULL,
+    root BLOB NOT NULL
+);
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size INTEGER NOT NULL,
+    note TEXT NOT NULL,
+    signed_ms INTEGER NOT NULL,    -- when, in milliseconds since 1970
+    guard INTEGER NOT NULL         -- check value over the row
+);
+"""
+_PUBLISHED = """
+CREATE TABLE published (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size INTEGER NOT NULL,
+    note TEXT NOT NULL,            -- with the cosignatures of witnesses
+    signed_ms INTEGER NOT NULL,
+    guard INTEGER NOT NULL
+);
+INSERT INTO published SELECT * FROM checkpoint;
+"""
+"""A table that older files lack: there, what was signed was published."""
+
+_INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?)"
+_DELETE_ATTEMPT = "DELETE FROM attempt WHERE event_id = ?"
+_FIND = "SELECT seq, leaf, leaf_hash FROM entry WHERE event_id = ?"
+_SIZE = "SELECT coalesce(max(seq) + 1, 0) FROM entry"
+
+_BATCHES_BETWEEN_CHECKS = 64
+"""How many batches rest on one look at the disk's free space: in between, a full disk
+is still an error of the commit."""
+
+_TRANSIENT = frozenset(
+    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
+)
+"""Primary result codes after which the file is as it was and may be tried again."""
+
+
+class SqliteEngine:
+    """Keeps a log's records in a SQLite file.
+
+    Args:
+        path: The file; made where there is none.
+        origin: The log's name.
+        free_bytes: Free bytes on the disk below which nothing is written.
+        wal_records: Records after which the write-ahead file is moved into the file.
+
+    Raises:
+        SettingsError: The file is another log's.
+        sqlite3.Error: It can't be opened or written.
+    """
+
+    def __init__(
+        self, path: Path, origin: str, *, free_bytes: int, wal_records: int
+    ) -> None:
+        self._folder = path.parent
+        self._free_bytes = free_bytes
+        self._wal_records = wal_records
+        self.connection = open_for_writing(path, origin)
+        self._size = int(self.connection.execute(_SIZE).fetchone()[0])
+        self._unmoved = 0
+        """Records in the write-ahead file alone, about."""
+        self._unchecked = 0
+        """Batches until the disk's free space is looked at again."""
+        self._fault: str | None = None
+
+    @property
+    def size(self) -> int:
+        """How many records are durable."""
+        return self._size
+
+    def check(self) -> None:
+        """Raise LogUnavailableError where the disk has too little room."""
+        if self._unchecked > 0:
+            self._unchecked -= 1
+        elif disk_usage(self._folder).free < self._free_bytes:
+            raise LogUnavailableError("the log's disk is nearly full")
+        else:
+            self._unchecked = _BATCHES_BETWEEN_CHECKS
+
+    def append(self, records: Sequence[SealedRecord]) -> list[Appended]:
+        """Store records in one transaction and return where they stand.
+
+        The head moves only after the commit has returned.
+        """
+        execute = self.connection.execute
+        execute("BEGIN IMMEDIATE")
+        try:
+            places = self._insert(records)
+        except sqlite3.IntegrityError:
+            # An event id is there already, which is rare: look each of them up.
+            execute("ROLLBACK")
+            execute("BEGIN IMMEDIATE")
+            places = self._insert_new(records)
+        execute("COMMIT")
+        self._unmoved += len(records)
+        self._size = max(self._size, *[place.index + 1 for place in places])
+        return places
+
+    def _insert(self, records: Sequence[SealedRecord]) -> list[Appended]:
+        """Insert records of which none is in the log yet."""
+        rows: list[tuple[object, ...]] = []
+        places: list[Appended] = []
+        opened: list[tuple[object, object]] = []
+        ended: list[tuple[object]] = []
+        for seq, record in enumerate(records, self._size):
+            event, leaf, digest, at_ms, refs, actor, guard, sealed, check = record
+            rows.append(
+                (
+                    *(seq, event.id, leaf, digest, event.case, event.matter),
+                    *(refs, actor, event.ends, guard, sealed, check),
+                )
+            )
+            places.append(Appended(event.id, seq, digest, at_ms))
+            if event.kind is Kind.REQUEST_ENDED:
+                ended.append((event.ends,))
+            elif record.opens:
+                opened.append((event.id, event.case))
+        many = self.connection.executemany
+        many(_INSERT_ENTRY, rows)
+        if opened:
+            many(_INSERT_ATTEMPT, opened)
+        if ended:
+            many(_DELETE_ATTEMPT, ended)
+        return places
+
+    def _insert_new(self, records: Sequence[SealedRecord]) -> list[Appended]:
+        """Insert the records whose event is not in the log, and find the others."""
+        if self.connection.execute(_SIZE).fetchone() != (self._size,):
+            self._fault = "the log has a second writer"
+            raise LogUnavailableError(self._fault)
+        fresh: dict[EventId, SealedRecord] = {}
+        found: dict[EventId, Appended] = {}
+        for record in records:
+            event = record.event.id
+            row = self.connection.execute(_FIND, (event,)).fetchone()
+            if row is None:
+                fresh.setdefault(event, record)
+            else:
+                at = milliseconds(read_leaf(row[1]).at)
+                found[event] = Appended(event, row[0], row[2], at)
+        for place in self._insert(list(fresh.values())):
+            found[place.event] = place
+        return [found[record.event.id] for record in records]
+
+    def transact(self, work: Work) -> None:
+        """Do something else in a transaction of its own."""
+        with SqliteSql(self.connection).transaction() as changes:
+            work(changes)
+
+    def explain(self, error: Exception) -> Refusal:
+        """Roll back, and say what an error means."""
+        try:
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+        except sqlite3.Error as failed:
+            fault = f"the log could not roll back: {failed.sqlite_errorname}"
+            return Refusal(fault, fault)
+        if isinstance(error, LogUnavailableError):
+            return Refusal(str(error), self._fault)
+        code = getattr(error, "sqlite_errorcode", None)
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        reason = f"the log can't be written: {name}"
+        if code is not None and code & 0xFF in _TRANSIENT:
+            return Refusal(reason)
+        return Refusal(reason, f"the log failed with {name} and must be opened again")
+
+    def tidy(self) -> None:
+        """Move the write-ahead file into the log's file once it is large.
+
+        It is done here, after the callers have their results, and not by SQLite in
+        the middle of a commit, where its errors would be swallowed.
+        """
+        if self._unmoved >= self._wal_records:
+            self._unmoved = 0
+            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.connection.close()
+
+
+def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
+    """Open the log's file for its one writer, and make it where there is none.
+
+    Raises:
+        SettingsError: The file is the log of another origin, or of another format.
+        sqlite3.Error: It can't be opened or written.
+    """
+    sql = SqliteSql.open(path)
+    connection = sql.connection
+    connection.execute("PRAGMA journal_mode=WAL")
+    # FULL: a commit is on the disk before it returns. NORMAL may lose the last ones.
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA fullfsync=ON")
+    # The writer moves the WAL itself, where an error is seen and not swallowed.
+    connection.execute("PRAGMA wal_autocheckpoint=0")
+    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
+        connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
+        meta = (("format", FORMAT), ("origin", origin))
+        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
+        connection.execute("COMMIT")
+        sync_folder(path.parent)
+    if not has_published(sql):
+        connection.executescript("BEGIN IMMEDIATE;" + _PUBLISHED + "COMMIT;")
+    if read_meta(sql) != {"format": FORMAT, "origin": origin}:
+        connection.close()
+        raise SettingsError(f"`{path.name}` is the log of another origin or format")
+    return connection
+
+
+def copy_log(source: Path, target: Path) -> None:
+    """Copy a log's file while it is written to, as of one instant.
+
+    Raises:
+        FileExistsError: There is something at `target`.
+        sqlite3.Error: The log can't be read.
+    """
+    target.touch(exist_ok=False)
+    reader = SqliteSql.open(source, read_only=True)
+    copy = sqlite3.connect(target)
+    try:
+        reader.connection.backup(copy)
+        copy.execute("PRAGMA journal_mode=DELETE")
+    finally:
+        copy.close()
+        reader.close()

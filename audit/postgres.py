@@ -1,0 +1,222 @@
+"""A connection to PostgreSQL that loses nothing silently, and comes back by itself.
+
+SOURCE: PostgreSQL documentation, 20.5 (write-ahead log settings), 27.2.8
+(synchronous replication): a commit whose wait for a standby is cancelled is told by
+a warning alone, so here a warning is a failure.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any, Final, TypeAlias, cast
+
+import psycopg
+from psycopg import errors, sql
+
+from audit.sql import Changes, Postgres, Row, Tables, Value
+from schemas.errors import LogUnavailableError, SettingsError
+
+_DURABLE: Final = {
+    "fsync": ("on",),
+    "full_page_writes": ("on",),
+    "synchronous_commit": ("on", "remote_apply"),
+}
+"""What a server must be set to, so that what it confirms is on its disks."""
+_PATIENCE: Final = {
+    # Nobody may cut a commit short: neither a caller nor a time limit.
+    "statement_timeout": "0",
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+}
+_READING: Final = {
+    "default_transaction_read_only": "on",
+    "statement_timeout": "60s",
+}
+_CONNECT: Final = {
+    "connect_timeout": 3,
+    # A server that vanished is missed within some ten seconds, and not in hours.
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+_TEMPORARY: Final = (psycopg.OperationalError, errors.ReadOnlySqlTransaction)
+"""What may be gone when it is tried again; after any other error people must look."""
+
+_Connection: TypeAlias = psycopg.Connection[Row]
+
+
+class PostgresSql:
+    """A connection to a schema, opened anew when it was lost; of one thread at a time.
+
+    Args:
+        place: The database and the schema.
+        read_only: Whether it only ever reads.
+
+    Raises:
+        SettingsError: The server is set to lose what it has confirmed.
+        LogUnavailableError: It can't be reached.
+    """
+
+    def __init__(self, place: Postgres, *, read_only: bool = False) -> None:
+        self._place = place
+        self._read_only = read_only
+        self._connection: _Connection | None = None
+        self._notices: list[str] = []
+        self.connected()
+
+    def connected(self) -> _Connection:
+        """Return the connection, opened anew where it was lost."""
+        if self._connection is not None and not self._connection.closed:
+            return self._connection
+        try:
+            self._connection = self._connect()
+        except psycopg.Error as error:
+            raise unavailable(error) from None
+        return self._connection
+
+    def _connect(self) -> _Connection:
+        options = {} if self._read_only else _DURABLE
+        connection = psycopg.connect(
+            self._place.url,
+            autocommit=True,
+            application_name="errand-log",
+            cursor_factory=psycopg.Cursor,
+            **cast(Any, _CONNECT),
+        )
+        for name, allowed in options.items():
+            [found] = connection.execute(f"SHOW {name}").fetchone() or ("",)
+            if found not in allowed:
+                connection.close()
+                raise SettingsError(
+                    f"PostgreSQL's `{name}` is `{found}`: the log needs "
+                    f"`{allowed[0]}`, or it would lose what it has promised"
+                )
+        settings = _READING if self._read_only else _PATIENCE
+        path = sql.Identifier(self._place.schema).as_string(connection)
+        for name, value in {**settings, "search_path": path}.items():
+            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        connection.add_notice_handler(self._note)
+        return connection
+
+    def _note(self, notice: errors.Diagnostic) -> None:
+        self._notices.append(notice.sqlstate or "a warning")
+
+    def drop(self) -> None:
+        """Let go of the connection, whatever state it is in."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    close = drop
+
+    def refuse_warnings(self) -> None:
+        """Raise when the server has warned since this was last asked.
+
+        INVARIANT: a commit that the server only warns about is not believed: its
+        wait for the standby was cut short.
+        """
+        notices, self._notices = self._notices, []
+        if notices:
+            self.drop()
+            raise LogUnavailableError(f"PostgreSQL warned of a commit: {notices[0]}")
+
+    def rows(self, query: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Return what a query finds; asked again once when the connection was lost."""
+        is_kept = self._connection is not None and not self._connection.closed
+        try:
+            return _rows(self.connected(), query, values)
+        except psycopg.Error as error:
+            if not (is_kept and self.is_lost):
+                raise unavailable(error) from None
+        try:
+            return _rows(self.connected(), query, values)
+        except psycopg.Error as error:
+            raise unavailable(error) from None
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the server was lost: it may have done what it did not confirm."""
+        return self._connection is None or self._connection.closed
+
+    @contextmanager
+    def transaction(self) -> Iterator[Changes]:
+        """Begin a transaction, and commit it; an exception undoes it."""
+        connection = self.connected()
+        self._notices.clear()
+        try:
+            with connection.transaction():
+                yield _Transaction(connection)
+        except psycopg.Error as error:
+            self.drop()
+            raise unavailable(error) from None
+        self.refuse_warnings()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have all that is read in the block be as of one instant."""
+        connection = self.connected()
+        try:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            try:
+                yield
+            finally:
+                if not connection.closed:
+                    connection.execute("ROLLBACK")
+        except psycopg.Error as error:
+            raise unavailable(error) from None
+
+    def make(self, tables: Tables) -> None:
+        """Make tables in the schema, where there are none; one replica does it."""
+        schema = self._place.schema
+        with self.transaction() as changes:
+            changes.rows("SELECT pg_advisory_xact_lock(hashtext(?))", (schema,))
+            there = "SELECT 1 FROM pg_namespace WHERE nspname = ?"
+            if not changes.rows(there, (schema,)):
+                name = sql.Identifier(schema).as_string(self.connected())
+                changes.change(f"CREATE SCHEMA {name}")
+            there = "SELECT 1 FROM pg_tables WHERE schemaname = ? LIMIT 1"
+            if not changes.rows(there, (schema,)):
+                changes.change(tables.postgres)
+
+
+class _Transaction:
+    """A transaction under way on PostgreSQL."""
+
+    def __init__(self, connection: _Connection) -> None:
+        self._connection = connection
+
+    def rows(self, query: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Return what a query finds."""
+        return _rows(self._connection, query, values)
+
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Do something; return how many rows it changed."""
+        return self._connection.execute(_translated(statement), values).rowcount
+
+    def change_all(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Do the same for each of some rows."""
+        with self._connection.cursor() as cursor:
+            cursor.executemany(_translated(statement), rows)
+
+
+def _rows(connection: _Connection, query: str, values: Sequence[Value]) -> list[Row]:
+    with connection.cursor(binary=True) as cursor:
+        return cursor.execute(_translated(query), values).fetchall()
+
+
+@lru_cache(maxsize=256)
+def _translated(statement: str) -> str:
+    """Return a statement with the driver's marks; ours has no `%` and no other `?`."""
+    return statement.replace("?", "%s")
+
+
+def unavailable(error: psycopg.Error) -> Exception:
+    """Return what to raise for an error of the driver.
+
+    What may pass is LogUnavailableError; any other error is returned as it is.
+    """
+    name = type(error).__name__
+    if isinstance(error, _TEMPORARY):
+        return LogUnavailableError(f"the log's PostgreSQL: {name}")
+    return error

@@ -1,0 +1,175 @@
+"""Where the log's parts are kept, and the SQL that both engines speak.
+
+The log, the subject directory and the search index are each kept in a SQLite file or
+in a schema of a PostgreSQL database. What is said to them is said once: plain SQL
+with `?` for each value, through the two ports below. Only tables and the append of
+records differ between the engines.
+"""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeAlias
+
+POSTGRES_PREFIXES: Final = ("postgresql://", "postgres://")
+"""How the URL of a PostgreSQL database begins."""
+
+Value: TypeAlias = str | int | bytes | None
+Row: TypeAlias = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Postgres:
+    """A schema in a PostgreSQL database."""
+
+    url: str = field(repr=False)
+    """As libpq takes it. It may hold a password, so it is never shown."""
+    schema: str
+
+    @property
+    def name(self) -> str:
+        """What an error may call it."""
+        return self.schema
+
+
+Place: TypeAlias = Path | Postgres
+"""Where something is kept: a SQLite file, or a schema of a PostgreSQL database."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """What makes some tables, on either engine."""
+
+    sqlite: str
+    """Statements for a file without any table."""
+    postgres: str
+    """Statements for a schema without any table."""
+
+
+class Changes(Protocol):
+    """A transaction under way."""
+
+    def rows(self, query: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Return what a query finds."""
+
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Do something; return how many rows it changed."""
+
+    def change_all(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Do the same for each of some rows."""
+
+
+class Sql(Protocol):
+    """A connection; it belongs to one thread at a time."""
+
+    def rows(self, query: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Return what a query finds.
+
+        Raises:
+            sqlite3.Error: The file can't be read.
+            LogUnavailableError: The server can't be reached.
+        """
+
+    def transaction(self) -> AbstractContextManager[Changes]:
+        """Begin a transaction, and commit it durably; an exception undoes it.
+
+        Raises:
+            sqlite3.Error: It could not be stored; nothing of it was.
+            LogUnavailableError: It is not known to be stored.
+        """
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Have all that is read in the block be as of one instant."""
+
+    def make(self, tables: Tables) -> None:
+        """Make tables, all or none, where there are none."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class SqliteSql:
+    """A connection to a SQLite file."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Take a connection that begins no transactions by itself."""
+        self.connection = connection
+
+    @classmethod
+    def open(cls, path: Path, *, read_only: bool = False) -> "SqliteSql":
+        """Open a file, which is made where it is missing and may be written."""
+        mode = "ro" if read_only else "rwc"
+        uri = f"{path.absolute().as_uri()}?mode={mode}"
+        return cls(
+            sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False
+            )
+        )
+
+    def rows(self, query: str, values: Sequence[Value] = ()) -> list[Row]:
+        """Return what a query finds."""
+        return self.connection.execute(query, values).fetchall()
+
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Do something; return how many rows it changed."""
+        return self.connection.execute(statement, values).rowcount
+
+    def change_all(self, statement: str, rows: Iterable[Sequence[Value]]) -> None:
+        """Do the same for each of some rows."""
+        self.connection.executemany(statement, rows)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Changes]:
+        """Begin a transaction, and commit it; an exception undoes it."""
+        self.connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield self
+            self.connection.execute("COMMIT")
+        except BaseException:
+            # SQLite may have done so by itself.
+            if self.connection.in_transaction:
+                self.connection.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Have all that is read in the block be as of one instant."""
+        self.connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self.connection.execute("ROLLBACK")
+
+    def make(self, tables: Tables) -> None:
+        """Make tables, all or none, where there are none."""
+        if not self.rows("SELECT 1 FROM sqlite_master LIMIT 1"):
+            self.connection.executescript(f"BEGIN IMMEDIATE;{tables.sqlite};COMMIT;")
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self.connection.close()
+
+
+def open_sql(place: Place, *, read_only: bool = False) -> Sql:
+    """Open a connection.
+
+    Raises:
+        SettingsError: The server's settings would lose what it has confirmed.
+        LogUnavailableError: The server can't be reached.
+        sqlite3.Error: The file can't be opened.
+    """
+    if isinstance(place, Path):
+        return SqliteSql.open(place, read_only=read_only)
+    # Only where it is used: a gateway on SQLite never loads the driver.
+    from audit.postgres import PostgresSql  # noqa: PLC0415 - as said above
+
+    return PostgresSql(place, read_only=read_only)
+
+
+def parse_place(text: str, schema: str) -> Place:
+    """Return what a command's argument names: a PostgreSQL URL, or a path."""
+    if text.startswith(POSTGRES_PREFIXES):
+        return Postgres(text, schema)
+    return Path(text)
