@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
+from audit.places import open_sql
 from audit.record import (
     MAY_OPEN,
     Actor,
@@ -26,7 +27,7 @@ from audit.record import (
     read_leaf,
 )
 from audit.sealing import OpenedSection, Sealer
-from audit.sql import Place, Sql, SqliteSql, Tables, Value, open_sql
+from audit.sql import Place, Sql, SqliteSql, Tables, Value
 from audit.store import Entry, LogReader
 from schemas.canonical import Json
 from schemas.errors import (

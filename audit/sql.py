@@ -11,10 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
-
-POSTGRES_PREFIXES: Final = ("postgresql://", "postgres://")
-"""How the URL of a PostgreSQL database begins."""
+from typing import Any, Protocol, TypeAlias
 
 Value: TypeAlias = str | int | bytes | None
 Row: TypeAlias = tuple[Any, ...]
@@ -150,26 +147,3 @@ class SqliteSql:
     def close(self) -> None:
         """Let go of the file."""
         self.connection.close()
-
-
-def open_sql(place: Place, *, read_only: bool = False) -> Sql:
-    """Open a connection.
-
-    Raises:
-        SettingsError: The server's settings would lose what it has confirmed.
-        LogUnavailableError: The server can't be reached.
-        sqlite3.Error: The file can't be opened.
-    """
-    if isinstance(place, Path):
-        return SqliteSql.open(place, read_only=read_only)
-    # Only where it is used: a gateway on SQLite never loads the driver.
-    from audit.postgres import PostgresSql  # noqa: PLC0415 - as said above
-
-    return PostgresSql(place, read_only=read_only)
-
-
-def parse_place(text: str, schema: str) -> Place:
-    """Return what a command's argument names: a PostgreSQL URL, or a path."""
-    if text.startswith(POSTGRES_PREFIXES):
-        return Postgres(text, schema)
-    return Path(text)

@@ -15,8 +15,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from audit.places import open_sql
 from audit.sealing import SealedRecord
-from audit.sql import Changes, Place, Sql, SqliteSql, open_sql
+from audit.sql import Changes, Place, Sql, SqliteSql
 from audit.tiles import TileId
 from schemas.ids import CaseId, EventId
 

@@ -19,8 +19,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy
+from audit.places import open_sql
 from audit.record import TAG_SIZE, Subject
-from audit.sql import Place, Sql, SqliteSql, Tables, open_sql
+from audit.sql import Place, Sql, SqliteSql, Tables
 from schemas.canonical import b64url
 from schemas.errors import VerificationError
 
