@@ -219,6 +219,8 @@ class MissingConsent:
     rule: Rule
     consent: ConsentId | None
     """The open request that asks for all of this already; None: it must be asked."""
+    expires_at: datetime | None
+    """When that request lapses; None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -468,11 +470,12 @@ def _hear(
     if holding:
         return max(holding, key=lambda c: (c.uses_left is None, c.expires_at, c.id))
     # (2): asked anew, whatever was said before.
-    asked = [c.id for c in whole if c.state_at(now) is ConsentState.ASKED]
+    asked = [c for c in whole if c.state_at(now) is ConsentState.ASKED]
     if asked:
-        return MissingConsent(role, person, Rule.CONSENT_ASKED, min(asked))
+        first, rule = min(asked, key=lambda c: c.id), Rule.CONSENT_ASKED
+        return MissingConsent(role, person, rule, first.id, first.expires_at)
     # (3): a later yes outlives an earlier no, and the other way round.
-    return MissingConsent(role, person, _shortfall(lookup, said, now), None)
+    return MissingConsent(role, person, _shortfall(lookup, said, now), None, None)
 
 
 def _shortfall(lookup: ProposedLookup, said: list[Consent], now: datetime) -> Rule:

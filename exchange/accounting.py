@@ -127,7 +127,7 @@ def _answers(
 ) -> int:
     """Count the answers given and still to be given, and the promises."""
     open_ones = [o for o in outcomes.values() if isinstance(o, AnswerNeeded)]
-    questions = answered.union(*(one.questions for one in open_ones))
-    facts = {fact for one in open_ones for fact in one.facts}
+    asked = {question.id for one in open_ones for question in one.questions}
+    facts = {fact.id for one in open_ones for fact in one.facts}
     promises = sum(isinstance(outcome, Committed) for outcome in outcomes.values())
-    return len(questions & matter.questions.keys()) + len(facts) + promises
+    return len((answered | asked) & matter.questions.keys()) + len(facts) + promises

@@ -148,6 +148,8 @@ class Unconsented(Model):
     role: Slug
     consent: ConsentId | None = None
     """The consent asked for; None while the person is not known."""
+    expires_at: datetime | None = None
+    """When that request lapses; None while there is none."""
 
 
 Result: TypeAlias = Annotated[

@@ -44,6 +44,15 @@ class Decided:
     decision: Decision
 
 
+@dataclass(frozen=True, slots=True)
+class AskedConsent:
+    """A consent that a person was asked for and has not answered."""
+
+    id: ConsentId
+    expires_at: datetime | None
+    """When the request lapses."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
     """Decides look-ups by grants, consents, suspensions and quotas."""
@@ -105,27 +114,29 @@ class Decider:
 
     async def ask_consents(
         self, case: OpenCase, decided: Iterable[Decided]
-    ) -> dict[str, dict[str, ConsentId]]:
+    ) -> dict[str, dict[str, AskedConsent]]:
         """Ask every person whose consent is missing, once for all that is missing.
 
         Returns:
             Look-up → role → the consent that was asked for.
         """
-        wanted: dict[str, dict[str, ConsentId]] = {}
+        wanted: dict[str, dict[str, AskedConsent]] = {}
         requests: dict[tuple[str, str], list[tuple[Decided, MissingConsent]]] = {}
         for one in decided:
             if not isinstance(one.decision, ConsentNeeded):
                 continue
             for missing in one.decision.missing:
                 if missing.consent is not None:
-                    wanted.setdefault(one.lookup.id, {})[missing.role] = missing.consent
+                    known = AskedConsent(missing.consent, missing.expires_at)
+                    wanted.setdefault(one.lookup.id, {})[missing.role] = known
                 else:
                     key = (missing.role, missing.person)
                     requests.setdefault(key, []).append((one, missing))
         for waiting in requests.values():
             consent = await self._ask_consent(case, waiting)
             for one, missing in waiting:
-                wanted.setdefault(one.lookup.id, {})[missing.role] = consent.id
+                new = AskedConsent(consent.id, consent.expires_at)
+                wanted.setdefault(one.lookup.id, {})[missing.role] = new
         return wanted
 
     async def _ask_consent(

@@ -6,7 +6,7 @@
 opening, storing and answering it are `exchange.resolver`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,7 +14,7 @@ from audit.record import Event, Kind
 from consent.decision import ConsentNeeded, Permit, Provisional, Refuse
 from exchange.asking import Approved, Asker
 from exchange.case import Attempt, Barred, Down, Held, Later, Nothing, Unconsented
-from exchange.deciding import Decided, Decider
+from exchange.deciding import AskedConsent, Decided, Decider
 from exchange.judgement import judge_case
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
@@ -23,6 +23,7 @@ from exchange.planner import Planner
 from schemas.clock import Clock
 from schemas.errors import Layer
 from schemas.ids import EventId, NewId
+from schemas.model import Slug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,8 +126,7 @@ class Flow:
                 case ConsentNeeded(missing=missing):
                     tried.add(lookup.id)
                     role = missing[0].role
-                    consent = asked[lookup.id].get(role)
-                    self._note(case, lookup, Unconsented(role=role, consent=consent))
+                    self._note(case, lookup, _unconsented(role, asked[lookup.id]))
                 case Refuse(rule=rule):
                     tried.add(lookup.id)
                     self._note(case, lookup, Barred(rule=rule.value))
@@ -219,3 +219,11 @@ class Flow:
                 **case.mandate(),
             },
         )
+
+
+def _unconsented(role: Slug, asked: Mapping[str, AskedConsent]) -> Unconsented:
+    """Return what a look-up waits for, of what its persons were asked."""
+    consent = asked.get(role)
+    if consent is None:
+        return Unconsented(role=role)
+    return Unconsented(role=role, consent=consent.id, expires_at=consent.expires_at)

@@ -5,7 +5,7 @@ a decision: it names who looks at it next, and how it is contested.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypedDict, assert_never
 
 from consent.decision import Rule
@@ -27,7 +27,7 @@ from exchange.plan import Part
 from schemas.errors import Fault, Layer
 from schemas.evidence import Mode
 from schemas.ids import CaseId, EvidenceId
-from schemas.matter import Ask, Matter, Requirement, SupplyReason
+from schemas.matter import Ask, Matter, QuestionType, Requirement, SupplyReason
 from schemas.outcome import (
     AnswerNeeded,
     Assist,
@@ -42,6 +42,8 @@ from schemas.outcome import (
     NextStep,
     NotApplicable,
     NotHeld,
+    OpenFact,
+    OpenQuestion,
     Outcome,
     OutOfCoverage,
     Pending,
@@ -55,6 +57,9 @@ from schemas.outcome import (
     Unavailable,
     Verified,
 )
+
+LOOK_AGAIN = timedelta(hours=24)
+"""How often a case that waits for people alone is looked at by itself."""
 
 _GRAVITY = (
     Refused,
@@ -143,6 +148,8 @@ class Judge:
         self._content = content
         self._now = now
         self._renewed = renewed
+        # INVARIANT (rule 10): what only people can end has a clock as well.
+        self._next_look = now + LOOK_AGAIN
 
     def evidence(
         self,
@@ -167,13 +174,9 @@ class Judge:
     def missing(self, questions: Iterable[str], facts: Iterable[str] = ()) -> Outcome:
         """Say which answers, and which facts about subjects, it waits for."""
         return AnswerNeeded(
-            questions=tuple(questions),
-            facts=tuple(facts),
-            next_step=NextStep(
-                owner=StepOwner.APPLICANT,
-                action="answer",
-                link=f"/v1/cases/{self._case}/answers",
-            ),
+            questions=tuple(_question(self._matter, name) for name in questions),
+            facts=tuple(_fact(self._matter, concept) for concept in facts),
+            next_step=self._asked_of_applicant("answer"),
         )
 
     def uncovered(self, requirement_id: str) -> Outcome:
@@ -190,7 +193,7 @@ class Judge:
 
         INVARIANT (rule 10): whoever has to move for that fact has to move for this.
         """
-        wait = NextStep(owner=StepOwner.EXCHANGE, action="wait")
+        wait = _wait(StepOwner.EXCHANGE, None, self._next_look)
         return Pending(reason="chained", next_step=upstream or wait)
 
     def derived(self, expression: str, slowest_ms: float | None) -> Outcome:
@@ -253,15 +256,7 @@ class Judge:
             case Down() as down:
                 return self._down(requirement, attempt, down)
             case Wrong(fault=fault):
-                # A stale record is the source's own to look up by hand.
-                action = "assist" if fault is Fault.STALE else "report"
-                return Faulty(
-                    **basis,
-                    fault=fault,
-                    layer=Layer.SOURCE,
-                    can_retry=True,
-                    next_step=_step(action, StepOwner.PROVIDER, attempt.provider),
-                )
+                return self._faulty(attempt, fault)
             case Barred(rule=rule):
                 return self._barred(requirement, attempt, rule)
             case Unconsented() as unconsented:
@@ -295,7 +290,12 @@ class Judge:
                 step=ask.output_of,
                 retry_at=result.retry_at,
                 can_retry=True,
-                next_step=_step("perform_step", StepOwner.PROVIDER, step.provider),
+                next_step=NextStep(
+                    owner=StepOwner.PROVIDER,
+                    owner_id=step.provider,
+                    action="perform_step",
+                    due_at=result.retry_at or self._next_look,
+                ),
             )
         return self._fallen_back(
             requirement,
@@ -330,6 +330,22 @@ class Judge:
             ),
         )
 
+    def _faulty(self, attempt: Attempt, fault: Fault) -> Outcome:
+        """Say that the source answered wrongly, and by when it should be right."""
+        return Faulty(
+            **_basis(attempt),
+            fault=fault,
+            layer=Layer.SOURCE,
+            can_retry=True,
+            next_step=NextStep(
+                owner=StepOwner.PROVIDER,
+                owner_id=attempt.provider,
+                # A stale record is the source's own to look up by hand.
+                action="assist" if fault is Fault.STALE else "report",
+                due_at=attempt.at + self._matter.source_limit,
+            ),
+        )
+
     def _barred(self, requirement: Requirement, attempt: Attempt, rule: str) -> Outcome:
         refused = Refused(
             **_basis(attempt),
@@ -355,6 +371,7 @@ class Judge:
                 owner_id=result.role,
                 action="give_consent",
                 link=link,
+                due_at=result.expires_at or self._next_look,
             ),
         )
 
@@ -369,12 +386,37 @@ class Judge:
             reason=reason,
             layer=otherwise.layer,
             can_retry=otherwise.can_retry,
-            next_step=NextStep(
-                owner=StepOwner.APPLICANT,
-                action="supply",
-                link=f"/v1/cases/{self._case}/answers",
-            ),
+            next_step=self._asked_of_applicant("supply"),
         )
+
+    def _asked_of_applicant(self, action: str) -> NextStep:
+        return NextStep(
+            owner=StepOwner.APPLICANT,
+            action=action,
+            link=f"/v1/cases/{self._case}/answers",
+            due_at=self._next_look,
+        )
+
+
+def _question(matter: Matter, name: str) -> OpenQuestion:
+    """Return a question of a matter as it is put."""
+    declared = matter.questions[name]
+    is_text = declared.type is QuestionType.TEXT
+    return OpenQuestion(
+        id=name,
+        name=declared.name,
+        type=declared.type,
+        choices=declared.choices,
+        max_length=declared.max_length if is_text else None,
+    )
+
+
+def _fact(matter: Matter, concept: str) -> OpenFact:
+    """Return a fact of a matter's role as it is asked for."""
+    role, _, fact = concept.partition(".")
+    declared = matter.roles[role]
+    named = declared.facts[fact]
+    return OpenFact(id=concept, role=declared.name, name=named.name, type=named.type)
 
 
 def _step(action: str, owner: StepOwner, owner_id: str | None = None) -> NextStep:

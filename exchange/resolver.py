@@ -35,7 +35,7 @@ from exchange.flow import Flow
 from exchange.identity import Caller
 from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
-from exchange.outcomes import is_settled
+from exchange.outcomes import LOOK_AGAIN, is_settled
 from exchange.planner import Planner
 from exchange.vault import Vault
 from schemas.clock import Clock
@@ -43,8 +43,6 @@ from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import CaseId, DueId, EventId, NewId
 from schemas.matter import Matter, SupplyReason
 
-_SWEEP = timedelta(hours=24)
-"""How often a case that waits for people alone is looked at by itself."""
 _LEASE_MARGIN = timedelta(seconds=30)
 """How much longer a lease lasts than the run that it covers."""
 _ATTEMPT_S = 30.0
@@ -434,4 +432,4 @@ def _next_due(case: OpenCase, now: datetime) -> datetime:
         and (at := attempt.result.retry_at) is not None
         and at > now
     ]
-    return min([*times, now + _SWEEP])
+    return min([*times, now + LOOK_AGAIN])

@@ -9,6 +9,7 @@ No outcome holds a person's value; a hint tells the kind of a difference, not th
 values that differ.
 """
 
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Literal, TypeAlias, get_args
@@ -17,8 +18,8 @@ from pydantic import Field
 
 from schemas.errors import Fault, Layer
 from schemas.ids import ConsentId, EventId, EvidenceId
-from schemas.matter import SupplyReason
-from schemas.model import Concept, Model, Slug
+from schemas.matter import FactType, QuestionType, SupplyReason
+from schemas.model import Concept, Model, Name, Slug
 
 
 class StepOwner(StrEnum):
@@ -47,6 +48,8 @@ class NextStep(Model):
     link: str | None = None
     """Where to do it, as a path of this API."""
     due_at: datetime | None = None
+    """By when: the end of a limit or, where none is set, when the exchange looks at it
+    again by itself. None where a person decides and nothing sets a limit."""
 
 
 class RecordRef(Model):
@@ -135,13 +138,37 @@ class ConsentNeeded(_Outcome):
     consent: ConsentId | None = None
 
 
+class OpenQuestion(Model):
+    """A question that waits for the applicant, with all that is needed to put it."""
+
+    id: Slug
+    """Its name in `answers`."""
+    name: Name
+    """The question as it is put."""
+    type: QuestionType
+    choices: Mapping[Slug, Name] = {}
+    """The answers of a `choice`."""
+    max_length: int | None = None
+    """Longest answer of a `text`, in characters."""
+
+
+class OpenFact(Model):
+    """A fact about a subject that waits to be stated."""
+
+    id: Concept
+    """Its place in `subjects`: role and fact, such as `father.name`."""
+    role: Name
+    name: Name
+    type: FactType
+
+
 class AnswerNeeded(_Outcome):
     """The applicant must answer questions first."""
 
     outcome: Literal["answer_needed"] = "answer_needed"
-    questions: tuple[Slug, ...]
-    facts: tuple[Concept, ...] = ()
-    """Facts about subjects that the portal must state, such as `father.name`."""
+    questions: tuple[OpenQuestion, ...]
+    facts: tuple[OpenFact, ...] = ()
+    """Facts about subjects that the portal must state."""
 
 
 class Pending(_Outcome):

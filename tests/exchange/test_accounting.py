@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exchange.accounting import Accounting, BeforeAfter, account
-from schemas.matter import Matter, SupplyReason
+from schemas.matter import FactType, Matter, QuestionType, SupplyReason
+from schemas.model import Name
 from schemas.outcome import (
     AnswerNeeded,
     Committed,
@@ -15,6 +16,8 @@ from schemas.outcome import (
     Derived,
     NotApplicable,
     NotHeld,
+    OpenFact,
+    OpenQuestion,
     Outcome,
     Pending,
     Retrieved,
@@ -96,7 +99,12 @@ def test_a_hand_in_that_replaces_no_paper_counts_as_one() -> None:
 
 def test_answers_and_facts_still_to_be_given_count_as_well() -> None:
     """An open question is an answer that the applicant has to give."""
-    missing = AnswerNeeded(questions=("bank_account",), facts=("father.name",))
+    question = OpenQuestion(
+        id="bank_account", name=Name(zh="账户", en="Account"), type=QuestionType.TEXT
+    )
+    father = Name(zh="父亲", en="Father")
+    fact = OpenFact(id="father.name", role=father, name=father, type=FactType.TEXT)
+    missing = AnswerNeeded(questions=(question,), facts=(fact,))
     outcomes = {**_married(), "payment_account": missing}
     counted = account(MATTER, outcomes, ANSWERS[:3])
 

@@ -8,7 +8,7 @@ import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -85,6 +85,21 @@ async def test_nothing_about_a_father_is_fetched_before_he_consents(
         r.keys["id"] for r in office.departments.asked_about("identity@1")
     ]
     assert FATHER not in str(case["evidence"])
+
+
+async def test_a_consent_that_is_asked_for_says_until_when_it_can_be_given(
+    office: Office,
+) -> None:
+    """The clock is the request's own: looking again does not move it."""
+    case = await office.open()
+    asked_until = NOW + office.resolver.flow.decider.consent_lifetime
+    office.clock.advance(timedelta(days=3))
+    await office.attempt(case)
+    again = await office.read(case)
+
+    for view in (case, again):
+        step = view["by_id"]["marriage"]["next_step"]
+        assert datetime.fromisoformat(step["due_at"]) == asked_until
 
 
 async def test_a_case_goes_on_when_the_father_consents(office: Office) -> None:
@@ -228,6 +243,9 @@ async def test_a_stale_record_is_faulty_and_goes_to_a_person(office: Office) -> 
     household = case["by_id"]["household"]
     assert ("faulty", "stale") == (household["outcome"], household["fault"])
     assert "assist" == household["next_step"]["action"]
+    # The matter says how long a source may be out of order: ten days.
+    due_at = datetime.fromisoformat(household["next_step"]["due_at"])
+    assert due_at == NOW + timedelta(days=10)
 
 
 async def test_nothing_found_outside_the_coverage_is_not_nothing_held(
@@ -371,10 +389,19 @@ async def test_an_unanswered_question_is_put_and_not_taken_for_no(
     case = await office.open(answers=answers)
 
     marriage = case["by_id"]["marriage"]
-    assert ("answer_needed", ["parents_married"]) == (
-        marriage["outcome"],
-        marriage["questions"],
-    )
+    assert "answer_needed" == marriage["outcome"]
+    assert [
+        {
+            "id": "parents_married",
+            "name": {
+                "zh": "孩子的父母是否已登记结婚？",  # noqa: RUF001 - Chinese
+                "en": "Are the child's parents married?",
+            },
+            "type": "boolean",
+            "choices": {},
+            "max_length": None,
+        }
+    ] == marriage["questions"]
     assert [] == office.departments.asked_about("marriage@1")
 
 

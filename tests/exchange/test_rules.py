@@ -173,6 +173,9 @@ async def test_every_open_requirement_has_an_owner_an_action_and_a_clock(
     assert {r["id"] for r in open_ones} == {
         r["id"] for r in case["requirements"] if r["outcome"] not in settled
     }
+    clocks = {r["id"]: r["next_step"]["due_at"] for r in open_ones}
+    assert [] == [name for name, due_at in clocks.items() if due_at is None]
+    assert all(clock > office.clock.now().isoformat() for clock in clocks.values())
     owners = {r["next_step"]["owner"] for r in open_ones}
     assert "nobody" not in owners
     assert {"exchange", "person", "applicant", "provider"} <= owners
@@ -286,7 +289,15 @@ async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal
     case = await office.open()
 
     father = case["by_id"]["father_identity"]
-    assert ("answer_needed", ["father.id"]) == (father["outcome"], father["facts"])
+    assert "answer_needed" == father["outcome"]
+    assert [
+        {
+            "id": "father.id",
+            "role": {"zh": "父亲", "en": "Father"},
+            "name": {"zh": "公民身份号码", "en": "Citizen id"},
+            "type": "citizen_id",
+        }
+    ] == father["facts"]
     assert "applicant" == father["next_step"]["owner"]
 
 
