@@ -1,41 +1,31 @@
-"""Verifying a log from what it serves: any log in the formats of C2SP, ours or not.
+"""Checking a log from its entries alone: any log in the formats of C2SP, ours or not.
 
-From the entries alone every hash tile and the root are computed anew, and compared with
-what is served. An entry is any bytes: what it says is not looked at here (`verify`
-does, for a log's own file).
+From the entries every hash tile and the root are computed anew, and compared with what
+is kept. An entry is any bytes: what it says is not looked at here (`verify` does).
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 
-import httpx
-
-from audit.cosigning import cosigned_by
-from audit.merkle import EMPTY_ROOT, leaf_hash, tree_root
+from audit.fetching import Fetch, fetch_piece, wanted
+from audit.growing import Edge, Growing, Vouched
+from audit.merkle import HASH_SIZE, leaf_hash
 from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
-from audit.policy import Policy
 from audit.served import CHECKPOINT
 from audit.tiles import (
-    FULL_TILE,
+    TILE_HEIGHT,
+    TILE_WIDTH,
     Piece,
     TileId,
-    integrate,
-    node_reader,
     split_bundle,
-    tile_path,
 )
 from schemas.canonical import Json
 from schemas.errors import VerificationError
 
-PIECE_LIMIT = 32 << 20
-"""Largest resource that is read, in bytes: a bundle of 256 entries is at most half."""
-_TIMEOUT_S = 30.0
-
-Fetch = Callable[[str], bytes | None]
-"""Gives what is served at a path below the log's address; None for nothing."""
 Progress = Callable[[int, int], None]
 """Told how many entries of how many are done."""
+Look = Callable[[int, Sequence[bytes]], None]
+"""Given the index of a first entry and adjacent entries, once they are hashed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,158 +38,127 @@ class Checked:
     """Root of the checkpoint, in base64."""
     tiles: int
     """Hash tiles that are what the entries give."""
-    cosigned: Mapping[str, int] = field(default_factory=dict)
-    """Who has cosigned, and when, in seconds since 1970."""
 
     def as_json(self) -> Mapping[str, Json]:
         """Return the result as JSON."""
         return asdict(self)
 
 
-def fetch_from_folder(folder: Path) -> Fetch:
-    """Return what reads a log from a folder of files as they are served."""
+def check_log(fetch: Fetch, vkey: str, progress: Progress) -> Checked:
+    """Check a log whole.
 
-    def fetch(path: str) -> bytes | None:
-        file = folder / path
-        return file.read_bytes() if file.is_file() else None
-
-    return fetch
-
-
-def fetch_from_url(client: httpx.Client, url: str) -> Fetch:
-    """Return what reads a log over HTTP; the client carries a token where needed."""
-
-    def fetch(path: str) -> bytes | None:
-        content = bytearray()
-        try:
-            address = f"{url.rstrip('/')}/{path}"
-            with client.stream("GET", address, timeout=_TIMEOUT_S) as answer:
-                if answer.status_code == httpx.codes.NOT_FOUND:
-                    return None
-                if answer.status_code != httpx.codes.OK:
-                    raise VerificationError(f"{path}: HTTP {answer.status_code}")
-                for part in answer.iter_bytes():
-                    content += part
-                    if len(content) > PIECE_LIMIT:
-                        raise VerificationError(f"{path}: too large")
-        except httpx.HTTPError as error:
-            raise VerificationError(f"{path}: {type(error).__name__}") from None
-        return bytes(content)
-
-    return fetch
-
-
-def check_log(
-    fetch: Fetch, vkey: str, progress: Progress, policy: Policy | None = None
-) -> Checked:
-    """Verify a served log whole.
-
-    (1) The checkpoint: its signature, and the quorum where a policy demands one.
-    (2) Every bundle, and the tiles that its entries give.
-    (3) The root.
+    (1) The checkpoint, whose signature says what size and root must come out.
+    (2) Every bundle, every tile that its entries give, and the root.
 
     Args:
-        fetch: Reads what is served.
+        fetch: Reads what is kept.
         vkey: The log's public key.
         progress: Told how far it is.
-        policy: Who must have cosigned.
 
     Raises:
         VerificationError: Something does not hold, or is missing; the message names it.
     """
-    # (1): who signs says what size and root must come out.
-    note = _wanted(fetch(CHECKPOINT), CHECKPOINT)
+    # (1): of what is not signed, nothing is demanded.
     verifier = parse_vkey(vkey)
-    checkpoint = open_checkpoint(note, verifier)
-    cosigned = {} if policy is None else cosigned_by(note, verifier, policy)
-    if policy is not None and not policy.is_met(cosigned.keys()):
-        raise VerificationError("checkpoint: too few witnesses have cosigned")
+    checkpoint = open_checkpoint(wanted(fetch(CHECKPOINT), CHECKPOINT), verifier)
     # (2): in order, so that memory holds the right edge alone.
-    growing = _Growing(fetch)
-    for index in range(0, checkpoint.size, 256):
-        _grow(growing, fetch, checkpoint, index >> 8)
+    growing = grow(fetch, checkpoint, ())
+    for _ in bundles(fetch, growing, checkpoint.size):
         progress(growing.size, checkpoint.size)
-    # (3): over what is left at the right edge, which is all that a root needs.
-    growing.check_edge()
-    root = growing.root()
-    if root != checkpoint.root:
-        raise VerificationError("checkpoint: the entries give another root")
-    return Checked(verifier.name, checkpoint.size, b64(root), growing.checked, cosigned)
+    growing.finish()
+    return Checked(
+        verifier.name, checkpoint.size, b64(checkpoint.root), growing.compared
+    )
 
 
-def _grow(
-    growing: "_Growing", fetch: Fetch, checkpoint: Checkpoint, number: int
-) -> None:
-    """Take one bundle into the tree."""
-    width = min(256, checkpoint.size - (number << 8))
-    piece = Piece(None, number, width)
-    content = _wanted(_fetch(fetch, piece), piece.path)
+def grow(
+    fetch: Fetch,
+    checkpoint: Checkpoint,
+    vouched: Sequence[Vouched],
+    start: Edge | None = None,
+) -> Growing:
+    """Return a tree that is held against the tiles that are kept and the roots.
+
+    Args:
+        fetch: Reads tiles.
+        checkpoint: The root that must come out.
+        vouched: Further roots.
+        start: Where an earlier run ended.
+    """
+
+    def compare(tile: TileId, content: bytes) -> None:
+        kept, piece = fetch_piece(fetch, Piece(*tile, len(content) // HASH_SIZE))
+        if len(kept) != piece.width * HASH_SIZE or not kept.startswith(content):
+            raise VerificationError(f"{piece.path}: not what the entries give")
+
+    head = Vouched(CHECKPOINT, checkpoint.size, checkpoint.root)
+    return Growing(compare, (head, *vouched), start)
+
+
+def bundles(
+    fetch: Fetch, growing: Growing, size: int, look: Look | None = None
+) -> Iterator[int]:
+    """Take all bundles up to a size into a tree, and yield its size after each.
+
+    Args:
+        fetch: Reads bundles.
+        growing: The tree; it need not begin at a bundle's beginning.
+        size: Where to end.
+        look: Sees the entries.
+
+    Raises:
+        VerificationError: A bundle or a tile is missing, malformed or another one.
+    """
+    while growing.size < size:
+        number, skipped = divmod(growing.size, TILE_WIDTH)
+        width = min(TILE_WIDTH, size - number * TILE_WIDTH)
+        entries = bundle_entries(fetch, Piece(None, number, width))[skipped:]
+        if look is not None:
+            look(growing.size, entries)
+        growing.add([leaf_hash(entry) for entry in entries])
+        yield growing.size
+
+
+def served_entry(fetch: Fetch, index: int, size: int) -> bytes:
+    """Return one entry of a log of `size` entries.
+
+    Raises:
+        VerificationError: Its bundle is missing or malformed.
+    """
+    number, at = divmod(index, TILE_WIDTH)
+    width = min(TILE_WIDTH, size - number * TILE_WIDTH)
+    return bundle_entries(fetch, Piece(None, number, width))[at]
+
+
+def bundle_entries(fetch: Fetch, piece: Piece) -> list[bytes]:
+    """Return the entries of a bundle.
+
+    Raises:
+        VerificationError: It is missing or malformed.
+    """
+    content, found = fetch_piece(fetch, piece)
     try:
         entries = split_bundle(content)
     except VerificationError as error:
-        raise VerificationError(f"{piece.path}: {error}") from None
-    if len(entries) < width:
-        raise VerificationError(f"{piece.path}: it has {len(entries)} entries")
-    growing.add([leaf_hash(entry) for entry in entries[:width]])
+        raise VerificationError(f"{found.path}: {error}") from None
+    if len(entries) != found.width:
+        raise VerificationError(f"{found.path}: it has {len(entries)} entries")
+    return entries[: piece.width]
 
 
-def _fetch(fetch: Fetch, piece: Piece) -> bytes | None:
-    """Return a piece; of a partial one that is gone, the full one that it begins."""
-    found = fetch(piece.path)
-    if found is None and piece.is_partial:
-        return fetch(Piece(piece.level, piece.index).path)
-    return found
-
-
-def _wanted(content: bytes | None, path: str) -> bytes:
-    if content is None:
-        raise VerificationError(f"{path}: missing")
-    return content
-
-
-class _Growing:
-    """A tree that is computed from entries, and compared with the tiles served."""
-
-    def __init__(self, fetch: Fetch) -> None:
-        self._fetch = fetch
-        self._tiles: dict[TileId, bytes] = {}
-        self.size = 0
-        self.checked = 0
-
-    def add(self, hashes: list[bytes]) -> None:
-        """Take leaves in, and compare the tiles that are full now."""
-        tiles = self._tiles
-        changed = integrate(lambda *tile: tiles.get(tile, b""), self.size, hashes)
-        tiles.update(changed)
-        self.size += len(hashes)
-        for tile, content in changed.items():
-            if len(content) == FULL_TILE:
-                self._compare(tile)
-
-    def check_edge(self) -> None:
-        """Compare the tiles that are not full."""
-        for tile, content in sorted(self._tiles.items()):
-            if len(content) < FULL_TILE:
-                self._compare(tile)
-
-    def _compare(self, tile: TileId) -> None:
-        """Verify a served tile, and forget a full one that nothing needs any more."""
-        content = self._tiles[tile]
-        piece = Piece(*tile, len(content) >> 5)
-        served = _wanted(_fetch(self._fetch, piece), piece.path)
-        if served[: len(content)] != content:
-            raise VerificationError(f"{tile_path(*tile)}: not what the entries give")
-        self.checked += 1
-        level, index = tile
-        if index:
-            self._tiles.pop((level, index - 1), None)
-
-    def root(self) -> bytes:
-        """Return the root over everything."""
-        if self.size == 0:
-            return EMPTY_ROOT
-        return tree_root(node_reader(self._tile), self.size)
-
-    def _tile(self, level: int, index: int) -> bytes:
-        """Return a tile; a full one that was forgotten is in the level above."""
-        return self._tiles.get((level, index), b"")
+def plan(start: int, size: int) -> Iterator[Piece]:
+    """Yield the pieces that growing a tree asks for, in that order."""
+    for number in range(start // TILE_WIDTH, -(-size // TILE_WIDTH)):
+        width = min(TILE_WIDTH, size - number * TILE_WIDTH)
+        yield Piece(None, number, width)
+        level, index = 0, number
+        while width == TILE_WIDTH:
+            yield Piece(level, index)
+            if (index + 1) % TILE_WIDTH:
+                break
+            level, index = level + 1, index >> TILE_HEIGHT
+    level = 0
+    while size:
+        if size % TILE_WIDTH:
+            yield Piece(level, size // TILE_WIDTH, size % TILE_WIDTH)
+        level, size = level + 1, size >> TILE_HEIGHT

@@ -264,7 +264,7 @@ _TEXT_FIELDS = (
     "corr",
 )
 _LEAF_FIELDS = frozenset((*_TEXT_FIELDS, "v", "salt", "tags", "c"))
-_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 
 def read_leaf(data: bytes) -> Leaf:

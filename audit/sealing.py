@@ -12,6 +12,7 @@ can check them against the leaf, and learns nothing about the others.
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import NamedTuple
 from zlib import crc32
 
@@ -329,6 +330,31 @@ def split_sections(sealed: bytes) -> list[tuple[Section, bytes, bytes]]:
         sections.append((_NAMES[code], sealed[at + 5 : start], sealed[start:end]))
         at, last = end, code
     return sections
+
+
+def section_names(sealed: bytes) -> Sequence[str]:
+    """Return which sections are sealed for a record, by name, in alphabetical order.
+
+    Raises:
+        VerificationError: As for `split_sections`.
+    """
+    codes = bytearray()
+    at, size = 0, len(sealed)
+    while at < size:
+        codes.append(sealed[at])
+        at += 5 + _WRAPPED_SIZE + int.from_bytes(sealed[at + 1 : at + 5], "big")
+    names = _IN_ORDER.get(bytes(codes))
+    if names is None or at != size:
+        raise VerificationError("the sealed sections are malformed")
+    return names
+
+
+_IN_ORDER = {
+    bytes(codes): sorted(_NAMES[code].value for code in codes)
+    for count in range(len(_NAMES) + 1)
+    for codes in combinations(sorted(_NAMES), count)
+}
+"""Every set of sections, by their codes in order."""
 
 
 def _sections(event: Event, subjects: Sequence[SubjectKey]) -> dict[str, bytes]:

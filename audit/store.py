@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 
 from audit.places import open_sql
 from audit.sealing import SealedRecord
-from audit.sql import Changes, Place, Sql, SqliteSql
+from audit.sql import Changes, Place, Row, Sql, SqliteSql
 from audit.tiles import TileId
 from schemas.ids import CaseId, EventId
 
@@ -157,9 +157,13 @@ class LogReader:
 
     def entries(self, start: int, end: int) -> Iterator[Entry]:
         """Yield the records from `start` up to, not including, `end`, in order."""
-        query = f"{_ENTRY} WHERE seq >= ? AND seq < ? ORDER BY seq"
-        for row in self.sql.rows(query, (start, end)):
+        for row in self.rows(start, end):
             yield Entry(*row)
+
+    def rows(self, start: int, end: int) -> list[Row]:
+        """Return the same as the rows that they are, for whoever reads very many."""
+        query = f"{_ENTRY} WHERE seq >= ? AND seq < ? ORDER BY seq"
+        return self.sql.rows(query, (start, end))
 
     def leaves(self, start: int, end: int) -> list[tuple[int, bytes, bytes]]:
         """Return index, leaf and leaf hash of the records in a range, in order."""

@@ -5,44 +5,44 @@ compared with it. Nothing is written. What does not hold is named.
 """
 
 import shutil
-import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, cast
 
+from audit.demands import Demands
+from audit.fetching import open_still
+from audit.fsck import Progress
+from audit.growing import Growing, Vouched
 from audit.keys import LogKeys
-from audit.merkle import EMPTY_ROOT, CompactRange, leaf_hash
+from audit.leaves import Leaves, Seen
+from audit.merkle import EMPTY_ROOT, leaf_hash
 from audit.note import Verifier, b64, open_checkpoint, parse_vkey
-from audit.receipt import verify_receipt
-from audit.record import Kind, Leaf, Section, read_leaf
+from audit.record import Kind, Section, read_leaf
+from audit.resume import Keeper
 from audit.sealing import (
     OpenedSection,
     Sealer,
     guard,
     private_guard,
-    split_sections,
+    section_names,
 )
 from audit.sql import Place, Postgres, SqliteSql
 from audit.store import FORMAT, Entry, LogReader, SignedHead
 from audit.subjects import SUBJECTS_SCHEMA, SubjectDirectory
 from audit.swaps import head_guard
-from audit.tiles import FULL_TILE, TileId, integrate, tile_path, tiles_of_size
+from audit.tiles import TileId, tile_path, tiles_of_size
 from schemas.canonical import Json
 from schemas.errors import VerificationError
 
-LOG_FILE: Final = "log.db"
-"""The log's file in a data folder."""
 SUBJECTS_FILE: Final = "subjects.db"
 """The subject directory's file in a data folder."""
 
 _CHUNK = 4_096
 """Records between two reports of progress."""
-
-Progress = Callable[[int, int], None]
-"""Told how many records of how many are done."""
+_ACCEPTED = Kind.REQUEST_ACCEPTED.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,8 @@ class Verified:
     """Sections that were opened and compared with their commitment."""
     receipts: int
     """Receipts that were given and found to be kept."""
+    cosigned: Mapping[str, int] = field(default_factory=dict)
+    """Who has cosigned, and when, in seconds since 1970."""
 
     def as_json(self) -> Mapping[str, Json]:
         """Return the result as JSON."""
@@ -85,98 +87,89 @@ def verify_log(
     keys: LogKeys | None = None,
     progress: Progress = _nobody,
 ) -> Verified:
-    """Verify a copied log.
+    """Verify a copied log, as `verify_stored` does, with the usual demands."""
+    demands = Demands(vkey, receipts=receipts, receipt_vkey=receipt_vkey)
+    return verify_stored(log, demands, keys=keys, progress=progress)
+
+
+def verify_stored(
+    log: Place,
+    demands: Demands,
+    *,
+    keys: LogKeys | None = None,
+    progress: Progress = _nobody,
+    state_file: Path | None = None,
+) -> Verified:
+    """Verify a log where it is kept: a copy of its file, or its database.
 
     (1) The file is sound, and is the log of this key.
-    (2) The checkpoint is signed.
+    (2) The checkpoints are signed, and cosigned as the policy demands.
     (3) Every record: gapless, its leaf of the one form and hashed anew, what stands
-        beside it as it was written, its sections those that it commits to.
-    (4) The roots of tree and checkpoint, recomputed; every tile, recomputed.
-    (5) The look-ups that have not ended are those that the records say.
-    (6) Each receipt is kept.
+        beside it as it was written, its sections those that it commits to. The roots
+        of tree and checkpoints, and every tile, computed from these leaves.
+    (4) The look-ups that have not ended are those that the records say.
+    (5) Each receipt is kept.
 
     Args:
         log: A copied data folder, a log's file, or a schema of a PostgreSQL database,
             which is read as of one instant.
-        vkey: The log's public key.
-        receipts: Receipts (R0) that must be kept.
-        receipt_vkey: The key they are signed with.
+        demands: What must hold.
         keys: The log's own keys: with them every section is opened as well.
         progress: Told how far it is.
+        state_file: Keeps how far this log is verified, from run to run.
 
     Raises:
         VerificationError: Something does not hold; the message names it.
+        SettingsError: The state file is of something else.
     """
-    verifier = parse_vkey(vkey)
+    verifier = parse_vkey(demands.vkey)
+    keeper = Keeper(state_file, verifier, "file" if keys is None else "file, opened")
     with open_still(log) as reader, _sealer(log, keys) as sealer:
         # (1): before anything in it is believed.
-        _check_file(reader, verifier)
+        _check_file(reader, verifier, is_first=not keeper.tally)
         # (2): who signs says what size and root must come out.
         heads = _check_heads(reader, verifier)
-        sizes = {size for _, size, _ in heads}
-        walk = _Walk(reader, verifier.name, sealer, sizes)
+        cosigned = _check_published(reader, demands, verifier)
         # (3): the one pass over all records.
-        walk.run(progress)
-        # (4): the same leaves must give the same tree everywhere.
-        tiles = _check_tree(reader, walk, heads)
-        # (5): what waits to be ended decides what happens after a crash.
+        walk = _Walk(reader, verifier.name, sealer, keeper.tally)
+        growing = _grow(reader, heads, keeper)
+        _run(walk, growing, keeper, progress)
+        # (4): what waits to be ended decides what happens after a crash.
         _check_attempts(reader, walk)
-        # (6): a promise is kept, or its signature convicts the log.
-        kept = _check_receipts(reader, receipts, receipt_vkey)
+        # (5): a promise is kept, or its signature convicts the log.
+        kept = _check_receipts(reader, demands)
     _, size, root = heads[-1] if heads else ("", 0, EMPTY_ROOT)
     return Verified(
         origin=verifier.name,
-        records=walk.range.size,
+        records=walk.size,
         published=size,
         root=b64(root),
-        by_kind={str(kind): n for kind, n in sorted(walk.kinds.items())},
-        tiles=tiles,
+        by_kind=dict(sorted(walk.leaves.kinds.items())),
+        tiles=growing.compared,
         open_attempts=len(walk.attempts),
         sections=walk.sections,
         sections_opened=walk.opened,
         receipts=kept,
+        cosigned=cosigned,
     )
 
 
-@contextmanager
-def open_still(log: Place) -> Iterator[LogReader]:
-    """Open a log for reading, as of one instant; nothing is ever written.
-
-    Raises:
-        VerificationError: There is none, or it can't be read.
-        LogUnavailableError: The server can't be reached.
-    """
-    if not isinstance(log, Path):
-        with closing(LogReader.open(log)) as reader, reader.sql.snapshot():
-            yield reader
-        return
-    with _opened(log / LOG_FILE if log.is_dir() else log) as reader:
-        yield reader
+def _run(walk: "_Walk", growing: Growing, keeper: Keeper, progress: Progress) -> None:
+    """Read all records: first those in the tree, which need not be read again."""
+    walk.size = growing.size
+    size, (integrated, _) = walk.reader.size(), _tree(walk.reader)
+    with keeper.keeping(growing.edge, walk.tally) as reached:
+        for at in walk.run(min(size, integrated), growing.add):
+            reached(at)
+            progress(at, size)
+        growing.finish()
+    _check_tiles(walk.reader, integrated)
+    for at in walk.run(size, lambda _: None):
+        progress(at, size)
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[LogReader]:
-    """Open a log's file for reading, without a trace beside it.
-
-    A write-ahead file that belongs to it is read as well, which SQLite can't do
-    without writing: so both are copied away first.
-    """
-    if not file.is_file():
-        raise VerificationError(f"there is no log at `{file.name}`")
-    wal = file.with_name(file.name + "-wal")
-    with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
-        if wal.is_file() and wal.stat().st_size:
-            for source in (file, wal):
-                shutil.copyfile(source, Path(folder, source.name))
-            file, query = Path(folder, file.name), "mode=rw"
-        else:
-            query = "mode=ro&immutable=1"
-        uri = f"{file.absolute().as_uri()}?{query}"
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as opened:
-            try:
-                yield LogReader(SqliteSql(opened))
-            except sqlite3.Error as error:
-                raise VerificationError(f"`{file.name}`: {error}") from None
+def _tree(reader: LogReader) -> tuple[int, bytes]:
+    return reader.tree() or (0, EMPTY_ROOT)
 
 
 @contextmanager
@@ -205,9 +198,13 @@ def _sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
             directory.close()
 
 
-def _check_file(reader: LogReader, verifier: Verifier) -> None:
-    """Verify that a file is sound, and that this is the log of this key."""
-    if isinstance(reader.sql, SqliteSql):
+def _check_file(reader: LogReader, verifier: Verifier, *, is_first: bool) -> None:
+    """Verify that the file is sound and is the log of this key.
+
+    SQLite's own check reads the whole file: an update does without it, since what was
+    added is compared with leaves and tiles all the same.
+    """
+    if is_first and isinstance(reader.sql, SqliteSql):
         problems = reader.sql.rows("PRAGMA integrity_check(1)")
         if problems != [("ok",)]:
             raise VerificationError(f"the file is damaged: {problems[0][0]}")
@@ -223,6 +220,18 @@ def _check_heads(
         *_check_head("checkpoint", reader.head(), verifier),
         *_check_head("published", reader.published(), verifier),
     )
+
+
+def _check_published(
+    reader: LogReader, demands: Demands, verifier: Verifier
+) -> Mapping[str, int]:
+    """Return who has cosigned what outsiders see."""
+    published = reader.published()
+    if published is not None:
+        return demands.check_quorum(published.note.encode(), verifier)
+    if demands.policy is not None and not demands.policy.is_met(frozenset()):
+        raise VerificationError("published: nothing that witnesses have cosigned")
+    return {}
 
 
 def _check_head(
@@ -245,97 +254,94 @@ class _Walk:
     """One pass over all records, with what it finds on the way."""
 
     def __init__(
-        self, reader: LogReader, origin: str, sealer: Sealer | None, sizes: set[int]
+        self,
+        reader: LogReader,
+        origin: str,
+        sealer: Sealer | None,
+        tally: Mapping[str, Json],
     ) -> None:
-        self._reader = reader
-        self._origin = origin
+        """Begin, or go on from what an earlier run has counted."""
+        self.reader = reader
         self._sealer = sealer
-        tree = reader.tree()
-        self._integrated = 0 if tree is None else tree[0]
-        self._wanted = sizes | {self._integrated}
-        self.range = CompactRange()
-        self.roots: dict[int, bytes] = {0: EMPTY_ROOT}
-        """Roots at the sizes that somebody vouched for."""
-        self.tiles: dict[TileId, bytes] = {}
-        """Partial tiles of the tree as it grows; full ones are compared and dropped."""
-        self.kinds: dict[str, int] = {}
-        self.attempts: dict[str, str] = {}
-        self.sections = 0
-        self.opened = 0
+        self.size = 0
+        """Records that were read, or had been by an earlier run."""
+        self.leaves = Leaves(origin, cast("dict[str, int]", tally.get("kinds", {})))
+        self.attempts = dict(cast("dict[str, str]", tally.get("attempts", {})))
+        self.sections = cast("int", tally.get("sections", 0))
+        self.opened = cast("int", tally.get("opened", 0))
 
-    def run(self, progress: Progress) -> None:
-        """Read every record, in order."""
-        size = self._reader.size()
-        for start in range(0, size, _CHUNK):
-            end = min(size, start + _CHUNK)
-            hashes = [self._entry(entry) for entry in self._reader.entries(start, end)]
-            if self.range.size != end:
-                raise VerificationError(f"entry {self.range.size}: missing")
-            self._grow(start, hashes)
-            progress(end, size)
+    def tally(self) -> Mapping[str, Json]:
+        """Return what was counted, to go on from later."""
+        return {
+            "kinds": dict(self.leaves.kinds),
+            "attempts": dict(self.attempts),
+            "sections": self.sections,
+            "opened": self.opened,
+        }
 
-    def _entry(self, entry: Entry) -> bytes:
+    def run(self, end: int, add: Callable[[list[bytes]], None]) -> Iterator[int]:
+        """Read the records up to `end`, in order, and yield how far it is.
+
+        Args:
+            end: How many records there are, or have to be.
+            add: Takes the hashes of their leaves.
+        """
+        while self.size < end:
+            stop = min(end, self.size + _CHUNK)
+            add([self._entry(row) for row in self.reader.rows(self.size, stop)])
+            if self.size != stop:
+                raise VerificationError(f"entry {self.size}: missing")
+            yield stop
+
+    def _entry(self, row: tuple[Any, ...]) -> bytes:
         """Verify one record, and return the hash of its leaf."""
-        expected = self.range.size
-        if entry.seq != expected:
-            raise VerificationError(f"entry {expected}: missing")
+        if row[0] != self.size:
+            raise VerificationError(f"entry {self.size}: missing")
         try:
-            digest = leaf_hash(entry.leaf)
-            leaf = read_leaf(entry.leaf)
-            self._check(entry, leaf, digest)
+            digest = leaf_hash(row[2])
+            self._check(row, digest, self.leaves.see(row[2]))
         except (VerificationError, TypeError, AttributeError) as error:
             # A column of another type than was written is no better than a wrong one.
-            raise VerificationError(f"entry {entry.seq}: {error}") from None
-        self.kinds[leaf.kind] = self.kinds.get(leaf.kind, 0) + 1
-        self.range.append(digest)
-        if self.range.size in self._wanted:
-            self.roots[self.range.size] = self.range.root()
+            raise VerificationError(f"entry {self.size}: {error}") from None
+        self.size += 1
         return digest
 
-    def _check(self, entry: Entry, leaf: Leaf, digest: bytes) -> None:
+    def _check(self, row: tuple[Any, ...], digest: bytes, seen: Seen) -> None:
         """Verify that all parts of a record belong to its leaf."""
-        if digest != entry.leaf_hash:
+        _, event, _, stored, case, matter, subjects, actor, ends, check, *rest = row
+        sealed, sealed_check = rest
+        if digest != stored:
             raise VerificationError("the leaf is not what was hashed")
-        if leaf.id != entry.event_id or leaf.log != self._origin:
-            raise VerificationError("the leaf is of another event or log")
-        private = (entry.case_ref, entry.matter, entry.subject_refs, entry.actor_ref)
-        if entry.guard != private_guard(digest, *private, entry.ends):
+        if seen.event != event:
+            raise VerificationError("the leaf is of another event")
+        if check != private_guard(digest, case, matter, subjects, actor, ends):
             raise VerificationError("the private columns are not what was written")
-        if entry.sealed_guard != guard(digest, entry.sealed):
+        if sealed_check != guard(digest, sealed):
             raise VerificationError("the sealed sections are not what was written")
-        names = [name for name, _, _ in split_sections(entry.sealed)]
-        if sorted(names) != sorted(leaf.commitments):
+        if section_names(sealed) != seen.sections:
             raise VerificationError("the sealed sections are not those of the leaf")
-        self.sections += len(names)
-        self._follow_attempt(entry, leaf)
+        self.sections += len(seen.sections)
+        self._follow_attempt(seen, case, ends)
         if self._sealer is not None:
-            opened = self._sealer.open_sections(
-                entry.event_id, entry.subject_refs, entry.sealed, leaf.commitments
-            )
-            self.opened += len(opened)
-            _compare_matter(entry, opened.get(Section.MATTER))
+            self._open(Entry(*row), self._sealer)
 
-    def _follow_attempt(self, entry: Entry, leaf: Leaf) -> None:
+    def _follow_attempt(self, seen: Seen, case: str | None, ends: str | None) -> None:
         """Keep the look-ups that have not ended, by what links their records."""
-        if leaf.kind is Kind.REQUEST_ACCEPTED and entry.case_ref is not None:
-            self.attempts[entry.event_id] = entry.case_ref
-        elif entry.ends is not None:
-            self.attempts.pop(entry.ends, None)
+        if seen.kind == _ACCEPTED and case is not None:
+            self.attempts[seen.event] = case
+        elif ends is not None:
+            self.attempts.pop(ends, None)
 
-    def _grow(self, start: int, hashes: Sequence[bytes]) -> None:
-        """Take leaves into the tree's tiles, and compare those that are full."""
-        added = hashes[: max(0, self._integrated - start)]
-        changed = integrate(
-            lambda level, number: self.tiles.get((level, number), b""), start, added
+    def _open(self, entry: Entry, sealer: Sealer) -> None:
+        """Open every section of a record, and compare it with its commitment."""
+        opened = sealer.open_sections(
+            entry.event_id,
+            entry.subject_refs,
+            entry.sealed,
+            read_leaf(entry.leaf).commitments,
         )
-        self.tiles.update(changed)
-        for tile in [tile for tile in changed if len(changed[tile]) == FULL_TILE]:
-            self.compare(tile)
-
-    def compare(self, tile: TileId) -> None:
-        """Verify a stored tile against the one that the leaves give."""
-        if self._reader.tile(*tile) != self.tiles.pop(tile):
-            raise VerificationError(f"{tile_path(*tile)}: not what the leaves give")
+        self.opened += len(opened)
+        _compare_matter(entry, opened.get(Section.MATTER))
 
 
 def _compare_matter(entry: Entry, section: OpenedSection | None) -> None:
@@ -347,27 +353,30 @@ def _compare_matter(entry: Entry, section: OpenedSection | None) -> None:
         raise VerificationError("the private columns are not those of the section")
 
 
-def _check_tree(
-    reader: LogReader, walk: _Walk, heads: Sequence[tuple[str, int, bytes]]
-) -> int:
-    """Verify the roots of tree and checkpoint, and the tiles; return how many."""
-    vouched = list(heads)
-    tree = reader.tree()
-    if tree is not None:
-        vouched.append(("tree", *tree))
-    for name, size, root in vouched:
-        if size not in walk.roots:
-            raise VerificationError(f"{name}: of more records than there are")
-        if walk.roots[size] != root:
-            raise VerificationError(f"{name}: the records give another root")
-    if heads and (tree is None or tree[0] < heads[0][1]):
+def _grow(
+    reader: LogReader, heads: Sequence[tuple[str, int, bytes]], keeper: Keeper
+) -> Growing:
+    """Return the tree that the leaves give, held against what the file says of it."""
+    head = reader.head()
+    start = keeper.start(None if head is None else head.note)
+    vouched = [Vouched(*one) for one in (*heads, ("tree", *_tree(reader)))]
+    if (heads and reader.tree() is None) or _tree(reader)[0] < max(
+        (size for _, size, _ in heads), default=0
+    ):
         raise VerificationError("tree: behind the checkpoint")
-    for tile in sorted(walk.tiles):
-        walk.compare(tile)
-    expected = [tile for tile, _ in tiles_of_size(0 if tree is None else tree[0])]
+
+    def compare(tile: TileId, content: bytes) -> None:
+        if reader.tile(*tile) != content:
+            raise VerificationError(f"{tile_path(*tile)}: not what the leaves give")
+
+    return Growing(compare, (*vouched, *keeper.vouched), start)
+
+
+def _check_tiles(reader: LogReader, size: int) -> None:
+    """Verify that there are as many tiles as a tree of this size has."""
+    expected = [tile for tile, _ in tiles_of_size(size)]
     if reader.tile_ids() != sorted(expected):
         raise VerificationError("tile: there is one too many, or one is missing")
-    return len(expected)
 
 
 def _check_attempts(reader: LogReader, walk: _Walk) -> None:
@@ -376,20 +385,9 @@ def _check_attempts(reader: LogReader, walk: _Walk) -> None:
         raise VerificationError("attempt: not the look-ups that have not ended")
 
 
-def _check_receipts(
-    reader: LogReader, receipts: Sequence[bytes], receipt_vkey: str | None
-) -> int:
+def _check_receipts(reader: LogReader, demands: Demands) -> int:
     """Verify that each receipt is kept, and return how many there are."""
-    if receipts and receipt_vkey is None:
-        raise VerificationError("receipts can't be verified without their key")
-    verifier = parse_vkey(receipt_vkey) if receipt_vkey is not None else None
-    for number, note in enumerate(receipts):
-        if verifier is None:
-            continue
-        try:
-            receipt = verify_receipt(note, verifier)
-        except VerificationError as error:
-            raise VerificationError(f"receipt {number}: {error}") from None
+    for number, receipt in demands.read_receipts():
         entry = next(reader.entries(receipt.index, receipt.index + 1), None)
         if (
             entry is None
@@ -399,4 +397,4 @@ def _check_receipts(
             raise VerificationError(
                 f"receipt {number}: the log broke its promise at {receipt.index}"
             )
-    return len(receipts)
+    return len(demands.receipts)

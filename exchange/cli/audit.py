@@ -3,9 +3,10 @@
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
 import sys
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -23,117 +24,170 @@ from exchange.cli.console import (
 )
 from schemas.errors import ErrandError
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from audit.demands import Demands
+    from schemas.canonical import Json
+
 app = typer.Typer(help="Look into an access log.", no_args_is_help=True)
 
 
+Where = Annotated[
+    str, typer.Argument(help="Its address, a folder as served or of data, or its file.")
+]
+LogKey = Annotated[
+    str,
+    typer.Option("--vkey", "--key", help="The log's vkey, as `errand keys show`."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option(help="An access token, for a log with entries for members."),
+]
+
+
 @app.command("verify")
-def verify_audit(
-    log: Annotated[Path, typer.Argument(help="A copied data folder, or a log's file.")],
-    key: Annotated[str, typer.Option(help="The log's vkey, as `errand keys show`.")],
+def verify_audit(  # noqa: PLR0913 - what one verification may demand
+    log: Where,
+    vkey: LogKey,
     *,
+    policy: Annotated[
+        Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
+    ] = None,
     receipt: Annotated[
         list[Path] | None, typer.Option(help="A receipt that must be kept.")
     ] = None,
     receipt_key: Annotated[
         str | None, typer.Option(help="The vkey that receipts are signed with.")
     ] = None,
+    form: Annotated[
+        Literal["auto", "records", "any"],
+        typer.Option(help="What entries are; `auto` is as the first one is."),
+    ] = "auto",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Remembers what is verified: a later run goes on from it."),
+    ] = None,
     keys_folder: Annotated[
         Path | None,
         typer.Option("--keys", help="The log's own keys: opens every section."),
     ] = None,
+    token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify a log offline: every record, the tree, every receipt."""
-    from rich.console import Console
-    from rich.progress import Progress
+    """Verify a log: every entry, tile and root, signatures, cosignatures, receipts.
 
+    Of the log's own file also what stands beside each leaf. Status 1 where it fails.
+    """
+    from audit.demands import Demands, Form
+    from audit.policy import parse_policy
+
+    demands = Demands(
+        vkey=vkey,
+        form=Form(form),
+        policy=None if policy is None else parse_policy(policy.read_text("utf-8")),
+        receipts=[file.read_bytes() for file in receipt or ()],
+        receipt_vkey=receipt_key,
+    )
+    found = _verify(log, demands, state, keys_folder, _read_token(token_file))
+    _show_found(found, as_json=as_json)
+
+
+def _verify(
+    log: str,
+    demands: "Demands",
+    state: Path | None,
+    keys_folder: Path | None,
+    token: str | None,
+) -> "Mapping[str, Json]":
+    """Verify a log where it is kept or as it is served, whichever is named."""
+    from audit.fetching import fetching, is_address, stored_log
     from audit.keys import load_keys
-    from audit.verify import verify_log
+    from audit.verify import verify_stored
+    from audit.verify_served import verify_served
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("records", total=None)
-        verified = verify_log(
-            log,
-            key,
-            receipts=[file.read_bytes() for file in receipt or ()],
-            receipt_vkey=receipt_key,
-            keys=None if keys_folder is None else load_keys(keys_folder),
-            progress=lambda done, of: progress.update(task, completed=done, total=of),
-        )
-    if as_json:
-        print_json({"verified": True, **verified.as_json()})
-        return
-    table = make_table("The log holds", "what", "found")
-    for name, value in verified.as_json().items():
-        if isinstance(value, dict):
-            for kind, count in value.items():
-                table.add_row(f"  {kind}", str(count))
-        else:
-            table.add_row(name.replace("_", " "), str(value))
-    print_table(table)
+    stored = stored_log(log)
+    if keys_folder is not None and stored is None:
+        raise ErrandError("sections stand in the log's own file: give that")
+    with ExitStack() as stack:
+        if stored is not None:
+            keys = None if keys_folder is None else load_keys(keys_folder)
+            progress = stack.enter_context(_progress())
+            return verify_stored(
+                stored, demands, keys=keys, progress=progress, state_file=state
+            ).as_json()
+        fetch = stack.enter_context(fetching(log, token))
+        return verify_served(
+            fetch,
+            demands,
+            stack.enter_context(_progress()),
+            state_file=state,
+            at_once=is_address(log),
+        ).as_json()
 
 
 @app.command("fsck")
 def fsck_log(
-    log: Annotated[str, typer.Argument(help="A log's address, or a folder as served.")],
-    key: Annotated[str, typer.Option(help="The log's vkey, whoever wrote it.")],
-    *,
-    policy: Annotated[
-        Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
-    ] = None,
-    token_file: Annotated[
-        Path | None,
-        typer.Option(help="An access token, for a log with entries for members."),
-    ] = None,
-    as_json: AsJson = False,
+    log: Where, vkey: LogKey, *, token_file: TokenFile = None, as_json: AsJson = False
 ) -> None:
-    """Verify what a log serves: every entry and tile, the root, the cosignatures."""
-    import httpx
+    """Compute every tile and the root anew from the entries, and compare them."""
+    from audit.fetching import fetching
+    from audit.fsck import check_log
+
+    with (
+        fetching(log, _read_token(token_file)) as fetch,
+        _progress() as progress,
+    ):
+        found = check_log(fetch, vkey, progress).as_json()
+    _show_found(found, as_json=as_json)
+
+
+def _read_token(file: Path | None) -> str | None:
+    return None if file is None else file.read_text(encoding="ascii").strip()
+
+
+@contextmanager
+def _progress() -> "Iterator[Callable[[int, int], None]]":
+    """Show a progress bar on standard error."""
     from rich.console import Console
     from rich.progress import Progress
 
-    from audit.fsck import check_log, fetch_from_folder, fetch_from_url
-    from audit.policy import parse_policy
-
-    headers = {}
-    if token_file is not None:
-        token = token_file.read_text(encoding="ascii").strip()
-        headers["authorization"] = f"Bearer {token}"
-    is_url = log.startswith(("http://", "https://"))
-    with (
-        httpx.Client(headers=headers) as client,
-        Progress(console=Console(stderr=True), transient=True) as progress,
-    ):
+    with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("entries", total=None)
-        checked = check_log(
-            fetch_from_url(client, log) if is_url else fetch_from_folder(Path(log)),
-            key,
-            lambda done, of: progress.update(task, completed=done, total=of),
-            None if policy is None else parse_policy(policy.read_text("utf-8")),
-        )
+        yield lambda done, of: progress.update(task, completed=done, total=of)
+
+
+def _show_found(found: "Mapping[str, Json]", *, as_json: bool) -> None:
+    """Show what was found to hold."""
     if as_json:
-        print_json({"verified": True, **checked.as_json()})
+        print_json({"verified": True, **found})
         return
-    table = make_table("The log holds", "what", "found")
-    for name, value in checked.as_json().items():
-        table.add_row(name, ", ".join(value) if isinstance(value, dict) else str(value))
-    print_table(table)
+    shown = make_table("The log holds", "what", "found")
+    for name, value in found.items():
+        shown.add_row(
+            name.replace("_", " "), "" if isinstance(value, dict) else str(value)
+        )
+        for part, count in value.items() if isinstance(value, dict) else ():
+            shown.add_row(f"  {part}", str(count))
+    print_table(shown)
 
 
 @app.command("export")
 def export_log(
-    log: Annotated[Path, typer.Argument(help="A data folder, or a log's file.")],
+    log: Annotated[
+        str, typer.Argument(help="A data folder, a log's file, or its database.")
+    ],
     folder: Annotated[Path, typer.Argument(help="Where the files go.")],
 ) -> None:
     """Write the published log as static files: any web server can serve them."""
+    from audit.fetching import stored_log
     from audit.served import export_pieces
     from audit.store import LogReader
-    from audit.verify import LOG_FILE
 
-    file = log / LOG_FILE if log.is_dir() else log
-    if not file.is_file():
-        raise ErrandError(f"there is no log at `{file.name}`")
-    reader = LogReader.open(file)
+    stored = stored_log(log)
+    if stored is None:
+        raise ErrandError(f"there is no log at `{Path(log).name}`")
+    reader = LogReader.open(stored)
     try:
         size = export_pieces(reader, folder)
     finally:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.fsck import Fetch, check_log, fetch_from_folder, fetch_from_url
+from audit.fetching import Fetch, fetch_from_folder, fetch_from_url
+from audit.fsck import check_log
 from audit.merkle import leaf_hash, tree_root
-from audit.note import Checkpoint, Cosigner, Signer
-from audit.policy import parse_policy
+from audit.note import Checkpoint, Signer
 from audit.tiles import (
     TileId,
     entry_bundle,
@@ -28,7 +28,6 @@ from tests.harness.commands import errand
 LOG = Signer("log.example/of-others", b"s" * 32)
 VKEY = LOG.verifier.vkey
 SIZES = (0, 1, 2, 255, 256, 257, 511, 512, 513, 65_535, 65_536, 65_537, 65_793)
-WITNESS = Cosigner("w.example/witness", b"w" * 32)
 
 
 def nothing(_done: int, _of: int) -> None:
@@ -122,19 +121,6 @@ def test_full_pieces_do_for_partial_ones_that_are_gone() -> None:
     served["tile/0/002"] = a_log(768)["tile/0/002"]
 
     assert 700 == check_log(served.get, VKEY, nothing).entries
-
-
-def test_a_policy_demands_its_cosignatures() -> None:
-    """Without them the log is not verified, however whole it is."""
-    witness = f"witness w {WITNESS.verifier.vkey}\nquorum w\n"
-    note = SERVED["checkpoint"].decode()
-    text = note[: note.rindex("\n\n") + 1]
-    cosigned = {**SERVED, "checkpoint": (note + WITNESS.cosign(text, 7)).encode()}
-    policy = parse_policy(witness)
-
-    assert {"w": 7} == check_log(cosigned.get, VKEY, nothing, policy).cosigned
-    with pytest.raises(VerificationError, match="too few witnesses"):
-        check_log(SERVED.get, VKEY, nothing, policy)
 
 
 @pytest.fixture(scope="module")

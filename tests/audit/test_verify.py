@@ -224,7 +224,7 @@ def test_a_flipped_bit_in_any_column_of_any_table_is_named(
         ("DELETE FROM tile WHERE level = 0 AND number = 1", "tile/0/001"),
         ("INSERT INTO tile VALUES (3, 0, x'00')", "one too many"),
         ("UPDATE tree SET size = 100", "tree"),
-        ("UPDATE tree SET size = 1000", "tree: of more records"),
+        ("UPDATE tree SET size = 1000", "tree: of more entries"),
         ("DELETE FROM tree", "tree: behind"),
         ("DELETE FROM attempt", "attempt"),
         ("UPDATE entry SET sealed = x'' WHERE seq = 3", "entry 3"),

@@ -1,0 +1,224 @@
+"""Where a log is read from: an address, a folder of its files, or its own file.
+
+A log is its checkpoint and its pieces, each at a path (C2SP tlog-tiles); whoever
+verifies it need not know where they come from.
+"""
+
+import shutil
+import sqlite3
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from audit.places import parse_place
+from audit.served import CHECKPOINT, read_piece
+from audit.sql import Place, SqliteSql
+from audit.store import LOG_SCHEMA, LogReader
+from audit.tiles import Piece, parse_piece
+from schemas.errors import VerificationError
+
+LOG_FILE: Final = "log.db"
+"""The log's file in a data folder."""
+PIECE_LIMIT = 32 << 20
+"""Largest resource that is read, in bytes: a bundle of 256 entries is at most half."""
+
+_TIMEOUT_S = 30.0
+_AT_ONCE = 8
+"""How many pieces are fetched at once over HTTP."""
+_AHEAD = 32
+"""How many pieces are fetched before they are asked for."""
+
+Fetch = Callable[[str], bytes | None]
+"""Gives what is served at a path below the log's address; None for nothing."""
+
+
+def is_address(where: str) -> bool:
+    """Return whether a log is named by its address, and not by a file or folder."""
+    return where.startswith(("http://", "https://"))
+
+
+def stored_log(where: str) -> Place | None:
+    """Return where a log itself is kept; None where only what it serves is.
+
+    That is a database (PostgreSQL URL), a log's file, or a data folder with one.
+    """
+    if is_address(where):
+        return None
+    place = parse_place(where, LOG_SCHEMA)
+    if not isinstance(place, Path):
+        return place
+    file = place / LOG_FILE if place.is_dir() else place
+    return file if file.is_file() else None
+
+
+@contextmanager
+def fetching(where: str, token: str | None = None) -> Iterator[Fetch]:
+    """Read a log from wherever it is.
+
+    Args:
+        where: Its address, a folder of files as served, or where it is kept itself.
+        token: An access token, for a log whose entries are for members.
+
+    Raises:
+        VerificationError: There is nothing.
+    """
+    if is_address(where):
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        with httpx.Client(headers=headers) as client:
+            yield fetch_from_url(client, where)
+        return
+    stored = stored_log(where)
+    if stored is not None:
+        with open_still(stored) as reader:
+            yield fetch_from_file(reader)
+    elif Path(where).is_dir():
+        yield fetch_from_folder(Path(where))
+    else:
+        raise VerificationError(f"there is no log at `{Path(where).name}`")
+
+
+def fetch_from_folder(folder: Path) -> Fetch:
+    """Return what reads a log from a folder of files as they are served."""
+
+    def fetch(path: str) -> bytes | None:
+        file = folder / path
+        return file.read_bytes() if file.is_file() else None
+
+    return fetch
+
+
+def fetch_from_file(reader: LogReader) -> Fetch:
+    """Return what reads the published part of a log from its own file."""
+
+    def fetch(path: str) -> bytes | None:
+        if path == CHECKPOINT:
+            head = reader.published()
+            return None if head is None else head.note.encode()
+        piece = parse_piece(path)
+        return None if piece is None else read_piece(reader, piece)
+
+    return fetch
+
+
+def fetch_from_url(client: httpx.Client, url: str) -> Fetch:
+    """Return what reads a log over HTTP; the client carries a token where needed."""
+
+    def fetch(path: str) -> bytes | None:
+        content = bytearray()
+        try:
+            address = f"{url.rstrip('/')}/{path}"
+            with client.stream("GET", address, timeout=_TIMEOUT_S) as answer:
+                if answer.status_code == httpx.codes.NOT_FOUND:
+                    return None
+                if answer.status_code != httpx.codes.OK:
+                    raise VerificationError(f"{path}: HTTP {answer.status_code}")
+                for part in answer.iter_bytes():
+                    content += part
+                    if len(content) > PIECE_LIMIT:
+                        raise VerificationError(f"{path}: too large")
+        except httpx.HTTPError as error:
+            raise VerificationError(f"{path}: {type(error).__name__}") from None
+        return bytes(content)
+
+    return fetch
+
+
+@contextmanager
+def ahead(fetch: Fetch, plan: Iterator[Piece]) -> Iterator[Fetch]:
+    """Fetch pieces before they are asked for, some at once.
+
+    Args:
+        fetch: Fetches one; must bear several threads.
+        plan: The pieces in the order in which they will be asked for, as far as it
+            is known: what is asked for out of order is fetched then.
+    """
+    coming: dict[str, Future[bytes | None]] = {}
+    threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="errand-fetch")
+
+    def fetched(path: str) -> bytes | None:
+        while len(coming) < _AHEAD and (piece := next(plan, None)) is not None:
+            coming[piece.path] = threads.submit(fetch, piece.path)
+        future = coming.pop(path, None)
+        return fetch(path) if future is None else future.result()
+
+    try:
+        yield fetched
+    finally:
+        threads.shutdown(wait=True, cancel_futures=True)
+
+
+def wanted(content: bytes | None, path: str) -> bytes:
+    """Return what must be there.
+
+    Raises:
+        VerificationError: It is missing.
+    """
+    if content is None:
+        raise VerificationError(f"{path}: missing")
+    return content
+
+
+def fetch_piece(fetch: Fetch, piece: Piece) -> tuple[bytes, Piece]:
+    """Return a piece's content, and which piece it is the content of.
+
+    Of a partial piece that is gone, that is the full one, which it begins.
+
+    Raises:
+        VerificationError: Neither is there.
+    """
+    found = fetch(piece.path)
+    if found is None and piece.is_partial:
+        full = Piece(piece.level, piece.index)
+        content = fetch(full.path)
+        if content is not None:
+            return content, full
+    return wanted(found, piece.path), piece
+
+
+@contextmanager
+def open_still(log: Place) -> Iterator[LogReader]:
+    """Open a log for reading, as of one instant; nothing is ever written.
+
+    Args:
+        log: A data folder, a log's file, or a schema of a PostgreSQL database.
+
+    Raises:
+        VerificationError: There is none, or it can't be read.
+        LogUnavailableError: The server can't be reached.
+    """
+    if not isinstance(log, Path):
+        with closing(LogReader.open(log)) as reader, reader.sql.snapshot():
+            yield reader
+        return
+    with _opened(log / LOG_FILE if log.is_dir() else log) as reader:
+        yield reader
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[LogReader]:
+    """Open a log's file for reading, without a trace beside it.
+
+    A write-ahead file that belongs to it is read as well, which SQLite can't do
+    without writing: so both are copied away first.
+    """
+    if not file.is_file():
+        raise VerificationError(f"there is no log at `{file.name}`")
+    wal = file.with_name(file.name + "-wal")
+    with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
+        if wal.is_file() and wal.stat().st_size:
+            for source in (file, wal):
+                shutil.copyfile(source, Path(folder, source.name))
+            file, query = Path(folder, file.name), "mode=rw"
+        else:
+            query = "mode=ro&immutable=1"
+        uri = f"{file.absolute().as_uri()}?{query}"
+        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as opened:
+            try:
+                yield LogReader(SqliteSql(opened))
+            except sqlite3.Error as error:
+                raise VerificationError(f"`{file.name}`: {error}") from None
