@@ -22,6 +22,7 @@ from consent.decision import (
 )
 from exchange.catalogue import Catalogue
 from exchange.explanation import (
+    DecidedAgain,
     DecisionExplained,
     Explanation,
     FieldExplained,
@@ -158,7 +159,13 @@ def explain(
     """
     moves = {name: _next(one, decided[name]) for name, one in plan.lookups.items()}
     explained = {
-        name: _lookup(pack, one, _reasons(catalogue, plan, one), decided[name])
+        name: _lookup(
+            pack,
+            one,
+            _reasons(catalogue, plan, one),
+            decided[name],
+            _decided_again(plan, name, decided),
+        )
         for name, one in plan.lookups.items()
     }
     return Explanation(
@@ -261,6 +268,7 @@ def _lookup(
     lookup: Lookup,
     reasons: Iterable[FieldExplained],
     judged: Judged | None,
+    again: DecidedAgain | None,
 ) -> LookupExplained:
     return LookupExplained(
         id=lookup.id,
@@ -278,8 +286,44 @@ def _lookup(
         sources=lookup.sources,
         serves=lookup.serves,
         decision=_decision(pack, lookup, judged),
+        decided_again=again,
         next=_next(lookup, judged),
     )
+
+
+def _decided_again(
+    plan: Plan, name: str, decided: Mapping[str, Judged | None]
+) -> DecidedAgain | None:
+    """Say when a look-up is decided again; None when the decision stands."""
+    roles = _awaited(decided[name])
+    if not roles:
+        return None
+    wave_of = {one: n for n, wave in enumerate(plan.waves, 1) for one in wave}
+    tellers = {
+        role: [
+            one.id
+            for one in plan.lookups.values()
+            # A look-up that waits for the same person can't be the one that tells.
+            if f"{role}.id" in one.shows and role not in _awaited(decided[one.id])
+        ]
+        for role in roles
+    }
+    first = None
+    if all(tellers.values()):
+        told = [min(wave_of[one] for one in found) for found in tellers.values()]
+        first = max([wave_of[name], *(wave + 1 for wave in told)])
+    return DecidedAgain(
+        roles=tuple(sorted(roles)),
+        told_by=tuple(sorted({one for found in tellers.values() for one in found})),
+        first_wave=first,
+    )
+
+
+def _awaited(judged: Judged | None) -> frozenset[Slug]:
+    """Return the roles whose persons a decision waits for."""
+    if judged is None or not isinstance(judged.decision, Provisional):
+        return frozenset()
+    return judged.decision.awaits
 
 
 def _service(pack: Pack, service: Slug) -> ServiceExplained:

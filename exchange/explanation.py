@@ -150,6 +150,18 @@ class DecisionExplained(Model):
     """What a refusing rule fell on: fields, roles, or what is suspended."""
 
 
+class DecidedAgain(Model):
+    """Why a look-up is not asked in its own wave: whom it touches is not known yet."""
+
+    roles: tuple[Slug, ...]
+    """Whose persons have to be known first."""
+    told_by: tuple[str, ...]
+    """The look-ups that tell who they are; none where only the portal can."""
+    first_wave: int | None
+    """The first wave in which it can be asked, counted from 1; a consent may put it
+    off further. None where no look-up of the plan tells who they are."""
+
+
 class LookupExplained(Model):
     """One look-up of the plan."""
 
@@ -171,6 +183,9 @@ class LookupExplained(Model):
     """What it takes that is not known at the start → the look-up that tells it."""
     serves: tuple[Slug, ...]
     decision: DecisionExplained
+    decided_again: DecidedAgain | None = None
+    """Set where the decision is provisional: it is made again with the person known,
+    and only then is anybody asked."""
     next: Move
 
 
@@ -183,3 +198,5 @@ class Explanation(Model):
     """The digest of the pack."""
     requirements: tuple[RequirementExplained, ...]
     waves: tuple[tuple[LookupExplained, ...], ...]
+    """Each look-up in the earliest wave that its keys allow; one that is decided again
+    stands there too, and is asked later."""

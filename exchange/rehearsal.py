@@ -71,7 +71,9 @@ def explain_offline(
 def show_explanation(explained: Explanation) -> Iterator[Table]:
     """Yield tables: each wave of look-ups, then every requirement."""
     for number, wave in enumerate(explained.waves, 1):
-        title = f"Wave {number}: {len(wave)} at once"
+        later = sum(one.decided_again is not None for one in wave)
+        title = f"Wave {number}: {len(wave) - later} at once"
+        title += f", {later} decided again before they are asked" if later else ""
         table = _table(title, "look-up", "asks", "by", "fields", "decision", "serves")
         for one in wave:
             table.add_row(*_cells(one))
@@ -96,9 +98,21 @@ def _cells(one: LookupExplained) -> Sequence[str]:
         f"{services}\nabout {one.about}",
         ", ".join(one.keys.values()),
         ", ".join(dict.fromkeys(f.field for f in one.fields)) or ", ".join(one.match),
-        f"{one.decision.decision}\n{one.decision.rule or ''}",
+        _decision(one),
         ", ".join(one.serves),
     )
+
+
+def _decision(one: LookupExplained) -> str:
+    """Say what was decided, and when a provisional decision is made again."""
+    lines = [one.decision.decision, one.decision.rule or ""]
+    again = one.decided_again
+    if again is not None:
+        told_by = " or ".join(again.told_by) or "the portal"
+        lines.append(f"again when {told_by} tells the {', '.join(again.roles)}")
+        if again.first_wave is not None:
+            lines.append(f"asked in wave {again.first_wave} at the earliest")
+    return "\n".join(lines)
 
 
 def _table(title: str, *columns: str) -> Table:

@@ -123,6 +123,33 @@ def test_a_look_up_about_somebody_not_known_yet_is_decided_again() -> None:
     assert _requirement(explanation, "father_identity").next is Move.DECIDE_AGAIN
 
 
+def test_what_is_decided_again_says_who_tells_and_from_which_wave() -> None:
+    """The marriage could be asked in wave 1 by its keys, and is not."""
+    explanation = _explained()
+    marriage = _lookup(explanation, "marriage")
+    again = marriage.decided_again
+
+    assert marriage in explanation.waves[0]
+    assert again is not None
+    assert (("father",), ("birth_certificate#1",), 2) == (
+        again.roles,
+        again.told_by,
+        again.first_wave,
+    )
+    stands = _lookup(explanation, "mother_identity")
+    assert stands.decided_again is None
+
+
+def test_every_provisional_decision_is_marked_and_no_other() -> None:
+    """Whatever the situation, the mark and the decision agree."""
+    for answers in (MARRIED, {**MARRIED, "parents_married": False}):
+        for known in (CIRCUMSTANCES, _with(persons={})):
+            for wave in _explained(answers, known).waves:
+                for one in wave:
+                    is_provisional = one.decision.decision == "provisional"
+                    assert (one.decided_again is not None) is is_provisional
+
+
 def test_a_person_who_is_known_is_asked_for_consent() -> None:
     """With the father known and silent the next move is to ask him."""
     known = {**CIRCUMSTANCES.persons, "father": "planted-father-ref"}
