@@ -10,16 +10,18 @@ The leaf's form is final: no field is ever added, renamed or left out. A verifie
 hashes the stored bytes and never writes a leaf anew.
 """
 
+import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache, partial
 from typing import cast
 
 import orjson
 
-from audit.note import b64, b64_decode
+from audit.note import b64_decode
 from schemas.canonical import Json, canonical_plain
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import VerificationError
@@ -204,27 +206,66 @@ def build_leaf(
     Raises:
         ValueError: The leaf would be larger than 16 KiB.
     """
-    leaf = canonical_plain(
-        {
-            "v": _FORMAT,
-            "log": origin,
-            "id": event.id,
-            "t": to_rfc3339_ms(event.at),
-            "kind": event.kind,
-            "outcome": event.outcome,
-            "req": event.requester,
-            "prov": event.provider,
-            "etype": event.evidence_type,
-            "pol": event.policy,
-            "corr": event.correlation,
-            "salt": b64(salt),
-            "tags": [b64(tag) for tag in tags],
-            "c": {name: b64(value) for name, value in commitments.items()},
-        }
+    words = (
+        event.correlation,
+        event.evidence_type,
+        event.id,
+        event.kind,
+        event.outcome,
+        event.policy,
+        event.provider,
+        event.requester,
+    )
+    said = "".join(words)
+    if '"' in said or "\\" in said:
+        words = tuple(map(_escaped, words))  # type: ignore[assignment] # as many
+    names = commitments if len(commitments) == 1 else sorted(commitments)
+    corr, etype, id_, kind, outcome, pol, prov, req = words
+    committed = b",".join(
+        [b'"%b":"%b"' % (_NAMES[name], _b64(commitments[name])) for name in names]
+    )
+    # The keys in their order, as RFC 8785 sorts them.
+    said = (
+        f'"corr":"{corr}","etype":"{etype}","id":"{id_}","kind":"{kind}",'
+        f'"log":{_quoted(origin)},"outcome":"{outcome}","pol":"{pol}",'
+        f'"prov":"{prov}","req":"{req}"'
+    )
+    leaf = b'{"c":{%b},%b,"salt":"%b","t":"%b","tags":["%b"],"v":1}' % (
+        committed,
+        said.encode(),
+        _b64(salt),
+        _time(event.at),
+        b'","'.join(map(_b64, tags)),
     )
     if len(leaf) > LEAF_LIMIT:
         raise ValueError("the leaf is larger than 16 KiB")
     return leaf
+
+
+_b64 = partial(binascii.b2a_base64, newline=False)
+"""As `note.b64`, in bytes."""
+
+
+def _time(at: datetime) -> bytes:
+    """Return an instant in RFC 3339, in UTC with milliseconds."""
+    return b"%b.%03dZ" % (_second(int(at.timestamp())), at.microsecond // 1000)
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> bytes:
+    """Return a second since 1970 in RFC 3339, without its zone."""
+    return to_rfc3339_ms(datetime.fromtimestamp(seconds, UTC))[:19].encode()
+
+
+def _escaped(word: str) -> str:
+    """Return a word as it stands in JSON between its quotes."""
+    return canonical_plain(word)[1:-1].decode()
+
+
+@lru_cache(maxsize=16)
+def _quoted(origin: str) -> str:
+    """Return a log's name as JSON."""
+    return canonical_plain(origin).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +305,7 @@ _TEXT_FIELDS = (
     "corr",
 )
 _LEAF_FIELDS = frozenset((*_TEXT_FIELDS, "v", "salt", "tags", "c"))
+_NAMES = {section.value: section.value.encode() for section in Section}
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 

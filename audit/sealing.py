@@ -13,6 +13,7 @@ import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
@@ -32,6 +33,7 @@ from audit.record import (
     Event,
     Kind,
     Section,
+    Subject,
     build_leaf,
     milliseconds,
 )
@@ -41,8 +43,8 @@ from schemas.entropy import random_bytes
 from schemas.errors import VerificationError
 
 _WRAPPED_SIZE = NONCE_SIZE + SECRET_SIZE + 16
-_SECTION_NOISE = SECRET_SIZE + SECRET_SIZE + NONCE_SIZE
-"""Random bytes a section takes: data key, opening, nonce of the wrapping."""
+_SLOT = Struct(f"{SECRET_SIZE}s{SECRET_SIZE}s{NONCE_SIZE}s")
+"""Random bytes that a section takes: data key, opening, nonce of the wrapping."""
 _SINGLE_USE = bytes(NONCE_SIZE)
 """The nonce under a data key: the key is random and seals one section, once."""
 _SUBJECT = Section.SUBJECT.value
@@ -63,11 +65,6 @@ _PADS = tuple(
 """How many random tags a record about so many subjects gets."""
 
 
-def commitment(opening: bytes, section: bytes) -> bytes:
-    """Return what a leaf holds in place of a section: HMAC under its opening."""
-    return mac(opening, section)
-
-
 def guard(digest: bytes, beside: bytes) -> int:
     """Return a check value over what stands beside a leaf: CRC-32.
 
@@ -81,13 +78,17 @@ def guard(digest: bytes, beside: bytes) -> int:
     return crc32(beside, crc32(digest))
 
 
-def private_guard(digest: bytes, *columns: str | None) -> int:
-    """Return the check value over an entry's private columns.
-
-    Their order: case, matter, subjects, actor, what it ends.
-    """
-    text = "\x1f".join([column or "" for column in columns])
-    return guard(digest, text.encode())
+def private_guard(
+    digest: bytes,
+    case: str | None,
+    matter: str,
+    subjects: str,
+    actor: str | None,
+    ends: str | None,
+) -> int:
+    """Return the check value over an entry's private columns."""
+    text = f"{case or ''}\x1f{matter}\x1f{subjects}\x1f{actor or ''}\x1f{ends or ''}"
+    return crc32(text.encode(), crc32(digest))
 
 
 class SealedRecord(NamedTuple):
@@ -112,6 +113,52 @@ class SealedRecord(NamedTuple):
         return self.event.kind is Kind.REQUEST_ACCEPTED and self.event.case is not None
 
 
+class _About(NamedTuple):
+    """What the records of one append about the same people share."""
+
+    people: Sequence[SubjectKey]
+    """Each once: one person may stand in two roles, and a tag twice would say so."""
+    refs: str
+    wrapping: AESGCM
+    section: bytes
+    """The section `subject`."""
+    pads: int
+    """How many random tags such a record gets."""
+
+
+class _By(NamedTuple):
+    """What the records of one append by the same official share."""
+
+    ref: str | None
+    section: bytes
+    """The section `actor`."""
+
+
+class _Draft(NamedTuple):
+    """A record that lacks nothing but its random bytes."""
+
+    event: Event
+    about: _About
+    actor_ref: str | None
+    sections: Mapping[str, bytes]
+    noise: int
+    """How many random bytes it takes."""
+
+
+class _Shared:
+    """What the records of one append have in common, made once.
+
+    Subjects and actors are told apart by what they are in memory: those of one case
+    are mostly the same objects, and all of them live as long as the append's events.
+    """
+
+    __slots__ = ("about", "by")
+
+    def __init__(self) -> None:
+        self.about: dict[tuple[int, ...], _About] = {}
+        self.by: dict[int, _By] = {id(None): _By(None, b"")}
+
+
 class Sealer:
     """Turns events into records of one log (shard)."""
 
@@ -133,40 +180,88 @@ class Sealer:
         self._actors: Recent[tuple[str, str], str] = Recent(cached)
 
     def seal(self, event: Event, subjects: Sequence[SubjectKey]) -> SealedRecord:
-        """Return the record of an event.
+        """Return the record of one event; as `seal_all`."""
+        return self.seal_all([event], [subjects])[0]
+
+    def seal_all(
+        self, events: Sequence[Event], people: Sequence[Sequence[SubjectKey]]
+    ) -> list[SealedRecord]:
+        """Return the records of events that are appended together.
 
         Args:
-            event: What happened.
-            subjects: The directory's entries for `event.subjects`, in their order.
+            events: What happened.
+            people: For each event the directory's entries for its `subjects`, in
+                their order.
 
         Raises:
-            ValueError: The leaf or a section would be too large, or a section holds
+            ValueError: A leaf or a section would be too large, or a section holds
                 what has no plain canonical form.
         """
-        sections = _sections(event, subjects)
-        # One person may stand in two roles: a tag twice would say so.
-        people = tuple(dict.fromkeys(subjects)) if len(subjects) > 1 else subjects
-        pads = _PADS[len(people)]
-        sized = SALT_SIZE + pads * TAG_SIZE
-        noise = self._entropy(sized + len(sections) * _SECTION_NOISE)
+        shared = _Shared()
+        drafts = [
+            self._draft(event, who, shared)
+            for event, who in zip(events, people, strict=True)
+        ]
+        # One draw for all of them: each byte is still used once.
+        noise = self._entropy(sum([draft.noise for draft in drafts]))
+        records: list[SealedRecord] = []
+        at = 0
+        for draft in drafts:
+            end = at + draft.noise
+            records.append(self._seal(draft, noise[at:end]))
+            at = end
+        return records
+
+    def _draft(
+        self, event: Event, subjects: Sequence[SubjectKey], shared: _Shared
+    ) -> _Draft:
+        """Return a record without its random parts."""
+        same = tuple(map(id, event.subjects))
+        about = shared.about.get(same)
+        if about is None:
+            about = shared.about[same] = self._about(event.subjects, subjects)
+        by = shared.by.get(id(event.actor))
+        if by is None:
+            by = shared.by[id(event.actor)] = self._by(event.actor)
+        sections = _sections(event, about.section, by.section)
+        noise = SALT_SIZE + about.pads * TAG_SIZE + len(sections) * _SLOT.size
+        return _Draft(event, about, by.ref, sections, noise)
+
+    def _about(
+        self, named: Sequence[Subject], subjects: Sequence[SubjectKey]
+    ) -> _About:
+        """Return what records about these people share."""
+        people = tuple(dict.fromkeys(subjects))
+        section = canonical_plain(
+            [
+                {"id": who.id, "ns": who.namespace, "ref": known.ref, "role": who.role}
+                for who, known in zip(named, subjects, strict=True)
+            ]
+        )
+        refs = " ".join([person.ref for person in people])
+        wrapping = self._wrapping_key(people)
+        return _About(people, refs, wrapping, section, _PADS[len(people)])
+
+    def _by(self, actor: Actor | None) -> _By:
+        """Return what records by an official share."""
+        if actor is None:
+            return _By(None, b"")
+        section = canonical_plain({"kind": actor.kind, "id": actor.id})
+        return _By(self._actor_ref(actor), section)
+
+    def _seal(self, draft: _Draft, noise: bytes) -> SealedRecord:
+        """Return a record with its random parts: salt, tags, keys, openings, nonces."""
+        event, about = draft.event, draft.about
         salt = noise[:SALT_SIZE]
-        tags = [person.tag(self._origin, salt) for person in people]
+        sized = SALT_SIZE + about.pads * TAG_SIZE
+        tags = [person.tag(self._origin, salt) for person in about.people]
         tags += [noise[at : at + TAG_SIZE] for at in range(SALT_SIZE, sized, TAG_SIZE)]
         # Sorted, so that a tag's place does not tell whether it is a person's.
         tags.sort()
-        commitments, sealed = self._seal_sections(
-            event, self._wrapping_key(people), sections, noise[sized:]
-        )
+        commitments, sealed = self._seal_sections(draft, noise[sized:])
         leaf = build_leaf(event, self.origin, salt, tags, commitments)
-        return self._record(event, people, leaf, sealed)
-
-    def _record(
-        self, event: Event, subjects: Sequence[SubjectKey], leaf: bytes, sealed: bytes
-    ) -> SealedRecord:
-        """Return a record from its finished parts."""
         digest = leaf_hash(leaf)
-        refs = " ".join([subject.ref for subject in subjects])
-        actor_ref = None if event.actor is None else self._actor_ref(event.actor)
+        refs, actor_ref = about.refs, draft.actor_ref
         check = private_guard(
             digest, event.case, event.matter, refs, actor_ref, event.ends
         )
@@ -192,30 +287,23 @@ class Sealer:
         return ref
 
     def _seal_sections(
-        self,
-        event: Event,
-        wrapping: AESGCM,
-        sections: Mapping[str, bytes],
-        noise: bytes,
+        self, draft: _Draft, noise: bytes
     ) -> tuple[dict[str, bytes], bytes]:
         """Return the commitment of each section, and all of them sealed."""
         commitments: dict[str, bytes] = {}
         parts: list[bytes] = []
-        place = self._place(event.id)
-        for number, (name, section) in enumerate(sections.items()):
-            at = number * _SECTION_NOISE
-            key, opening = noise[at : at + 32], noise[at + 32 : at + 64]
-            nonce = noise[at + 64 : at + _SECTION_NOISE]
-            context = place + _CODES[name]
-            commitments[name] = commitment(opening, section)
+        place = self._place(draft.event.id)
+        wrap = draft.about.wrapping.encrypt
+        slots = _SLOT.iter_unpack(noise)
+        for (name, section), (key, opening, nonce) in zip(
+            draft.sections.items(), slots, strict=True
+        ):
+            code = _CODES[name]
+            context = place + code
+            commitments[name] = mac(opening, section)
             body = AESGCM(key).encrypt(_SINGLE_USE, opening + section, context)
-            parts += (
-                _CODES[name],
-                len(body).to_bytes(4, "big"),
-                nonce,
-                wrapping.encrypt(nonce, key, context),
-                body,
-            )
+            size = len(body).to_bytes(4, "big")
+            parts += code, size, nonce, wrap(nonce, key, context), body
         return commitments, b"".join(parts)
 
     def _place(self, event_id: str) -> bytes:
@@ -308,7 +396,7 @@ def verify_section(committed: bytes, opening: bytes, section: bytes) -> None:
     Raises:
         VerificationError: It does not.
     """
-    if not hmac.compare_digest(committed, commitment(opening, section)):
+    if not hmac.compare_digest(committed, mac(opening, section)):
         raise VerificationError("the section is not the one that the leaf commits to")
 
 
@@ -357,31 +445,30 @@ _IN_ORDER = {
 """Every set of sections, by their codes in order."""
 
 
-def _sections(event: Event, subjects: Sequence[SubjectKey]) -> dict[str, bytes]:
-    """Return the sections that an event needs, as canonical JSON.
+def _sections(event: Event, about: bytes, by: bytes) -> dict[str, bytes]:
+    """Return the sections that an event needs, as canonical JSON, by their codes.
 
-    What ended says no more than how: whom and what it was about stands in the
-    record of its beginning, which the correlation leads to.
+    What ended says no more than how: whom and what it was about, and who acted,
+    stands in the record of its beginning, which the correlation leads to.
+
+    Args:
+        event: What happened.
+        about: The section `subject`, where it is about anybody.
+        by: The section `actor`, where anybody acted.
     """
     sections: dict[str, bytes] = {}
     is_end = event.kind is Kind.REQUEST_ENDED
     if event.subjects and not is_end:
-        sections[_SUBJECT] = canonical_plain(
-            [
-                {"id": who.id, "ns": who.namespace, "ref": known.ref, "role": who.role}
-                for who, known in zip(event.subjects, subjects, strict=True)
-            ]
-        )
-    if event.actor is not None:
-        sections[_ACTOR] = canonical_plain(
-            {"kind": event.actor.kind, "id": event.actor.id}
-        )
+        sections[_SUBJECT] = about
+    if event.actor is not None and not is_end:
+        sections[_ACTOR] = by
     if event.details or (not is_end and (event.matter or event.case is not None)):
         sections[_MATTER] = canonical_plain(
             {**event.details, "case": event.case, "matter": event.matter}
         )
     if event.evidence:
         sections[_EVIDENCE] = canonical_plain(event.evidence)
-    if max(map(len, sections.values()), default=0) > SECTION_LIMIT:
-        raise ValueError("a section is larger than 65,535 bytes")
+    for section in sections.values():
+        if len(section) > SECTION_LIMIT:
+            raise ValueError("a section is larger than 65,535 bytes")
     return sections

@@ -105,19 +105,21 @@ class SubjectKey:
         key: The subject's own key: 32 bytes, from which tags and section keys come.
     """
 
-    __slots__ = ("_keyed", "key", "ref")
+    __slots__ = ("_inner", "_outer", "key", "ref")
 
     def __init__(self, ref: str, key: bytes) -> None:
         self.ref = ref
         self.key = key
-        self._keyed = KeyedHash(key)
+        self._inner = key.translate(_INNER_PAD) + _INNER_FILL + _TAG_LABEL
+        self._outer = key.translate(_OUTER_PAD) + _OUTER_FILL
 
     def tag(self, origin: bytes, salt: bytes) -> bytes:
         """Return the subject's tag in the leaf with this salt.
 
         Whoever holds the subject's key can test every leaf of a log with it.
         """
-        return self._keyed.digest(_TAG_LABEL + origin + salt)[:TAG_SIZE]
+        inner = sha256(self._inner + origin + salt).digest()
+        return sha256(self._outer + inner).digest()[:TAG_SIZE]
 
 
 SUBJECTS_SCHEMA = "errand_subjects"

@@ -140,10 +140,7 @@ class AuditLog:
             # (2): the key behind a tag is durable before the tag is.
             people = await self._people(events)
             # (3): on this side, so that the writer's thread only stores.
-            seal = self._sealer.seal
-            records = [
-                seal(event, who) for event, who in zip(events, people, strict=True)
-            ]
+            records = self._sealer.seal_all(events, people)
         except BaseException:
             self._batches.outstanding -= len(events)
             raise

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 _PAGE = 16_384
 """Bytes drawn at once."""
-_LARGEST = 1_024
+_LARGEST = 4_096
 """Bytes above which a draw goes to the system itself."""
 
 

@@ -8,6 +8,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.note import b64
 from audit.record import (
     LEAF_LIMIT,
     MAY_OPEN,
@@ -21,6 +22,7 @@ from audit.record import (
     read_leaf,
 )
 from schemas.canonical import canonical_plain
+from schemas.clock import to_rfc3339_ms
 from schemas.errors import VerificationError
 from schemas.ids import EventId
 from tests.audit.examples import NOW, an_event
@@ -68,6 +70,45 @@ def test_a_leaf_is_canonical_and_says_what_was_said(
     assert said == [getattr(leaf, name) for name in names]
     assert (event.id, kind) == (leaf.id, leaf.kind)
     assert milliseconds(at) == milliseconds(leaf.at)
+
+
+@given(
+    st.lists(words, min_size=6, max_size=6),
+    st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC)),  # noqa: DTZ001 - bounds
+    st.text(st.characters(codec="utf-8"), min_size=1, max_size=20),
+    st.sets(st.sampled_from(list(Section))),
+    st.lists(st.binary(min_size=16, max_size=16), min_size=1, max_size=8),
+)
+def test_a_leaf_is_written_as_canonical_json(
+    said: list[str],
+    at: datetime,
+    origin: str,
+    sections: set[Section],
+    tags: list[bytes],
+) -> None:
+    """The short way to a leaf's bytes and the one over JSON values come to the same."""
+    names = "outcome", "requester", "provider", "evidence_type", "policy", "correlation"
+    event = an_event(at=at, **dict(zip(names, said, strict=True)))
+    commitments = {name.value: bytes([len(name)]) * 32 for name in sections}
+    expected = {
+        "v": 1,
+        "log": origin,
+        "id": event.id,
+        "t": to_rfc3339_ms(at),
+        "kind": event.kind,
+        "outcome": event.outcome,
+        "req": event.requester,
+        "prov": event.provider,
+        "etype": event.evidence_type,
+        "pol": event.policy,
+        "corr": event.correlation,
+        "salt": b64(b"s" * 16),
+        "tags": [b64(tag) for tag in tags],
+        "c": {name: b64(value) for name, value in commitments.items()},
+    }
+    leaf = build_leaf(event, origin, b"s" * 16, tags, commitments)
+
+    assert canonical_plain(expected) == leaf
 
 
 @pytest.mark.parametrize(

@@ -90,11 +90,38 @@ def test_an_end_does_not_repeat_its_beginning(room: Room) -> None:
     beginning = sealed(room, MOTHER).event
     subject = room.directory.lookup(MOTHER)
     assert subject is not None
-    end = an_event(Kind.REQUEST_ENDED, ends=beginning.id, details={}, actor=None)
-    leaf = read_leaf(room.sealer.seal(end, [subject]).leaf)
+    end = an_event(Kind.REQUEST_ENDED, ends=beginning.id, details={})
+    record = room.sealer.seal(end, [subject])
+    leaf = read_leaf(record.leaf)
 
     assert {} == leaf.commitments
+    assert room.directory.actor_ref("official", "clerk-4711@portal") == record.actor_ref
     assert subject.tag(ORIGIN.encode(), leaf.salt) in leaf.tags
+
+
+def test_records_of_one_append_share_no_random_bytes(room: Room) -> None:
+    """Salts, tags and commitments differ, though all bytes come from one draw."""
+    room.directory.add([MOTHER, FATHER])
+    mother, father = room.directory.lookup(MOTHER), room.directory.lookup(FATHER)
+    assert mother is not None
+    assert father is not None
+    about: list[tuple[Subject, ...]] = [(MOTHER,), (), (MOTHER, FATHER), (MOTHER,)]
+    people = [[mother], [], [mother, father], [mother]]
+    events = [an_event(subjects=subjects) for subjects in about]
+    records = room.sealer.seal_all(events, people)
+    leaves = [read_leaf(record.leaf) for record in records]
+    drawn = [leaf.salt for leaf in leaves]
+    drawn += [tag for leaf in leaves for tag in leaf.tags]
+    drawn += [value for leaf in leaves for value in leaf.commitments.values()]
+
+    assert len(drawn) == len(set(drawn))
+    for record, subjects in zip(records, about, strict=True):
+        sections = opened(room, record)
+        named = sections.get(Section.SUBJECT, [])
+        assert [who.role for who in subjects] == [
+            who["role"]
+            for who in named  # type: ignore[attr-defined] # a list
+        ]
 
 
 @pytest.mark.parametrize(("people", "tags"), [(0, 1), (1, 1), (2, 2), (3, 4), (5, 8)])
