@@ -101,10 +101,7 @@ def test_an_end_does_not_repeat_its_beginning(room: Room) -> None:
 
 def test_records_of_one_append_share_no_random_bytes(room: Room) -> None:
     """Salts, tags and commitments differ, though all bytes come from one draw."""
-    room.directory.add([MOTHER, FATHER])
-    mother, father = room.directory.lookup(MOTHER), room.directory.lookup(FATHER)
-    assert mother is not None
-    assert father is not None
+    mother, father = room.directory.meet([MOTHER, FATHER])
     about: list[tuple[Subject, ...]] = [(MOTHER,), (), (MOTHER, FATHER), (MOTHER,)]
     people = [[mother], [], [mother, father], [mother]]
     events = [an_event(subjects=subjects) for subjects in about]
