@@ -47,6 +47,8 @@ MAX_LIFETIME_S = 300
 """How long a look-up may live, from `iat` to `exp`."""
 CLOCK_SKEW_S = 60
 """How far the clocks of two parties may differ."""
+MAX_VALUE = 400
+"""Characters of a value that a record is found by or compared with."""
 _SALT_BYTES = 16
 
 
@@ -93,7 +95,7 @@ Digest = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{43}$")]
 Salt = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{22}$")]
 """16 bytes in base64url."""
 PartyId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
-ShortText = Annotated[str, StringConstraints(max_length=400)]
+ShortText = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 
 
 class _Wire(BaseModel):
@@ -322,12 +324,10 @@ def parse_disclosure(encoded: str) -> tuple[str, JsonValue]:
         parts = orjson.loads(b64url_decode(encoded))
     except ValueError:  # not chained: it holds the text, and with it the value
         raise ConnectorFaultError(Fault.FORMAT, "a disclosure is not JSON") from None
-    match parts:
-        case [str(), str(name), value]:
-            return name, value
-        case _:
-            message = "a disclosure is not [salt, name, value]"
-            raise ConnectorFaultError(Fault.FORMAT, message)
+    is_triple = isinstance(parts, list) and len(parts) == 3  # noqa: PLR2004 - salt, name, value
+    if is_triple and isinstance(parts[0], str) and isinstance(parts[1], str):
+        return parts[1], parts[2]
+    raise ConnectorFaultError(Fault.FORMAT, "a disclosure is not [salt, name, value]")
 
 
 def problem_body(problem: ProblemType, detail: str, code: str | None = None) -> bytes:

@@ -101,7 +101,7 @@ class Answerer:
     ) -> Event:
         """Say that evidence is about to leave, to whom, and for which requirements."""
         held = case.evidence[evidence]
-        subjects = case.content.concerned.get(next(iter(parts.values())).lookup, ())
+        lookup = next(iter(parts.values())).lookup
         return Event(
             id=EventId(self.new_id()),
             at=self.clock.now(),
@@ -112,7 +112,7 @@ class Answerer:
             evidence_type=held.evidence_type,
             policy=self.policy,
             correlation=held.lookup,
-            subjects=case.subjects(subjects),
+            subjects=case.concerned(lookup),
             actor=case.actor(),
             case=case.head.id,
             matter=case.head.matter,

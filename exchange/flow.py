@@ -208,7 +208,7 @@ class Flow:
             provider=one.service.provider,
             evidence_type=lookup.evidence_type,
             policy=self.policy,
-            subjects=case.subjects_of(lookup),
+            subjects=case.concern(lookup),
             actor=case.actor(),
             case=case.head.id,
             matter=case.head.matter,

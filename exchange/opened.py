@@ -5,15 +5,12 @@ by one at a time, who holds the lease of the case (`exchange.due`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
-
-import orjson
 
 from audit.record import Actor as RecordedActor
 from audit.record import Event, Subject
-from connectors.port import Evidence
-from connectors.protocol import Disclosure
+from connectors.port import Evidence, restore_evidence
 from exchange.case import (
     Agent,
     Attempt,
@@ -30,7 +27,7 @@ from exchange.catalogue import Catalogue
 from exchange.plan import Lookup
 from exchange.situation import Situation
 from exchange.vault import CaseKey
-from schemas.ids import EvidenceId, LookupId
+from schemas.ids import EvidenceId
 from schemas.matter import FactType, Matter
 
 _CONTENT = "content"
@@ -82,12 +79,19 @@ class OpenCase:
         fact = self.content.facts.get(f"{role}.id")
         return None if fact is None else str(fact.value)
 
-    def subjects_of(self, lookup: Lookup) -> tuple[Subject, ...]:
-        """Return everybody whom a look-up is about, concerns, or is made by."""
-        by_key = {concept.partition(".")[0] for concept in lookup.inputs}
-        roles = {lookup.about, *lookup.concerns, *by_key}
+    def concern(self, lookup: Lookup) -> tuple[Subject, ...]:
+        """Note whom a look-up is about, concerns, or is made by; return who is known.
+
+        The records of its end and of what it brings name the same roles.
+        """
+        roles = {lookup.about, *lookup.concerns}
+        roles.update(concept.partition(".")[0] for concept in lookup.inputs)
         self.content.concerned[lookup.id] = tuple(sorted(roles))
-        return self.subjects(self.content.concerned[lookup.id])
+        return self.concerned(lookup.id)
+
+    def concerned(self, lookup: str) -> tuple[Subject, ...]:
+        """Return everybody whom a look-up concerned, as far as they are known."""
+        return self.subjects(self.content.concerned.get(lookup, ()))
 
     def subjects(self, roles: Iterable[str]) -> tuple[Subject, ...]:
         """Return the subjects of roles, as far as they are known."""
@@ -147,7 +151,7 @@ class OpenCase:
         return [
             SealedEvidence(
                 id=item,
-                content=self.key.seal(_EVIDENCE + item, _packed(self.evidence[item])),
+                content=self.key.seal(_EVIDENCE + item, _kept(self.evidence[item])),
                 expires_at=expires_at,
             )
             for item, expires_at in self.fresh.items()
@@ -181,41 +185,18 @@ def reopen(
         catalogue=catalogue,
         content=content,
         evidence={
-            item: _unpacked(key.open(_EVIDENCE + item, content))
+            item: _restored(key.open(_EVIDENCE + item, content))
             for item, content in sealed.items()
         },
     )
 
 
-def _packed(evidence: Evidence) -> bytes:
-    return orjson.dumps(
-        {
-            "id": evidence.id,
-            "provider": evidence.provider,
-            "service": evidence.service,
-            "evidence_type": evidence.evidence_type,
-            "lookup": evidence.lookup,
-            "as_of": evidence.as_of,
-            "issued_at": evidence.issued_at,
-            "jwt": evidence.jwt,
-            "disclosures": {
-                name: [shown.encoded, shown.value]
-                for name, shown in evidence.disclosures.items()
-            },
-        }
-    )
+def _kept(evidence: Evidence) -> bytes:
+    """Return what is stored of evidence: its service, and all that was disclosed."""
+    presentation = evidence.presentation(evidence.disclosures)
+    return f"{evidence.service}~{presentation}".encode()
 
 
-def _unpacked(packed: bytes) -> Evidence:
-    stored = orjson.loads(packed)
-    disclosures = {
-        name: Disclosure(encoded, value)
-        for name, (encoded, value) in stored.pop("disclosures").items()
-    }
-    return replace(
-        Evidence(**stored, disclosures=disclosures),
-        id=EvidenceId(stored["id"]),
-        lookup=LookupId(stored["lookup"]),
-        as_of=datetime.fromisoformat(stored["as_of"]),
-        issued_at=datetime.fromisoformat(stored["issued_at"]),
-    )
+def _restored(kept: bytes) -> Evidence:
+    service, _, presentation = kept.decode().partition("~")
+    return restore_evidence(presentation, service)

@@ -2,6 +2,7 @@
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -29,6 +30,7 @@ class SystemClock:
         return time.monotonic()
 
 
+@lru_cache(maxsize=256)
 def to_rfc3339_ms(instant: datetime) -> str:
     """Return `instant` as RFC 3339 in UTC with milliseconds.
 

@@ -29,6 +29,10 @@ NewId = Callable[[], str]
 """A source of fresh ids: an argument wherever ids are needed."""
 
 
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The digit of the variant (RFC 9562, section 4.1), by the random one it stands for."""
+
+
 def uuid7(now: datetime, entropy: bytes) -> UUID:
     """Return the UUID of version 7 for an instant and 10 random bytes.
 
@@ -37,24 +41,22 @@ def uuid7(now: datetime, entropy: bytes) -> UUID:
     Raises:
         ValueError: `entropy` is not 10 bytes long.
     """
-    return UUID(int=_uuid7(int(now.timestamp() * 1000), entropy))
-
-
-def _uuid7(milliseconds: int, entropy: bytes) -> int:
     if len(entropy) != 10:  # noqa: PLR2004 - 74 random bits and 6 that are overwritten
         raise ValueError("a version 7 UUID takes 10 random bytes")
+    milliseconds = int(now.timestamp() * 1000)
     random_bits = int.from_bytes(entropy, "big")
     rand_a = random_bits >> 68
     rand_b = random_bits & ((1 << 62) - 1)
-    return (milliseconds << 80) | (7 << 76) | (rand_a << 64) | (0b10 << 62) | rand_b
+    return UUID(int=milliseconds << 80 | 7 << 76 | rand_a << 64 | 0b10 << 62 | rand_b)
 
 
 def new_ids(clock: Clock, entropy: Callable[[int], bytes] = random_bytes) -> NewId:
     """Return a source of ids that reads `clock` and `entropy`."""
 
     def new_id() -> str:
-        # As `str(uuid7(...))` writes it, without the object in between.
-        text = f"{_uuid7(int(clock.now().timestamp() * 1000), entropy(10)):032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        # As `str(uuid7(...))` writes it, digit by digit: a case makes 26 of them.
+        time = f"{int(clock.now().timestamp() * 1000):012x}"
+        rest = entropy(10).hex()
+        return f"{time[:8]}-{time[8:]}-7{rest[:3]}-{_VARIANT[rest[4]]}{rest[5:8]}-{rest[8:]}"
 
     return new_id

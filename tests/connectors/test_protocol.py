@@ -1,6 +1,7 @@
 """Look-ups and evidence on the wire, and the checks that evidence must pass."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -362,6 +363,18 @@ def test_a_lookup_comes_back_as_it_was_signed() -> None:
     claims = lookup_claims(a_request(), GATEWAY)
 
     assert claims == open_lookup(sign_lookup(claims, GATEWAY_KEY), pinned(GATEWAY_KEY))
+
+
+@pytest.mark.parametrize("part", ["keys", "match"])
+def test_a_value_too_long_to_look_up_by_is_never_signed(part: str) -> None:
+    """400 characters are the protocol's limit; a department would refuse more."""
+    request = a_request()
+    longest = replace(request, **{part: {"person_id": "9" * 400}})
+    longer = replace(request, **{part: {"person_id": "9" * 401}})
+
+    assert getattr(lookup_claims(longest, GATEWAY), part) == {"person_id": "9" * 400}
+    with pytest.raises(ValueError, match="exceeds 400 characters"):
+        lookup_claims(longer, GATEWAY)
 
 
 def test_a_lookup_of_a_key_that_had_ended_is_refused() -> None:
