@@ -57,6 +57,7 @@ def new_ids(clock: Clock, entropy: Callable[[int], bytes] = random_bytes) -> New
         # As `str(uuid7(...))` writes it, digit by digit: a case makes 26 of them.
         time = f"{int(clock.now().timestamp() * 1000):012x}"
         rest = entropy(10).hex()
-        return f"{time[:8]}-{time[8:]}-7{rest[:3]}-{_VARIANT[rest[4]]}{rest[5:8]}-{rest[8:]}"
+        head = f"{time[:8]}-{time[8:]}-7{rest[:3]}"
+        return f"{head}-{_VARIANT[rest[4]]}{rest[5:8]}-{rest[8:]}"
 
     return new_id
