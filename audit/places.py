@@ -10,11 +10,9 @@ POSTGRES_PREFIXES: Final = ("postgresql://", "postgres://")
 
 
 def open_sql(place: Place, *, read_only: bool = False) -> Sql:
-    """Open a connection.
+    """Open a file, or make ready to ask a server.
 
     Raises:
-        SettingsError: The server's settings would lose what it has confirmed.
-        LogUnavailableError: The server can't be reached.
         sqlite3.Error: The file can't be opened.
     """
     if isinstance(place, Path):
@@ -25,8 +23,22 @@ def open_sql(place: Place, *, read_only: bool = False) -> Sql:
     return PostgresSql(place, read_only=read_only)
 
 
+def libpq_url(url: str) -> str:
+    """Return a URL without the driver that SQLAlchemy lets it name.
+
+    >>> libpq_url("postgresql+psycopg://errand@db.example/errand")
+    'postgresql://errand@db.example/errand'
+    """
+    scheme, colon, rest = url.partition(":")
+    return f"{scheme.partition('+')[0]}{colon}{rest}"
+
+
 def parse_place(text: str, schema: str) -> Place:
-    """Return what a command's argument names: a PostgreSQL URL, or a path."""
+    """Return what a command's argument names: a PostgreSQL URL, or a path.
+
+    >>> parse_place("data", "errand_log")
+    PosixPath('data')
+    """
     if text.startswith(POSTGRES_PREFIXES):
         return Postgres(text, schema)
     return Path(text)

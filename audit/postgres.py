@@ -47,15 +47,14 @@ _Connection: TypeAlias = psycopg.Connection[Row]
 
 
 class PostgresSql:
-    """A connection to a schema, opened anew when it was lost; of one thread at a time.
+    """A connection to a schema, of one thread at a time.
+
+    It is opened with its first use, and anew when it was lost. Each use raises
+    SettingsError where the server is set to lose what it has confirmed.
 
     Args:
         place: The database and the schema.
         read_only: Whether it only ever reads.
-
-    Raises:
-        SettingsError: The server is set to lose what it has confirmed.
-        LogUnavailableError: It can't be reached.
     """
 
     def __init__(self, place: Postgres, *, read_only: bool = False) -> None:
@@ -63,10 +62,14 @@ class PostgresSql:
         self._read_only = read_only
         self._connection: _Connection | None = None
         self._notices: list[str] = []
-        self.connected()
 
     def connected(self) -> _Connection:
-        """Return the connection, opened anew where it was lost."""
+        """Return the connection, opened anew where it was lost.
+
+        Raises:
+            SettingsError: The server is set to lose what it has confirmed.
+            LogUnavailableError: It can't be reached.
+        """
         if self._connection is not None and not self._connection.closed:
             return self._connection
         try:
@@ -167,8 +170,22 @@ class PostgresSql:
             raise unavailable(error) from None
 
     def make(self, tables: Tables) -> None:
-        """Make tables in the schema, where there are none; one replica does it."""
+        """Make tables in the schema, where there are none; one replica does it.
+
+        Raises:
+            SettingsError: The role may not.
+            LogUnavailableError: The server can't be reached.
+        """
         schema = self._place.schema
+        try:
+            self._make(schema, tables)
+        except psycopg.Error as error:
+            raise SettingsError(
+                f"PostgreSQL refuses to make the schema `{schema}`: "
+                f"{type(error).__name__}; the log's role must own it"
+            ) from None
+
+    def _make(self, schema: str, tables: Tables) -> None:
         with self.transaction() as changes:
             changes.rows("SELECT pg_advisory_xact_lock(hashtext(?))", (schema,))
             there = "SELECT 1 FROM pg_namespace WHERE nspname = ?"

@@ -248,6 +248,8 @@ class SubjectDirectory:
 
     def _find(self, blinds: Sequence[bytes], sql: Sql) -> dict[bytes, SubjectKey]:
         """Return those who are in the directory."""
+        if not blinds:
+            return {}
         marks = ", ".join("?" * len(blinds))
         query = f"SELECT blind, ref, wrapped_key FROM subject WHERE blind IN ({marks})"  # noqa: S608 - question marks
         return {

@@ -231,7 +231,7 @@ def _open_sealer(
     settings: Settings, keys: GatewayKeys, stack: AsyncExitStack
 ) -> Sealer:
     """Open the subject directory, and what seals records with it."""
-    directory = SubjectDirectory(settings.subjects_file, keys.log.directory)
+    directory = SubjectDirectory(settings.subjects_place(), keys.log.directory)
     stack.callback(directory.close)
     return Sealer(keys.log.origin, keys.log.shard, directory)
 
@@ -245,7 +245,7 @@ def _open_log(
 ) -> tuple[AuditLog, Publisher]:
     """Open the log, and start publishing."""
     try:
-        log = AuditLog(settings.log_file, sealer, keys.log.receipt)
+        log = AuditLog(settings.log_place(), sealer, keys.log.receipt)
     except sqlite3.Error as error:
         raise SettingsError(
             f"the access log `{settings.log_file}` can't be opened: {error}; "
@@ -345,7 +345,7 @@ def _open_oversight(
     oversight = Oversight(
         parts.log,
         kept.sealer,
-        settings.index_file,
+        settings.index_place(),
         kept.publisher,
         clock=parts.clock,
         new_id=parts.new_id,

@@ -22,6 +22,11 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from audit.places import libpq_url
+from audit.query import INDEX_SCHEMA
+from audit.sql import Place, Postgres
+from audit.store import LOG_SCHEMA
+from audit.subjects import SUBJECTS_SCHEMA
 from schemas.errors import SettingsError
 from schemas.model import Model
 
@@ -82,6 +87,13 @@ class Settings(Model):
     vault_url: str | None = None
     """The database of the keys of cases, apart from the cases; without it `vault.db`
     in the data folder."""
+    log_url: str | None = None
+    """The PostgreSQL database of the access log and its search index
+    (`postgresql://...`); without it the one of `database_url` where that is
+    PostgreSQL, or else files in the data folder."""
+    subjects_url: str | None = None
+    """The PostgreSQL database of the access log's subject directory; without it the
+    log's own, where it has a schema of its own."""
     body_limit: Annotated[int, Field(ge=1_024, le=16_777_216)] = 262_144
     """The largest request body, in bytes."""
     wait_default_s: Annotated[float, Field(ge=0, le=30)] = 2.0
@@ -144,18 +156,29 @@ class Settings(Model):
 
     @property
     def log_file(self) -> Path:
-        """The access log."""
+        """The access log, where it is kept in a file."""
         return self.data_dir / "log.db"
 
-    @property
-    def index_file(self) -> Path:
-        """The access log's search index, which can be made anew."""
-        return self.data_dir / "log-index.db"
+    def log_place(self) -> Place:
+        """Return where the access log is kept."""
+        return self._log_part(LOG_SCHEMA) or self.log_file
 
-    @property
-    def subjects_file(self) -> Path:
-        """The access log's subject directory."""
-        return self.data_dir / "subjects.db"
+    def index_place(self) -> Place:
+        """Return where the log's search index is kept, which can be made anew."""
+        return self._log_part(INDEX_SCHEMA) or self.data_dir / "log-index.db"
+
+    def subjects_place(self) -> Place:
+        """Return where the log's subject directory is kept."""
+        if self.subjects_url is not None:
+            return Postgres(libpq_url(self.subjects_url), SUBJECTS_SCHEMA)
+        return self._log_part(SUBJECTS_SCHEMA) or self.data_dir / "subjects.db"
+
+    def _log_part(self, schema: str) -> Postgres | None:
+        """Return a schema in the log's database; None where it is kept in files."""
+        url = self.log_url or self.database_url or ""
+        if not url.startswith("postgres"):
+            return None
+        return Postgres(libpq_url(url), schema)
 
     @property
     def lock_file(self) -> Path:

@@ -1,16 +1,18 @@
 """A log to test with, and events for it: everything that a test is not about."""
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 from audit.keys import LogKeys, make_keys
+from audit.places import open_sql
 from audit.publisher import Publisher
 from audit.record import Actor, Event, Kind, Subject
 from audit.sealing import Sealer
+from audit.sql import Place, Postgres, Value
 from audit.store import LogReader
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog, Limits
@@ -62,9 +64,11 @@ def some_evidence() -> dict[str, Json]:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A log with all that belongs to it, in one folder."""
+    """A log with all that belongs to it."""
 
     folder: Path
+    place: Place
+    """Where the log is kept."""
     keys: LogKeys
     directory: SubjectDirectory
     sealer: Sealer
@@ -75,12 +79,24 @@ class Room:
     @property
     def path(self) -> Path:
         """The log's file."""
-        return self.folder / "log.db"
+        assert isinstance(self.place, Path)
+        return self.place
+
+    def beside(self, name: str) -> Place:
+        """Return where something else is kept, on the same engine."""
+        if isinstance(self.place, Path):
+            return self.folder / f"{name}.db"
+        return Postgres(self.place.url, f"{self.place.schema}_{name}")
+
+    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
+        """Change what is stored, behind the log's back."""
+        with closing(open_sql(self.place)) as sql, sql.transaction() as changes:
+            return changes.change(statement, values)
 
     @contextmanager
     def reader(self) -> Iterator[LogReader]:
         """Read the log."""
-        reader = LogReader.open(self.path)
+        reader = LogReader.open(self.place)
         try:
             yield reader
         finally:
@@ -94,14 +110,25 @@ class Room:
 
 
 def open_room(
-    folder: Path, keys: LogKeys | None = None, limits: Limits | None = None
+    folder: Path,
+    keys: LogKeys | None = None,
+    limits: Limits | None = None,
+    place: Place | None = None,
 ) -> Room:
-    """Open the log in a folder, and make it where there is none."""
+    """Open the log at a place, or in a folder, and make it where there is none."""
     keys = keys or make_keys(ORIGIN)
     clock = FakeClock(NOW)
-    directory = SubjectDirectory(folder / "subjects.db", keys.directory)
+    place = place or folder / "log.db"
+    subjects: Place = folder / "subjects.db"
+    if isinstance(place, Postgres):
+        subjects = Postgres(place.url, f"{place.schema}_subjects")
+    directory = SubjectDirectory(subjects, keys.directory)
     sealer = Sealer(keys.origin, keys.shard, directory)
     limits = limits or Limits(free_bytes=0)
-    log = AuditLog(folder / "log.db", sealer, keys.receipt, limits)
+    try:
+        log = AuditLog(place, sealer, keys.receipt, limits)
+    except Exception:
+        directory.close()
+        raise
     publisher = Publisher(log, keys.log, clock)
-    return Room(folder, keys, directory, sealer, log, publisher, clock)
+    return Room(folder, place, keys, directory, sealer, log, publisher, clock)

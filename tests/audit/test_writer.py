@@ -6,16 +6,17 @@ import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+import psycopg
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from audit.engine_sqlite import open_for_writing
 from audit.keys import make_keys
 from audit.receipt import verify_receipt
 from audit.record import Event, Kind, Subject
-from audit.writer import Limits
+from audit.sql import Place
+from audit.writer import Limits, open_engine
 from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
 from schemas.ids import CaseId
 from tests.audit.examples import (
@@ -31,7 +32,7 @@ from tests.audit.examples import (
 
 
 def stored(room: Room) -> list[str]:
-    """Return the events that are in the file, in order."""
+    """Return the events that are in the log, in order."""
     with room.reader() as reader:
         return [entry.event_id for entry in reader.entries(0, 10_000)]
 
@@ -120,13 +121,19 @@ async def test_an_event_is_recorded_once(room: Room) -> None:
     assert [event.id, other.id] == stored(room)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=4), max_size=12))
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(calls=st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=4), max_size=12))
 def test_any_order_of_repeats_leaves_each_event_once(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[list[int]]
+    tmp_path_factory: pytest.TempPathFactory,
+    a_place: Callable[[], Place],
+    calls: list[list[int]],
 ) -> None:
     """However events are repeated, within a call or across calls under way."""
-    room = open_room(tmp_path_factory.mktemp("room"))
+    room = open_room(tmp_path_factory.mktemp("room"), place=a_place())
     events = [an_event() for _ in range(7)]
 
     async def run() -> list[list[tuple[str, int]]]:
@@ -162,10 +169,11 @@ async def test_a_cancelled_caller_cancels_no_commit(room: Room) -> None:
 
 @pytest.mark.anyio
 async def test_too_much_outstanding_is_refused_before_anything_is_done(
-    tmp_path: Path,
+    tmp_path: Path, place: Place
 ) -> None:
     """The bound holds for records, and what was refused leaves no trace."""
-    room = open_room(tmp_path, limits=Limits(outstanding=3, free_bytes=0))
+    limits = Limits(outstanding=3, free_bytes=0)
+    room = open_room(tmp_path, limits=limits, place=place)
     with pytest.raises(LogUnavailableError, match="too many"):
         await room.log.append([an_event() for _ in range(4)])
     results = await asyncio.gather(
@@ -191,21 +199,21 @@ async def test_an_event_that_is_too_large_leaves_nothing_outstanding(
 
 
 @pytest.mark.anyio
-async def test_a_full_disk_refuses_and_recovers(room: Room) -> None:
+async def test_a_full_disk_refuses_and_recovers(file_room: Room) -> None:
     """SQLITE_FULL: nothing of the batch is stored; with room again, the log goes on."""
-    await room.log.append([an_event()])
-    pages = room.log._engine.connection.execute("PRAGMA page_count").fetchone()[0]
-    room.log._engine.connection.execute(f"PRAGMA max_page_count = {pages}")
+    await file_room.log.append([an_event()])
+    pages = file_room.log._engine.connection.execute("PRAGMA page_count").fetchone()[0]
+    file_room.log._engine.connection.execute(f"PRAGMA max_page_count = {pages}")
     batch = [an_event(details={"text": "x" * 9_000}) for _ in range(20)]
     with pytest.raises(LogUnavailableError, match="SQLITE_FULL"):
-        await room.log.append(batch)
-    in_between = stored(room)
-    room.log._engine.connection.execute("PRAGMA max_page_count = 1000000")
-    [place] = await room.log.append([an_event()])
+        await file_room.log.append(batch)
+    in_between = stored(file_room)
+    file_room.log._engine.connection.execute("PRAGMA max_page_count = 1000000")
+    [place] = await file_room.log.append([an_event()])
 
     assert 1 == len(in_between)
     assert 1 == place.index
-    assert room.log.fault is None
+    assert file_room.log.fault is None
 
 
 @pytest.mark.anyio
@@ -243,34 +251,34 @@ async def test_a_file_that_may_not_grow_refuses_for_good(tmp_path: Path) -> None
     ],
 )
 async def test_after_a_hard_error_the_log_refuses_until_it_is_opened_again(
-    room: Room, code: int, name: str, *, is_final: bool
+    file_room: Room, code: int, name: str, *, is_final: bool
 ) -> None:
     """A failed flush is never tried again on the same file; a full disk may be."""
-    mend = break_commits(room, io_error(code, name))
+    mend = break_commits(file_room, io_error(code, name))
     with pytest.raises(LogUnavailableError, match=name):
-        await room.log.append([an_event()])
+        await file_room.log.append([an_event()])
     mend()
-    assert [] == stored(room)
+    assert [] == stored(file_room)
     if is_final:
         with pytest.raises(LogUnavailableError, match="opened again"):
-            await room.log.append([an_event()])
+            await file_room.log.append([an_event()])
     else:
-        [place] = await room.log.append([an_event()])
+        [place] = await file_room.log.append([an_event()])
         assert 0 == place.index
 
 
 @pytest.mark.anyio
 async def test_operators_are_told_once_why_the_log_refuses_and_what_to_do(
-    room: Room,
+    file_room: Room,
 ) -> None:
     """One event with the reason and the remedy, and of no record anything."""
     told_of = "990101199403120026"
-    mend = break_commits(room, io_error(sqlite3.SQLITE_IOERR, "SQLITE_IOERR"))
+    mend = break_commits(file_room, io_error(sqlite3.SQLITE_IOERR, "SQLITE_IOERR"))
     with capture_logs() as told:
         for _ in range(3):
             with pytest.raises(LogUnavailableError):
-                await room.log.append([an_event(details={"text": told_of})])
-        room.log.refuse("something else")
+                await file_room.log.append([an_event(details={"text": told_of})])
+        file_room.log.refuse("something else")
     mend()
     [event] = told
 
@@ -282,29 +290,31 @@ async def test_operators_are_told_once_why_the_log_refuses_and_what_to_do(
 
 
 @pytest.mark.anyio
-async def test_a_log_whose_disk_is_full_says_nothing_of_a_restart(room: Room) -> None:
+async def test_a_log_whose_disk_is_full_says_nothing_of_a_restart(
+    file_room: Room,
+) -> None:
     """What passes by itself is no reason to restart."""
-    mend = break_commits(room, io_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"))
+    mend = break_commits(file_room, io_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"))
     with capture_logs() as told, pytest.raises(LogUnavailableError):
-        await room.log.append([an_event()])
+        await file_room.log.append([an_event()])
     mend()
 
     assert [] == told
 
 
 @pytest.mark.anyio
-async def test_a_failed_commit_fails_every_caller_of_its_batch(room: Room) -> None:
+async def test_a_failed_commit_fails_every_caller_of_its_batch(file_room: Room) -> None:
     """Nobody is told that something is durable that is not, and nobody hangs."""
-    await room.log.append([an_event()])
-    mend = break_commits(room, io_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"))
+    await file_room.log.append([an_event()])
+    mend = break_commits(file_room, io_error(sqlite3.SQLITE_FULL, "SQLITE_FULL"))
     results = await asyncio.gather(
-        *(room.log.append([an_event()]) for _ in range(50)), return_exceptions=True
+        *(file_room.log.append([an_event()]) for _ in range(50)), return_exceptions=True
     )
     mend()
 
     assert all(isinstance(result, LogUnavailableError) for result in results)
-    assert 1 == len(stored(room))
-    assert 0 == room.log._batches.outstanding
+    assert 1 == len(stored(file_room))
+    assert 0 == file_room.log._batches.outstanding
 
 
 @pytest.mark.anyio
@@ -319,10 +329,10 @@ async def test_a_nearly_full_disk_refuses_before_it_is_full(tmp_path: Path) -> N
 
 
 @pytest.mark.anyio
-async def test_a_second_writer_is_found_out(room: Room) -> None:
+async def test_a_second_writer_is_found_out(file_room: Room) -> None:
     """Records that somebody else wrote into the file stop the log."""
-    [place] = await room.log.append([an_event()])
-    other = sqlite3.connect(room.path)
+    [place] = await file_room.log.append([an_event()])
+    other = sqlite3.connect(file_room.path)
     with other:
         other.execute(
             "INSERT INTO entry SELECT seq + 1, 'x', leaf, leaf_hash, case_ref, matter,"
@@ -330,16 +340,20 @@ async def test_a_second_writer_is_found_out(room: Room) -> None:
         )
     other.close()
     with pytest.raises(LogUnavailableError, match="second writer"):
-        await room.log.append([an_event()])
+        await file_room.log.append([an_event()])
 
     assert 0 == place.index
-    assert "second writer" in str(room.log.fault)
+    assert "second writer" in str(file_room.log.fault)
 
 
 @pytest.mark.anyio
 async def test_a_new_subject_is_durable_before_their_tag_is(room: Room) -> None:
     """When subjects can't be stored, nothing about them is recorded."""
-    room.directory._write.connection.execute("PRAGMA query_only = ON")
+    if isinstance(room.place, Path):
+        room.directory._write.rows("PRAGMA query_only = ON")
+    else:
+        connection = room.directory._write.connected()
+        connection.execute("SET default_transaction_read_only = on")
     with pytest.raises(LogUnavailableError):
         await room.log.append([an_event()])
 
@@ -364,30 +378,28 @@ async def test_new_subjects_of_many_callers_are_each_made_known_once(
 
 @pytest.mark.anyio
 async def test_the_log_only_grows(room: Room) -> None:
-    """The file itself refuses to change or remove a record."""
+    """The tables themselves refuse to change or remove a record."""
     await room.log.append([an_event()])
-    other = sqlite3.connect(room.path)
-    for statement in (
-        "DELETE FROM entry",
-        "UPDATE entry SET leaf = x'00'",
-        "UPDATE entry SET seq = 7",
+    refused = (sqlite3.IntegrityError, psycopg.errors.RaiseException)
+    for statement, values in (
+        ("DELETE FROM entry", ()),
+        ("UPDATE entry SET leaf = ?", (b"0",)),
+        ("UPDATE entry SET seq = 7", ()),
     ):
-        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
-            other.execute(statement)
-    other.close()
+        with pytest.raises(refused, match="only grows"):
+            room.change(statement, values)
 
 
 @pytest.mark.anyio
 async def test_look_ups_that_have_not_ended_are_known_after_a_restart(
-    tmp_path: Path,
+    room: Room,
 ) -> None:
     """What was accepted and has not ended is found again, for its case alone."""
-    room = open_room(tmp_path)
     ended, left, other = an_event(), an_event(), an_event(case=CaseId("other"))
     await room.log.append([ended, left, other, an_event(Kind.REQUEST_DENIED)])
     await room.log.append([an_event(Kind.REQUEST_ENDED, ends=ended.id)])
     room.close()
-    again = open_room(tmp_path, room.keys)
+    again = open_room(room.folder, room.keys, place=room.place)
 
     assert [left.id] == await again.log.open_attempts(CASE)
     await again.log.append([an_event(Kind.REQUEST_ENDED, ends=left.id)])
@@ -439,13 +451,13 @@ async def test_a_held_log_refuses_until_it_is_let_go(room: Room) -> None:
     assert 0 == (await room.log.append([an_event()]))[0].index
 
 
-def test_the_file_of_another_log_is_refused(tmp_path: Path) -> None:
-    """A log does not write into a file of another origin."""
-    open_for_writing(tmp_path / "log.db", "other.example/log").close()
+def test_the_place_of_another_log_is_refused(tmp_path: Path, place: Place) -> None:
+    """A log does not write where the log of another origin is."""
+    open_engine(place, "other.example/log", Limits()).close()
     keys = make_keys(ORIGIN)
 
     with pytest.raises(SettingsError, match="another origin"):
-        open_room(tmp_path, keys)
+        open_room(tmp_path, keys, place=place)
 
 
 def test_the_write_ahead_file_is_moved_now_and_then(tmp_path: Path) -> None:
@@ -465,7 +477,7 @@ def test_the_write_ahead_file_is_moved_now_and_then(tmp_path: Path) -> None:
     room.close()
 
 
-def test_every_commit_is_flushed_and_no_error_is_swallowed(room: Room) -> None:
+def test_every_commit_is_flushed_and_no_error_is_swallowed(file_room: Room) -> None:
     """FULL flushes each commit; with NORMAL a power loss may take the last ones back.
 
     The file is moved on by the writer itself, which sees the errors of doing so.
@@ -474,7 +486,10 @@ def test_every_commit_is_flushed_and_no_error_is_swallowed(room: Room) -> None:
     def pragma(connection: sqlite3.Connection, name: str) -> object:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    log, directory = room.log._engine.connection, room.directory._write.connection
+    log, directory = (
+        file_room.log._engine.connection,
+        file_room.directory._write.connection,
+    )
 
     assert ("wal", 2, 0) == tuple(
         pragma(log, name)
@@ -487,7 +502,8 @@ def test_every_commit_is_flushed_and_no_error_is_swallowed(room: Room) -> None:
 
 def test_a_reader_never_writes(room: Room) -> None:
     """The reader's connection refuses to write."""
-    with room.reader() as reader, pytest.raises(sqlite3.OperationalError):
-        reader.sql.connection.execute("DELETE FROM meta")
+    refused = (sqlite3.OperationalError, LogUnavailableError)
+    with room.reader() as reader, pytest.raises(refused):
+        reader.sql.rows("DELETE FROM meta RETURNING 1")
 
     assert ORIGIN == room.log.origin
