@@ -49,7 +49,13 @@ def place(a_place: Callable[[], Place]) -> Place:
 
 
 @pytest.fixture
-def room(tmp_path: Path, place: Place) -> Iterator[Room]:
+def room(file_room: Room) -> Room:
+    """Return a fresh log in a file: most is tested above the engines."""
+    return file_room
+
+
+@pytest.fixture
+def either_room(tmp_path: Path, place: Place) -> Iterator[Room]:
     """Return a fresh log, on one engine after the other; closed after the test."""
     folder = place.parent if isinstance(place, Path) else tmp_path
     opened = open_room(folder, place=place)

@@ -39,12 +39,6 @@ heads = st.builds(
 )
 
 
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
-
-
 @given(st.lists(receipts | proved | heads, max_size=4).map(tuple))
 def test_a_log_is_convicted_exactly_when_no_honest_one_could_say_so(
     statements: tuple[Receipt | ProvedLeaf | Checkpoint, ...],

@@ -2,17 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from tests.audit.examples import Room, open_room
 from tests.audit.test_accusation import recorded
 from tests.harness.commands import errand
-
-
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
 
 
 def test_a_log_that_shows_two_histories_is_accused(room: Room, tmp_path: Path) -> None:

@@ -27,12 +27,6 @@ from tests.harness.witnesses import Served, a_witness, an_answerer
 NOW_S = 1_767_853_800
 
 
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
-
-
 def append(room: Room, number: int) -> None:
     """Record some events."""
     asyncio.run(room.log.append([an_event(subjects=()) for _ in range(number)]))

@@ -17,6 +17,12 @@ from schemas.errors import LogUnavailableError, NotFoundError, VerificationError
 from tests.audit.examples import Room, an_event
 
 
+@pytest.fixture
+def room(either_room: Room) -> Room:
+    """Return a fresh log, on one engine after the other."""
+    return either_room
+
+
 def append(room: Room, count: int) -> None:
     """Record some events."""
     asyncio.run(room.log.append([an_event(subjects=()) for _ in range(count)]))

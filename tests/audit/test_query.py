@@ -37,6 +37,12 @@ from tests.audit.examples import (
 AUDITOR = Actor("official", "auditor-1")
 
 
+@pytest.fixture
+def room(either_room: Room) -> Room:
+    """Return a fresh log, on one engine after the other."""
+    return either_room
+
+
 def index_of(room: Room) -> AccessIndex:
     """Open the index of a log."""
     return AccessIndex(room.beside("index"), LogReader.open(room.place))

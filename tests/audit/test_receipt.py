@@ -28,12 +28,6 @@ RECEIPT = Receipt(
 )
 
 
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
-
-
 def published(room: Room, count: int = 20) -> list[EventId]:
     """Record and publish some events."""
     events = [an_event() for _ in range(count)]

@@ -30,12 +30,6 @@ from tests.audit.examples import (
 bits = st.binary(min_size=32, max_size=32)
 
 
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
-
-
 def sealed(
     room: Room, *subjects: Subject, kind: Kind = Kind.REQUEST_ACCEPTED
 ) -> SealedRecord:

@@ -34,12 +34,6 @@ pieces = st.builds(
 )
 
 
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
-
-
 def append(room: Room, count: int) -> None:
     """Record some events."""
     asyncio.run(room.log.append([an_event(subjects=()) for _ in range(count)]))

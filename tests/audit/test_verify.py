@@ -31,12 +31,6 @@ PUBLISHED = 300
 RECORDS = 303
 
 
-@pytest.fixture
-def room(file_room: Room) -> Room:
-    """Return a log in a file: what is tested here is above the engines."""
-    return file_room
-
-
 class Log:
     """A finished log on disk, with its keys and receipts."""
 

@@ -31,6 +31,12 @@ from tests.audit.examples import (
 )
 
 
+@pytest.fixture
+def room(either_room: Room) -> Room:
+    """Return a fresh log, on one engine after the other."""
+    return either_room
+
+
 def stored(room: Room) -> list[str]:
     """Return the events that are in the log, in order."""
     with room.reader() as reader:
