@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from audit.places import open_sql
 from audit.record import (
@@ -298,7 +298,16 @@ def _is_of(sql: Sql, reader: LogReader) -> bool:
     return entry is not None and entry.seq == last[0][0]
 
 
-def _row(entry: Entry) -> tuple[Value, ...]:
+def row_of(entry: Entry) -> RecordRow:
+    """Return a record as the index knows it.
+
+    Raises:
+        VerificationError: Its leaf is not of its form.
+    """
+    return RecordRow(*_row(entry))
+
+
+def _row(entry: Entry) -> tuple[Any, ...]:
     """Return the index's row of a record."""
     leaf = read_leaf(entry.leaf)
     return (

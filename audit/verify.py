@@ -124,7 +124,7 @@ def verify_stored(
     """
     verifier = parse_vkey(demands.vkey)
     keeper = Keeper(state_file, verifier, "file" if keys is None else "file, opened")
-    with open_still(log) as reader, _sealer(log, keys) as sealer:
+    with open_still(log) as reader, open_sealer(log, keys) as sealer:
         # (1): before anything in it is believed.
         _check_file(reader, verifier, is_first=not keeper.tally)
         # (2): who signs says what size and root must come out.
@@ -173,8 +173,12 @@ def _tree(reader: LogReader) -> tuple[int, bytes]:
 
 
 @contextmanager
-def _sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
-    """Open the subject directory beside a log, where keys are given; a file's copy."""
+def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
+    """Open the subject directory beside a log, where keys are given; a file's copy.
+
+    Raises:
+        VerificationError: There is none.
+    """
     if keys is None:
         yield None
         return

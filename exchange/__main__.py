@@ -14,7 +14,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from exchange.cli import audit, department, keys, pack, witness
+from exchange.cli import audit, department, keys, pack, records, witness
 from exchange.cli.console import (
     AsJson,
     ClientName,
@@ -37,6 +37,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+audit.app.add_typer(records.app)
 for _name, _group in (
     ("department", department.app),
     ("audit", audit.app),

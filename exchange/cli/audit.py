@@ -4,7 +4,6 @@
 
 import sys
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -12,12 +11,7 @@ import typer
 
 from exchange.cli.console import (
     AsJson,
-    ClientName,
     Exit,
-    KeyFile,
-    Url,
-    get_json,
-    get_token,
     make_table,
     print_json,
     print_table,
@@ -172,98 +166,64 @@ def _show_found(found: "Mapping[str, Json]", *, as_json: bool) -> None:
     print_table(shown)
 
 
-@app.command("export")
-def export_log(
-    log: Annotated[
-        str, typer.Argument(help="A data folder, a log's file, or its database.")
-    ],
-    folder: Annotated[Path, typer.Argument(help="Where the files go.")],
+@app.command("prove")
+def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
+    log: Where,
+    vkey: LogKey,
+    *,
+    index: Annotated[int | None, typer.Option(min=0, help="Which entry.")] = None,
+    event: Annotated[
+        str | None, typer.Option(help="Whose record, in the log's own file.")
+    ] = None,
+    sizes: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Two sizes: that the second tree continues the first."),
+    ] = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Write the published log as static files: any web server can serve them."""
-    from audit.fetching import stored_log
-    from audit.served import export_pieces
-    from audit.store import LogReader
+    """Prove that an entry stands in a log (`.tlog-proof`), or that it only grew.
+
+    From the pieces that are served, and verified before it is printed.
+    """
+    from audit.fetching import fetching
+    from audit.note import b64, parse_vkey
+    from audit.proving import open_tree, prove_growth, prove_index
+
+    if [index, event, sizes].count(None) != 2:  # noqa: PLR2004 - all but one
+        raise ErrandError("say one of `--index`, `--event` and `--sizes`")
+    with fetching(log, _read_token(token_file)) as fetch:
+        tree = open_tree(fetch, parse_vkey(vkey))
+        if sizes is not None:
+            growth = prove_growth(tree, *sizes)
+            found, text = (
+                growth.as_json(),
+                "".join(f"{b64(one)}\n" for one in growth.hashes),
+            )
+        else:
+            at = _index_of(log, event) if index is None else index
+            proof = prove_index(tree, at)
+            found, text = proof.as_json(), proof.as_text()
+    if as_json:
+        print_json(found)
+    else:
+        sys.stdout.write(text)
+
+
+def _index_of(log: str, event: str | None) -> int:
+    """Return where the record of an event stands in a log's own file."""
+    from audit.fetching import open_still, stored_log
+    from schemas.errors import NotFoundError
+    from schemas.ids import EventId
 
     stored = stored_log(log)
     if stored is None:
-        raise ErrandError(f"there is no log at `{Path(log).name}`")
-    reader = LogReader.open(stored)
-    try:
-        size = export_pieces(reader, folder)
-    finally:
-        reader.close()
-    sys.stdout.write(f"{size} entries\n")
-
-
-@app.command("query")
-def query_audit(  # noqa: PLR0913 - the conditions of one question
-    client: ClientName,
-    key_file: KeyFile,
-    *,
-    url: Url = "http://127.0.0.1:8800",
-    subject: Annotated[
-        bool, typer.Option("--subject", help="Read whom it is about from stdin.")
-    ] = False,
-    requester: str | None = None,
-    provider: str | None = None,
-    matter: str | None = None,
-    case: str | None = None,
-    outcome: str | None = None,
-    kind: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
-    limit: int = 50,
-    as_json: AsJson = False,
-) -> None:
-    """Ask a running gateway who asked what; the question becomes a record."""
-    conditions = {
-        "requester": requester,
-        "provider": provider,
-        "matter": matter,
-        "case": case,
-        "outcome": outcome,
-        "kind": kind,
-        "since": since,
-        "until": until,
-        "limit": str(limit),
-    }
-    headers = {"authorization": f"Bearer {get_token(url, client, key_file, 'auditor')}"}
-    if subject:
-        # Not an argument: shells and process lists would keep it.
-        headers["errand-subject"] = f"citizen_id:{sys.stdin.readline().strip()}"
-    params = {name: value for name, value in conditions.items() if value is not None}
-    page = get_json(f"{url}/v1/audit/records", headers, params)
-    if as_json:
-        print_json(page)
-        return
-    table = make_table(
-        "Records", "index", "at", "kind", "outcome", "requester", "provider", "type"
-    )
-    for row in page["records"]:
-        at = datetime.fromtimestamp(row["at_ms"] / 1000, UTC).isoformat(" ", "seconds")
-        table.add_row(
-            str(row["index"]),
-            at.removesuffix("+00:00"),
-            row["kind"],
-            row["outcome"],
-            row["requester"],
-            row["provider"],
-            row["evidence_type"],
-        )
-    print_table(table)
-
-
-@app.command("receipt")
-def audit_receipt(
-    event: Annotated[str, typer.Argument(help="The record's event id.")],
-    client: ClientName,
-    key_file: KeyFile,
-    url: Url = "http://127.0.0.1:8800",
-    scope: str = "auditor",
-) -> None:
-    """Get the receipt of a record and its proof, as JSON."""
-    bearer = f"Bearer {get_token(url, client, key_file, scope)}"
-    print_json(get_json(f"{url}/v1/receipts/{event}", {"authorization": bearer}, {}))
+        raise ErrandError("events stand in the log's own file: give that, or an index")
+    with open_still(stored) as reader:
+        entry = reader.entry_of(EventId(event or ""))
+    if entry is None:
+        raise NotFoundError("the log has no record of this event")
+    return entry.seq
 
 
 @app.command("accuse")

@@ -238,7 +238,10 @@ def test_an_auditor_asks_about_a_person_from_standard_input(
     records = orjson.loads(found.stdout)["records"]
     record = next(one for one in records if one["kind"] == "consent.changed")
     receipt = errand("audit", "receipt", record["event"], *common)
+    shown = errand("audit", "show", record["event"], *common)
 
+    assert record["event"] == orjson.loads(shown.stdout)["leaf"]["id"]
+    assert FATHER in shown.stdout
     assert record["correlation"] == asked["id"]
     assert "asked" in table.stdout
     assert orjson.loads(receipt.stdout)["event"] == record["event"]
