@@ -1,11 +1,15 @@
 """What every test shares."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from exchange.demo.postgres import PostgresServer, a_server
-from tests.harness.postgres import Databases
+from exchange.migrations.schema import Part
+from tests.harness.postgres import Databases, Files, Lend, migrated
 
 
 @pytest.fixture
@@ -27,14 +31,40 @@ def databases(postgres: PostgresServer) -> Databases:
     return Databases(postgres)
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """Return what makes fresh databases on SQLite."""
+    return Files(tmp_path_factory.mktemp("databases"))
+
+
 @pytest.fixture
 def postgres_url(databases: Databases) -> str:
     """Return the URL of an empty database on PostgreSQL."""
     return databases.empty()
 
 
+@pytest.fixture(params=["sqlite", "postgresql"])
+def lend(
+    request: pytest.FixtureRequest, files: Files, tmp_path: Path
+) -> Iterator[Lend]:
+    """Lend fresh databases: each test that asks runs on SQLite and on PostgreSQL."""
+    with ExitStack() as stack:
+        if request.param == "sqlite":
+            yield lambda name, prepare: files.copy_of(name, prepare, tmp_path)
+        else:
+            databases: Databases = request.getfixturevalue("databases")
+            yield lambda name, prepare: stack.enter_context(
+                databases.lend(name, prepare)
+            )
+
+
 @pytest.fixture
-def postgres_tables(databases: Databases) -> Iterator[str]:
-    """Lend a database on PostgreSQL with the gateway's tables, all empty."""
-    with databases.tables() as url:
-        yield url
+def tables_url(lend: Lend) -> str:
+    """Lend the gateway's tables, empty, on each engine."""
+    return lend("tables", partial(migrated, Part.TABLES))
+
+
+@pytest.fixture
+def vault_url(lend: Lend) -> str:
+    """Lend an empty vault, on each engine."""
+    return lend("vault", partial(migrated, Part.VAULT))

@@ -1,7 +1,6 @@
 """The store that the tests of this room share."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from sqlalchemy import Connection, Engine
@@ -10,9 +9,9 @@ from tests.consent.examples import an_engine
 
 
 @pytest.fixture
-def engine(tmp_path: Path) -> Iterator[Engine]:
-    """Open a store of one's own on a real file."""
-    with an_engine(tmp_path / "consent.db") as engine:
+def engine(tables_url: str) -> Iterator[Engine]:
+    """Open a store of one's own, on SQLite and on PostgreSQL."""
+    with an_engine(tables_url) as engine:
         yield engine
 
 

@@ -3,15 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlmodel import SQLModel
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
 from consent.decision import Permit, ProposedLookup, RoleBasis, Rule
-from consent.rows import CONSENT, GRANT_USE, MANDATE, SUSPENSION, USE
 from consent.store import ConsentRequest, ask, give
 from consent.uses import Use
 from schemas.directory import (
@@ -167,11 +164,12 @@ def given(
     return give(connection, asked.id, FATHER, asked.version, NOW)
 
 
-def open_engine(file: Path) -> Engine:
-    """Return an engine on a SQLite file, with the tables and explicit transactions."""
-    engine = create_engine(
-        f"sqlite:///{file}", connect_args={"timeout": 30}, pool_size=8
-    )
+def open_engine(url: str) -> Engine:
+    """Return an engine on migrated tables, with explicit transactions on SQLite."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() == "postgresql":
+        return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_size=8)
+    engine = create_engine(parsed, connect_args={"timeout": 30}, pool_size=8)
 
     def on_connect(connection: DBAPIConnection, _record: object) -> None:
         connection.isolation_level = None
@@ -185,15 +183,13 @@ def open_engine(file: Path) -> Engine:
 
     event.listen(engine, "connect", on_connect)
     event.listen(engine, "begin", on_begin)
-    tables = [CONSENT, USE, GRANT_USE, SUSPENSION, MANDATE]
-    SQLModel.metadata.create_all(engine, tables=tables)
     return engine
 
 
 @contextmanager
-def an_engine(file: Path) -> Iterator[Engine]:
+def an_engine(url: str) -> Iterator[Engine]:
     """Open an engine for one test, and close its connections afterwards."""
-    engine = open_engine(file)
+    engine = open_engine(url)
     try:
         yield engine
     finally:
