@@ -26,7 +26,6 @@ from exchange.case import Actor, AnyActor
 from exchange.database import Database
 from exchange.due import Due
 from exchange.identity import Caller
-from exchange.migrations.schema import Part, upgrade
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
 from exchange.resolver import Opening, Resolver
 from exchange.vault import Vault
@@ -270,19 +269,21 @@ def the_pack() -> Pack:
 
 
 @asynccontextmanager
-async def an_office(folder: Path) -> AsyncIterator[Office]:
-    """Open an office on real files in a folder, over in-memory departments."""
+async def an_office(
+    folder: Path, tables_url: str, vault_url: str
+) -> AsyncIterator[Office]:
+    """Open an office over in-memory departments.
+
+    Args:
+        folder: Where it keeps its log.
+        tables_url: The database of its tables, which are there and empty.
+        vault_url: The database of its vault, likewise.
+    """
     clock = FakeClock(NOW)
     pack = the_pack()
     async with AsyncExitStack() as stack:
-        tables, keys_url = (
-            f"sqlite:///{folder}/errand.db",
-            f"sqlite:///{folder}/vault.db",
-        )
-        upgrade(tables, Part.TABLES)
-        upgrade(keys_url, Part.VAULT)
-        database = stack.enter_context(Database(tables))
-        keys = stack.enter_context(Database(keys_url, secure_delete=True))
+        database = stack.enter_context(Database(tables_url))
+        keys = stack.enter_context(Database(vault_url, secure_delete=True))
         log_keys = make_keys("errand.test/log")
         directory = SubjectDirectory(folder / "subjects.db", log_keys.directory)
         stack.callback(directory.close)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -40,7 +41,7 @@ from exchange.identity import (
     TokenFault,
     TokenRefusal,
 )
-from exchange.migrations.schema import Part, upgrade
+from exchange.migrations.schema import Part
 from schemas.canonical import Json, b64url, canonical_plain
 from schemas.clock import Clock, SystemClock
 from schemas.directory import PublicKey, Requester, Scope
@@ -54,6 +55,7 @@ from schemas.errors import (
 from schemas.ids import new_ids
 from schemas.model import Name
 from tests.fakes.clock import FakeClock
+from tests.harness.postgres import Files, migrated
 
 NOW = datetime(2026, 1, 8, 6, 30, tzinfo=UTC)
 ISSUER = "https://gateway.example"
@@ -146,19 +148,11 @@ def an_assertion(
     return f"{signed}.{b64url(key.sign(signed.encode()))}"
 
 
-@pytest.fixture(scope="module")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bring tables to their newest form once, for all tests to copy."""
-    file = tmp_path_factory.mktemp("tables") / "errand.db"
-    upgrade(f"sqlite:///{file}", Part.TABLES)
-    return file
-
-
 @pytest.fixture
-def database(migrated: Path, tmp_path: Path) -> Iterator[Database]:
-    """Open migrated tables on a real file of one's own."""
-    file = shutil.copy(migrated, tmp_path / "errand.db")
-    with Database(f"sqlite:///{file}") as database:
+def database(files: Files, tmp_path: Path) -> Iterator[Database]:
+    """Open tables of one's own; the store of assertions is tested on both engines."""
+    url = files.copy_of("tables", partial(migrated, Part.TABLES), tmp_path)
+    with Database(url) as database:
         yield database
 
 

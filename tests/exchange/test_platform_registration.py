@@ -18,7 +18,6 @@ from audit.writer import AuditLog
 from connectors.jose import SigningKey
 from exchange.database import Database
 from exchange.keys import GatewayKeys, open_keys
-from exchange.migrations.schema import Part, upgrade
 from exchange.office import read_pack
 from exchange.registration import Registered, record_changes, registered
 from schemas.directory import Provider
@@ -56,10 +55,8 @@ def told(folder: Path) -> list[tuple[str, str, str]]:
     return [(leaf.kind.value, leaf.outcome, leaf.correlation) for leaf in leaves]
 
 
-async def start(folder: Path, now: Mapping[str, Registered]) -> int:
+async def start(folder: Path, url: str, now: Mapping[str, Registered]) -> int:
     """Start once with what is registered; return how many changes were recorded."""
-    url = f"sqlite:///{folder / 'tables.db'}"
-    upgrade(url, Part.TABLES)
     with Database(url) as database, a_log(folder) as log:
         return await record_changes(
             database, log, now, NOW, new_ids(FakeClock(NOW), os.urandom)
@@ -79,11 +76,11 @@ def keys(tmp_path: Path) -> GatewayKeys:
 
 
 async def test_the_first_start_records_all_there_is(
-    tmp_path: Path, pack: Pack, keys: GatewayKeys
+    tmp_path: Path, tables_url: str, pack: Pack, keys: GatewayKeys
 ) -> None:
     """Every department, service, client and key begins with a record."""
     now = registered(pack, keys)
-    changed = await start(tmp_path, now)
+    changed = await start(tmp_path, tables_url, now)
 
     assert changed == len(now)
     assert {outcome for _, outcome, _ in told(tmp_path)} == {"added"}
@@ -91,21 +88,21 @@ async def test_the_first_start_records_all_there_is(
 
 
 async def test_a_start_with_nothing_new_records_nothing(
-    tmp_path: Path, pack: Pack, keys: GatewayKeys
+    tmp_path: Path, tables_url: str, pack: Pack, keys: GatewayKeys
 ) -> None:
     """A restart is no change."""
-    await start(tmp_path, registered(pack, keys))
-    again = await start(tmp_path, registered(pack, keys))
+    await start(tmp_path, tables_url, registered(pack, keys))
+    again = await start(tmp_path, tables_url, registered(pack, keys))
 
     assert again == 0
 
 
 async def test_a_departments_new_key_is_a_record(
-    tmp_path: Path, pack: Pack, keys: GatewayKeys
+    tmp_path: Path, tables_url: str, pack: Pack, keys: GatewayKeys
 ) -> None:
     """The key alone has changed, and the record says whose."""
     before = registered(pack, keys)
-    await start(tmp_path, before)
+    await start(tmp_path, tables_url, before)
     provider = pack.providers["ga"]
     key = SigningKey.from_seed(bytes(32)).pinned(NOW)
     changed = provider.model_copy(update={"keys": (key,)})
@@ -113,7 +110,7 @@ async def test_a_departments_new_key_is_a_record(
         **before,
         **_of_provider(registered(_with(pack, changed.id, changed), keys), changed.id),
     }
-    await start(tmp_path, now)
+    await start(tmp_path, tables_url, now)
 
     assert told(tmp_path)[len(before) :] == [
         (Kind.KEY_CHANGED.value, "changed", "keys:provider:ga")
@@ -130,14 +127,14 @@ def _with(pack: Pack, name: str, provider: Provider) -> Pack:
 
 
 async def test_a_service_that_goes_is_a_record(
-    tmp_path: Path, pack: Pack, keys: GatewayKeys
+    tmp_path: Path, tables_url: str, pack: Pack, keys: GatewayKeys
 ) -> None:
     """So is one that comes back."""
     whole = registered(pack, keys)
     without = {t: w for t, w in whole.items() if t != "service:mz_marriage"}
-    await start(tmp_path, whole)
-    await start(tmp_path, without)
-    await start(tmp_path, whole)
+    await start(tmp_path, tables_url, whole)
+    await start(tmp_path, tables_url, without)
+    await start(tmp_path, tables_url, whole)
 
     assert told(tmp_path)[len(whole) :] == [
         ("registration.changed", "removed", "service:mz_marriage"),

@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -21,23 +20,21 @@ KEYS = RepeatKeys(bytes(32))
 
 
 @pytest.mark.parametrize("part", Part)
-def test_migrated_tables_are_what_the_code_declares(tmp_path: Path, part: Part) -> None:
-    """On a real file, the revisions end exactly where the code is."""
-    url = f"sqlite:///{tmp_path / 'tables.db'}"
-    upgrade(url, part)
-    with connected(url, read_only=True) as connection:
+def test_migrated_tables_are_what_the_code_declares(empty_url: str, part: Part) -> None:
+    """From nothing, the revisions end exactly where the code is."""
+    upgrade(empty_url, part)
+    with connected(empty_url, read_only=True) as connection:
         found = differences(connection, part)
 
     assert found == []
 
 
 @pytest.mark.parametrize("part", Part)
-def test_the_comparison_sees_a_missing_column(tmp_path: Path, part: Part) -> None:
+def test_the_comparison_sees_a_missing_table(empty_url: str, part: Part) -> None:
     """The test above could fail: a dropped table is noticed."""
-    url = f"sqlite:///{tmp_path / 'tables.db'}"
-    upgrade(url, part)
+    upgrade(empty_url, part)
     name = next(iter(metadata(part).tables))
-    with connected(url, read_only=False) as connection:
+    with connected(empty_url, read_only=False) as connection:
         connection.exec_driver_sql(f"DROP TABLE {name}")
         found = differences(connection, part)
 
@@ -53,15 +50,13 @@ def test_the_keys_of_cases_are_in_the_vault_alone() -> None:
     assert {"case_file", "evidence", "consent", "due", "idempotency"} <= set(tables)
 
 
-def test_upgrading_twice_is_upgrading_once(tmp_path: Path) -> None:
+def test_upgrading_twice_is_upgrading_once(tables_url: str) -> None:
     """A restart finds the tables as they are and leaves what they hold."""
-    url = f"sqlite:///{tmp_path / 'tables.db'}"
-    upgrade(url, Part.TABLES)
-    with connected(url, read_only=False) as connection:
+    with connected(tables_url, read_only=False) as connection:
         claim(connection, _repeat("key", b"{}"), "case-1", NOW)
         connection.commit()
-    upgrade(url, Part.TABLES)
-    with connected(url, read_only=True) as connection:
+    upgrade(tables_url, Part.TABLES)
+    with connected(tables_url, read_only=True) as connection:
         found = find(connection, _repeat("key", b"{}"))
 
     assert found == "case-1"
@@ -72,11 +67,9 @@ def _repeat(header: str, body: bytes, client: str = "portal") -> RepeatKey:
 
 
 @pytest.fixture
-def connection(tmp_path: Path) -> Iterator[Connection]:
+def connection(tables_url: str) -> Iterator[Connection]:
     """A connection to migrated tables."""
-    url = f"sqlite:///{tmp_path / 'tables.db'}"
-    upgrade(url, Part.TABLES)
-    with connected(url, read_only=False) as opened:
+    with connected(tables_url, read_only=False) as opened:
         yield opened
 
 
@@ -109,18 +102,16 @@ def test_old_keys_are_forgotten(connection: Connection) -> None:
     assert find(connection, _repeat("new", b"{}")) == "case-2"
 
 
-def test_of_many_at_once_one_makes_the_resource(tmp_path: Path) -> None:
+def test_of_many_at_once_one_makes_the_resource(tables_url: str) -> None:
     """The same request sent many times at the same instant makes one thing."""
 
     async def run() -> list[str]:
-        with Database(f"sqlite:///{tmp_path / 'tables.db'}") as database:
+        with Database(tables_url) as database:
             works = (
                 partial(claim, repeat=_repeat("key", b"{}"), resource=name, now=NOW)
                 for name in ("case-0", "case-1", "case-2", "case-3")
             )
             return await asyncio.gather(*(database.write(work) for work in works))
-
-    upgrade(f"sqlite:///{tmp_path / 'tables.db'}", Part.TABLES)
 
     assert set(asyncio.run(run())) == {"case-0"}
 

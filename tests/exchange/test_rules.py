@@ -40,9 +40,11 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def office(tmp_path: Path) -> AsyncIterator[Office]:
+async def office(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> AsyncIterator[Office]:
     """Open an office whose registers hold the family."""
-    async with an_office(tmp_path) as office:
+    async with an_office(tmp_path, tables_url, vault_url) as office:
         settle_in(office.departments)
         yield office
 

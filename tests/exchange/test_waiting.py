@@ -15,7 +15,6 @@ from structlog.testing import capture_logs
 
 from exchange import due as dues
 from exchange.database import Database
-from exchange.due import DueRow
 from exchange.engine import Engine, Run, Stand
 from exchange.waiting import Ended, Move, Terms, Waiting, next_move
 from schemas.errors import SettingsError
@@ -32,27 +31,18 @@ ROOT = Path(__file__).parents[2]
 class Place:
     """Where a gateway keeps its tables and its engine's."""
 
-    folder: Path
     database: Database
-
-    @property
-    def database_url(self) -> str:
-        """The URL of the due rows."""
-        return f"sqlite:///{self.folder / 'errand.db'}"
-
-    @property
-    def engine_url(self) -> str:
-        """The URL of the engine's own database."""
-        return f"sqlite:///{self.folder / 'waiting.db'}"
+    database_url: str
+    engine_url: str
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Iterator[Place]:
-    """Give a test the tables of a gateway, in a folder of their own."""
-    with Database(f"sqlite:///{tmp_path / 'errand.db'}") as database:
-        table = DueRow.__table__  # type: ignore[attr-defined] # SQLModel hides it
-        asyncio.run(database.write(table.create))
-        yield Place(tmp_path, database)
+def place(tables_url: str, tmp_path: Path) -> Iterator[Place]:
+    """Give a test the tables of a gateway, and a place for its engine's."""
+    on_files = tables_url.startswith("sqlite")
+    engine_url = f"sqlite:///{tmp_path / 'waiting.db'}" if on_files else tables_url
+    with Database(tables_url) as database:
+        yield Place(database, tables_url, engine_url)
 
 
 @asynccontextmanager
