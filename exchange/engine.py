@@ -47,6 +47,8 @@ _LISTENER_S = 0.2
 _SCHEDULER_S = 3600.0
 """We have no schedules of DBOS's own, so it need not look for them."""
 _FORGET_AT_ONCE = 200
+_POLLERS = 4
+"""Connections for DBOS's own threads, beside one for each workflow."""
 
 
 class Stand(Enum):
@@ -228,10 +230,12 @@ class Engine:
         return {
             "name": _APP,
             "system_database_url": self._url,
-            "sys_db_pool_size": self._most_at_once,
+            "sys_db_pool_size": self._most_at_once + _POLLERS,
             "db_engine_kwargs": {"hide_parameters": True},
             "application_version": self._version,
             "executor_id": self._executor_id,
+            # Nobody waits for DBOS's notifications, so no connection listens for them.
+            "use_listen_notify": False,
             "serializer": DBOSPortableJSONSerializer(),
             "conductor_key": None,
             "enable_otlp": False,

@@ -100,8 +100,9 @@ def migrated(part: Part, url: str) -> None:
 
 
 _TABLES = """
-    SELECT tablename FROM pg_tables
-    WHERE schemaname = 'public' AND tablename <> 'alembic_version'
+    SELECT schemaname, tablename FROM pg_tables
+    WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
+    AND tablename NOT IN ('alembic_version', 'dbos_migrations')
 """
 _CUT_OTHERS = """
     SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
@@ -110,10 +111,10 @@ _CUT_OTHERS = """
 
 
 def _empty(url: str) -> None:
-    """Cut off whoever is still connected, and empty every table but Alembic's."""
+    """Cut off whoever is still connected, and empty every table but those of migrations."""
     with psycopg.connect(url) as connection:
         connection.execute(_CUT_OTHERS)
         names = connection.execute(_TABLES).fetchall()
         # DELETE is ten times as fast as TRUNCATE, which makes new files.
-        for (name,) in names:
-            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(name)))
+        for name in names:
+            connection.execute(sql.SQL("DELETE FROM {}").format(sql.Identifier(*name)))
