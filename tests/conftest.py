@@ -77,3 +77,15 @@ def tables_url(lend: Lend) -> str:
 def vault_url(lend: Lend) -> str:
     """Lend an empty vault, on each engine."""
     return lend("vault", partial(migrated, Part.VAULT))
+
+
+@pytest.fixture
+def tables_file(files: Files, tmp_path: Path) -> str:
+    """Return the URL of the gateway's tables, empty, on SQLite alone."""
+    return files.copy_of("tables", partial(migrated, Part.TABLES), tmp_path)
+
+
+@pytest.fixture
+def vault_file(files: Files, tmp_path: Path) -> str:
+    """Return the URL of an empty vault, on SQLite alone."""
+    return files.copy_of("vault", partial(migrated, Part.VAULT), tmp_path)

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -41,7 +40,6 @@ from exchange.identity import (
     TokenFault,
     TokenRefusal,
 )
-from exchange.migrations.schema import Part
 from schemas.canonical import Json, b64url, canonical_plain
 from schemas.clock import Clock, SystemClock
 from schemas.directory import PublicKey, Requester, Scope
@@ -55,7 +53,6 @@ from schemas.errors import (
 from schemas.ids import new_ids
 from schemas.model import Name
 from tests.fakes.clock import FakeClock
-from tests.harness.postgres import Files, migrated
 
 NOW = datetime(2026, 1, 8, 6, 30, tzinfo=UTC)
 ISSUER = "https://gateway.example"
@@ -149,10 +146,9 @@ def an_assertion(
 
 
 @pytest.fixture
-def database(files: Files, tmp_path: Path) -> Iterator[Database]:
-    """Open tables of one's own; the store of assertions is tested on both engines."""
-    url = files.copy_of("tables", partial(migrated, Part.TABLES), tmp_path)
-    with Database(url) as database:
+def database(tables_file: str) -> Iterator[Database]:
+    """Open tables of one's own."""
+    with Database(tables_file) as database:
         yield database
 
 

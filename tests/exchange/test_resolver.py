@@ -50,10 +50,10 @@ DOWN = ConnectorUnavailableError("down", layer=Layer.SOURCE)
 
 @pytest.fixture
 async def office(
-    tmp_path: Path, tables_url: str, vault_url: str
+    tmp_path: Path, tables_file: str, vault_file: str
 ) -> AsyncIterator[Office]:
     """Open an office whose registers hold the family."""
-    async with an_office(tmp_path, tables_url, vault_url) as office:
+    async with an_office(tmp_path, tables_file, vault_file) as office:
         settle_in(office.departments)
         yield office
 

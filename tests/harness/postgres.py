@@ -111,7 +111,7 @@ _CUT_OTHERS = """
 
 
 def _empty(url: str) -> None:
-    """Cut off whoever is still connected, and empty every table but those of migrations."""
+    """Cut off whoever is connected, and empty every table but those of migrations."""
     with psycopg.connect(url) as connection:
         connection.execute(_CUT_OTHERS)
         names = connection.execute(_TABLES).fetchall()
