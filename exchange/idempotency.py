@@ -18,7 +18,7 @@ from sqlalchemy import BigInteger, Column, Connection, delete, insert, select
 from sqlmodel import Field, SQLModel
 
 from schemas.canonical import b64url
-from schemas.errors import Complaint, InvalidRequestError, KeyReusedError
+from schemas.errors import Complaint, InvalidRequestError, KeyReusedError, Where
 from schemas.model import Slug
 
 _MOST_CHARACTERS = 255
@@ -76,7 +76,11 @@ class RepeatKeys:
         is_printable = header.isascii() and header.isprintable()
         if not header or len(header) > _MOST_CHARACTERS or not is_printable:
             raise InvalidRequestError(
-                Complaint("", "`Idempotency-Key` takes 1 to 255 printable characters")
+                Complaint(
+                    "Idempotency-Key",
+                    "must be 1 to 255 printable characters of ASCII",
+                    Where.HEADER,
+                )
             )
         request = operation.encode() + b"\n" + body
         return RepeatKey(client, self._digest(header.encode()), self._digest(request))

@@ -37,14 +37,25 @@ class RequestError(ErrandError):
     """The caller must change something and ask again."""
 
 
+class Where(StrEnum):
+    """What part of a request a complaint is about."""
+
+    BODY = "pointer"
+    HEADER = "header"
+    PARAMETER = "parameter"
+    """Of the path or the query."""
+
+
 @dataclass(frozen=True, slots=True)
 class Complaint:
     """One thing that is wrong with a request or a pack."""
 
     path: str
-    """Where, as a JSON Pointer (RFC 6901); "" is the whole document."""
+    """Where, as a JSON Pointer (RFC 6901); "" is the whole document. Of a header or a
+    parameter its name."""
     message: str
     """What is wrong and what would be right, without the value that was given."""
+    where: Where = Where.BODY
 
 
 class InvalidRequestError(RequestError):

@@ -22,7 +22,7 @@ from exchange.api.dependencies import (
 )
 from exchange.api.problems import NOT_PUBLISHED, problem
 from schemas.canonical import b64url
-from schemas.errors import Complaint, InvalidRequestError
+from schemas.errors import Complaint, InvalidRequestError, Where
 from schemas.ids import CaseId, EventId
 from schemas.model import Model, Slug, VersionedId
 
@@ -239,7 +239,7 @@ async def read_consistency(
     """Return the proof that the tree of `size2` continues that of `size1`."""
     if size1 > size2:
         raise InvalidRequestError(
-            Complaint("/size1", "in the query: must not be more than `size2`")
+            Complaint("size1", "must not be more than `size2`", Where.PARAMETER)
         )
     proof = await gateway.oversight.consistency(size1, size2)
     return _json(dict(proof.as_json()))

@@ -21,10 +21,14 @@ _METHODS = ("get", "post", "put", "delete")
 
 
 class WrongPart(Model):
-    """One part of a request that is wrong."""
+    """One part of a request that is wrong: where, in one of three ways, and how."""
 
-    pointer: str
-    """Where: a JSON Pointer (RFC 6901) into the body, or the name of a parameter."""
+    pointer: str | None = None
+    """A JSON Pointer (RFC 6901) into the body."""
+    header: str | None = None
+    """The name of a header."""
+    parameter: str | None = None
+    """The name of a parameter of the path or the query."""
     detail: str
     """The rule that it breaks; never the value that was sent."""
 

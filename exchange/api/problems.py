@@ -5,11 +5,11 @@ is listed in `docs/problems.md`, which a test compares with `PROBLEMS`.
 
 INVARIANT: no problem quotes a value of the request (rule 8): it names the place and
 the rule. Even the names of members are quoted only where they look like names, and
-of what pydantic says only what the contract itself says.
+of what pydantic says only what the contract itself says (`exchange.api.complaints`).
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
+from exchange.api.complaints import complaints_of
 from schemas.errors import (
     Complaint,
     ConnectorError,
@@ -36,6 +37,7 @@ from schemas.errors import (
     TooLargeError,
     UnauthenticatedError,
     VerificationError,
+    Where,
 )
 
 TYPE_BASE = "https://errand.example/problems/"
@@ -163,41 +165,6 @@ _LOOKS_LIKE_A_NAME = re.compile(
 )
 """Six digits are as much as a date of birth: no member of ours has so many."""
 
-_TELL_THE_CONTRACT_ALONE = frozenset(
-    {
-        "bool_parsing",
-        "bool_type",
-        "dict_type",
-        "enum",
-        "extra_forbidden",
-        "frozen_set_type",
-        "greater_than_equal",
-        "int_from_float",
-        "int_parsing",
-        "int_type",
-        "less_than_equal",
-        "list_type",
-        "literal_error",
-        "missing",
-        "model_attributes_type",
-        "model_type",
-        "string_pattern_mismatch",
-        "string_too_long",
-        "string_too_short",
-        "string_type",
-        "timezone_aware",
-        "too_long",
-        "too_short",
-        "tuple_type",
-        "union_tag_not_found",
-        "value_error",
-    }
-)
-"""Kinds of pydantic's errors whose message is made of the contract and of lengths; a
-`value_error` is said by our own checks, which quote nothing. Others may quote."""
-
-_OTHER_RULE = "is not what the contract asks for here"
-
 
 def of_error(error: ErrandError) -> ProblemType:
     """Return the problem type of an error of the tree."""
@@ -229,9 +196,7 @@ def problem(
     }
     if detail:
         body["detail"] = detail
-    listed = [
-        {"pointer": _safe_pointer(c.path), "detail": c.message} for c in complaints
-    ]
+    listed = [{c.where.value: _place(c), "detail": c.message} for c in complaints]
     if listed:
         body["errors"] = listed[:_MOST_COMPLAINTS]
     sent = dict(headers or {})
@@ -273,7 +238,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
         return problem(MALFORMED, "send the body as `application/json`")
     if any(one["type"] == "json_invalid" for one in found):
         return problem(MALFORMED, "the body is not JSON")
-    return problem(INVALID_REQUEST, complaints=[_complaint(one) for one in found])
+    return problem(INVALID_REQUEST, complaints=complaints_of(found, error.body))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:
@@ -296,30 +261,11 @@ def _allowed(request: Request) -> str:
     return ", ".join(sorted(found))
 
 
-def _complaint(one: Mapping[str, object]) -> Complaint:
-    """Return what pydantic found wrong: where, and which rule, never the value."""
-    place = one["loc"]
-    where, *rest = place if isinstance(place, Sequence) else ("body",)
-    pointer = "".join(f"/{_escaped(str(part))}" for part in rest)
-    if where != "body":
-        return Complaint(pointer, f"in the {where}: {_rule(one)}")
-    return Complaint(pointer, _rule(one))
-
-
-def _rule(one: Mapping[str, object]) -> str:
-    """Return which rule was broken, in words that the request had no part in."""
-    kind, context = one["type"], one.get("ctx")
-    if kind == "union_tag_invalid" and isinstance(context, Mapping):
-        return f"must be one of {context['expected_tags']}"
-    if kind not in _TELL_THE_CONTRACT_ALONE:
-        return _OTHER_RULE
-    message = str(one["msg"])
-    return message[:1].lower() + message[1:]
-
-
-def _escaped(token: str) -> str:
-    """Return a member's name as a token of a JSON Pointer (RFC 6901, section 3)."""
-    return token.replace("~", "~0").replace("/", "~1")
+def _place(complaint: Complaint) -> str:
+    """Return where a complaint points, without what could be a value."""
+    if complaint.where is Where.BODY:
+        return _safe_pointer(complaint.path)
+    return complaint.path if _LOOKS_LIKE_A_NAME.fullmatch(complaint.path) else "*"
 
 
 def _safe_pointer(pointer: str) -> str:

@@ -141,6 +141,26 @@ def filled_in(value: JsonValue, ids: dict[str, str]) -> JsonValue:
     return ids.get(value, value) if isinstance(value, str) else value
 
 
+def leads_somewhere(error: dict[str, str], document: JsonValue) -> bool:
+    """Tell whether a pointer leads to a part of a document, or to where one belongs."""
+    if "pointer" not in error:
+        return False
+    *above, last = ["", *error["pointer"].split("/")[1:]]
+    value = document
+    for part in above[1:]:
+        if part == "*":
+            return True  # what it stands for is not told
+        if isinstance(value, dict) and part in value:
+            value = value[part]
+        elif isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        else:
+            return False
+    if isinstance(value, dict):
+        return last in {"", "*", *value} or "required" in error["detail"]
+    return last in {"", "*"} or (isinstance(value, list) and last.isdigit())
+
+
 @pytest.mark.parametrize("plant", PLANTED)
 @pytest.mark.parametrize("path", BODIES)
 def test_nothing_that_is_planted_in_a_body_comes_back(
@@ -156,6 +176,10 @@ def test_nothing_that_is_planted_in_a_body_comes_back(
         for sent in planted_in(filled_in(body, ids), plant)
     ]
 
+    documents = list(planted_in(filled_in(body, ids), plant))
+    for sent, one in zip(documents, answers, strict=True):
+        errors = [] if one.is_success else one.json().get("errors", [])
+        assert [e for e in errors if not leads_somewhere(e, sent)] == []
     assert [one.text for one in answers if plant in one.text] == []
     assert [one.status_code for one in answers if one.status_code >= 500] == []
     assert {400, 403, 404, 409, 422} & {one.status_code for one in answers}
@@ -210,3 +234,27 @@ def test_a_kind_of_actor_that_there_is_not_is_answered_with_those_there_are(
 
     assert error["pointer"] == "/actor"
     assert error["detail"].startswith("must be one of 'official'")
+
+
+@pytest.mark.parametrize(
+    ("more", "errors"),
+    [
+        ({"answers": {"phone": 7}}, {"/answers/phone": "boolean"}),
+        ({"answers": {"bool": {"bool": "x"}}}, {"/answers/bool": "boolean"}),
+        ({"actor": {"kind": "system", "id": "a b"}}, {"/actor/id": "pattern"}),
+        ({"actor": {"kind": "system"}}, {"/actor/id": "required"}),
+        ({"actor": {"id": "window-3"}}, {"/actor": "'kind' is missing"}),
+        ({"subjects": {"mother": {"i-d": "x"}}}, {"/subjects/mother/i-d": "the name"}),
+        ({"subjects": {"mother": {"a/b~": 1}}}, {"/subjects/mother/*": "the name"}),
+    ],
+)
+def test_a_pointer_leads_into_the_request_s_own_json(
+    site: Site, more: Json, errors: dict[str, str]
+) -> None:
+    """No name of a class and no tag of a union stands in it."""
+    answer = site.client(PORTAL).post("/v1/cases", json={**OPENING, **more})
+    found = {one["pointer"]: one["detail"] for one in answer.json()["errors"]}
+
+    assert set(errors) == set(found)
+    for pointer, words in errors.items():
+        assert words in found[pointer] or pointer.endswith("*")

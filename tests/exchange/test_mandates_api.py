@@ -268,9 +268,9 @@ def test_what_cannot_be_given_is_named(
 @pytest.mark.parametrize(
     ("actor", "pointer"),
     [
-        ({"kind": "agent", "id": "window-3", "mandate": "x"}, "/actor/agent/id"),
-        ({"kind": "agent", "id": AGENT}, "/actor/agent/mandate"),
-        ({"kind": "official", "id": "a", "mandate": "x"}, "/actor/official/mandate"),
+        ({"kind": "agent", "id": "window-3", "mandate": "x"}, "/actor/id"),
+        ({"kind": "agent", "id": AGENT}, "/actor/mandate"),
+        ({"kind": "official", "id": "a", "mandate": "x"}, "/actor/mandate"),
     ],
 )
 def test_an_actor_is_staff_or_an_agent_with_a_mandate(

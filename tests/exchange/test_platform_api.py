@@ -537,7 +537,7 @@ def test_a_later_tree_continues_an_earlier_one(
     beyond = portal.get("/v1/audit/proofs", params={"size1": 1, "size2": 10**9})
 
     assert (proof["size1"], proof["size2"]) == (1, size)
-    assert reversed_.json()["errors"][0]["pointer"] == "/size1"
+    assert reversed_.json()["errors"][0]["parameter"] == "size1"
     assert the_type(beyond) == "not-found"
 
 
@@ -554,24 +554,37 @@ def test_only_auditors_search_the_log(site: Site, name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("params", "pointer"),
+    ("params", "parameter"),
     [
-        ({"limit": 0}, "/limit"),
-        ({"limit": 1001}, "/limit"),
-        ({"after": "zzz"}, "/after"),
-        ({"kind": "murder"}, "/kind"),
-        ({"since": "yesterday"}, "/since"),
-        ({"shoe_size": 4}, "/shoe_size"),
+        ({"limit": 0}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"after": "zzz"}, "after"),
+        ({"kind": "murder"}, "kind"),
+        ({"since": "yesterday"}, "since"),
+        ({"shoe_size": 4}, "shoe_size"),
     ],
 )
 def test_a_wrong_question_is_named(
-    auditor: httpx.Client, params: dict[str, str | int], pointer: str
+    auditor: httpx.Client, params: dict[str, str | int], parameter: str
 ) -> None:
     """The part of the query that is wrong is pointed out."""
     answer = auditor.get("/v1/audit/records", params=params)
 
     assert answer.status_code == 422
-    assert [error["pointer"] for error in answer.json()["errors"]] == [pointer]
+    assert [error["parameter"] for error in answer.json()["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize("key", ["", "k" * 256, "k\tk"])
+def test_a_bad_idempotency_key_is_named_by_its_header(
+    portal: httpx.Client, key: str
+) -> None:
+    """Whichever part of the gateway refuses it."""
+    headers = {"idempotency-key": key, "prefer": "wait=0"}
+    answer = portal.post("/v1/cases", json=OPENING, headers=headers)
+
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert "Idempotency-Key" == error["header"]
 
 
 # The process.
