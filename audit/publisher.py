@@ -75,7 +75,8 @@ class Publisher:
         self._lead = open_lead(log, self._pace.silent_s)
         self._witnesses = witnesses
         self._is_compared = False
-        self._is_leading = False
+        self.is_leading = False
+        """Whether this publisher led when it last looked."""
         self._last: Checkpoint | None = None
         """What was signed last here: the tree must go on from it."""
         self._signed = 0
@@ -213,10 +214,10 @@ class Publisher:
         Whoever comes to lead asks the witnesses first: the server may be another one
         now, which lacks what the one before has confirmed.
         """
-        before, self._is_leading = self._is_leading, self._lead.is_held()
-        if self._is_leading and not before:
+        before, self.is_leading = self.is_leading, self._lead.is_held()
+        if self.is_leading and not before:
             self._is_compared = self._witnesses is None
-        return self._is_leading
+        return self.is_leading
 
     @staticmethod
     def _size_of(head: SignedHead | None) -> int:
