@@ -243,6 +243,7 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
     Raises:
         SettingsError: The file is the log of another origin, or of another format.
         sqlite3.Error: It can't be opened or written.
+        OSError: Its name can't be made durable.
     """
     sql = SqliteSql.open(path)
     connection = sql.connection
@@ -257,12 +258,14 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         meta = (("format", FORMAT), ("origin", origin))
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
         connection.execute("COMMIT")
-        sync_folder(path.parent)
     if not has_published(sql):
         connection.executescript("BEGIN IMMEDIATE;" + _PUBLISHED + "COMMIT;")
     if read_meta(sql) != {"format": FORMAT, "origin": origin}:
         connection.close()
         raise SettingsError(f"`{path.name}` is the log of another origin or format")
+    # The write-ahead file is there by now. SQLite makes its name durable itself, but
+    # swallows the error when that fails.
+    sync_folder(path.resolve().parent)
     return connection
 
 

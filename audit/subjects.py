@@ -13,12 +13,13 @@ import unicodedata
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import sha256
+from pathlib import Path
 from typing import Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy
+from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy, sync_folder
 from audit.places import open_sql
 from audit.record import TAG_SIZE, Subject
 from audit.sql import Place, Sql, SqliteSql, Tables
@@ -312,6 +313,9 @@ def _open_tables(place: Place) -> Sql:
         sql.connection.execute("PRAGMA journal_mode=WAL")
         sql.connection.execute("PRAGMA synchronous=FULL")
     sql.make(_TABLES)
+    if isinstance(place, Path):
+        # As for the log's file: SQLite swallows the error when this fails.
+        sync_folder(place.resolve().parent)
     return sql
 
 

@@ -1,0 +1,139 @@
+"""A process that does one thing with a log at a time, for whoever breaks its calls.
+
+It has everything imported, and forks for each thing to do: the fork opens the log,
+says which thread will do the work (so that a tracer can be put on it), waits for
+SIGUSR1, works, and says what came of it. What it hands out is on the pipe before it
+goes on.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import orjson
+import structlog
+
+from audit.keys import load_keys
+from audit.merkle import EMPTY_ROOT
+from audit.record import Subject
+from audit.served import export_pieces
+from audit.writer import Limits
+from schemas.clock import SystemClock
+from schemas.errors import ErrandError
+from schemas.ids import EventId, new_ids
+from tests.audit.examples import Room, an_event, open_room
+
+_PR_SET_PTRACER = 0x59616D61
+NEW_ID = new_ids(SystemClock())
+
+
+def say(*words: object) -> None:
+    """Tell the test something: one line, on the pipe when this returns."""
+    os.write(1, (" ".join(map(str, words)) + "\n").encode())
+
+
+def hear() -> str:
+    """Return the next line from the test, and read nothing beyond it."""
+    line = b""
+    while not line.endswith(b"\n"):
+        got = os.read(0, 1)
+        if not got:
+            sys.exit()
+        line += got
+    return line.decode().rstrip("\n")
+
+
+def append(room: Room) -> None:
+    """Record something about somebody new, and hand the receipts out."""
+    who = Subject("mother", "citizen_id", f"planted-{NEW_ID()}")
+    events = [an_event(id=EventId(NEW_ID()), subjects=(who,)) for _ in range(2)]
+    for place in asyncio.run(room.log.append(events)):
+        say("receipt", room.log.sign(place).encode().hex())
+
+
+def integrate(room: Room) -> None:
+    """Take what is recorded into the tree."""
+    with room.reader() as reader:
+        size, root = reader.tree() or (0, EMPTY_ROOT)
+        end = reader.size()
+    room.publisher._integrate(size, root, end)
+
+
+def publish(room: Room) -> None:
+    """Sign and publish what is recorded."""
+    room.publisher.publish()
+
+
+def export(room: Room) -> None:
+    """Write what is published to a folder."""
+    with room.reader() as reader:
+        export_pieces(reader, room.folder / "served")
+
+
+def born(_room: Room) -> None:
+    """Do no more: the log was opened."""
+
+
+ACTIONS: Mapping[str, Callable[[Room], None]] = {
+    "append": append,
+    "moving": append,
+    "integration": integrate,
+    "publication": publish,
+    "export": export,
+    "birth": born,
+}
+_MOVES = Limits(free_bytes=0, wal_records=1)
+"""Moves the write-ahead file into the log's file after each batch."""
+
+
+def work(folder: Path, action: str, *, again: bool) -> None:
+    """Do one thing, and where it is wanted append once more: it may be refused."""
+    keys = load_keys(folder / "keys")
+    limits = _MOVES if action == "moving" else None
+    if action == "birth":
+        say("ready", os.getpid(), os.getpid())
+        signal.sigwait({signal.SIGUSR1})
+    room = open_room(folder, keys, limits)
+    if action == "publication":
+        integrate(room)
+    if action != "birth":
+        say("ready", os.getpid(), room.log._batches.thread.native_id)
+        signal.sigwait({signal.SIGUSR1})
+    try:
+        ACTIONS[action](room)
+        say("done")
+    except (ErrandError, OSError) as error:
+        say("failed", error)
+    if again:
+        try:
+            append(room)
+            say("again")
+        except ErrandError as error:
+            say("refused", error)
+
+
+def run() -> None:
+    """Fork for each line that comes, until none does."""
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    # A fork waits for it: only what is blocked can be waited for.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+    # Any process of this user may trace this one, wherever that is restricted.
+    ctypes.CDLL(None).prctl(_PR_SET_PTRACER, ctypes.c_ulong(-1), 0, 0, 0)
+    while True:
+        task = orjson.loads(hear())
+        child = os.fork()
+        if child == 0:
+            try:
+                work(Path(task["folder"]), task["action"], again=task["again"])
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        say("end")
+
+
+if __name__ == "__main__":
+    run()
