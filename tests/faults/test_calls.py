@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from audit.fsck import check_log, fetch_from_folder
+from audit.fetching import fetch_from_folder
+from audit.fsck import check_log
 from audit.keys import LogKeys, make_keys, save_keys
 from audit.served import CHECKPOINT, export_pieces
 from audit.store import LogReader

@@ -28,6 +28,8 @@ from schemas.ids import EventId, new_ids
 from tests.audit.examples import Room, an_event, open_room
 
 _PR_SET_PTRACER = 0x59616D61
+_PATIENCE_S = 30
+"""How long a fork waits for its tracer, so that none is ever left behind."""
 NEW_ID = new_ids(SystemClock())
 
 
@@ -74,6 +76,21 @@ def export(room: Room) -> None:
         export_pieces(reader, room.folder / "served")
 
 
+def live(room: Room) -> None:
+    """Append and publish for a while, and say what outsiders could have seen."""
+    for _ in range(4):
+        append(room)
+        append(room)
+        head = room.publisher.publish()
+        say("head", 0 if head is None else head.size)
+
+
+def live_carelessly(room: Room) -> None:
+    """Do the same without a flush at each commit."""
+    room.log._engine.connection.execute("PRAGMA synchronous=NORMAL")
+    live(room)
+
+
 def born(_room: Room) -> None:
     """Do no more: the log was opened."""
 
@@ -85,24 +102,28 @@ ACTIONS: Mapping[str, Callable[[Room], None]] = {
     "publication": publish,
     "export": export,
     "birth": born,
+    "life": live,
+    "careless": live_carelessly,
 }
-_MOVES = Limits(free_bytes=0, wal_records=1)
-"""Moves the write-ahead file into the log's file after each batch."""
+_MOVES = {"moving": 1, "life": 6, "careless": 6}
+"""Records after which the write-ahead file is moved into the log's file."""
+_FROM_THE_START = frozenset({"birth", "life", "careless"})
+"""What is traced from before the log is opened."""
 
 
 def work(folder: Path, action: str, *, again: bool) -> None:
     """Do one thing, and where it is wanted append once more: it may be refused."""
     keys = load_keys(folder / "keys")
-    limits = _MOVES if action == "moving" else None
-    if action == "birth":
+    limits = Limits(free_bytes=0, wal_records=_MOVES.get(action, 4_096))
+    if action in _FROM_THE_START:
         say("ready", os.getpid(), os.getpid())
-        signal.sigwait({signal.SIGUSR1})
+        signal.sigtimedwait({signal.SIGUSR1}, _PATIENCE_S)
     room = open_room(folder, keys, limits)
     if action == "publication":
         integrate(room)
-    if action != "birth":
+    if action not in _FROM_THE_START:
         say("ready", os.getpid(), room.log._batches.thread.native_id)
-        signal.sigwait({signal.SIGUSR1})
+        signal.sigtimedwait({signal.SIGUSR1}, _PATIENCE_S)
     try:
         ACTIONS[action](room)
         say("done")
