@@ -348,20 +348,10 @@ def _identity(
         evidence_type=evidence_type.ref,
         mode=ask.mode,
         about=ask.about,
-        keys=tuple(sorted((key.name, in_matter(ask, key.concept)) for key in key_set)),
-        match=tuple((name, in_matter(ask, c)) for name, c in facts if c is not None),
+        keys=tuple(sorted((key.name, ask.concept(key.concept)) for key in key_set)),
+        match=tuple((name, ask.concept(c)) for name, c in facts if c is not None),
         region=ask.region,
     )
-
-
-def in_matter(ask: Ask, concept: Concept) -> Concept:
-    """Return a concept of an evidence type as a concept of the matter that asks.
-
-    `self` is whom the ask is about; other roles are as the ask says, or of that name.
-    """
-    role, fact = concept.split(".")
-    named = ask.about if role == "self" else ask.roles.get(role, role)
-    return f"{named}.{fact}"
 
 
 def _candidate(
@@ -404,7 +394,7 @@ def _carriers(
     for ask in asks:
         for name, field in sorted(fields.items()):
             if field.concept is not None:
-                concept = in_matter(matter.asks[ask], field.concept)
+                concept = matter.asks[ask].concept(field.concept)
                 found.setdefault(concept, []).append((ask, name))
     return {concept: tuple(carried) for concept, carried in found.items()}
 

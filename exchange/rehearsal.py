@@ -62,7 +62,7 @@ def explain_offline(
     plan = Planner([catalogue]).plan(matter, situation, now.date())
     circumstances = Circumstances(
         requester=requester or _first_requester(pack, declared),
-        purpose=declared.purposes[0],
+        purpose=next(iter(declared.purposes)),
         case=CaseId(new_ids(clock)()),
     )
     return explain(catalogue, pack, plan, judge(pack, plan, circumstances, now))

@@ -229,8 +229,9 @@ class Matter(Model):
     version: Version
     region: RegionCode
     name: Name
-    purposes: Annotated[tuple[Slug, ...], Field(min_length=1)]
-    """What a case of this matter may be opened for."""
+    purposes: Annotated[Mapping[Slug, Name], Field(min_length=1)]
+    """What a case of this matter may be opened for, as a citizen reads it when asked
+    for consent."""
     roles: Mapping[Slug, Role]
     questions: Mapping[Slug, Question]
     asks: Mapping[Slug, Ask]

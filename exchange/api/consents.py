@@ -120,6 +120,7 @@ class ConsentView(Model):
     matter: Slug
     matter_name: Name
     purpose: Slug
+    purpose_name: Name
     role: Slug
     case: CaseId
     """The case that asked."""
@@ -255,18 +256,25 @@ def _matter(gateway: Gateway, matter: Slug) -> Matter:
     return max(versions, key=lambda m: m.version)
 
 
+def _purpose(matter: Matter, purpose: Slug) -> Name:
+    """Return a purpose as a person reads it; its id where the packs have it no more."""
+    return matter.purposes.get(purpose) or Name(zh=purpose, en=purpose)
+
+
 def _view(gateway: Gateway, consent: Consent) -> ConsentView:
     scope, pack = consent.scope, gateway.pack
     requester = pack.requesters.get(scope.requester)
     unnamed = Name(zh=scope.requester, en=scope.requester)
+    matter = _matter(gateway, scope.matter)
     return ConsentView(
         id=consent.id,
         state=consent.state_at(gateway.clock.now()),
         requester=scope.requester,
         requester_name=unnamed if requester is None else requester.name,
         matter=scope.matter,
-        matter_name=_matter(gateway, scope.matter).name,
+        matter_name=matter.name,
         purpose=scope.purpose,
+        purpose_name=_purpose(matter, scope.purpose),
         role=scope.role,
         case=consent.asked_in,
         whole_matter=scope.case is None,
@@ -332,7 +340,7 @@ def _notice(gateway: Gateway, consent: Consent) -> ConsentNotice:
     return ConsentNotice(
         requester=requester,
         matter=matter.name,
-        purpose=matter.name,
+        purpose=_purpose(matter, scope.purpose),
         evidence_types=pack.evidence_types,
         basis=_basis(gateway, consent),
         language="zh-CN",

@@ -48,7 +48,7 @@ class MatterHead(Model):
     ref: VersionedId
     name: Name
     region: RegionCode
-    purposes: tuple[Slug, ...]
+    purposes: Mapping[Slug, Name]
 
 
 class Matters(Model):

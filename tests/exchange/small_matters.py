@@ -135,7 +135,7 @@ def a_matter(
         version=1,
         region=HERE,
         name=NAME,
-        purposes=("testing",),
+        purposes={"testing": NAME},
         roles={role: _a_role(role, required) for role in ("m", "f")},
         questions=questions or dict.fromkeys(QUESTIONS, yes_or_no),
         asks=asks,

@@ -191,6 +191,23 @@ def test_a_consent_is_asked_given_and_withdrawn(
     assert FATHER not in orjson.dumps(claims).decode()
 
 
+def test_a_person_reads_what_a_consent_is_for(
+    site: Site, portal: httpx.Client, citizen: httpx.Client
+) -> None:
+    """The purpose is named in Chinese and English, when asked and on the receipt."""
+    asked = ask(site, portal)
+    given = citizen.post(
+        f"/v1/consents/{asked['id']}/give",
+        json=by(FATHER, version=asked["version"]),
+    )
+    keys = KeySet.import_key_set(portal.get("/.well-known/jwks.json").json())
+    record: Any = open_receipt(given.json()["receipt"], keys)["record"]
+    named = {"zh": "办理新生儿出生一件事", "en": "To settle a newborn's papers"}
+
+    assert named == asked["purpose_name"] == record["purposes"][0]["name"]
+    assert asked["matter_name"] == record["purposes"][0]["service"] != named
+
+
 def test_a_consent_can_be_given_narrower_and_no_wider(
     site: Site, portal: httpx.Client, citizen: httpx.Client
 ) -> None:

@@ -81,7 +81,7 @@ id: card
 version: 1
 region: "990100"
 name: {zh: 借书证, en: Library card}
-purposes: [lending]
+purposes: {lending: {zh: 借书, en: Lending}}
 source_limit: P2D
 roles:
   reader:

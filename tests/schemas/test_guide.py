@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from exchange.catalogue import MAX_CHOICES, MAX_KEY_SETS
 from schemas.errors import PackError
 from schemas.expressions import UNKNOWN
 from schemas.packfile import KINDS
@@ -62,3 +63,9 @@ def test_the_guides_errors_are_the_real_ones() -> None:
         load_pack(files)
 
     assert shown == list(caught.value.places)
+
+
+def test_the_guides_limits_are_the_planners() -> None:
+    """A writer reads the numbers that the pack is held to."""
+    assert f"at most {MAX_KEY_SETS} sets of keys" in GUIDE
+    assert f"at most {MAX_CHOICES:,} for a matter" in GUIDE
