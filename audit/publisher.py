@@ -6,7 +6,7 @@ tiles that were read back: one flipped bit under a signature ends a log.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from audit.cosigning import Cosigning
@@ -85,8 +85,18 @@ class Publisher:
         self._unwitnessed_since: float | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
+        self._followers: list[Callable[[], str | None]] = []
         self.failure: str | None = None
         """Why the last round failed; None when it did not."""
+
+    def watch(self, lag: Callable[[], str | None]) -> None:
+        """Hold the log for another reason as well, such as a follower's lag."""
+        self._followers.append(lag)
+
+    @property
+    def is_leading(self) -> bool:
+        """Whether this publisher led in its last round."""
+        return self._is_leading
 
     def start(self) -> None:
         """Publish from now on, until `stop`."""
@@ -138,7 +148,8 @@ class Publisher:
         since = now if self._news_since is None else self._news_since
         if behind > self._pace.unpublished or now - since > self._pace.stale_s:
             return "too much is recorded and not published"
-        return None
+        reasons = (lag() for lag in self._followers)
+        return next((reason for reason in reasons if reason is not None), None)
 
     def unwitnessed_for(self) -> float:
         """Return for how many seconds there were not enough cosignatures; 0 if none."""

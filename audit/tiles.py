@@ -119,6 +119,21 @@ def pieces_of_size(size: int) -> Iterator[Piece]:
             yield Piece(None, index, width)
 
 
+def pieces_between(old: int, new: int) -> Iterator[Piece]:
+    """Yield the pieces that a checkpoint of `new` implies, and one of `old` did not."""
+    level = 0
+    while new >> TILE_HEIGHT * level:
+        before, now = old >> TILE_HEIGHT * level, new >> TILE_HEIGHT * level
+        if now > before:
+            widths = [TILE_WIDTH] * (now // TILE_WIDTH - before // TILE_WIDTH)
+            widths += [now % TILE_WIDTH] if now % TILE_WIDTH else []
+            for index, width in enumerate(widths, before // TILE_WIDTH):
+                yield Piece(level, index, width)
+                if level == 0:
+                    yield Piece(None, index, width)
+        level += 1
+
+
 def entry_bundle(leaves: Sequence[bytes]) -> bytes:
     """Return up to 256 entries as a bundle: each after its length in 16 bits.
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 import structlog
 
 from audit.cosigning import Cosigning
+from audit.following import Follower
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
 from audit.sealing import Sealer
@@ -42,6 +43,7 @@ from exchange.office import (
     read_pack,
 )
 from exchange.opened import OpenCase
+from exchange.outward import open_followers
 from exchange.oversight import Oversight
 from exchange.permission import Permissions
 from exchange.registration import record_changes, registered
@@ -139,6 +141,7 @@ class _Kept:
     sealer: Sealer
     log: AuditLog
     publisher: Publisher
+    followers: tuple[Follower, ...]
 
 
 async def _open_kept(
@@ -148,8 +151,9 @@ async def _open_kept(
     # No request ever meets a table of an older form.
     database, vault_database = await _open_tables(settings, stack)
     sealer = _open_sealer(settings, keys, stack)
-    log, publisher = _open_log(settings, keys, sealer, clock, stack)
-    return _Kept(database, Vault(vault_database, keys.master), sealer, log, publisher)
+    log, publisher, followers = _open_log(settings, keys, sealer, clock, stack)
+    vault = Vault(vault_database, keys.master)
+    return _Kept(database, vault, sealer, log, publisher, followers)
 
 
 async def _started(
@@ -176,6 +180,7 @@ async def _started(
         vault=parts.vault,
         log=parts.log,
         publisher=kept.publisher,
+        followers=kept.followers,
         in_flight=parts.in_flight,
         identity=_identity(settings, keys, parts),
         permissions=_permissions(parts, waiting),
@@ -242,7 +247,7 @@ def _open_log(
     sealer: Sealer,
     clock: Clock,
     stack: AsyncExitStack,
-) -> tuple[AuditLog, Publisher]:
+) -> tuple[AuditLog, Publisher, tuple[Follower, ...]]:
     """Open the log, and start publishing."""
     try:
         log = AuditLog(settings.log_place(), sealer, keys.log.receipt)
@@ -255,9 +260,13 @@ def _open_log(
     pace = Pace(interval_s=settings.checkpoint_every_s)
     witnesses = _open_witnesses(settings, keys, clock)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
+    followers = open_followers(settings, log, publisher, clock)
     publisher.start()
+    for follower in followers:
+        follower.start()
+        stack.callback(follower.stop)  # after the publisher's last head
     stack.callback(publisher.stop)
-    return log, publisher
+    return log, publisher, followers
 
 
 def _open_witnesses(
@@ -390,6 +399,12 @@ def _show(gateway: Gateway, health: Health) -> None:
         "Since when too few witnesses have cosigned; 0 when enough have.",
         gateway.publisher.unwitnessed_for,
     )
+    for follower in gateway.followers:
+        metrics.gauge(
+            f"errand_log_{follower.name}_failing_seconds",
+            f"Since when the {follower.name} could not be brought up; 0 when they are.",
+            follower.failing_for,
+        )
     metrics.gauge("errand_log_size", "Records in the log.", lambda: log.size)
     metrics.counts(
         "errand_lookups",

@@ -128,6 +128,15 @@ class Settings(Model):
     log_bundles: Literal["auditors", "everybody"] = "auditors"
     """Who may fetch the log's entries: `auditors`, or `everybody`. They name
     organisations, kinds of evidence and times, and no person."""
+    tiles_url: Annotated[
+        str | None, StringConstraints(pattern=r"^(file:///|s3://[^/])[^?#]*$")
+    ] = None
+    """A store that the published log is copied to, for a web server or a mirror:
+    `file:///folder` or `s3://bucket/prefix`; credentials in `AWS_...` variables."""
+    tiles_endpoint: Annotated[
+        str | None, StringConstraints(pattern=r"^https?://[^\s/?#]+$")
+    ] = None
+    """The server of S3-compatible storage that is not Amazon's."""
     executor_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] = (
         "gateway-1"
     )

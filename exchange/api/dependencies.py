@@ -8,6 +8,7 @@ from fastapi import Depends, Request, Security
 from fastapi.openapi.models import OAuth2, OAuthFlowClientCredentials, OAuthFlows
 from fastapi.security.base import SecurityBase
 
+from audit.following import Follower
 from audit.publisher import Publisher
 from audit.writer import AuditLog
 from consent.in_flight import InFlight
@@ -46,6 +47,7 @@ class Gateway:
     vault: Vault
     log: AuditLog
     publisher: Publisher
+    followers: tuple[Follower, ...]
     in_flight: InFlight
     identity: Identity
     permissions: Permissions

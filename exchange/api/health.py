@@ -10,6 +10,9 @@ from exchange.api.dependencies import Gateway, ThisGateway
 from schemas.errors import StoreUnavailableError
 from schemas.model import Model
 
+_UNWITNESSED_S = 900.0
+"""Seconds without a quorum from which an operator has to look."""
+
 router = APIRouter(tags=["operation"])
 
 
@@ -19,18 +22,21 @@ class Health(Model):
     status: Literal["ok", "failing"]
     failing: tuple[str, ...] = ()
     """The parts that fail: `database`, `log`, `publisher`."""
+    alarms: tuple[str, ...] = ()
+    """What has failed for a while, and stops the log if it goes on: `witnesses`,
+    `tiles`, `anchors`."""
 
 
 @router.get("/health/live", response_model=Health)
 async def live() -> Response:
     """Tell that the process runs and answers."""
-    return _health(())
+    return _health((), ())
 
 
 @router.get("/health/ready", response_model=Health, responses={503: {"model": Health}})
 async def ready(gateway: ThisGateway) -> Response:
     """Tell whether cases can be worked on: the database and the log take writes."""
-    return _health(failing_parts(gateway))
+    return _health(failing_parts(gateway), alarms(gateway))
 
 
 @router.get("/metrics", response_class=Response)
@@ -53,8 +59,18 @@ def failing_parts(gateway: Gateway) -> tuple[str, ...]:
     return tuple(failing)
 
 
-def _health(failing: tuple[str, ...]) -> Response:
-    health = Health(status="failing" if failing else "ok", failing=failing)
+def alarms(gateway: Gateway) -> tuple[str, ...]:
+    """Return what an operator has to look at before it stops the log."""
+    names = {one.name for one in gateway.followers if one.is_alarming}
+    if gateway.publisher.unwitnessed_for() > _UNWITNESSED_S:
+        names.add("witnesses")
+    return tuple(sorted(names))
+
+
+def _health(failing: tuple[str, ...], alarming: tuple[str, ...]) -> Response:
+    health = Health(
+        status="failing" if failing else "ok", failing=failing, alarms=alarming
+    )
     return Response(
         orjson.dumps(health.model_dump(mode="json")),
         503 if failing else 200,

@@ -144,7 +144,8 @@ def export_log(
         write_parquet,
     )
     from audit.fetching import stored_log
-    from audit.served import export_pieces
+    from audit.mirror import mirror
+    from audit.objects import FolderObjects
     from audit.store import LogReader
 
     stored = stored_log(log)
@@ -152,7 +153,7 @@ def export_log(
         raise ErrandError(f"there is no log at `{Path(log).name}`")
     with closing(LogReader.open(stored)) as reader:
         if form == "files":
-            size = export_pieces(reader, target)
+            size = mirror(reader, FolderObjects(target))
         else:
             write = write_ndjson if form == "ndjson" else write_parquet
             size = write_export(target, published_rows(reader), write)

@@ -13,8 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typing_extensions import override
 
+from audit.mirror import mirror
 from audit.note import Checkpoint
-from audit.served import export_pieces, read_piece
+from audit.objects import FolderObjects
+from audit.served import read_piece
 from audit.tiles import (
     Piece,
     entry_bundle,
@@ -121,7 +123,7 @@ def test_of_nothing_nothing_is_exported(room: Room, tmp_path: Path) -> None:
     """There is no log to read before its first checkpoint."""
     append(room, 1)
     with room.reader() as reader, pytest.raises(NotFoundError):
-        export_pieces(reader, tmp_path / "exported")
+        mirror(reader, FolderObjects(tmp_path / "exported"))
 
     assert not (tmp_path / "exported").exists()
 
@@ -150,16 +152,19 @@ def test_an_export_is_the_log_as_served_and_grows(room: Room, tmp_path: Path) ->
     append(room, 255)
     room.publisher.publish()
     with room.reader() as reader:
-        export_pieces(reader, folder)
+        mirror(reader, FolderObjects(folder))
         append(room, 2)
         room.publisher.publish()
-        size = export_pieces(reader, folder)
+        (folder / "tile/entries/000").write_bytes(b"something else")
+        with pytest.raises(VerificationError, match="tile/entries/000: the store"):
+            mirror(reader, FolderObjects(folder))
+        (folder / "tile/entries/000").unlink()
+        size = mirror(reader, FolderObjects(folder))
         files = {
             path.relative_to(folder).as_posix()
             for path in folder.rglob("*")
             if path.is_file()
         }
-        (folder / "tile/0/000").write_bytes(b"something else")
 
         assert 257 == size
         assert {
@@ -168,8 +173,6 @@ def test_an_export_is_the_log_as_served_and_grows(room: Room, tmp_path: Path) ->
             "tile/entries/000.p/255",
             *(piece.path for piece in pieces_of_size(257)),
         } == files
-        with pytest.raises(FileExistsError):
-            export_pieces(reader, folder)
 
 
 class _Quiet(SimpleHTTPRequestHandler):
@@ -203,7 +206,7 @@ def test_the_verifier_for_node_reads_an_exported_log(
     append(room, size)
     room.publisher.publish()
     with room.reader() as reader:
-        export_pieces(reader, tmp_path / "log")
+        mirror(reader, FolderObjects(tmp_path / "log"))
         head = reader.head()
     vkey = room.keys.log.verifier.vkey
     found = run(node, script, tmp_path / "log", vkey)
@@ -229,7 +232,7 @@ def test_gos_own_verifier_reads_a_log_that_we_wrote(room: Room, tmp_path: Path) 
     room.publisher.publish()
     folder, vkey = tmp_path / "log", room.keys.log.verifier.vkey
     with room.reader() as reader:
-        export_pieces(reader, folder)
+        mirror(reader, FolderObjects(folder))
     with served(folder) as url:
         found = run(program, url, vkey)
         stranger = run(program, url, room.keys.receipt.verifier.vkey)
@@ -250,7 +253,7 @@ def test_a_signed_head_of_another_root_is_found_by_go(
     room.publisher.publish()
     folder = tmp_path / "log"
     with room.reader() as reader:
-        export_pieces(reader, folder)
+        mirror(reader, FolderObjects(folder))
     forged = Checkpoint(room.log.origin, 5, bytes(32)).text
     (folder / "checkpoint").write_text(room.keys.log.sign(forged), encoding="utf-8")
     with served(folder) as url:

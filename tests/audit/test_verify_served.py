@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 from audit.demands import Demands, Form
 from audit.fetching import fetch_from_folder
 from audit.merkle import leaf_hash
+from audit.mirror import mirror
 from audit.note import Checkpoint, Cosigner, b64, b64_decode
+from audit.objects import FolderObjects
 from audit.policy import parse_policy
 from audit.receipt import Receipt, sign_receipt
 from audit.resume import load_state
-from audit.served import export_pieces
 from audit.verify import verify_stored
 from audit.verify_served import VerifiedServed, verify_served
 from schemas.errors import SettingsError, VerificationError
@@ -197,7 +198,7 @@ def record(room: Room, count: int) -> list[bytes]:
 def export(room: Room, folder: Path) -> Path:
     """Write the log's files."""
     with room.reader() as reader:
-        export_pieces(reader, folder)
+        mirror(reader, FolderObjects(folder))
     return folder
 
 

@@ -631,7 +631,15 @@ def test_a_gateway_that_is_well_says_so(site: Site) -> None:
     live, ready = anyone.get("/health/live"), anyone.get("/health/ready")
     metrics = anyone.get("/metrics").text
 
-    assert live.json() == ready.json() == {"status": "ok", "failing": []}
+    assert (
+        live.json()
+        == ready.json()
+        == {
+            "status": "ok",
+            "failing": [],
+            "alarms": [],
+        }
+    )
     assert "errand_log_size" in metrics
     assert 'errand_requests_total{method="GET",route="/health/ready"' in metrics
 
