@@ -93,11 +93,6 @@ class Publisher:
         """Hold the log for another reason as well, such as a follower's lag."""
         self._followers.append(lag)
 
-    @property
-    def is_leading(self) -> bool:
-        """Whether this publisher led in its last round."""
-        return self._is_leading
-
     def start(self) -> None:
         """Publish from now on, until `stop`."""
         self._thread = threading.Thread(
