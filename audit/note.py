@@ -183,8 +183,7 @@ class Signer:
     @property
     def skey(self) -> str:
         """The private key as a line, in the form that Go's sumdb uses."""
-        key_id, typed = self._key_id.hex(), bytes([ED25519]) + self._seed
-        return f"PRIVATE+KEY+{self.name}+{key_id}+{b64(typed)}"
+        return _private_line(self.verifier, self._seed)
 
     def sign(self, text: str) -> str:
         """Return the note with this text and one signature.
@@ -207,8 +206,7 @@ def parse_skey(line: str) -> Signer:
     """
     name, seed, key_id = _parse_private(line, ED25519)
     signer = Signer(name, seed)
-    if signer.verifier.key_id.hex() != key_id:
-        raise VerificationError("the private key's id is not its own")
+    _check_own(signer.verifier, key_id)
     return signer
 
 
@@ -225,6 +223,18 @@ def _parse_private(line: str, kind: int) -> tuple[str, bytes, str]:
     return parts[2], typed[1:], parts[3]
 
 
+def _check_own(verifier: Verifier, key_id: str) -> None:
+    """Refuse the id of a private key line that its key does not have."""
+    if verifier.key_id.hex() != key_id:
+        raise VerificationError("the private key's id is not its own")
+
+
+def _private_line(verifier: Verifier, seed: bytes) -> str:
+    """Return a private key as a line: the kind of its public half, and the seed."""
+    typed = b64(bytes([verifier.type]) + seed)
+    return f"PRIVATE+KEY+{verifier.name}+{verifier.key_id.hex()}+{typed}"
+
+
 class Cosigner:
     """A witness's Ed25519 key: it signs a checkpoint's text together with the time."""
 
@@ -239,8 +249,7 @@ class Cosigner:
     @property
     def skey(self) -> str:
         """The private key as a line."""
-        key_id, typed = self.verifier.key_id.hex(), bytes([COSIGNATURE]) + self._seed
-        return f"PRIVATE+KEY+{self.verifier.name}+{key_id}+{b64(typed)}"
+        return _private_line(self.verifier, self._seed)
 
     def cosign(self, text: str, unix_s: int) -> str:
         """Return the signature line over a checkpoint's text at a time."""
@@ -257,8 +266,7 @@ def parse_cosigner(line: str) -> Cosigner:
     """
     name, seed, key_id = _parse_private(line, COSIGNATURE)
     cosigner = Cosigner(name, seed)
-    if cosigner.verifier.key_id.hex() != key_id:
-        raise VerificationError("the private key's id is not its own")
+    _check_own(cosigner.verifier, key_id)
     return cosigner
 
 

@@ -4,7 +4,6 @@ A person is never named in a path or a query, which proxies and histories keep: 
 question is about stands in a header.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -20,6 +19,7 @@ from exchange.api.dependencies import (
     Gateway,
     ThisGateway,
 )
+from exchange.api.forms import UUID, Uuid, wait_asked
 from exchange.api.problems import NOT_PUBLISHED, problem
 from schemas.canonical import b64url
 from schemas.errors import Complaint, InvalidRequestError, Where
@@ -28,12 +28,7 @@ from schemas.model import Model, Slug, VersionedId
 
 router = APIRouter(tags=["log"])
 
-_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
-
 _TEXT = "text/plain; charset=utf-8"
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
-"""SOURCE: RFC 7240, section 4.3."""
-
 Prefer = Annotated[
     str | None,
     Header(
@@ -42,7 +37,7 @@ Prefer = Annotated[
     ),
 ]
 EventUuid = Annotated[
-    str, Path(alias="event", pattern=_UUID, description="The record's event id.")
+    str, Path(alias="event", pattern=UUID, description="The record's event id.")
 ]
 AboutHeader = Annotated[
     str | None,
@@ -70,7 +65,7 @@ class Filters(Model):
     requester: Slug | None = None
     provider: Slug | None = None
     matter: VersionedId | None = None
-    case: Annotated[str, Field(pattern=_UUID)] | None = None
+    case: Uuid | None = None
     outcome: (
         Annotated[str, Field(pattern=r"^[a-z_]{1,64}(\.[a-z_]{1,64})?$")] | None
     ) = None
@@ -252,8 +247,7 @@ def _split(header: str) -> tuple[str, str]:
 
 def _wait_s(gateway: Gateway, prefer: str | None) -> float:
     """Return how long an answer may wait for a checkpoint, in seconds."""
-    asked = None if prefer is None else _WAIT.search(prefer)
-    return min(float(asked[1]), gateway.settings.wait_most_s) if asked else 0.0
+    return min(wait_asked(prefer) or 0.0, gateway.settings.wait_most_s)
 
 
 def _applied(wait_s: float) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """The routes of a case: open, read, add to, resolve, follow, close."""
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Annotated, Union
@@ -11,9 +10,10 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import Field, JsonValue, StringConstraints, create_model
 
-from exchange import cases, idempotency
+from exchange import cases
 from exchange.accounting import Accounting
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
+from exchange.api.forms import UUID, IdempotencyKey, repeat_key, wait_asked
 from exchange.case import AnyActor, CaseStatus
 from exchange.identity import Caller
 from exchange.intake import check_additions, check_opening
@@ -33,9 +33,6 @@ _FOLLOW_MOST_S = 600.0
 """How long one stream lasts at most; the client connects again."""
 _HEARTBEAT_S = 15.0
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
-"""SOURCE: RFC 7240, section 4.3."""
-
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 Stated = Annotated[Mapping[Slug, Mapping[Slug, Text]], Field(max_length=32)]
 Answers = Annotated[Mapping[Slug, bool | Text], Field(max_length=200)]
@@ -43,7 +40,7 @@ CaseUuid = Annotated[
     str,
     Path(
         alias="case",
-        pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        pattern=UUID,
         description="The case's id.",
     ),
 ]
@@ -54,16 +51,6 @@ Prefer = Annotated[
     Header(
         max_length=PREFER_MOST,
         description="`wait=N`: seconds to wait for departments, 30 at most (RFC 7240).",
-    ),
-]
-KEY_MOST = 255
-"""Characters of the longest `Idempotency-Key`."""
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        max_length=KEY_MOST,
-        description="Makes a repeated request open one case only.",
     ),
 ]
 
@@ -209,7 +196,7 @@ async def answer_opening(
         subjects=body.subjects,
         answers=body.answers,
     )
-    repeat = _repeat(gateway, caller.requester, idempotency_key, raw)
+    repeat = repeat_key(gateway, caller, idempotency_key, f"POST {PATH}", raw)
     wait_s = _wait_s(gateway, prefer)
     case_id, answer = await gateway.resolver.open(opening, wait_s, repeat)
     return Response(
@@ -338,21 +325,12 @@ def _matter(gateway: Gateway, ref: str) -> Matter:
     return matter
 
 
-def _repeat(
-    gateway: Gateway, client: str, key: str | None, body: bytes
-) -> idempotency.RepeatKey | None:
-    if key is None:
-        return None
-    return gateway.repeat_keys.of(client, key, f"POST {PATH}", body)
-
-
 def _wait_s(gateway: Gateway, prefer: str | None) -> float:
     """Return how long an answer may wait, in seconds."""
-    settings = gateway.settings
-    asked = None if prefer is None else _WAIT.search(prefer)
-    if asked is None:
-        return settings.wait_default_s
-    return min(float(asked[1]), settings.wait_most_s)
+    asked, settings = wait_asked(prefer), gateway.settings
+    return (
+        settings.wait_default_s if asked is None else min(asked, settings.wait_most_s)
+    )
 
 
 def _applied(wait_s: float) -> dict[str, str]:

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 from joserfc.jwk import OKPKey
 from pydantic import AwareDatetime, Field
 
 from consent.artefact import Consent, ConsentState
 from consent.receipts import ConsentNotice, consent_receipt
 from consent.store import Terms
-from exchange import idempotency
 from exchange.api.dependencies import (
     AnyCaller,
     CitizenCaller,
@@ -23,8 +22,15 @@ from exchange.api.dependencies import (
     PortalCaller,
     ThisGateway,
 )
+from exchange.api.forms import (
+    IdempotencyKey,
+    Person,
+    PersonRequest,
+    Uuid,
+    answer,
+    repeat_key,
+)
 from exchange.permission import Asking
-from schemas.codes import CitizenId
 from schemas.directory import LegalReference, Scope
 from schemas.errors import NotFoundError
 from schemas.evidence import FieldName
@@ -32,12 +38,12 @@ from schemas.ids import CaseId, ConsentId
 from schemas.matter import Matter
 from schemas.model import Model, Name, Slug, VersionedId
 
-router = APIRouter(prefix="/v1/consents", tags=["consents"])
+PATH = "/v1/consents"
+router = APIRouter(prefix=PATH, tags=["consents"])
 
 _MOST_FIELDS = 100
 
 
-Uuid = Annotated[str, Field(pattern=r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")]
 ConsentUuid = Annotated[Uuid, Path(alias="consent", description="The consent's id.")]
 Fields = Annotated[
     Mapping[
@@ -47,21 +53,6 @@ Fields = Annotated[
     Field(min_length=1, max_length=20),
 ]
 """Evidence types → their fields; null for every field that a grant allows."""
-IdempotencyKey = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        max_length=255,
-        description="Makes a repeated request ask once only.",
-    ),
-]
-
-
-class Person(Model):
-    """Who answers: authenticated by the client that says so."""
-
-    id: CitizenId
-    """公民身份号码 (GB 11643)."""
 
 
 class AskRequest(Model):
@@ -93,12 +84,6 @@ class GiveRequest(Model):
     """An earlier end than was asked for."""
     uses: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Fewer uses than were asked for."""
-
-
-class PersonRequest(Model):
-    """Who refuses, withdraws or reads."""
-
-    person: Person
 
 
 class AskedType(Model):
@@ -158,7 +143,8 @@ async def ask_consent(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Ask a person's consent for a case; what is asked for already is added to."""
-    repeat = await _repeat(request, gateway, caller.requester, idempotency_key)
+    raw = await request.body()
+    repeat = repeat_key(gateway, caller, idempotency_key, f"POST {PATH}", raw)
     lifetime = body.lifetime_s or gateway.settings.consent_lifetime_s
     asking = Asking(
         case=CaseId(body.case),
@@ -169,8 +155,8 @@ async def ask_consent(
         uses=body.uses,
     )
     asked = await gateway.permissions.ask(caller, body.person.id, asking, repeat)
-    headers = {"location": f"/v1/consents/{asked.id}"}
-    return _json(_view(gateway, asked), 201, headers)
+    headers = {"location": f"{PATH}/{asked.id}"}
+    return answer(_view(gateway, asked), 201, headers)
 
 
 @router.post("/search", response_model=ConsentList)
@@ -179,7 +165,7 @@ async def find_consents(
 ) -> Response:
     """Return what a person was asked and has said, the newest first."""
     found = await gateway.permissions.of_person(body.person.id)
-    return _json(ConsentList(consents=tuple(_view(gateway, one) for one in found)))
+    return answer(ConsentList(consents=tuple(_view(gateway, one) for one in found)))
 
 
 @router.get("/{consent}", response_model=ConsentView)
@@ -193,7 +179,7 @@ async def read_consent(
         caller.require(Scope.PORTAL)
         requester = caller.requester
     found = await gateway.permissions.read(ConsentId(consent), requester)
-    return _json(_view(gateway, found))
+    return answer(_view(gateway, found))
 
 
 @router.post("/{consent}/give", response_model=AnsweredView)
@@ -208,7 +194,7 @@ async def give_consent(
     given = await gateway.permissions.give(
         ConsentId(consent), body.person.id, body.version, terms
     )
-    return _json(_answered(gateway, given))
+    return answer(_answered(gateway, given))
 
 
 @router.post("/{consent}/refuse", response_model=AnsweredView)
@@ -220,7 +206,7 @@ async def refuse_consent(
 ) -> Response:
     """Refuse what was asked; refusing twice is once."""
     refused = await gateway.permissions.refuse(ConsentId(consent), body.person.id)
-    return _json(_answered(gateway, refused))
+    return answer(_answered(gateway, refused))
 
 
 @router.post("/{consent}/withdraw", response_model=AnsweredView)
@@ -232,16 +218,7 @@ async def withdraw_consent(
 ) -> Response:
     """Withdraw a consent; when this answers, no look-up rests on it any more."""
     gone = await gateway.permissions.withdraw(ConsentId(consent), body.person.id)
-    return _json(_answered(gateway, gone))
-
-
-async def _repeat(
-    request: Request, gateway: Gateway, client: Slug, key: str | None
-) -> idempotency.RepeatKey | None:
-    if key is None:
-        return None
-    body = await request.body()
-    return gateway.repeat_keys.of(client, key, "POST /v1/consents", body)
+    return answer(_answered(gateway, gone))
 
 
 def _matter(gateway: Gateway, matter: Slug) -> Matter:
@@ -361,10 +338,3 @@ def _basis(gateway: Gateway, consent: Consent) -> LegalReference:
         ):
             return basis.reference
     raise NotFoundError("the grants that this consent was for are gone")
-
-
-def _json(
-    body: Model, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    content = body.model_dump_json().encode()
-    return Response(content, status, headers, media_type="application/json")

@@ -5,7 +5,6 @@ authenticated, and says how; that is the signature (Civil Code 165). Persons sta
 the body, never in a path, and no answer says whose a mandate is.
 """
 
-from collections.abc import Mapping
 from datetime import datetime
 from typing import Annotated
 
@@ -13,16 +12,23 @@ from fastapi import APIRouter, Path, Request, Response
 from pydantic import AwareDatetime, Field
 
 from consent.mandates import Authentication, Mandate, MandateState, Power
-from exchange import idempotency
-from exchange.api.consents import IdempotencyKey, Person, PersonRequest, Uuid
 from exchange.api.dependencies import AnyCaller, CitizenCaller, Gateway, ThisGateway
+from exchange.api.forms import (
+    IdempotencyKey,
+    Person,
+    PersonRequest,
+    Uuid,
+    answer,
+    repeat_key,
+)
 from exchange.mandating import Giving
 from schemas.directory import Scope
 from schemas.errors import NotFoundError
 from schemas.ids import MandateId
 from schemas.model import Model, Slug
 
-router = APIRouter(prefix="/v1/mandates", tags=["mandates"])
+PATH = "/v1/mandates"
+router = APIRouter(prefix=PATH, tags=["mandates"])
 
 MandateUuid = Annotated[Uuid, Path(alias="mandate", description="The mandate's id.")]
 
@@ -94,7 +100,8 @@ async def give_mandate(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Give a mandate for a person whom the client has authenticated."""
-    repeat = await _repeat(request, gateway, caller.requester, idempotency_key)
+    raw = await request.body()
+    repeat = repeat_key(gateway, caller, idempotency_key, f"POST {PATH}", raw)
     giving = Giving(
         principal=body.principal.id,
         role=body.role,
@@ -108,8 +115,8 @@ async def give_mandate(
         authenticated_at=body.authentication.at,
     )
     given = await gateway.mandates.give(caller.requester, giving, repeat)
-    headers = {"location": f"/v1/mandates/{given.id}"}
-    return _json(_view(gateway, given), 201, headers)
+    headers = {"location": f"{PATH}/{given.id}"}
+    return answer(_view(gateway, given), 201, headers)
 
 
 @router.get("/{mandate}", response_model=MandateView)
@@ -122,7 +129,7 @@ async def read_mandate(
         caller.require(Scope.PORTAL)
         if found.requester not in (None, caller.requester):
             raise NotFoundError("there is no such mandate")
-    return _json(_view(gateway, found))
+    return answer(_view(gateway, found))
 
 
 @router.post("/search", response_model=MandateList)
@@ -131,7 +138,7 @@ async def find_mandates(
 ) -> Response:
     """Return the mandates that a person gave or holds, the newest first."""
     found = await gateway.mandates.of_person(body.person.id)
-    return _json(MandateList(mandates=tuple(_view(gateway, one) for one in found)))
+    return answer(MandateList(mandates=tuple(_view(gateway, one) for one in found)))
 
 
 @router.post("/{mandate}/revoke", response_model=MandateView)
@@ -145,16 +152,7 @@ async def revoke_mandate(
     ended = await gateway.mandates.revoke(
         caller.requester, MandateId(mandate), body.person.id
     )
-    return _json(_view(gateway, ended))
-
-
-async def _repeat(
-    request: Request, gateway: Gateway, client: Slug, key: str | None
-) -> idempotency.RepeatKey | None:
-    if key is None:
-        return None
-    body = await request.body()
-    return gateway.repeat_keys.of(client, key, "POST /v1/mandates", body)
+    return answer(_view(gateway, ended))
 
 
 def _view(gateway: Gateway, mandate: Mandate) -> MandateView:
@@ -175,10 +173,3 @@ def _view(gateway: Gateway, mandate: Mandate) -> MandateView:
             at=mandate.signature.at,
         ),
     )
-
-
-def _json(
-    body: Model, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    content = body.model_dump_json().encode()
-    return Response(content, status, headers, media_type="application/json")

@@ -17,13 +17,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from exchange.api import problems
 from exchange.api.cases import (
-    KEY_MOST,
     PATH,
     PREFER_MOST,
     OpenCaseRequest,
     answer_opening,
 )
 from exchange.api.dependencies import Gateway
+from exchange.api.forms import KEY_MOST
 from exchange.identity import Caller
 from schemas.directory import Scope as Right
 from schemas.errors import ErrandError, UnauthenticatedError

@@ -18,7 +18,6 @@ from tests.harness.application import (
     OPENING,
     PORTAL,
     Site,
-    a_site,
 )
 
 Json = dict[str, Any]
@@ -94,13 +93,6 @@ BODIES: dict[str, tuple[str, Json]] = {
     ),
 }
 """A body for each operation that takes one, with every member that it may have."""
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run the application for all tests of this module."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

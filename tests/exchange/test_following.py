@@ -9,11 +9,10 @@ from typing import Any
 
 import httpx
 import orjson
-import pytest
 from typing_extensions import override
 
 from schemas.clock import SystemClock
-from tests.harness.application import OPERATOR, OTHER_PORTAL, PORTAL, Site, a_site
+from tests.harness.application import OPERATOR, OTHER_PORTAL, PORTAL, Site
 
 _SUSPENSION = f"/v1/suspensions/requester/{OTHER_PORTAL}"
 
@@ -27,13 +26,6 @@ class _Clock(SystemClock):
     @override
     def now(self) -> datetime:
         return SystemClock.now(self) + self.ahead
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run the application for all tests of this module."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
 
 
 @contextmanager

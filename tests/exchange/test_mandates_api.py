@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +26,6 @@ from tests.harness.application import (
     OTHER_PORTAL,
     PORTAL,
     Site,
-    a_site,
 )
 
 Json = dict[str, Any]
@@ -35,25 +34,6 @@ T = TypeVar("T")
 DOCUMENT = Path(__file__).parents[2] / "docs" / "consents-and-mandates.md"
 _STEM = "99010119850704001"
 AGENT = _STEM + citizen_check_digit(_STEM)
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run the application for all tests of this module."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
-
-
-@pytest.fixture
-def portal(site: Site) -> httpx.Client:
-    """A portal."""
-    return site.client(PORTAL)
-
-
-@pytest.fixture
-def citizen(site: Site) -> httpx.Client:
-    """An app in which people answer."""
-    return site.client(CITIZEN)
 
 
 def in_days(days: float) -> str:

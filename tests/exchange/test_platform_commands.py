@@ -3,7 +3,7 @@
 import io
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from tests.harness.application import (
     PACK,
     PORTAL,
     Site,
-    a_site,
 )
 
 ORIGIN = "errand.example/990100/log"
@@ -187,13 +186,6 @@ def test_a_wrong_setting_stops_the_gateway_with_one_line(
     assert done.returncode == 2
     assert "no setting `listen_prot`: do you mean `listen_port`?" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run the application for the commands that ask it."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
 
 
 def _key_file(site: Site, client: str, folder: Path) -> Path:

@@ -1,12 +1,11 @@
 """A case answers only to a token that carries the case's purpose."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.harness.application import FATHER, OPENING, OTHER_PORTAL, Site, a_site
+from tests.harness.application import FATHER, OPENING, OTHER_PORTAL, Site
 
 _ROUTES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "open": ("POST", "/v1/cases", OPENING),
@@ -25,13 +24,6 @@ _ROUTES: dict[str, tuple[str, str, dict[str, Any] | None]] = {
         },
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run the application for all tests of this module."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("name", _ROUTES)

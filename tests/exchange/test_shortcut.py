@@ -1,13 +1,12 @@
 """The hot route answers as the route behind it does, whatever is sent."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import orjson
 import pytest
 
-from tests.harness.application import OPENING, PORTAL, Site, a_site
+from tests.harness.application import OPENING, PORTAL, Site
 
 THE_ROUTE = {"content-type": "application/json; charset=utf-8"}
 """With this the shortcut is passed by."""
@@ -31,13 +30,6 @@ CASES: dict[str, tuple[bytes, dict[str, str]]] = {
     "another scheme": (orjson.dumps(_BODY), {"authorization": "Basic x"}),
     "too much": (b'{"matter":"' + b"x" * 300_000 + b'"}', {}),
 }
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run the application for all tests of this module."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
 
 
 @pytest.mark.parametrize("name", CASES)

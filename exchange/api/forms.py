@@ -1,0 +1,79 @@
+"""What several routes ask for and answer in the same form: ids, headers, persons."""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from fastapi import Header, Response
+from pydantic import Field
+
+from exchange.api.dependencies import Gateway
+from exchange.idempotency import RepeatKey
+from exchange.identity import Caller
+from schemas.codes import CitizenId
+from schemas.model import Model
+
+UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+"""Pattern of every id of the exchange's own."""
+Uuid = Annotated[str, Field(pattern=UUID)]
+
+KEY_MOST = 255
+"""Characters of the longest `Idempotency-Key`."""
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        max_length=KEY_MOST,
+        description="Makes a repeated request lead to what the first one made.",
+    ),
+]
+
+_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
+"""SOURCE: RFC 7240, section 4.3."""
+
+
+class Person(Model):
+    """A person whom the client has authenticated, or means."""
+
+    id: CitizenId
+    """公民身份号码 (GB 11643)."""
+
+
+class PersonRequest(Model):
+    """Who speaks: authenticated by the client that says so."""
+
+    person: Person
+
+
+def wait_asked(prefer: str | None) -> float | None:
+    """Return the seconds that a `Prefer` header asks to wait; None when it doesn't."""
+    asked = None if prefer is None else _WAIT.search(prefer)
+    return None if asked is None else float(asked[1])
+
+
+def repeat_key(
+    gateway: Gateway, caller: Caller, key: str | None, operation: str, body: bytes
+) -> RepeatKey | None:
+    """Return what tells a repeated request; None when it carries no key.
+
+    Args:
+        gateway: Whose secret the digests are made with.
+        caller: Who asks.
+        key: The `Idempotency-Key`.
+        operation: Method and path.
+        body: The body's bytes.
+
+    Raises:
+        InvalidRequestError: The key is empty or not printable ASCII.
+    """
+    if key is None:
+        return None
+    return gateway.repeat_keys.of(caller.requester, key, operation, body)
+
+
+def answer(
+    body: Model, status: int = 200, headers: Mapping[str, str] | None = None
+) -> Response:
+    """Return a model as an answer."""
+    content = body.model_dump_json().encode()
+    return Response(content, status, headers, media_type="application/json")
