@@ -65,7 +65,8 @@ class Worker:
 
     def count(self, folder: Path, action: str, thread: str) -> list[Break]:
         """Do something undisturbed; return each call that was made, in order."""
-        told = self._run(folder, action, thread, (), again=False)
+        options = ("-y", "-e", f"trace={CALLS}")
+        told = self._run(folder, action, thread, options, again=False)
         assert "done" in told.words, told.words
         seen: dict[str, int] = {}
         calls = []
@@ -78,7 +79,15 @@ class Worker:
 
     def broken(self, folder: Path, action: str, thread: str, at: Break) -> Told:
         """Do something of which one call fails, and append once more."""
-        return self._run(folder, action, thread, ("-e", at.option), again=True)
+        options = ("-e", f"trace={CALLS}", "-e", at.option)
+        return self._run(folder, action, thread, options, again=True)
+
+    def record(self, folder: Path, action: str, calls: str) -> Path:
+        """Do something undisturbed; return each call with all that is in it."""
+        options = ("-f", "-y", "-xx", "-s", "1048576", "-e", f"trace={calls}")
+        told = self._run(folder, action, "main", options, again=False)
+        assert "done" in told.words, told.words
+        return self._trace
 
     def _run(
         self,
@@ -95,7 +104,7 @@ class Worker:
         _, main, writer = self._hear().split()
         tracer = attach(
             writer if thread == "writer" else main,
-            ("-y", "-e", f"trace={CALLS}", *options, "-o", str(self._trace)),
+            (*options, "-o", str(self._trace)),
         )
         os.kill(int(main), signal.SIGUSR1)
         receipts, words = [], []
@@ -105,7 +114,7 @@ class Worker:
                 receipts.append(bytes.fromhex(rest))
             else:
                 words.append(word.strip())
-        tracer.wait(_WAIT_S)
+        detached(tracer)
         return Told(receipts, words)
 
     def _tell(self, line: str) -> None:
@@ -129,12 +138,17 @@ def attach(thread: str, options: Sequence[str]) -> subprocess.Popen[str]:
     tracer = subprocess.Popen(
         ["strace", "-p", thread, *options], stderr=subprocess.PIPE, text=True
     )
-    with _wanted(tracer.stderr) as told:
-        line = told.readline()
+    line = _wanted(tracer.stderr).readline()
     if "attached" not in line:
-        tracer.wait(_WAIT_S)
+        detached(tracer)
         pytest.skip(f"this process may not trace another one: {line.strip()}")
     return tracer
+
+
+def detached(tracer: subprocess.Popen[str]) -> None:
+    """Wait until strace has written all; it ends with what it traces."""
+    # Not closed before: it tells there of each new thread, or dies of a broken pipe.
+    tracer.communicate(timeout=_WAIT_S)
 
 
 @contextmanager

@@ -1,0 +1,215 @@
+"""A disk that loses power: from what a process has written and synced, what is left.
+
+The model is as strict as POSIX allows. What was not synced may be there or not, write
+by write, and torn at any sector; the name of a new file is durable once its folder was
+synced with `fsync`. (SQLite syncs the folder with `fdatasync` and swallows the error,
+so this counts as one that failed.)
+"""
+
+import random
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import Enum
+from pathlib import Path
+
+CALLS = "openat,write,pwrite64,ftruncate,fsync,fdatasync,unlink"
+"""What strace has to record, with `-f -y -xx` and whole strings."""
+_SECTOR = 512
+_LINE = re.compile(r"(\d+) +(.*)")
+_RESUMED = re.compile(r"<\.\.\. \w+ resumed>")
+_CALL = re.compile(r"(\w+)\((?:(AT_FDCWD|\d+)<([^>]*)>(?:, )?)?(.*)\) += +(-?\d+)")
+_STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+
+
+class What(Enum):
+    """What one step does."""
+
+    CREATE = "create"
+    REMOVE = "remove"
+    WRITE = "write"
+    CUT = "cut"
+    SYNC = "sync"
+    SYNC_FOLDER = "sync folder"
+    TELL = "tell"
+    """The process told somebody something: from here on it counts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that a process did to its files, or told."""
+
+    what: What
+    name: str = ""
+    """The file's name in the folder."""
+    at: int = 0
+    data: bytes = b""
+
+
+Keep = Callable[[Sequence[Step]], Sequence[Step]]
+"""Says which of the writes that were not synced survive."""
+
+
+def nothing(_pending: Sequence[Step]) -> Sequence[Step]:
+    """Keep nothing that was not synced."""
+    return ()
+
+
+def a_beginning(noise: random.Random) -> Keep:
+    """Keep what was written first, and drop the rest."""
+    return lambda pending: pending[: noise.randint(0, len(pending))]
+
+
+def torn(noise: random.Random) -> Keep:
+    """Keep any sectors of any writes, in any mixture."""
+
+    def keep(pending: Sequence[Step]) -> Sequence[Step]:
+        pieces = [piece for step in pending for piece in _sectors(step)]
+        return [piece for piece in pieces if noise.random() < 0.5]
+
+    return keep
+
+
+def _sectors(step: Step) -> Iterator[Step]:
+    if step.what is not What.WRITE:
+        yield step
+        return
+    start = 0
+    while start < len(step.data):
+        end = start + _SECTOR - (step.at + start) % _SECTOR
+        yield Step(What.WRITE, step.name, step.at + start, step.data[start:end])
+        start = end
+
+
+def read_steps(trace: Path, folder: Path, before: Collection[str]) -> list[Step]:
+    """Return what a traced process did in a folder, and what it told on its output.
+
+    Args:
+        trace: What strace has recorded.
+        folder: Where the files are.
+        before: The names of the files that were there.
+    """
+    known = set(before)
+    steps = []
+    for call in _calls(trace.read_text()):
+        step = _step(call, str(folder), known)
+        # What a process maps into memory is made anew when it starts.
+        if step is not None and not step.name.endswith("-shm"):
+            steps.append(step)
+    return steps
+
+
+def _calls(text: str) -> Iterator[re.Match[str]]:
+    """Yield each call when it returned, also where two threads took turns."""
+    begun: dict[str, str] = {}
+    for line in text.splitlines():
+        found = _LINE.match(line)
+        assert found is not None, line[:80]
+        thread, rest = found.groups()
+        if rest.endswith("<unfinished ...>"):
+            begun[thread] = rest.removesuffix("<unfinished ...>").rstrip()
+            continue
+        resumed = _RESUMED.match(rest)
+        if resumed is not None:
+            rest = begun.pop(thread) + rest[resumed.end() :]
+        call = _CALL.match(rest)
+        assert call is not None or rest.startswith("+++"), rest[:80]
+        if call is not None and int(call[5]) >= 0:
+            yield call
+
+
+def _step(call: re.Match[str], folder: str, known: set[str]) -> Step | None:
+    """Return what a call did; None when it is of no matter."""
+    verb, number, hexed, rest, result = call.groups()
+    on = _text(hexed or "")
+    strings = [_bytes(one) for one in _STRING.findall(rest)]
+    if verb in {"openat", "unlink"}:
+        return _name_step(verb, strings[0].decode(), rest, folder, known)
+    if verb == "write" and number == "1":
+        return Step(What.TELL, data=strings[0])
+    if on == folder and verb == "fsync":
+        return Step(What.SYNC_FOLDER)
+    if not on.startswith(folder + "/"):
+        return None
+    step = Step(What.SYNC, on.removeprefix(folder + "/"))
+    if verb == "pwrite64":
+        written, at = strings[0][: int(result)], int(rest.rpartition(", ")[2])
+        step = replace(step, what=What.WRITE, at=at, data=written)
+    elif verb == "ftruncate":
+        step = replace(step, what=What.CUT, at=int(rest))
+    return step
+
+
+def _name_step(
+    verb: str, path: str, rest: str, folder: str, known: set[str]
+) -> Step | None:
+    """Return what a call did to the names in the folder."""
+    if not path.startswith(folder + "/"):
+        return None
+    name = path.removeprefix(folder + "/")
+    if verb == "unlink":
+        known.discard(name)
+        return Step(What.REMOVE, name)
+    if "O_CREAT" not in rest or name in known:
+        return None
+    known.add(name)
+    return Step(What.CREATE, name)
+
+
+def _bytes(hexed: str) -> bytes:
+    return bytes.fromhex(hexed.replace("\\x", ""))
+
+
+def _text(hexed: str) -> str:
+    return _bytes(hexed).decode() if hexed.startswith("\\x") else hexed
+
+
+def after_power_loss(
+    before: Mapping[str, bytes], steps: Sequence[Step], keep: Keep
+) -> dict[str, bytes]:
+    """Return the files that are left when the power goes after some steps.
+
+    Args:
+        before: The files at the start, all durable.
+        steps: What was done since.
+        keep: Which of the writes that were not synced survive.
+    """
+    content = {name: bytearray(data) for name, data in before.items()}
+    durable = set(before)
+    pending: list[Step] = []
+    names: list[Step] = []
+    for step in steps:
+        if step.what is What.SYNC:
+            _apply(content, [one for one in pending if one.name == step.name])
+            pending = [one for one in pending if one.name != step.name]
+        elif step.what is What.SYNC_FOLDER:
+            _rename(durable, names)
+            names = []
+        elif step.what in {What.CREATE, What.REMOVE}:
+            names.append(step)
+        elif step.what in {What.WRITE, What.CUT}:
+            pending.append(step)
+    kept = keep(pending)
+    _apply(content, kept)
+    if kept:
+        _rename(durable, names)
+    return {name: bytes(content.get(name, b"")) for name in durable}
+
+
+def _apply(content: dict[str, bytearray], steps: Sequence[Step]) -> None:
+    for step in steps:
+        data = content.setdefault(step.name, bytearray())
+        end = step.at if step.what is What.CUT else step.at + len(step.data)
+        data.extend(bytes(max(0, end - len(data))))
+        if step.what is What.CUT:
+            del data[end:]
+        else:
+            data[step.at : end] = step.data
+
+
+def _rename(durable: set[str], names: Sequence[Step]) -> None:
+    for step in names:
+        if step.what is What.CREATE:
+            durable.add(step.name)
+        else:
+            durable.discard(step.name)
