@@ -19,7 +19,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from consent.decision import Rule, Target, suspension_rule
+from consent.rules import Rule, Target, suspension_rule
 from consent.uses import Use
 from schemas.ids import ConsentId, LookupId
 

@@ -17,7 +17,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from consent.artefact import Person
-from consent.decision import Rule
+from consent.rules import Rule
 from schemas.ids import MandateId
 from schemas.model import Slug
 

@@ -18,15 +18,9 @@ from sqlalchemy import Connection, Table, delete, func, insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from consent.artefact import Consent, ConsentState
-from consent.decision import (
-    Permit,
-    Rule,
-    Suspendable,
-    Target,
-    suspension_rule,
-    target,
-)
+from consent.decision import Permit
 from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE, consent_of, micros
+from consent.rules import Rule, Suspendable, Target, suspension_rule, target
 from schemas.directory import Quota
 from schemas.ids import ConsentId, LookupId
 from schemas.model import Slug

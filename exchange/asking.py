@@ -26,8 +26,9 @@ from connectors.port import (
     NotCovered,
     NothingHeld,
 )
-from consent.decision import Permit, Rule
+from consent.decision import Permit
 from consent.in_flight import InFlight
+from consent.rules import Rule
 from consent.uses import Use, finish_uses, take_uses
 from exchange.case import (
     Attempt,

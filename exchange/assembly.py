@@ -8,7 +8,8 @@ it, a condition of the plan reads it, or a later look-up of the plan is made by 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from exchange.catalogue import Candidate, Carriers, Catalogue
+from exchange.candidates import Candidate, Carriers
+from exchange.catalogue import Catalogue
 from exchange.plan import (
     AnswerNeeded,
     Declared,

@@ -17,9 +17,9 @@ from consent.decision import (
     ProposedLookup,
     Provisional,
     Refuse,
-    Target,
     decide,
 )
+from consent.rules import Target
 from exchange.catalogue import Catalogue
 from exchange.explanation import (
     DecidedAgain,

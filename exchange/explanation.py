@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-from consent.decision import Rule
+from consent.rules import Rule
 from exchange.plan import SkipReason
 from schemas.directory import LawfulBasis, LegalReference
 from schemas.evidence import FieldName, Mode

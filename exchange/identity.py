@@ -30,7 +30,7 @@ from connectors.jose import (
     sign_compact,
     verify_compact,
 )
-from consent.decision import Suspendable, Target, target
+from consent.rules import Suspendable, Target, target
 from exchange.assertions import check_assertion, spend
 from exchange.database import Connection
 from schemas.canonical import Json, canonical_plain

@@ -19,7 +19,6 @@ from audit.record import Event, Kind, Subject
 from audit.writer import AuditLog
 from consent import mandate_store
 from consent.artefact import Person
-from consent.decision import Rule
 from consent.mandates import (
     Act,
     Authentication,
@@ -28,6 +27,7 @@ from consent.mandates import (
     Signature,
     check_mandate,
 )
+from consent.rules import Rule
 from exchange import idempotency
 from exchange.case import Agent
 from exchange.database import Connection, Database

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import TypedDict, assert_never
 
-from consent.decision import Rule
 from consent.mandates import MANDATE_RULES
+from consent.rules import Rule
 from exchange.case import (
     Attempt,
     Barred,

@@ -20,8 +20,8 @@ from audit.record import Event, Kind, Subject
 from audit.writer import AuditLog
 from consent import store, uses
 from consent.artefact import Consent, ConsentFields, ConsentScope, Person
-from consent.decision import Suspendable, Target, target
 from consent.in_flight import InFlight
+from consent.rules import Suspendable, Target, target
 from exchange import cases, due, idempotency
 from exchange.case import CaseHead
 from exchange.database import Connection, Database

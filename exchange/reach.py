@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import TypeAlias
 
-from exchange.catalogue import Candidate, Carriers, Catalogue, competent
+from exchange.candidates import Candidate, Carriers
+from exchange.catalogue import Catalogue, competent
 from exchange.situation import Situation, Verdict
 from schemas.directory import DataService
 from schemas.model import Concept, Expression, Slug

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from exchange.catalogue import Candidate, undominated
+from exchange.candidates import Candidate, undominated
 from schemas.model import Concept, Slug
 
 Waves: TypeAlias = tuple[tuple[Candidate, ...], ...]

@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import SchemaError
 
 from schemas.evidence import EvidenceField, EvidenceType
-from schemas.expressions import BOOLEAN, Kind, Scalar, ValueType
+from schemas.grammar import BOOLEAN, Kind, Scalar, ValueType
 from schemas.packtext import pointer, walk
 
 

@@ -11,16 +11,9 @@ from functools import partial
 
 from schemas.declared import Catalogue, Complain
 from schemas.evidence import EvidenceField, EvidenceType, Mode
-from schemas.expressions import (
-    BOOLEAN,
-    TEXT,
-    ExpressionError,
-    Kind,
-    Program,
-    ValueType,
-    compile_expression,
-)
+from schemas.expressions import Program, compile_expression
 from schemas.fieldtypes import value_type
+from schemas.grammar import BOOLEAN, TEXT, ExpressionError, Kind, ValueType
 from schemas.matter import Ask, Matter, Need, Question, QuestionType, Requirement
 from schemas.model import Concept, Expression, Slug
 

@@ -14,7 +14,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field, JsonValue
 from typing_extensions import override
 
-from consent.decision import Suspendable
+from consent.rules import Suspendable
 from exchange.api.dependencies import AnyCaller, OperatorCaller, ThisGateway
 from schemas.directory import DataService, PublicKey, SharingGrant
 from schemas.errors import NotFoundError

@@ -8,7 +8,8 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
-from consent.decision import Permit, ProposedLookup, RoleBasis, Rule
+from consent.decision import Permit, ProposedLookup, RoleBasis
+from consent.rules import Rule
 from consent.store import ConsentRequest, ask, give
 from consent.uses import Use
 from schemas.directory import (

@@ -18,10 +18,10 @@ from consent.decision import (
     ProposedLookup,
     Provisional,
     Refuse,
-    Rule,
     decide,
 )
 from consent.mandates import MANDATE_RULES
+from consent.rules import Rule
 from schemas.directory import LawfulBasisKind, SharingGrant
 from schemas.evidence import Mode
 from schemas.ids import CaseId, ConsentId

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from consent.decision import Rule
 from consent.in_flight import InFlight
+from consent.rules import Rule
 from schemas.ids import LookupId
 from tests.consent.examples import a_use
 

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 )
 from sqlalchemy import Engine, delete
 
-from consent.decision import Rule
 from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE
+from consent.rules import Rule
 from consent.store import ask, give, refuse, withdraw
 from consent.store import get as get_consent
 from consent.uses import finish_uses, open_uses, resume, suspend, take_uses

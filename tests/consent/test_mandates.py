@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection
 
 from consent import mandate_store
-from consent.decision import Rule
 from consent.mandates import (
     MANDATE_RULES,
     Act,
@@ -20,6 +19,7 @@ from consent.mandates import (
     Signature,
     check_mandate,
 )
+from consent.rules import Rule
 from schemas.errors import NotFoundError
 from schemas.ids import MandateId
 from tests.consent.examples import DAY, FATHER, MOTHER, NOW, TICK

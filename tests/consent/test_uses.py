@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from typing_extensions import override
 
 from consent.artefact import ConsentState
-from consent.decision import Rule
+from consent.rules import Rule
 from consent.store import ask, get, refuse, withdraw
 from consent.uses import (
     Use,

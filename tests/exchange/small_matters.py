@@ -18,7 +18,8 @@ from schemas.evidence import (
     Sensitivity,
     SharingAttribute,
 )
-from schemas.expressions import BOOLEAN, TEXT, ValueType, compile_expression
+from schemas.expressions import compile_expression
+from schemas.grammar import BOOLEAN, TEXT, ValueType
 from schemas.matter import (
     Ask,
     EvidenceList,

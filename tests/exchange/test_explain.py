@@ -7,7 +7,7 @@ from pathlib import Path
 import orjson
 
 from consent.artefact import Consent, ConsentScope, ConsentState
-from consent.decision import Rule, Suspendable, target
+from consent.rules import Rule, Suspendable, target
 from exchange.catalogue import Catalogue, compile_pack
 from exchange.explain import Circumstances, explain, judge
 from exchange.explanation import (

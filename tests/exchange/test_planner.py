@@ -6,13 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from exchange.catalogue import (
-    MAX_CHOICES,
-    Catalogue,
-    competent,
-    compile_pack,
-    count_choices,
-)
+from exchange.candidates import count_choices
+from exchange.catalogue import MAX_CHOICES, Catalogue, competent, compile_pack
 from exchange.plan import (
     AnswerNeeded,
     Declared,

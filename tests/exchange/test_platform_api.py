@@ -14,8 +14,9 @@ from joserfc.jwk import KeySet
 
 from audit.note import parse_vkey
 from audit.receipt import parse_proof, verify_proof, verify_receipt
-from consent.decision import Permit, RoleBasis, Rule
+from consent.decision import Permit, RoleBasis
 from consent.receipts import open_receipt
+from consent.rules import Rule
 from consent.uses import Use
 from exchange.app import build_app
 from exchange.opening import data_folder

@@ -17,7 +17,7 @@ import pytest
 from audit.record import Kind
 from connectors.port import Declined, Deferred, NotCovered
 from consent.artefact import Consent
-from consent.decision import Suspendable, target
+from consent.rules import Suspendable, target
 from consent.store import withdraw
 from schemas.canonical import b64url_decode
 from schemas.errors import (

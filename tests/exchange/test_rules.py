@@ -10,7 +10,7 @@ import pytest
 from audit.record import Event, Kind
 from audit.store import Appended
 from connectors.port import LookupRequest
-from consent.decision import Suspendable, target
+from consent.rules import Suspendable, target
 from consent.store import withdraw
 from exchange.asking import Asker
 from exchange.resolver import Additions

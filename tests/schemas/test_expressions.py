@@ -7,17 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.expressions import (
-    BOOLEAN,
-    INTEGER,
-    TEXT,
-    UNKNOWN,
-    ExpressionError,
-    Kind,
-    Truth,
-    ValueType,
-    compile_expression,
-)
+from schemas.expressions import UNKNOWN, Truth, compile_expression
+from schemas.grammar import BOOLEAN, INTEGER, TEXT, ExpressionError, Kind, ValueType
 
 Name = str
 Value = bool | int | str

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from exchange.catalogue import MAX_CHOICES, MAX_KEY_SETS
+from exchange.candidates import MAX_KEY_SETS
+from exchange.catalogue import MAX_CHOICES
 from schemas.errors import PackError
 from schemas.expressions import UNKNOWN
 from schemas.packfile import KINDS
