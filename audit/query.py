@@ -256,6 +256,18 @@ class AccessIndex:
             ),
         )
 
+    def cases_about(self, subject_ref: str) -> list[CaseId]:
+        """Return the cases that have a record about a subject, all of them."""
+        while self.follow():
+            pass
+        found = self._sql.rows(
+            "SELECT DISTINCT record.case_ref FROM about"
+            " JOIN record ON record.seq = about.seq"
+            " WHERE about.subject_ref = ? AND record.case_ref IS NOT NULL",
+            (subject_ref,),
+        )
+        return [CaseId(case) for (case,) in found]
+
 
 def _open_index(place: Place) -> Sql:
     """Open the index; start over when it is not one of this form."""

@@ -59,6 +59,11 @@ class Kind(StrEnum):
     REGISTRATION_CHANGED = "registration.changed"
     POLICY_CHANGED = "policy.changed"
     AUDIT_QUERY = "audit.query"
+    KEY_SHREDDED = "key.shredded"
+    """A subject's or a shard's key is destroyed: what it sealed can't be read again."""
+    KEY_ISSUED = "key.issued"
+    """A subject's key is given out, to test the log with."""
+    HOLD_CHANGED = "hold.changed"
     CASE_OPENED = "case.opened"
     CASE_CLOSED = "case.closed"
 

@@ -326,6 +326,11 @@ class Sealer:
             self._wrapping.put(refs, wrapping)
         return wrapping
 
+    def forget(self, ref: str) -> None:
+        """Drop from memory what a subject's key takes part in."""
+        self._wrapping.drop(lambda refs, _: ref in refs)
+        self.directory.forget(ref)
+
     def open_sections(
         self,
         event_id: str,

@@ -9,9 +9,10 @@ tell nothing to anyone else.
 """
 
 import os
+import sqlite3
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -24,7 +25,7 @@ from audit.places import open_sql
 from audit.record import TAG_SIZE, Subject
 from audit.sql import Place, Sql, SqliteSql, Tables
 from schemas.canonical import b64url
-from schemas.errors import VerificationError
+from schemas.errors import LogUnavailableError, VerificationError
 
 NONCE_SIZE = 12
 """Bytes of an AES-GCM nonce."""
@@ -61,6 +62,12 @@ class Recent(Generic[_K, _V]):
         self._values[key] = value
         if len(self._values) > self._limit:
             self._values.popitem(last=False)
+
+    def drop(self, is_unwanted: Callable[[_K, _V], bool]) -> None:
+        """Forget values, wherever they stand."""
+        unwanted = [key for key, one in self._values.items() if is_unwanted(key, one)]
+        for key in unwanted:
+            del self._values[key]
 
 
 class KeyedHash:
@@ -178,6 +185,7 @@ class SubjectDirectory:
         self._recent: Recent[bytes, SubjectKey] = Recent(cached)
         self._write = _open_tables(place)
         self._read = open_sql(place)
+        self._place = place
         self._is_local = isinstance(self._read, SqliteSql)
 
     def close(self) -> None:
@@ -218,6 +226,36 @@ class SubjectDirectory:
     def remember(self, subject: Subject, known: SubjectKey) -> None:
         """Keep at hand what `meet` returned."""
         self._recent.put(self.blind(subject.namespace, subject.id), known)
+
+    def forget(self, ref: str) -> None:
+        """Drop a subject's key from memory."""
+        self._recent.drop(lambda _, known: known.ref == ref)
+
+    def destroy(self, ref: str) -> bool:
+        """Destroy a subject's key and id, for good; return whether they were there.
+
+        INVARIANT: when it returns, no byte of them is left in the directory's files:
+        SQLite overwrites what is deleted, and the write-ahead file is emptied. The row
+        goes whole: whoever comes again is somebody new, under another reference.
+
+        Raises:
+            LogUnavailableError: Somebody else reads the directory just now, so it is
+                not known to be done.
+        """
+        sql = _open_tables(self._place)
+        try:
+            with sql.transaction() as changes:
+                found = changes.change("DELETE FROM subject WHERE ref = ?", (ref,))
+            if isinstance(sql, SqliteSql):
+                [[is_busy, *_]] = sql.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+                if is_busy:
+                    raise LogUnavailableError("the subject directory is being read")
+        except sqlite3.Error as error:
+            reason = f"the subject directory can't be written: {error}"
+            raise LogUnavailableError(reason) from None
+        finally:
+            sql.close()
+        return found > 0
 
     def meet(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
         """Return the keys of subjects; those who are new are made known, durably.
@@ -312,6 +350,7 @@ def _open_tables(place: Place) -> Sql:
     if isinstance(sql, SqliteSql):
         sql.connection.execute("PRAGMA journal_mode=WAL")
         sql.connection.execute("PRAGMA synchronous=FULL")
+        sql.connection.execute("PRAGMA secure_delete=ON")
     sql.make(_TABLES)
     if isinstance(place, Path):
         # As for the log's file: SQLite swallows the error when this fails.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from audit.demands import Demands
 from audit.fetching import open_still
@@ -18,6 +18,7 @@ from audit.fsck import Progress
 from audit.growing import Growing, Vouched
 from audit.keys import LogKeys
 from audit.leaves import Leaves, Seen
+from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA, erased_subjects
 from audit.merkle import EMPTY_ROOT, leaf_hash
 from audit.note import Verifier, b64, open_checkpoint, parse_vkey
 from audit.record import Kind, Section, read_leaf
@@ -64,6 +65,8 @@ class Verified:
     """Sealed sections: each has its commitment in a leaf."""
     sections_opened: int
     """Sections that were opened and compared with their commitment."""
+    sections_erased: int
+    """Sections that nobody can open any more: a subject was erased."""
     receipts: int
     """Receipts that were given and found to be kept."""
     cosigned: Mapping[str, int] = field(default_factory=dict)
@@ -111,8 +114,7 @@ def verify_stored(
     (5) Each receipt is kept.
 
     Args:
-        log: A copied data folder, a log's file, or a schema of a PostgreSQL database,
-            which is read as of one instant.
+        log: A data folder's copy, a log's file, or a PostgreSQL schema at one instant.
         demands: What must hold.
         keys: The log's own keys: with them every section is opened as well.
         progress: Told how far it is.
@@ -131,7 +133,7 @@ def verify_stored(
         heads = _check_heads(reader, verifier)
         cosigned = _check_published(reader, demands, verifier)
         # (3): the one pass over all records.
-        walk = _Walk(reader, verifier.name, sealer, keeper.tally)
+        walk = _Walk(reader, verifier.name, _opener(log, sealer), keeper.tally)
         growing = _grow(reader, heads, keeper)
         _run(walk, growing, keeper, progress)
         # (4): what waits to be ended decides what happens after a crash.
@@ -149,6 +151,7 @@ def verify_stored(
         open_attempts=len(walk.attempts),
         sections=walk.sections,
         sections_opened=walk.opened,
+        sections_erased=walk.erased,
         receipts=kept,
         cosigned=cosigned,
     )
@@ -200,6 +203,18 @@ def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
             yield Sealer(keys.origin, keys.shard, directory)
         finally:
             directory.close()
+
+
+def _opener(log: Place, sealer: Sealer | None) -> "_Opener | None":
+    """Return what opens sections, with what the ledger beside the log has erased."""
+    ledger: Place
+    if sealer is None:
+        return None
+    if not isinstance(log, Path):
+        ledger = Postgres(log.url, ERASURES_SCHEMA)
+    else:
+        ledger = log / ERASURES_FILE if log.is_dir() else log.with_name(ERASURES_FILE)
+    return _Opener(sealer, erased_subjects(ledger))
 
 
 def _check_file(reader: LogReader, verifier: Verifier, *, is_first: bool) -> None:
@@ -254,6 +269,14 @@ def _check_head(
     return ((name, checkpoint.size, checkpoint.root),)
 
 
+class _Opener(NamedTuple):
+    """What opens sections."""
+
+    sealer: Sealer
+    erased: frozenset[str]
+    """References of everybody who was erased: what speaks of them can't be opened."""
+
+
 class _Walk:
     """One pass over all records, with what it finds on the way."""
 
@@ -261,18 +284,19 @@ class _Walk:
         self,
         reader: LogReader,
         origin: str,
-        sealer: Sealer | None,
+        opener: _Opener | None,
         tally: Mapping[str, Json],
     ) -> None:
         """Begin, or go on from what an earlier run has counted."""
         self.reader = reader
-        self._sealer = sealer
+        self._opener = opener
         self.size = 0
         """Records that were read, or had been by an earlier run."""
         self.leaves = Leaves(origin, cast("dict[str, int]", tally.get("kinds", {})))
         self.attempts = dict(cast("dict[str, str]", tally.get("attempts", {})))
         self.sections = cast("int", tally.get("sections", 0))
         self.opened = cast("int", tally.get("opened", 0))
+        self.erased = cast("int", tally.get("erased", 0))
 
     def tally(self) -> Mapping[str, Json]:
         """Return what was counted, to go on from later."""
@@ -281,6 +305,7 @@ class _Walk:
             "attempts": dict(self.attempts),
             "sections": self.sections,
             "opened": self.opened,
+            "erased": self.erased,
         }
 
     def run(self, end: int, add: Callable[[list[bytes]], None]) -> Iterator[int]:
@@ -326,8 +351,8 @@ class _Walk:
             raise VerificationError("the sealed sections are not those of the leaf")
         self.sections += len(seen.sections)
         self._follow_attempt(seen, case, ends)
-        if self._sealer is not None:
-            self._open(Entry(*row), self._sealer)
+        if self._opener is not None:
+            self._open(Entry(*row), self._opener)
 
     def _follow_attempt(self, seen: Seen, case: str | None, ends: str | None) -> None:
         """Keep the look-ups that have not ended, by what links their records."""
@@ -336,9 +361,12 @@ class _Walk:
         elif ends is not None:
             self.attempts.pop(ends, None)
 
-    def _open(self, entry: Entry, sealer: Sealer) -> None:
+    def _open(self, entry: Entry, opener: _Opener) -> None:
         """Open every section of a record, and compare it with its commitment."""
-        opened = sealer.open_sections(
+        if not opener.erased.isdisjoint(entry.subject_refs.split()):
+            self.erased += len(section_names(entry.sealed))
+            return
+        opened = opener.sealer.open_sections(
             entry.event_id,
             entry.subject_refs,
             entry.sealed,

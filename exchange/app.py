@@ -14,6 +14,7 @@ from exchange.api import (
     consents,
     contract,
     directory,
+    erasures,
     explanations,
     health,
     log,
@@ -32,6 +33,19 @@ from schemas.ids import new_ids
 
 VERSION = "0.1.0"
 
+_ROOMS = (
+    health,
+    tokens,
+    directory,
+    cases,
+    explanations,
+    consents,
+    mandates,
+    audit,
+    erasures,
+    log,
+)
+"""Where the routes are, in the order in which the contract lists them."""
 _SHUTDOWN_S = 10
 """How long stopping waits for answers under way, in seconds."""
 
@@ -72,18 +86,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     )
     problems.install(app)
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign] # FastAPI's own way
-    rooms = (
-        health,
-        tokens,
-        directory,
-        cases,
-        explanations,
-        consents,
-        mandates,
-        audit,
-        log,
-    )
-    for room in rooms:
+    for room in _ROOMS:
         app.include_router(room.router)
     app.add_middleware(Shortcut)  # inside the edge, which is added last
     app.add_middleware(

@@ -4,7 +4,7 @@ The functions take a connection: whoever calls them owns the transaction. Instan
 are stored as milliseconds since 1970, so that both engines compare them alike.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -71,6 +71,10 @@ _SAVE_CASE = update(_CASE).where(
 )
 
 
+_CHUNK = 500
+"""Most cases that one statement names."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoredCase:
     """A case as it lies in the store."""
@@ -135,6 +139,18 @@ def find_case(connection: Connection, case: CaseId) -> StoredCase | None:
         version=row.version,
     )
     return StoredCase(head=head, content=row.content, summary=row.summary)
+
+
+def find_open(connection: Connection, among: Sequence[CaseId]) -> list[CaseId]:
+    """Return those of some cases that are not closed."""
+    found: list[CaseId] = []
+    for at in range(0, len(among), _CHUNK):
+        query = select(_CASE.c.id).where(
+            _CASE.c.id.in_(among[at : at + _CHUNK]),
+            _CASE.c.status != CaseStatus.CLOSED.value,
+        )
+        found += [CaseId(case) for case in connection.scalars(query)]
+    return found
 
 
 def find_version(connection: Connection, case: CaseId) -> int | None:

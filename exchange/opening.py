@@ -13,7 +13,9 @@ from datetime import timedelta
 import structlog
 
 from audit.cosigning import Cosigning
+from audit.erasure import Erasures
 from audit.following import Follower
+from audit.ledger import Ledger
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
 from audit.sealing import Sealer
@@ -28,6 +30,7 @@ from exchange import cases, idempotency
 from exchange.api.dependencies import Gateway
 from exchange.database import Connection, Database
 from exchange.engine import Engine
+from exchange.erasing import Erasing
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
 from exchange.keys import GatewayKeys, open_keys
@@ -142,6 +145,7 @@ class _Kept:
     log: AuditLog
     publisher: Publisher
     followers: tuple[Follower, ...]
+    erasures: Erasures
 
 
 async def _open_kept(
@@ -152,8 +156,11 @@ async def _open_kept(
     database, vault_database = await _open_tables(settings, stack)
     sealer = _open_sealer(settings, keys, stack)
     log, publisher, followers = _open_log(settings, keys, sealer, clock, stack)
+    erasures = _open_erasures(settings, sealer, log, clock, stack)
+    # INVARIANT: nothing is read from a restored copy that was erased.
+    await erasures.reapply()
     vault = Vault(vault_database, keys.master)
-    return _Kept(database, vault, sealer, log, publisher, followers)
+    return _Kept(database, vault, sealer, log, publisher, followers, erasures)
 
 
 async def _started(
@@ -168,6 +175,7 @@ async def _started(
     planner = make_planner(parts.pack, parts.connectors)
     resolver = make_resolver(parts, _terms(settings), planner, _counter(metrics))
     waiting = await _start_waiting(settings, parts, resolver, stack)
+    oversight = _open_oversight(settings, parts, kept, stack)
     return Gateway(
         settings=settings,
         clock=parts.clock,
@@ -185,7 +193,8 @@ async def _started(
         identity=_identity(settings, keys, parts),
         permissions=_permissions(parts, waiting),
         mandates=make_mandates(parts),
-        oversight=_open_oversight(settings, parts, kept, stack),
+        oversight=oversight,
+        erasing=_erasing(parts, kept, oversight),
         resolver=resolver,
         waiting=waiting,
         repeat_keys=RepeatKeys(keys.master),
@@ -239,6 +248,25 @@ def _open_sealer(
     directory = SubjectDirectory(settings.subjects_place(), keys.log.directory)
     stack.callback(directory.close)
     return Sealer(keys.log.origin, keys.log.shard, directory)
+
+
+def _open_erasures(
+    settings: Settings,
+    sealer: Sealer,
+    log: AuditLog,
+    clock: Clock,
+    stack: AsyncExitStack,
+) -> Erasures:
+    """Open the ledger of what was erased."""
+    ledger = Ledger(settings.erasures_place())
+    erasures = Erasures(log, sealer, ledger, _no_shard, clock, new_ids(clock))
+    stack.callback(erasures.close)
+    return erasures
+
+
+def _no_shard(_origin: str) -> bool:
+    """Find no shard but the one that is written to, which can't be erased."""
+    return False
 
 
 def _open_log(
@@ -358,9 +386,22 @@ def _open_oversight(
         kept.publisher,
         clock=parts.clock,
         new_id=parts.new_id,
+        erased=kept.erasures.erased,
     )
     stack.callback(oversight.close)
     return oversight
+
+
+def _erasing(parts: Parts, kept: _Kept, oversight: Oversight) -> Erasing:
+    return Erasing(
+        kept.erasures,
+        parts.log,
+        kept.sealer,
+        oversight,
+        parts.database,
+        clock=parts.clock,
+        new_id=parts.new_id,
+    )
 
 
 def _permissions(parts: Parts, waiting: Waiting) -> Permissions:

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+from audit.ledger import Line
 from audit.publisher import Publisher
 from audit.query import AccessIndex, RecordPage, RecordQuery, open_for, query_event
 from audit.receipt import Consistency, Proof, prove_consistency, prove_event
@@ -25,7 +26,7 @@ from audit.tiles import Piece
 from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import NotFoundError
-from schemas.ids import EventId, NewId
+from schemas.ids import CaseId, EventId, NewId
 from schemas.model import Slug
 
 T = TypeVar("T")
@@ -44,9 +45,10 @@ class Oversight:
         publisher: Publishes the log.
         clock: Tells when a question was asked.
         new_id: Makes ids of records.
+        erased: Returns what erased a record's sections, given its subjects.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a question about the log goes through
         self,
         log: AuditLog,
         sealer: Sealer,
@@ -55,12 +57,14 @@ class Oversight:
         *,
         clock: Clock,
         new_id: NewId,
+        erased: Callable[[str], Line | None],
     ) -> None:
         self._log = log
         self._sealer = sealer
         self._publisher = publisher
         self._clock = clock
         self._new_id = new_id
+        self._erased = erased
         # Sections are opened on the loop, whose thread the subject directory is of.
         self._reader = LogReader.open(log.place)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-oversight")
@@ -105,8 +109,11 @@ class Oversight:
 
     async def record(
         self, auditor: Slug, event: EventId
-    ) -> tuple[str, Mapping[Section, OpenedSection]]:
+    ) -> tuple[str, Mapping[Section, OpenedSection], EventId | None]:
         """Return the leaf of a record and its sections; a record of its own.
+
+        Of a record about somebody who was erased there are no sections, but the
+        record of the erasure.
 
         Raises:
             NotFoundError: The log has no record of the event.
@@ -116,8 +123,15 @@ class Oversight:
         if entry is None:
             raise NotFoundError("the log has no record of this event")
         await self._record(auditor, RecordQuery(limit=1), correlation=event)
+        erased = self._erased(entry.subject_refs)
+        if erased is not None:
+            return entry.leaf.decode(), {}, erased.event
         sections = open_for(Audience.AUDITOR, self._reader, self._sealer, event)
-        return entry.leaf.decode(), sections
+        return entry.leaf.decode(), sections, None
+
+    async def cases_about(self, subject_ref: str) -> list[CaseId]:
+        """Return the cases that have a record about a subject."""
+        return await self._run(lambda: self._index.cases_about(subject_ref))
 
     async def receipt(self, event: EventId) -> str:
         """Return the signed receipt of a record.

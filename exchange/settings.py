@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA
 from audit.places import libpq_url
 from audit.query import INDEX_SCHEMA
 from audit.sql import Place, Postgres
@@ -94,6 +95,10 @@ class Settings(Model):
     subjects_url: str | None = None
     """The PostgreSQL database of the access log's subject directory; without it the
     log's own, where it has a schema of its own."""
+    erasures_url: str | None = None
+    """The PostgreSQL database of the shred ledger: who was erased from the log, and
+    what is held; without it the log's own, or `erasures.db` in the data folder. Back it
+    up apart from the subject directory, and never restore an older copy."""
     body_limit: Annotated[int, Field(ge=1_024, le=16_777_216)] = 262_144
     """The largest request body, in bytes."""
     wait_default_s: Annotated[float, Field(ge=0, le=30)] = 2.0
@@ -181,6 +186,12 @@ class Settings(Model):
         if self.subjects_url is not None:
             return Postgres(libpq_url(self.subjects_url), SUBJECTS_SCHEMA)
         return self._log_part(SUBJECTS_SCHEMA) or self.data_dir / "subjects.db"
+
+    def erasures_place(self) -> Place:
+        """Return where the shred ledger is kept."""
+        if self.erasures_url is not None:
+            return Postgres(libpq_url(self.erasures_url), ERASURES_SCHEMA)
+        return self._log_part(ERASURES_SCHEMA) or self.data_dir / ERASURES_FILE
 
     def _log_part(self, schema: str) -> Postgres | None:
         """Return a schema in the log's database; None where it is kept in files."""

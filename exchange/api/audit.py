@@ -134,6 +134,9 @@ class OpenedRecord(Model):
     leaf: str
     """The exact text whose hash stands in the tree."""
     sections: Mapping[str, SectionView]
+    erased: EventId | None
+    """The record of the erasure of somebody whom it is about: then nobody can open its
+    sections any more."""
 
 
 class ReceiptView(Model):
@@ -188,14 +191,16 @@ async def read_record(
     event: EventUuid, caller: AuditorCaller, gateway: ThisGateway
 ) -> Response:
     """Return one record with its sections; the look itself becomes a record."""
-    leaf, sections = await gateway.oversight.record(caller.requester, EventId(event))
+    leaf, sections, erased = await gateway.oversight.record(
+        caller.requester, EventId(event)
+    )
     opened = {
         name.value: SectionView(
             opening=b64url(one.opening), section=one.content.decode()
         )
         for name, one in sections.items()
     }
-    content = OpenedRecord(leaf=leaf, sections=opened).model_dump_json()
+    content = OpenedRecord(leaf=leaf, sections=opened, erased=erased).model_dump_json()
     return Response(content, media_type="application/json")
 
 

@@ -13,6 +13,7 @@ from audit.publisher import Publisher
 from audit.writer import AuditLog
 from consent.in_flight import InFlight
 from exchange.database import Database
+from exchange.erasing import Erasing
 from exchange.idempotency import RepeatKeys
 from exchange.identity import TOKEN_PATH, Caller, Identity
 from exchange.keys import GatewayKeys
@@ -53,6 +54,7 @@ class Gateway:
     permissions: Permissions
     mandates: Mandates
     oversight: Oversight
+    erasing: Erasing
     resolver: Resolver
     waiting: Waiting
     repeat_keys: RepeatKeys

@@ -16,6 +16,7 @@ from exchange.cli.console import (
     print_json,
     print_table,
 )
+from exchange.cli.erasure import add_commands
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from schemas.canonical import Json
 
 app = typer.Typer(help="Look into an access log.", no_args_is_help=True)
+add_commands(app)
 
 
 Where = Annotated[

@@ -92,10 +92,23 @@ def get_json(url: str, headers: dict[str, str], params: dict[str, str]) -> Any: 
     Raises:
         ErrandError: It can't be reached, or answers with a problem.
     """
+    return _ask("GET", url, headers=headers, params=params)
+
+
+def post_json(url: str, headers: dict[str, str], body: dict[str, object]) -> Any:  # noqa: ANN401 - as above
+    """Send a body, and return what the gateway answers, as JSON.
+
+    Raises:
+        ErrandError: As for `get_json`.
+    """
+    return _ask("POST", url, headers=headers, json=body)
+
+
+def _ask(method: str, url: str, **request: Any) -> Any:  # noqa: ANN401 - as httpx has it
     import httpx
 
     try:
-        answer = httpx.get(url, headers=headers, params=params)
+        answer = httpx.request(method, url, **request)
     except httpx.TransportError as error:
         raise ErrandError(f"the gateway at {url} can't be reached") from error
     told = answer.json()

@@ -1,0 +1,215 @@
+"""The routes of erasure: a person or a shard is forgotten, or held against it.
+
+Whom it is about stands in the body, never in a path or a query, which proxies and
+histories keep. A hold is set and a key given out by oversight (scope `auditor`), an
+erasure is made by whoever runs the exchange (scope `operator`).
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+import orjson
+from fastapi import APIRouter, Path, Response
+from pydantic import Field, model_validator
+
+from audit.erasure import Request
+from audit.ledger import What
+from audit.record import Subject
+from audit.store import Appended
+from exchange.api.dependencies import (
+    AuditorCaller,
+    Gateway,
+    OperatorCaller,
+    ThisGateway,
+)
+from schemas.canonical import b64url
+from schemas.ids import EventId
+from schemas.model import Model
+
+router = APIRouter(prefix="/v1/audit", tags=["erasure"])
+
+_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
+_NO_STORE = {"cache-control": "no-store"}
+
+Reason = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+"""Where the reason is kept, as a file number: nobody's name or id."""
+HoldUuid = Annotated[
+    str, Path(alias="hold", pattern=_UUID, description="The record that set the hold.")
+]
+
+
+class Somebody(Model):
+    """A person or company, as records name them."""
+
+    namespace: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] = "citizen_id"
+    id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")]
+
+
+class Target(Model):
+    """What is to be erased or held: exactly one of these."""
+
+    subject: Somebody | None = None
+    ref: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{22}$")] | None = None
+    """A subject's reference, as records have it."""
+    shard: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,255}$")] | None = None
+    """A shard's origin."""
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        named = (self.subject, self.ref, self.shard)
+        if sum(one is not None for one in named) != 1:
+            raise ValueError("name one of `subject`, `ref` and `shard`")
+        return self
+
+
+class ReleaseRequest(Model):
+    """Why a hold ends."""
+
+    reason: Reason
+
+
+class KeyRequest(Model):
+    """Whose key is wanted, and why."""
+
+    subject: Somebody
+    reason: Reason
+
+
+class ActView(Model):
+    """What was done, and the record that says so."""
+
+    what: Literal["subject", "shard"]
+    name: str
+    """The subject's reference, or the shard's origin."""
+    event: EventId
+    index: int
+    """Where the record stands in the log."""
+
+
+class HoldView(Model):
+    """A hold that stands."""
+
+    hold: EventId
+    """The record that set it."""
+    what: Literal["subject", "shard"]
+    name: str
+    reason: str
+    by: str
+    """The client that set it."""
+    at_ms: int
+    """When, in milliseconds since 1970."""
+
+
+class HoldList(Model):
+    """The holds that stand, the oldest first."""
+
+    holds: tuple[HoldView, ...]
+
+
+class IssuedKey(Model):
+    """A subject's key: whoever has it can find every record about the subject."""
+
+    ref: str
+    key: str
+    """32 bytes, base64url."""
+    origin: str
+    """The log in whose leaves it finds the subject."""
+    event: EventId
+    index: int
+
+
+@router.post("/erasures", status_code=201, response_model=ActView)
+async def erase(body: Target, caller: OperatorCaller, gateway: ThisGateway) -> Response:
+    """Make what the log keeps about a person, or in a shard, unreadable for good."""
+    request = Request(caller.requester, body.reason)
+    if body.shard is not None:
+        done = await gateway.erasing.erase_shard(body.shard, request)
+        return _act(What.SHARD, body.shard, done)
+    ref, done = await gateway.erasing.erase_subject(_subject(body), request)
+    return _act(What.SUBJECT, ref, done)
+
+
+@router.get("/holds", response_model=HoldList)
+async def list_holds(_caller: AuditorCaller, gateway: ThisGateway) -> Response:
+    """Return the holds that stand."""
+    holds = [
+        {
+            "hold": line.event,
+            "what": line.what.value,
+            "name": line.name,
+            "reason": line.reason,
+            "by": line.by,
+            "at_ms": line.at_ms,
+        }
+        for line in gateway.erasing.holds()
+    ]
+    return _json({"holds": holds}, 200)
+
+
+@router.post("/holds", status_code=201, response_model=ActView)
+async def set_hold(
+    body: Target, caller: AuditorCaller, gateway: ThisGateway
+) -> Response:
+    """Forbid the erasure of a person or a shard until the hold is released."""
+    what, name = _named(body, gateway)
+    request = Request(caller.requester, body.reason)
+    return _act(what, name, await gateway.erasing.hold(what, name, request))
+
+
+@router.post("/holds/{hold}/release", status_code=201, response_model=ActView)
+async def release_hold(
+    hold: HoldUuid, body: ReleaseRequest, caller: AuditorCaller, gateway: ThisGateway
+) -> Response:
+    """End a hold."""
+    held = [line for line in gateway.erasing.holds() if line.event == hold]
+    request = Request(caller.requester, body.reason)
+    done = await gateway.erasing.release(EventId(hold), request)
+    return _act(held[0].what, held[0].name, done)
+
+
+@router.post("/subject-keys", status_code=201, response_model=IssuedKey)
+async def issue_key(
+    body: KeyRequest, caller: AuditorCaller, gateway: ThisGateway
+) -> Response:
+    """Give out a person's key, to prove a list of accesses complete with."""
+    subject = Subject("", body.subject.namespace, body.subject.id)
+    request = Request(caller.requester, body.reason)
+    known, done = await gateway.erasing.issue_key(subject, request)
+    return _json(
+        {
+            "ref": known.ref,
+            "key": b64url(known.key),
+            "origin": gateway.log.origin,
+            "event": done.event,
+            "index": done.index,
+        },
+        201,
+    )
+
+
+def _subject(body: Target) -> Subject | str:
+    if body.subject is not None:
+        return Subject("", body.subject.namespace, body.subject.id)
+    return body.ref or ""
+
+
+def _named(body: Target, gateway: Gateway) -> tuple[What, str]:
+    """Return what is to be held, by the name that the ledger knows it under."""
+    if body.shard is not None:
+        return What.SHARD, body.shard
+    return What.SUBJECT, gateway.erasing.known(_subject(body)).ref
+
+
+def _act(what: What, name: str, done: Appended) -> Response:
+    body = {
+        "what": what.value,
+        "name": name,
+        "event": done.event,
+        "index": done.index,
+    }
+    return _json(body, 201)
+
+
+def _json(body: Mapping[str, object], status: int) -> Response:
+    return Response(orjson.dumps(body), status, _NO_STORE, "application/json")

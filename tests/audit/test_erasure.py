@@ -1,0 +1,329 @@
+"""Erasing a person: what is gone, what stays, what a restored backup gives back."""
+
+import asyncio
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from audit.erasure import Erasures, Request
+from audit.keys import make_keys
+from audit.ledger import Act, Ledger, Line, What
+from audit.query import AccessIndex, RecordQuery
+from audit.record import Kind, Section, Subject, read_leaf
+from audit.sealing import OpenedSection
+from audit.store import Appended, LogReader
+from audit.subjects import SubjectDirectory
+from audit.verify import verify_log
+from schemas.errors import (
+    LogUnavailableError,
+    NotFoundError,
+    StateConflictError,
+    VerificationError,
+)
+from tests.audit.examples import (
+    FATHER,
+    MOTHER,
+    ORIGIN,
+    Room,
+    an_event,
+    an_id,
+    open_room,
+)
+
+BECAUSE = Request("operator", "file-2026-118")
+
+
+@contextmanager
+def erasing(
+    room: Room, shred: Callable[[str], bool] = lambda _: False
+) -> Iterator[Erasures]:
+    """Open the ledger beside a log."""
+    erasures = Erasures(
+        room.log, room.sealer, Ledger(room.folder / "erasures.db"), shred,
+        room.clock, an_id,
+    )  # fmt: skip
+    try:
+        yield erasures
+    finally:
+        erasures.close()
+
+
+def ref_of(room: Room, subject: Subject) -> str:
+    """Return a subject's reference."""
+    known = room.directory.lookup(subject)
+    assert known is not None
+    return known.ref
+
+
+def sections(room: Room, appended: Appended) -> dict[Section, OpenedSection]:
+    """Return the sections of a record in the clear."""
+    with room.reader() as reader:
+        entry = reader.entry_of(appended.event)
+    assert entry is not None
+    commitments = read_leaf(entry.leaf).commitments
+    return room.sealer.open_sections(
+        entry.event_id, entry.subject_refs, entry.sealed, commitments
+    )
+
+
+def entries(room: Room) -> list[tuple[bytes, bytes]]:
+    """Return the leaves and what is sealed beside them."""
+    with room.reader() as reader:
+        return [(one.leaf, one.sealed) for one in reader.entries(0, reader.size())]
+
+
+@pytest.mark.anyio
+async def test_an_erased_person_can_not_be_read_any_more(room: Room) -> None:
+    """Records about them stay closed, those about others open; leaves stay as are."""
+    about = [(MOTHER,), (MOTHER, FATHER), (FATHER,), ()]
+    appended = await room.log.append([an_event(subjects=one) for one in about])
+    room.publisher.publish()
+    before, mother = entries(room), ref_of(room, MOTHER)
+    with erasing(room) as erasures:
+        record = await erasures.erase(What.SUBJECT, mother, BECAUSE)
+        told = erasures.erased(f"{ref_of(room, FATHER)} {mother}")
+    room.publisher.publish()
+
+    assert before == entries(room)[:4]
+    for one in appended[:2]:
+        with pytest.raises(VerificationError, match="gone"):
+            sections(room, one)
+    assert Section.SUBJECT in sections(room, appended[2])
+    assert Section.MATTER in sections(room, appended[3])
+    assert room.directory.lookup(MOTHER) is None
+    assert room.directory.identity(mother) is None
+    assert told is not None
+    assert (record.event, What.SUBJECT) == (told.event, told.what)
+    room.close()
+    vkey = room.keys.log.verifier.vkey
+    verified = verify_log(room.path, vkey, keys=room.keys)
+    assert 5 == verified.published
+    assert 6 == verified.sections_erased
+    (room.folder / "erasures.db").unlink()
+    with pytest.raises(VerificationError, match="entry 0: the key of a subject"):
+        verify_log(room.path, vkey, keys=room.keys)
+
+
+@pytest.mark.anyio
+async def test_an_erasure_is_a_record_that_stays_readable(room: Room) -> None:
+    """It says what was erased, by whom and why, and carries no tag of the person."""
+    await room.log.append([an_event()])
+    known = room.directory.lookup(MOTHER)
+    assert known is not None
+    with erasing(room) as erasures:
+        record = await erasures.erase(What.SUBJECT, known.ref, BECAUSE)
+    with room.reader() as reader:
+        entry = reader.entry_of(record.event)
+    assert entry is not None
+    leaf = read_leaf(entry.leaf)
+    value = sections(room, record)[Section.MATTER].value
+
+    assert (Kind.KEY_SHREDDED, "subject") == (leaf.kind, leaf.outcome)
+    assert known.tag(ORIGIN.encode(), leaf.salt) not in leaf.tags
+    assert isinstance(value, dict)
+    assert (known.ref, BECAUSE.reason) == (value["name"], value["reason"])
+    assert BECAUSE.by == leaf.requester
+
+
+@pytest.mark.anyio
+async def test_who_comes_again_is_somebody_new(room: Room) -> None:
+    """After an erasure the same id gets another reference and key, and old stays."""
+    [old] = await room.log.append([an_event()])
+    ref = ref_of(room, MOTHER)
+    with erasing(room) as erasures:
+        await erasures.erase(What.SUBJECT, ref, BECAUSE)
+        [new] = await room.log.append([an_event()])
+        again = ref_of(room, MOTHER)
+
+        assert again != ref
+        assert erasures.erased(again) is None
+    assert Section.SUBJECT in sections(room, new)
+    with pytest.raises(VerificationError, match="gone"):
+        sections(room, old)
+
+
+@pytest.mark.parametrize("restored", ["directory", "log", "both"])
+def test_a_restored_backup_gives_nothing_back(tmp_path: Path, restored: str) -> None:
+    """Copy away, erase, restore the copy, start: still erased, and still recorded."""
+    live, backup = tmp_path / "live", tmp_path / "backup"
+    live.mkdir()
+    keys = make_keys(ORIGIN)
+    room = open_room(live, keys)
+    [old] = asyncio.run(room.log.append([an_event()]))
+    ref = ref_of(room, MOTHER)
+    room.close()
+    shutil.copytree(live, backup)
+    room = open_room(live, keys)
+    with erasing(room) as erasures:
+        record = asyncio.run(erasures.erase(What.SUBJECT, ref, BECAUSE))
+    room.close()
+    for name in ("subjects.db", "log.db"):
+        if restored in ("both", {"subjects.db": "directory", "log.db": "log"}[name]):
+            for file in live.glob(f"{name}*"):
+                file.unlink()
+            shutil.copyfile(backup / name, live / name)
+    room = open_room(live, keys)
+    is_back = room.directory.lookup(MOTHER) is not None
+    with erasing(room) as erasures:
+        missing = asyncio.run(erasures.reapply())
+        again = asyncio.run(erasures.reapply())
+
+    assert is_back == (restored != "log")
+    assert (2 if restored == "both" else 1, 0) == (missing, again)
+    assert room.directory.lookup(MOTHER) is None
+    with pytest.raises(VerificationError, match="gone"):
+        sections(room, old)
+    assert asyncio.run(room.log.find(record.event)) is not None
+    room.close()
+
+
+def test_a_crash_after_the_ledger_is_brought_to_its_end(tmp_path: Path) -> None:
+    """A log that takes nothing stops an erasure half way; the next start ends it."""
+    keys = make_keys(ORIGIN)
+    room = open_room(tmp_path, keys)
+    asyncio.run(room.log.append([an_event()]))
+    ref = ref_of(room, MOTHER)
+    room.log.hold("the disk is nearly full")
+    with erasing(room) as erasures, pytest.raises(LogUnavailableError):
+        asyncio.run(erasures.erase(What.SUBJECT, ref, BECAUSE))
+    room.close()
+    room = open_room(tmp_path, keys)
+    with erasing(room) as erasures:
+        is_there = room.directory.lookup(MOTHER) is not None
+        missing = asyncio.run(erasures.reapply())
+
+    assert is_there
+    assert 2 == missing
+    assert room.directory.lookup(MOTHER) is None
+    room.close()
+
+
+def test_no_file_holds_what_was_erased(tmp_path: Path) -> None:
+    """Neither the wrapped key nor the id, sealed or not, is left in any file."""
+    rng = random.Random(7)  # noqa: S311 - the order of a test
+    people = [Subject("p", "citizen_id", f"990101{n:012d}") for n in range(400)]
+    directory = SubjectDirectory(tmp_path / "subjects.db", make_keys(ORIGIN).directory)
+    for start in range(0, len(people), 25):
+        directory.meet(people[start : start + 25])
+    kept = sqlite3.connect(tmp_path / "subjects.db")
+    rows = kept.execute("SELECT ref, blind, wrapped_key, sealed_id FROM subject")
+    secrets = {ref: [*found] for ref, *found in rows}
+    kept.close()
+    erased = rng.sample(sorted(secrets), 120)
+    for ref in erased:
+        known = directory.by_ref(ref)
+        assert known is not None
+        secrets[ref] += [known.key, known.ref.encode()]
+        assert directory.destroy(ref)
+        assert not directory.destroy(ref)
+    left = b"".join(file.read_bytes() for file in tmp_path.iterdir())
+    survivor = next(ref for ref in secrets if ref not in erased)
+
+    assert all(secret in left for secret in secrets[survivor])
+    assert not [ref for ref in erased for secret in secrets[ref] if secret in left]
+    directory.close()
+
+
+@pytest.mark.anyio
+async def test_memory_holds_nothing_of_an_erased_person(room: Room) -> None:
+    """Neither the directory nor the sealer keeps a key that was destroyed."""
+    await room.log.append([an_event(subjects=(MOTHER, FATHER))])
+    mother, father = ref_of(room, MOTHER), ref_of(room, FATHER)
+    with erasing(room) as erasures:
+        await erasures.erase(What.SUBJECT, mother, BECAUSE)
+    recent = room.directory._recent._values.values()
+    wrapping = room.sealer._wrapping._values
+
+    assert [father] == [known.ref for known in recent]
+    assert not [refs for refs in wrapping if mother in refs]
+
+
+@pytest.mark.anyio
+async def test_a_hold_forbids_an_erasure_until_it_is_released(room: Room) -> None:
+    """Holding and releasing are records; what is held stays readable."""
+    [kept] = await room.log.append([an_event()])
+    ref = ref_of(room, MOTHER)
+    with erasing(room) as erasures:
+        hold = await erasures.hold(What.SUBJECT, ref, BECAUSE)
+        with pytest.raises(StateConflictError, match=hold.event):
+            await erasures.erase(What.SUBJECT, ref, BECAUSE)
+
+        assert [ref] == [line.name for line in erasures.holds()]
+        assert Section.SUBJECT in sections(room, kept)
+        released = await erasures.release(hold.event, BECAUSE)
+        with pytest.raises(NotFoundError):
+            await erasures.release(hold.event, BECAUSE)
+        await erasures.erase(What.SUBJECT, ref, BECAUSE)
+        with pytest.raises(StateConflictError, match="erased already"):
+            await erasures.hold(What.SUBJECT, ref, BECAUSE)
+    index = AccessIndex(room.folder / "index.db", LogReader.open(room.path))
+    rows = index.query(RecordQuery(kind=Kind.HOLD_CHANGED)).rows
+    index.close()
+
+    assert [(released.event, "released"), (hold.event, "held")] == [
+        (row.event, row.outcome) for row in rows
+    ]
+
+
+acts = st.lists(
+    st.tuples(
+        st.sampled_from(list(Act)),
+        st.sampled_from([(What.SUBJECT, "a"), (What.SUBJECT, "b"), (What.SHARD, "s")]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(acts)
+def test_what_is_held_is_never_in_an_erasure(
+    tmp_path_factory: pytest.TempPathFactory, wanted: list[tuple[Act, tuple[What, str]]]
+) -> None:
+    """Whatever is asked in whatever order, no line erases what a hold keeps."""
+    ledger = Ledger(tmp_path_factory.mktemp("ledger") / "erasures.db")
+    holds: list[Line] = []
+    for act, (what, name) in wanted:
+        mine = next((one for one in holds if one.name == name), None)
+        hold = mine.event if act is Act.RELEASE and mine is not None else None
+        line = Line(0, act, what, name, an_id(), "client", "reason", hold)
+        is_kept = any(one.what is not what or one.name == name for one in holds)
+        if (act is Act.ERASE and is_kept) or (act is Act.RELEASE and mine is None):
+            with pytest.raises((StateConflictError, NotFoundError)):
+                ledger.add(line)
+            continue
+        ledger.add(line)
+        if act is Act.HOLD:
+            holds.append(line)
+        if act is Act.RELEASE and mine is not None:
+            holds.remove(mine)
+
+    assert holds == ledger.holds()
+    ledger.close()
+
+
+def test_the_ledger_only_grows(tmp_path: Path) -> None:
+    """No line of it can be changed or removed, and it names nobody."""
+    ledger = Ledger(tmp_path / "erasures.db")
+    ledger.add(Line(0, Act.ERASE, What.SUBJECT, "ref", an_id(), "client", "reason"))
+    ledger.close()
+    other = sqlite3.connect(tmp_path / "erasures.db", isolation_level=None)
+
+    for statement in ("UPDATE ledger SET name = ''", "DELETE FROM ledger"):
+        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
+            other.execute(statement)
+    other.close()
+
+
+@pytest.mark.anyio
+async def test_the_shard_that_is_written_to_can_not_be_erased(room: Room) -> None:
+    """It has to be sealed first: without its key nothing could be recorded."""
+    sealed_first = pytest.raises(StateConflictError, match="seal it first")
+    with erasing(room) as erasures, sealed_first:
+        await erasures.erase(What.SHARD, ORIGIN, BECAUSE)
