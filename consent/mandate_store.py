@@ -6,11 +6,11 @@ Each function takes a connection inside a transaction that the caller owns, as i
 
 from datetime import datetime
 
-from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from consent.artefact import Person
 from consent.mandates import Mandate
-from consent.rows import MANDATE, mandate_of, mandate_values, micros
+from consent.rows import MANDATE, insert_or_ignore, mandate_of, mandate_values, micros
 from consent.store import MOST_FOUND
 from schemas.errors import NotFoundError
 from schemas.ids import MandateId
@@ -18,10 +18,7 @@ from schemas.ids import MandateId
 
 def give(connection: Connection, mandate: Mandate) -> Mandate:
     """Store a mandate; one of that id that is there already stays as it is."""
-    made = find(connection, mandate.id)
-    if made is not None:
-        return made
-    connection.execute(insert(MANDATE).values(mandate_values(mandate)))
+    insert_or_ignore(connection, MANDATE, mandate_values(mandate))
     return get(connection, mandate.id)
 
 

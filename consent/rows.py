@@ -8,7 +8,17 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Row, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Column,
+    Connection,
+    Index,
+    Row,
+    Table,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
@@ -213,6 +223,21 @@ def mandate_values(mandate: Mandate) -> Mapping[str, object]:
         "method": mandate.signature.method.value,
         "authenticated_at": micros(mandate.signature.at),
     }
+
+
+def insert_or_ignore(
+    connection: Connection, table: Table, values: Mapping[str, object]
+) -> bool:
+    """Insert a row; return False where another stands in its way, also a replica's.
+
+    Where the other one is not committed yet, it is waited for.
+    """
+    on_postgres = connection.dialect.name == "postgresql"
+    insert = postgresql.insert if on_postgres else sqlite.insert
+    added = insert(table).values(values).on_conflict_do_nothing()
+    # By the row that comes back: PostgreSQL's driver does not count an ignored one.
+    found = connection.execute(added.returning(*table.primary_key.columns))
+    return found.first() is not None
 
 
 def plain_fields(fields: ConsentFields) -> dict[str, list[str] | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, insert, select, update
+from sqlalchemy import Connection, Row, Select, select, update
 
 from consent.artefact import (
     Consent,
@@ -23,7 +23,14 @@ from consent.artefact import (
     is_within,
     merged,
 )
-from consent.rows import CONSENT, consent_of, micros, plain_fields, values_of
+from consent.rows import (
+    CONSENT,
+    consent_of,
+    insert_or_ignore,
+    micros,
+    plain_fields,
+    values_of,
+)
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import CaseId, ConsentId, NewId
 from schemas.model import Slug
@@ -94,25 +101,15 @@ def ask(
     )
     _expire(connection, same, now)
     # (2): locked, so that two cannot both add to the same version.
-    row = connection.execute(select(CONSENT).where(same).with_for_update()).first()
+    open_one = select(CONSENT).where(same).with_for_update()
+    row = connection.execute(open_one).first()
     if row is not None:
         return _widen(connection, consent_of(row), request)
-    # (3): the index refuses a second one from elsewhere.
-    opened = Consent(
-        id=ConsentId(new_id()),
-        scope=scope,
-        asked_in=request.asked_in,
-        fields=request.fields,
-        state=ConsentState.ASKED,
-        asked_at=now,
-        given_at=None,
-        ended_at=None,
-        expires_at=request.expires_at,
-        uses_left=request.uses,
-        version=1,
-    )
-    connection.execute(insert(CONSENT).values(values_of(opened)))
-    return get(connection, opened.id)
+    # (3): the index refuses a second one; who came second adds to the first.
+    opened = _opened(request, ConsentId(new_id()), now)
+    if insert_or_ignore(connection, CONSENT, values_of(opened)):
+        return get(connection, opened.id)
+    return _widen(connection, consent_of(connection.execute(open_one).one()), request)
 
 
 def give(
@@ -291,6 +288,23 @@ def _expire(connection: Connection, which: Any, now: datetime) -> tuple[Consent,
     )
     marked = [consent_of(row) for row in connection.execute(statement)]
     return tuple(sorted(marked, key=lambda consent: consent.id))
+
+
+def _opened(request: ConsentRequest, consent: ConsentId, now: datetime) -> Consent:
+    """Return what is asked for the first time."""
+    return Consent(
+        id=consent,
+        scope=request.scope,
+        asked_in=request.asked_in,
+        fields=request.fields,
+        state=ConsentState.ASKED,
+        asked_at=now,
+        given_at=None,
+        ended_at=None,
+        expires_at=request.expires_at,
+        uses_left=request.uses,
+        version=1,
+    )
 
 
 def _widen(connection: Connection, asked: Consent, request: ConsentRequest) -> Consent:

@@ -14,12 +14,19 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
-from sqlalchemy import Connection, Table, delete, func, insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Connection, delete, func, insert, select, update
 
 from consent.artefact import Consent, ConsentState
 from consent.decision import Permit
-from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE, consent_of, micros
+from consent.rows import (
+    CONSENT,
+    GRANT_USE,
+    SUSPENSION,
+    USE,
+    consent_of,
+    insert_or_ignore,
+    micros,
+)
 from consent.rules import Rule, Suspendable, Target, suspension_rule, target
 from schemas.directory import Quota
 from schemas.ids import ConsentId, LookupId
@@ -37,10 +44,7 @@ def suspend(
     """
     _gate(connection, shared=False)
     values = {"target": thing, "reason": reason, "by": by, "since": micros(now)}
-    # By the row that comes back: PostgreSQL's driver does not count an ignored one.
-    statement = _insert_or_ignore(connection, SUSPENSION, values)
-    added = connection.execute(statement.returning(SUSPENSION.c.target))
-    return added.first() is not None
+    return insert_or_ignore(connection, SUSPENSION, values)
 
 
 def resume(connection: Connection, thing: Target) -> bool:
@@ -254,15 +258,6 @@ def _gate(connection: Connection, *, shared: bool) -> None:
         connection.execute(select(lock(_GATE)))
 
 
-def _insert_or_ignore(
-    connection: Connection, table: Table, values: Mapping[str, object]
-) -> sqlite.Insert | postgresql.Insert:
-    """Return an insert that leaves an existing row alone."""
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table).values(values).on_conflict_do_nothing()
-    return sqlite.insert(table).values(values).on_conflict_do_nothing()
-
-
 def _lock_all(
     connection: Connection, ids: list[ConsentId]
 ) -> Mapping[ConsentId, Consent]:
@@ -318,7 +313,7 @@ def _count_quota(connection: Connection, use: Use, now: datetime) -> bool:
         return True
     period = micros(period_start(use.quota.per, now))
     fresh = {"grant_id": use.permit.grant, "period": period, "lookups": 0}
-    connection.execute(_insert_or_ignore(connection, GRANT_USE, fresh))
+    insert_or_ignore(connection, GRANT_USE, fresh)
     counted = connection.execute(
         update(GRANT_USE)
         .where(

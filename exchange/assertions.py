@@ -18,7 +18,7 @@ from joserfc.errors import InvalidClaimError, JoseError, MissingClaimError
 from joserfc.jwt import JWTClaimsRegistry
 from nacl.bindings import crypto_sign_open
 from nacl.exceptions import BadSignatureError
-from sqlalchemy import BigInteger, Column, Connection, delete, func, insert, select
+from sqlalchemy import BigInteger, Column, Connection, delete, func, select
 from sqlmodel import Field, SQLModel
 
 from connectors.jose import (
@@ -28,6 +28,7 @@ from connectors.jose import (
     sign_compact,
     was_valid,
 )
+from consent.rows import insert_or_ignore
 from schemas.canonical import Json, b64url, b64url_decode, canonical_plain
 from schemas.directory import PublicKey, Requester
 from schemas.errors import TooLargeError, VerificationError
@@ -161,7 +162,7 @@ def spend(connection: Connection, assertion: Assertion, now: datetime) -> None:
     """
     # (1): each spending sweeps, so that the table holds five minutes and no more.
     connection.execute(delete(_ROW).where(_ROW.c.expires_at <= _micros(now)))
-    # (2): one writer at a time on SQLite; elsewhere the primary key decides.
+    # (2): of two replicas that are given the same one, the primary key chooses (3).
     mine = _ROW.c.client == assertion.client
     if connection.scalar(select(_ROW.c.jti).where(mine, _ROW.c.jti == assertion.jti)):
         raise VerificationError("the assertion's `jti` was used before")
@@ -174,7 +175,8 @@ def spend(connection: Connection, assertion: Assertion, now: datetime) -> None:
         "jti": assertion.jti,
         "expires_at": _micros(assertion.expires_at),
     }
-    connection.execute(insert(_ROW).values(values))
+    if not insert_or_ignore(connection, _ROW, values):
+        raise VerificationError("the assertion's `jti` was used before")
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,37 +11,45 @@ plain function cannot await an answer. `open_transactions` lets a test look.
 """
 
 import asyncio
-import os
 import queue
+import secrets
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from types import CoroutineType, TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
-import orjson
 import sqlalchemy
 import structlog
 from sqlalchemy import (
-    URL,
+    BigInteger,
+    Column,
     CursorResult,
-    Engine,
-    create_engine,
-    event,
-    make_url,
+    bindparam,
+    delete,
+    insert,
+    inspect,
     select,
+    update,
 )
-from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import (
-    ArgumentError,
-    DBAPIError,
-    InterfaceError,
-    OperationalError,
-)
+from sqlalchemy.exc import DBAPIError
+from sqlmodel import Field, SQLModel
 
-from schemas.errors import SettingsError, StoreUnavailableError
+from exchange.connecting import (
+    Kind,
+    engine_failures,
+    for_caller,
+    is_gone,
+    let_go,
+    lost_a_race,
+    open_engine,
+    take_warnings,
+    unavailable,
+)
+from schemas.errors import StoreUnavailableError
 
 T = TypeVar("T")
 Connection: TypeAlias = sqlalchemy.Connection
@@ -54,12 +62,48 @@ _MOST_QUEUED = 4_096
 _MOST_IN_A_BATCH = 512
 """How many functions share one commit at most."""
 _READERS = 4
-_BUSY_TIMEOUT_MS = 5_000
-"""How long SQLite waits for another process that holds the file, such as a backup."""
+_MOST_TRIES = 3
+"""How often a function is run that lost against another replica's transaction."""
+_RESOLVE_S = 5.0
+"""How long it is looked for what became of a commit whose answer was lost."""
+_RESOLVE_EVERY_S = 0.05
+_DOWN_S = 0.5
+"""How long point reads are refused at once after the engine could not be reached."""
+_MARK_KEPT_S = 86_400
+"""How long the mark of a writer that was killed stays."""
 
 _ONE = select(1)
 
 _log = structlog.get_logger(__name__)
+
+
+class CommitRow(SQLModel, table=True):
+    """The last batch that one writer committed: says what became of a lost commit.
+
+    Used on PostgreSQL alone, where a connection can be lost while a commit is under
+    way. (`pg_xact_status` would not do: after a crash an id can come again.)
+    """
+
+    __tablename__ = "commit_mark"  # type: ignore[mutable-override] # SQLModel's own way
+
+    writer: str = Field(primary_key=True)
+    batch: int = Field(sa_column=Column(BigInteger, nullable=False))
+    at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """When, in seconds since 1970."""
+
+
+_MARK = CommitRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
+
+
+_SET_MARK = update(_MARK).where(_MARK.c.writer == bindparam("named"))
+
+
+class _CommitLostError(Exception):
+    """The connection was lost in a commit: what it held is stored, or is not."""
+
+    def __init__(self, done: "list[_Done]") -> None:
+        super().__init__()
+        self.done = done
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +114,7 @@ class _Job:
     in_transaction: bool
     future: asyncio.Future[Any]
     loop: asyncio.AbstractEventLoop
+    tries: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +147,16 @@ class Database:
         readers: int = _READERS,
         secure_delete: bool = False,
     ) -> None:
-        kind = _Kind(read_only=False, secure_delete=secure_delete)
-        self._writers = _engine(url, kind, connections=2)
-        self._readers = _engine(url, _Kind(read_only=True), connections=readers + 1)
+        kind = Kind(read_only=False, secure_delete=secure_delete)
+        self._writers = open_engine(url, kind, connections=2)
+        readable = Kind(read_only=True)
+        self._readers = open_engine(url, readable, connections=readers + 1)
         self._most_queued = most_queued
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._reading = 0
         self._point_lock = threading.Lock()
         self._point: Connection | None = None
+        self._down_until = 0.0
         self._open_lock = threading.Lock()
         self._open = 0
         self._closed = False
@@ -150,12 +197,14 @@ class Database:
         """Run `work` in a transaction; return its result once that is durable.
 
         A caller that is cancelled meanwhile doesn't cancel the commit. What `work`
-        raises rolls back what `work` did, and only that.
+        raises rolls back what `work` did, and only that. Where the transaction lost
+        against another replica's, or its connection was lost before the commit,
+        `work` is run again.
 
         Raises:
             StoreUnavailableError: Too much waits already, or the tables can't be
                 written: nothing was stored, unless the connection was lost in the
-                commit itself.
+                commit itself and the engine can't be reached to see what came of it.
         """
         return await self._enqueue(work, in_transaction=True)
 
@@ -188,16 +237,28 @@ class Database:
         """Run a point read on the caller's own thread: for the hot path only.
 
         It sees every write that was acknowledged before. `work` must be a matter of
-        microseconds, and must read its result to the end.
+        microseconds, and must read its result to the end. While the engine can't be
+        reached it is refused at once, so that the caller's thread is not held up by
+        one attempt to connect after another.
 
         Raises:
             StoreUnavailableError: The tables can't be read.
         """
         self._refuse_when(full=False)
-        with self._point_lock, self._counted(), _engine_failures():
-            if self._point is None or self._point.invalidated:
-                self._point = self._readers.connect()
-            return _run_read(self._point, work)
+        if time.monotonic() < self._down_until:
+            raise StoreUnavailableError("the tables can't be read or written now")
+        with self._point_lock, self._counted(), engine_failures():
+            try:
+                return self._read_point(work)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            # The engine was started again since: a read can be repeated.
+            try:
+                return self._read_point(work)
+            except DBAPIError:
+                self._down_until = time.monotonic() + _DOWN_S
+                raise
 
     def check(self) -> None:
         """Read something.
@@ -234,12 +295,23 @@ class Database:
         if full:
             raise StoreUnavailableError("too much waits for the database; ask later")
 
+    def _read_point(self, work: Transaction[T]) -> T:
+        if self._point is None or is_gone(self._point):
+            self._point = self._readers.connect()
+        return _run_read(self._point, work)
+
     def _read(self, work: Transaction[T]) -> T:
-        with (
-            self._counted(),
-            _engine_failures(),
-            self._readers.connect() as connection,
-        ):
+        with self._counted(), engine_failures():
+            try:
+                return self._read_once(work)
+            except DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+            # As above; the pool has let go of all that was connected before.
+            return self._read_once(work)
+
+    def _read_once(self, work: Transaction[T]) -> T:
+        with self._readers.connect() as connection:
             return _run_read(connection, work)
 
     @contextmanager
@@ -257,22 +329,30 @@ class Database:
 
     def _write_batches(self) -> None:
         """Commit batch after batch until told to end."""
-        connection: Connection | None = None
+        writing = _Writing(self._writers)
         while batch := self._next_batch():
             try:
-                if connection is None or connection.invalidated:
-                    connection = self._writers.connect()
                 with self._counted():
-                    done = _commit(connection, [j for j in batch if j.in_transaction])
+                    done = writing.commit([j for j in batch if j.in_transaction])
             except Exception as error:  # noqa: BLE001 - each caller gets it
                 # Whatever fails outside a job is the engine: nobody may be told that
                 # a job of this batch was stored.
-                done = [_Done(j, error=_unavailable(error)) for j in batch]
+                done = [_Done(j, error=unavailable(error)) for j in batch]
             else:
                 done += [self._maintain(j) for j in batch if not j.in_transaction]
-            _hand_back(done)
-        if connection is not None:
-            connection.close()
+            _hand_back([one for one in done if not self._goes_again(one)])
+        writing.close()
+
+    def _goes_again(self, done: _Done) -> bool:
+        """Put a job that lost against another transaction back into the queue."""
+        again = (
+            done.error is not None
+            and lost_a_race(done.error)
+            and done.job.tries < _MOST_TRIES
+        )
+        if again:
+            self._jobs.put(replace(done.job, tries=done.job.tries + 1))
+        return again
 
     def _maintain(self, job: _Job) -> _Done:
         try:
@@ -280,7 +360,7 @@ class Database:
                 connection.execution_options(isolation_level="AUTOCOMMIT")
                 return _Done(job, _plain(job.work(connection)))
         except Exception as error:  # noqa: BLE001 - its caller gets it
-            return _Done(job, error=_for_caller(error))
+            return _Done(job, error=for_caller(error))
 
     def _next_batch(self) -> list[_Job]:
         """Wait for one job and take what else is there; nothing means the end."""
@@ -300,13 +380,141 @@ class Database:
         return batch
 
 
-def _commit(connection: Connection, batch: list[_Job]) -> list[_Done]:
-    """Run each job inside a savepoint of one transaction, and commit once."""
-    if not batch:
-        return []
-    with connection.begin():
-        execute = connection.connection.cursor().execute
-        return [_run_one(connection, execute, job) for job in batch]
+class _Writing:
+    """The writing connection, on the writer's own thread.
+
+    Args:
+        writers: Makes connections that write.
+    """
+
+    def __init__(self, writers: sqlalchemy.Engine) -> None:
+        self._writers = writers
+        self._connection: Connection | None = None
+        self._mark: str | None = None
+        """Under which name this connection's batches are marked; None is not."""
+        self._batch = 0
+
+    def commit(self, batch: list[_Job]) -> list[_Done]:
+        """Run each job inside a savepoint of one transaction, and commit once.
+
+        (1) Connect where needed.
+        (2) Run the jobs, mark the batch, and commit.
+        (3) Where the connection was lost in the commit, look for the mark.
+        (4) Where it was lost and nothing was stored, do it again, once.
+
+        Raises:
+            Exception: The engine's own failure: nothing was stored.
+            StoreUnavailableError: It could not be seen whether anything was stored.
+        """
+        if not batch:
+            return []
+        try:
+            return self._try(batch)
+        except _CommitLostError as lost:
+            if self._was_stored(lost):
+                return lost.done
+        except Exception:
+            if self._connection is not None:  # (4): it was not lost
+                raise
+        return self._try(batch)
+
+    def close(self) -> None:
+        """Let go of the connection, and of its mark."""
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        with suppress(DBAPIError):
+            if self._mark is not None:
+                connection.execute(delete(_MARK).where(_MARK.c.writer == self._mark))
+                connection.commit()
+            connection.close()
+
+    def _try(self, batch: list[_Job]) -> list[_Done]:
+        """(1) and (2)."""
+        connection = self._connected()
+        ran: list[_Done] | None = None
+        try:
+            with connection.begin():
+                execute = connection.connection.cursor().execute
+                done = [_run_one(connection, execute, job) for job in batch]
+                self._note(connection)
+                ran = done
+        except Exception as error:
+            if not self._is_lost(connection) or ran is None:
+                raise
+            raise _CommitLostError(ran) from error
+        if take_warnings(connection):
+            # Such as: stored here, but no standby has it (`synchronous_commit`).
+            raise StoreUnavailableError("the engine did not promise to keep it")
+        return done
+
+    def _connected(self) -> Connection:
+        """(1) Return the connection; a new one gets a mark where the tables have it."""
+        if self._connection is not None:
+            return self._connection
+        connection = self._writers.connect()
+        try:
+            self._mark = _new_mark(connection)
+        except BaseException:
+            let_go(connection)
+            raise
+        self._batch, self._connection = 0, connection
+        return connection
+
+    def _note(self, connection: Connection) -> None:
+        """Mark the batch, in its own transaction."""
+        self._batch += 1
+        if self._mark is not None:
+            noted = {"named": self._mark, "batch": self._batch, "at": int(time.time())}
+            connection.execute(_SET_MARK, noted)
+
+    def _is_lost(self, connection: Connection) -> bool:
+        """Tell whether the connection was lost, and forget it then."""
+        if not is_gone(connection):
+            return False
+        let_go(connection)
+        self._connection = None
+        return True
+
+    def _was_stored(self, lost: _CommitLostError) -> bool:
+        """(3) Tell whether the batch was stored, as soon as the engine can be reached.
+
+        INVARIANT: nobody is told that something was stored, or was not, while it may
+        be otherwise. The row is written for it, so that a commit that is still under
+        way is waited for, and so is the standby that a durable commit needs.
+        """
+        until = time.monotonic() + _RESOLVE_S
+        touch = update(_MARK).where(_MARK.c.writer == self._mark)
+        found = touch.values(at=int(time.time())).returning(_MARK.c.batch)
+        while self._mark is not None:
+            try:
+                with self._writers.connect() as connection:
+                    batch = connection.scalar(found)
+                    connection.commit()
+                    if take_warnings(connection):
+                        break
+                    return bool(batch == self._batch)
+            except DBAPIError:
+                if time.monotonic() > until:
+                    break
+                time.sleep(_RESOLVE_EVERY_S)
+        raise StoreUnavailableError("it is not known whether it was stored") from lost
+
+
+def _new_mark(connection: Connection) -> str | None:
+    """Make the mark of a writing connection; None where the engine needs none."""
+    if connection.dialect.name != "postgresql":
+        return None
+    has_marks = inspect(connection).has_table(_MARK.name)
+    connection.rollback()  # looking has begun a transaction
+    if not has_marks:
+        return None
+    name, now = secrets.token_hex(16), int(time.time())
+    connection.execute(delete(_MARK).where(_MARK.c.at < now - _MARK_KEPT_S))
+    connection.execute(insert(_MARK), {"writer": name, "batch": 0, "at": now})
+    connection.commit()
+    take_warnings(connection)  # nothing rests on this commit
+    return name
 
 
 def _run_one(
@@ -324,7 +532,7 @@ def _run_one(
     except Exception as error:  # noqa: BLE001 - its caller gets it
         execute("ROLLBACK TO SAVEPOINT job")
         execute("RELEASE SAVEPOINT job")
-        return _Done(job, error=_for_caller(error))
+        return _Done(job, error=for_caller(error))
     execute("RELEASE SAVEPOINT job")
     return _Done(job, result)
 
@@ -341,33 +549,6 @@ def _plain(result: T) -> T:
     if unread or isinstance(result, CoroutineType):
         raise TypeError("a transaction must return plain values, read to the end")
     return result
-
-
-@contextmanager
-def _engine_failures() -> Iterator[None]:
-    """Turn the engine's own failures into what a caller can act on."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise _for_caller(error) from error
-
-
-def _for_caller(error: Exception) -> Exception:
-    """Return the error that the caller of a job gets."""
-    if isinstance(error, (OperationalError, InterfaceError)) or (
-        isinstance(error, DBAPIError) and error.connection_invalidated
-    ):
-        return _unavailable(error)
-    if isinstance(error, StopIteration):  # a future refuses to carry one
-        return RuntimeError("a transaction raised StopIteration")
-    return error
-
-
-def _unavailable(error: Exception) -> StoreUnavailableError:
-    """Return a failure of the engine, with its own words as the cause."""
-    failure = StoreUnavailableError("the tables can't be read or written now")
-    failure.__cause__ = error
-    return failure
 
 
 def _hand_back(done: list[_Done]) -> None:
@@ -391,124 +572,3 @@ def _resolve(results: list[_Done]) -> None:
             future.set_result(one.result)
         else:
             future.set_exception(one.error)
-
-
-# What differs between engines stands below, and nowhere else.
-
-
-@contextmanager
-def connected(url: str, *, read_only: bool) -> Iterator[Connection]:
-    """Open one connection outside the gateway: for migrations and for commands.
-
-    Raises:
-        SettingsError: As for `Database`.
-        StoreUnavailableError: The tables can't be reached.
-    """
-    engine = _engine(url, _Kind(read_only=read_only), connections=1)
-    try:
-        with _engine_failures(), engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Kind:
-    """What the connections of an engine may do, and how."""
-
-    read_only: bool
-    secure_delete: bool = False
-
-
-def truncate_journal(connection: Connection) -> None:
-    """Leave nothing behind in SQLite's write-ahead log: for `Database.maintain`.
-
-    With `secure_delete`, nothing that was deleted is left in any file after this.
-
-    Raises:
-        StoreUnavailableError: A reader held the log all the time; ask again.
-    """
-    if connection.dialect.name != "sqlite":
-        return
-    cursor = connection.connection.cursor()
-    busy, *_ = cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
-    if busy:
-        raise StoreUnavailableError("the journal is in use and was not emptied")
-
-
-def _engine(url: str, kind: _Kind, *, connections: int) -> Engine:
-    """Return an engine whose connections are ready for our transactions."""
-    parsed = _parse(url)
-    engine = create_engine(
-        parsed,
-        pool_size=connections,
-        max_overflow=0,
-        hide_parameters=True,  # INVARIANT: no person's value in an error (rule 8)
-        json_serializer=_to_json,
-        json_deserializer=orjson.loads,
-    )
-    if parsed.get_backend_name() == "sqlite":
-        _prepare_sqlite(engine, str(parsed.database), kind)
-        return engine
-    return engine.execution_options(
-        isolation_level="REPEATABLE READ" if kind.read_only else "READ COMMITTED",
-        postgresql_readonly=kind.read_only,
-    )
-
-
-def _parse(url: str) -> URL:
-    """Read a database URL, and refuse what the gateway can't keep its tables in."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise SettingsError(
-            "`database_url` is no URL: write `sqlite:///FILE` or `postgresql://...`"
-        ) from error
-    if parsed.get_backend_name() == "postgresql":
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.get_backend_name() != "sqlite":
-        raise SettingsError(
-            f"`database_url` names `{parsed.get_backend_name()}`: take sqlite or "
-            "postgresql"
-        )
-    if parsed.database in (None, "", ":memory:"):
-        raise SettingsError(
-            "`database_url` names no file: cases must outlive the process, so write "
-            "`sqlite:///FILE`"
-        )
-    return parsed
-
-
-def _to_json(value: object) -> str:
-    return orjson.dumps(value).decode()
-
-
-def _prepare_sqlite(engine: Engine, file: str, kind: _Kind) -> None:
-    """Make every connection of a SQLite engine durable, and transactions explicit.
-
-    `synchronous=FULL` syncs the write-ahead log on each commit: with NORMAL the last
-    commits may be lost with the power (SQLite documentation, PRAGMA synchronous).
-    """
-    # The file and what SQLite puts beside it are the gateway's alone.
-    os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-
-    def on_connect(connection: DBAPIConnection, _record: object) -> None:
-        connection.isolation_level = None  # we begin; the driver doesn't
-        cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={_BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=FULL")
-        cursor.execute("PRAGMA foreign_keys=ON")
-        cursor.execute(f"PRAGMA secure_delete={int(kind.secure_delete)}")
-        cursor.execute(f"PRAGMA query_only={int(kind.read_only)}")
-        cursor.close()
-
-    begin = "BEGIN" if kind.read_only else "BEGIN IMMEDIATE"
-
-    def on_begin(connection: Connection) -> None:
-        options = connection.get_execution_options()
-        if options.get("isolation_level") != "AUTOCOMMIT":
-            connection.connection.cursor().execute(begin)
-
-    event.listen(engine, "connect", on_connect)
-    event.listen(engine, "begin", on_begin)

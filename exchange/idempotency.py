@@ -14,9 +14,10 @@ import hmac
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Column, Connection, delete, insert, select
+from sqlalchemy import BigInteger, Column, Connection, delete, select
 from sqlmodel import Field, SQLModel
 
+from consent.rows import insert_or_ignore
 from schemas.canonical import b64url
 from schemas.errors import Complaint, InvalidRequestError, KeyReusedError, Where
 from schemas.model import Slug
@@ -120,20 +121,17 @@ def claim(
     Raises:
         KeyReusedError: The key came with another request.
     """
-    made = find(connection, repeat)
-    if made is not None:
-        return made
-    connection.execute(
-        insert(_ROW),
-        {
-            "client": repeat.client,
-            "key": repeat.key,
-            "request": repeat.request,
-            "resource": resource,
-            "made_at": _ms(now),
-        },
-    )
-    return resource
+    noted = {
+        "client": repeat.client,
+        "key": repeat.key,
+        "request": repeat.request,
+        "resource": resource,
+        "made_at": _ms(now),
+    }
+    # First the note, then the look: of two replicas that claim at once one waits here.
+    if insert_or_ignore(connection, _ROW, noted):
+        return resource
+    return find(connection, repeat) or resource
 
 
 def forget_before(connection: Connection, instant: datetime) -> int:

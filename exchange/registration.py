@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sqlalchemy import Connection, delete, insert, select
+from sqlalchemy import Connection, delete, select, update
 from sqlmodel import Field, SQLModel
 
 from audit.record import Event, Kind
 from audit.writer import AuditLog
+from consent.rows import insert_or_ignore
 from exchange.database import Database
 from exchange.keys import GatewayKeys
 from schemas.canonical import Json, canonical, sha256_b64url
@@ -173,6 +174,11 @@ def _read(connection: Connection) -> dict[str, str]:
 
 
 def _store(connection: Connection, now: Mapping[str, Registered]) -> None:
-    connection.execute(delete(_ROW))
-    rows = [{"thing": thing, "digest": what.digest} for thing, what in now.items()]
-    connection.execute(insert(_ROW), rows)
+    gone = delete(_ROW).where(_ROW.c.thing.not_in(list(now)))
+    connection.execute(gone)
+    # In order, so that two replicas that start together never wait for each other.
+    for thing, what in sorted(now.items()):
+        row = {"thing": thing, "digest": what.digest}
+        if not insert_or_ignore(connection, _ROW, row):
+            same = update(_ROW).where(_ROW.c.thing == thing)
+            connection.execute(same.values(digest=what.digest))

@@ -83,11 +83,13 @@ class Settings(Model):
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks in which departments may be; nothing else is ever connected to."""
     database_url: str | None = None
-    """The database of cases, consents and waiting work (SQLAlchemy URL); without it
-    `errand.db` in the data folder."""
+    """The database of cases, consents and waiting work: `sqlite:///FILE`, or
+    `postgresql://...` where several gateways share it; without it `errand.db` in the
+    data folder."""
     vault_url: str | None = None
-    """The database of the keys of cases, apart from the cases; without it `vault.db`
-    in the data folder."""
+    """The database of the keys of cases, better apart from the cases; without it
+    `vault.db` in the data folder, or on PostgreSQL the schema `errand_vault` of the
+    cases' database."""
     log_url: str | None = None
     """The PostgreSQL database of the access log and its search index
     (`postgresql://...`); without it the one of `database_url` where that is
@@ -157,11 +159,25 @@ class Settings(Model):
 
     def vault_tables_url(self) -> str:
         """Return the URL of the keys of cases."""
-        return self.vault_url or f"sqlite:///{self.data_dir / 'vault.db'}"
+        if self.vault_url is not None:
+            return self.vault_url
+        if self.database_url is not None and self.in_fleet:
+            return _with_schema(self.database_url, "errand_vault")
+        return f"sqlite:///{self.data_dir / 'vault.db'}"
 
     def work_url(self) -> str:
-        """Return the URL of the durable engine's own tables."""
+        """Return the URL of the durable engine's own tables.
+
+        On PostgreSQL they stand in the cases' database, in the schema `dbos`.
+        """
+        if self.database_url is not None and self.in_fleet:
+            return self.database_url
         return f"sqlite:///{self.data_dir / 'work.db'}"
+
+    @property
+    def in_fleet(self) -> bool:
+        """Whether other gateways may share the tables: they are on PostgreSQL."""
+        return (self.database_url or "").startswith(("postgresql:", "postgresql+"))
 
     @property
     def keys_dir(self) -> Path:
@@ -204,6 +220,12 @@ class Settings(Model):
     def lock_file(self) -> Path:
         """Held while a gateway runs on this data folder."""
         return self.data_dir / "serve.lock"
+
+
+def _with_schema(url: str, schema: str) -> str:
+    """Return a PostgreSQL URL whose tables stand in a schema of their own."""
+    joint = "&" if "?" in url else "?"
+    return f"{url}{joint}options=-c%20search_path%3D{schema}"
 
 
 def read_settings(file: Path | None, environment: Mapping[str, str]) -> Settings:

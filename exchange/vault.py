@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import ColumnElement, Connection, delete, insert, select
 from sqlmodel import Field, SQLModel
 
-from exchange.database import Database, truncate_journal
+from exchange.connecting import truncate_journal
+from exchange.database import Database
 from schemas.canonical import b64url
 from schemas.entropy import random_bytes
 from schemas.errors import NotFoundError, VerificationError

@@ -89,3 +89,10 @@ def tables_file(files: Files, tmp_path: Path) -> str:
 def vault_file(files: Files, tmp_path: Path) -> str:
     """Return the URL of an empty vault, on SQLite alone."""
     return files.copy_of("vault", partial(migrated, Part.VAULT), tmp_path)
+
+
+@pytest.fixture
+def postgres_tables(databases: Databases) -> Iterator[str]:
+    """Lend the gateway's tables, empty, on PostgreSQL alone."""
+    with databases.lend("tables", partial(migrated, Part.TABLES)) as url:
+        yield url

@@ -18,25 +18,28 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table
+from sqlalchemy.schema import CreateSchema
 
 import consent.rows
 import exchange.assertions
 import exchange.cases
+import exchange.database
 import exchange.due
 import exchange.idempotency
 import exchange.registration
 import exchange.vault
-from exchange.database import connected
+from exchange.connecting import alone, connected
 
 _STORES: tuple[ModuleType, ...] = (
     consent.rows,
     exchange.assertions,
     exchange.cases,
+    exchange.database,
     exchange.due,
     exchange.idempotency,
     exchange.registration,
 )
-_VAULT: tuple[ModuleType, ...] = (exchange.vault,)
+_VAULT: tuple[ModuleType, ...] = (exchange.database, exchange.vault)
 
 
 class Part(StrEnum):
@@ -60,12 +63,25 @@ def metadata(part: Part) -> MetaData:
 def upgrade(url: str, part: Part) -> None:
     """Bring a database to the newest revision of its part.
 
+    Replicas of a fleet that start together take turns.
+
     Raises:
         SettingsError: The URL names no database that the gateway can keep.
         StoreUnavailableError: It can't be reached.
     """
-    with connected(url, read_only=False) as connection:
+    with connected(url, read_only=False) as connection, alone(connection):
+        _make_schema(connection)
         command.upgrade(_config(connection, part), "head")
+
+
+def _make_schema(connection: Connection) -> None:
+    """Make the schema that the URL names on PostgreSQL, where it is not there yet."""
+    if connection.dialect.name != "postgresql":
+        return
+    if connection.exec_driver_sql("SELECT current_schema()").scalar() is None:
+        path = str(connection.exec_driver_sql("SHOW search_path").scalar())
+        connection.execute(CreateSchema(path.split(",", maxsplit=1)[0].strip('" ')))
+    connection.commit()
 
 
 def differences(connection: Connection, part: Part) -> list[object]:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection, select
 from typing_extensions import override
 
 from exchange import due as dues
-from exchange.database import connected
+from exchange.connecting import connected
 from exchange.due import Due, Lease, next_try
 from schemas.ids import CaseId, DueId
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import Connection
 
-from exchange.database import Database, connected
+from exchange.connecting import connected
+from exchange.database import Database
 from exchange.idempotency import RepeatKey, RepeatKeys, claim, find, forget_before
 from exchange.migrations.schema import Part, differences, metadata, upgrade
 from schemas.errors import InvalidRequestError, KeyReusedError
@@ -45,7 +46,7 @@ def test_the_keys_of_cases_are_in_the_vault_alone() -> None:
     """The tables of the gateway have no column that could hold a case's key."""
     vault, tables = metadata(Part.VAULT).tables, metadata(Part.TABLES).tables
 
-    assert set(vault) == {"case_key"}
+    assert set(vault) == {"case_key", "commit_mark"}
     assert "case_key" not in tables
     assert {"case_file", "evidence", "consent", "due", "idempotency"} <= set(tables)
 

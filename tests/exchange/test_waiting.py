@@ -270,7 +270,7 @@ async def test_failed_attempt_is_followed_by_another_without_its_words(
         entry["error"] for entry in logs if entry["event"] == "attempt_failed"
     ]
     assert PLANTED not in str(logs)
-    assert due.case in place.kept()
+    assert due.id in place.kept()
     assert PLANTED not in place.kept()
 
 

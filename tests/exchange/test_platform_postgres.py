@@ -1,0 +1,240 @@
+"""The gateway's tables on PostgreSQL: what is kept when it goes down in the middle."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+import psycopg
+import pytest
+from sqlalchemy import Connection
+
+from exchange.connecting import connected
+from exchange.database import Database
+from exchange.demo.postgres import PostgresServer, a_server
+from exchange.migrations.schema import Part, upgrade
+from schemas.errors import SettingsError, StoreUnavailableError
+
+pytestmark = pytest.mark.anyio
+PATIENCE_S = 20.0
+_NUMBERS = iter(range(1_000))
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """Run a server that these tests may kill and set as they like."""
+    with a_server() as server:
+        server.create_database("migrated")
+        upgrade(server.url("migrated"), Part.TABLES)
+        yield server
+
+
+@pytest.fixture
+def url(server: PostgresServer) -> str:
+    """Return the URL of tables on it, with a table of things."""
+    url = server.create_database(f"tables_{next(_NUMBERS)}", "migrated")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("CREATE TABLE thing (id int PRIMARY KEY, count int)")
+    return url
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """Open the tables, as a gateway does."""
+    with Database(url) as database:
+        yield database
+
+
+def add(connection: Connection, number: int) -> int:
+    """Add a thing."""
+    connection.exec_driver_sql("INSERT INTO thing VALUES (%s, 0)", (number,))
+    return number
+
+
+def things(connection: Connection) -> list[int]:
+    """Return the things there are."""
+    found = connection.exec_driver_sql("SELECT id FROM thing ORDER BY id")
+    return list(found.scalars())
+
+
+async def test_reads_and_writes_go_on_after_a_restart(
+    server: PostgresServer, database: Database
+) -> None:
+    """Nobody notices a server that was killed and is back before the next call."""
+    await database.write(partial(add, number=1))
+    assert [1] == database.read_now(things) == await database.read(things)
+    server.kill()
+    server.start()
+    await database.write(partial(add, number=2))
+    server.kill()
+    server.start()
+
+    assert [1, 2] == database.read_now(things)
+    assert [1, 2] == await database.read(things)
+
+
+async def test_while_it_is_down_callers_hear_so_at_once(
+    server: PostgresServer, database: Database
+) -> None:
+    """Each call is refused as one that may be repeated; then all goes on."""
+    await database.write(partial(add, number=1))
+    server.kill()
+    try:
+        with pytest.raises(StoreUnavailableError):
+            await database.write(partial(add, number=2))
+        with pytest.raises(StoreUnavailableError):
+            await database.read(things)
+        for _ in range(3):
+            with pytest.raises(StoreUnavailableError):
+                database.read_now(things)
+    finally:
+        server.start()
+    await database.write(partial(add, number=3))
+
+    assert [1, 3] == await database.read(things)
+
+
+def until_waiting(url: str, event: str) -> int:
+    """Return the process id of the backend that waits for something."""
+    query = "SELECT pid FROM pg_stat_activity WHERE wait_event = %s"
+    patience = time.monotonic() + PATIENCE_S
+    with psycopg.connect(url, autocommit=True) as connection:
+        while time.monotonic() < patience:
+            if (row := connection.execute(query, (event,)).fetchone()) is not None:
+                return int(row[0])
+    raise AssertionError(f"nothing waited for {event}")
+
+
+def tell(url: str, *statements: str) -> None:
+    """Run statements, each by itself."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+@contextmanager
+def without_a_standby(server: PostgresServer) -> Iterator[None]:
+    """Let commits wait for a standby that never comes, while the block lasts."""
+    # Who sets it must not wait for the standby itself.
+    local, reload = "SET synchronous_commit = local", "SELECT pg_reload_conf()"
+    name = "synchronous_standby_names"
+    tell(server.url(), local, f"ALTER SYSTEM SET {name} = 'nobody'", reload)
+    try:
+        yield
+    finally:
+        tell(server.url(), local, f"ALTER SYSTEM RESET {name}", reload)
+
+
+async def test_a_commit_whose_answer_was_lost_is_found(
+    server: PostgresServer, url: str, database: Database
+) -> None:
+    """The connection is cut after the commit: it is seen, and told as stored."""
+    runs: list[int] = []
+
+    def work(connection: Connection) -> int:
+        runs.append(1)
+        return add(connection, 1)
+
+    await database.write(partial(add, number=0))
+    with without_a_standby(server):
+        waiting = asyncio.create_task(database.write(work))
+        pid = await asyncio.to_thread(until_waiting, url, "SyncRep")
+        tell(url, f"SELECT pg_terminate_backend({pid})")
+
+    assert 1 == await waiting
+    assert [1] == runs
+    assert [0, 1] == await database.read(things)
+
+
+async def test_a_commit_that_was_cut_off_is_made_again(
+    url: str, database: Database
+) -> None:
+    """The connection is cut before the commit counts: nothing is stored twice."""
+    tell(
+        url,
+        "CREATE TABLE slow (id int)",
+        "INSERT INTO slow VALUES (1)",
+        """CREATE FUNCTION wait_at_commit() RETURNS trigger LANGUAGE plpgsql AS $$
+           BEGIN
+             IF EXISTS (SELECT FROM slow) THEN PERFORM pg_sleep(60); END IF;
+             RETURN NULL;
+           END $$""",
+        """CREATE CONSTRAINT TRIGGER waits AFTER INSERT ON thing
+           DEFERRABLE INITIALLY DEFERRED
+           FOR EACH ROW EXECUTE FUNCTION wait_at_commit()""",
+    )
+    runs: list[int] = []
+
+    def work(connection: Connection) -> int:
+        runs.append(1)
+        return add(connection, 1)
+
+    waiting = asyncio.create_task(database.write(work))
+    pid = await asyncio.to_thread(until_waiting, url, "PgSleep")
+    tell(url, "DELETE FROM slow", f"SELECT pg_terminate_backend({pid})")
+
+    assert 1 == await waiting
+    assert [1, 1] == runs
+    assert [1] == await database.read(things)
+
+
+async def test_a_commit_without_its_standby_is_not_promised(
+    server: PostgresServer, url: str, database: Database
+) -> None:
+    """A wait for the standby that somebody cancels is a failure, not a success."""
+    await database.write(partial(add, number=0))
+    with without_a_standby(server):
+        waiting = asyncio.create_task(database.write(partial(add, number=1)))
+        pid = await asyncio.to_thread(until_waiting, url, "SyncRep")
+        tell(url, f"SELECT pg_cancel_backend({pid})")
+
+        with pytest.raises(StoreUnavailableError, match="did not promise"):
+            await waiting
+    assert 2 == await database.write(partial(add, number=2))
+
+
+async def test_two_replicas_in_a_deadlock_both_come_through(url: str) -> None:
+    """Who loses runs again: neither caller hears of it."""
+    tell(url, "INSERT INTO thing VALUES (1, 0), (2, 0)")
+    met = threading.Barrier(2)
+
+    def both(connection: Connection, numbers: tuple[int, int]) -> int:
+        for number in numbers:
+            count = "UPDATE thing SET count = count + 1 WHERE id = %s"
+            connection.exec_driver_sql(count, (number,))
+            if not met.broken and numbers[0] == number:
+                with suppress(threading.BrokenBarrierError):
+                    met.wait(5)
+        met.abort()
+        return numbers[0]
+
+    with Database(url) as one, Database(url) as other:
+        done = await asyncio.gather(
+            one.write(partial(both, numbers=(1, 2))),
+            other.write(partial(both, numbers=(2, 1))),
+        )
+        counts = await one.read(
+            lambda c: list(c.exec_driver_sql("SELECT count FROM thing").scalars())
+        )
+
+    assert [1, 2] == done
+    assert [2, 2] == counts
+
+
+@pytest.mark.parametrize("name", ["fsync", "full_page_writes", "synchronous_commit"])
+def test_a_server_that_may_lose_commits_is_refused(
+    server: PostgresServer, url: str, name: str
+) -> None:
+    """The gateway does not start on it, and says which setting it is."""
+    reload = "SELECT pg_reload_conf()"
+    tell(server.url(), f"ALTER SYSTEM SET {name} = off", reload)
+    try:
+        with (
+            pytest.raises(SettingsError, match=name),
+            connected(url, read_only=False),
+        ):
+            pass
+    finally:
+        tell(server.url(), f"ALTER SYSTEM RESET {name}", reload)
