@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from audit.note import Signer, b64, b64_decode, parse_skey
+from schemas.canonical import b64url_decode
 from schemas.errors import SettingsError, VerificationError
 
 SECRET_SIZE = 32
@@ -124,6 +125,21 @@ def read_secret(path: Path) -> str:
             return file.read().removesuffix("\n")
     except (OSError, UnicodeDecodeError):
         raise SettingsError(f"`{path.name}` can't be read") from None
+
+
+def read_subject_key(path: Path) -> bytes:
+    """Return a subject's key from the file that it was given out in.
+
+    Raises:
+        SettingsError: It can't be read, may be read by others, or is no key.
+    """
+    try:
+        key = b64url_decode(read_secret(path))
+    except ValueError:
+        key = b""
+    if len(key) != SECRET_SIZE:
+        raise SettingsError(f"`{path.name}` is no subject's key")
+    return key
 
 
 def _secret(text: str) -> bytes:

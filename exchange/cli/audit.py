@@ -122,6 +122,65 @@ def _verify(
         ).as_json()
 
 
+@app.command("complete")
+def check_completeness(  # noqa: PLR0913 - what the comparison takes
+    log: Where,
+    vkey: LogKey,
+    subject_key: Annotated[
+        Path, typer.Option(help="The person's key, as `subject-key` wrote it.")
+    ],
+    pages: Annotated[
+        list[Path],
+        typer.Option("--list", help="The gateway's answer (JSON); one for each page."),
+    ],
+    *,
+    policy: Annotated[
+        Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
+    ] = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prove that a list of accesses to a person is complete: status 1 if it is not.
+
+    Every leaf of the log, or of anybody's copy of it, is verified and tested.
+    """
+    from audit.completeness import check_complete, read_list
+    from audit.demands import Demands
+    from audit.fetching import fetching, is_address
+    from audit.keys import read_subject_key
+    from audit.policy import parse_policy
+
+    wanted = None if policy is None else parse_policy(policy.read_text("utf-8"))
+    listed = read_list([page.read_bytes() for page in pages])
+    key = read_subject_key(subject_key)
+    with (
+        fetching(log, _read_token(token_file)) as fetch,
+        _progress() as progress,
+    ):
+        found = check_complete(
+            fetch,
+            Demands(vkey, policy=wanted),
+            key,
+            listed,
+            progress,
+            at_once=is_address(log),
+        )
+    if as_json:
+        print_json(found.as_json())
+    else:
+        table = make_table(
+            "The list is complete" if found.is_complete else "The list is not complete",
+            "what",
+            "found",
+        )
+        for name, value in found.as_json().items():
+            shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+            table.add_row(name, shown)
+        print_table(table)
+    if not found.is_complete:
+        raise typer.Exit(int(Exit.WRONG.value))
+
+
 @app.command("fsck")
 def fsck_log(
     log: Where, vkey: LogKey, *, token_file: TokenFile = None, as_json: AsJson = False
