@@ -1,0 +1,58 @@
+"""A log whose commits fail on demand: before they are stored, or after it."""
+
+import sqlite3
+from collections import deque
+from dataclasses import dataclass, field
+
+from audit.engine_sqlite import SqliteEngine
+from audit.sql import Row
+from tests.audit.examples import Room
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """How one commit fails."""
+
+    code: int
+    """The result code of SQLite."""
+    is_persisted: bool
+    """Whether it is stored all the same."""
+
+    def as_error(self) -> sqlite3.OperationalError:
+        """Return what `sqlite3` raises."""
+        error = sqlite3.OperationalError("as a test wants it")
+        error.sqlite_errorcode = self.code
+        error.sqlite_errorname = f"SQLITE_{self.code}"
+        return error
+
+
+@dataclass(slots=True)
+class FailingConnection:
+    """The writer's connection, over a disk that fails at some commits."""
+
+    real: sqlite3.Connection
+    planned: deque[Failure | None] = field(default_factory=deque)
+    """What the next commits meet; None for nothing, as do all further ones."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.real, name)
+
+    def execute(self, statement: str, *values: Row) -> sqlite3.Cursor:
+        """Do it, and fail at a commit when that is planned."""
+        failure = None
+        if statement == "COMMIT" and self.planned:
+            failure = self.planned.popleft()
+        if failure is None:
+            return self.real.execute(statement, *values)
+        if failure.is_persisted:
+            self.real.execute(statement)
+        raise failure.as_error()
+
+
+def fail_commits(room: Room) -> FailingConnection:
+    """Put a disk that fails under a log; it fails at nothing yet."""
+    engine = room.log._engine
+    assert isinstance(engine, SqliteEngine)
+    failing = FailingConnection(engine.connection)
+    engine.connection = failing  # type: ignore[assignment] # stands in for a broken disk
+    return failing
