@@ -15,7 +15,9 @@ import pytest
 from audit.fetching import fetch_from_folder
 from audit.fsck import check_log
 from audit.keys import LogKeys, make_keys, save_keys
-from audit.served import CHECKPOINT, export_pieces
+from audit.mirror import mirror
+from audit.objects import FolderObjects
+from audit.served import CHECKPOINT
 from audit.store import LogReader
 from schemas.errors import VerificationError
 from tests.audit.examples import ORIGIN, an_event, open_room
@@ -36,7 +38,7 @@ WHAT = [
     ("integration", "main"),
     ("publication", "writer"),
     ("publication", "main"),
-    ("export", "main"),
+    ("mirror", "main"),
     ("birth", "main"),
 ]
 
@@ -126,14 +128,14 @@ def check(place: Place, folder: Path, action: str, told: Told) -> None:
     if action != "birth":
         check_as_it_is(folder, place.keys, told.receipts)
     check_goes_on(folder, place.keys, told.receipts)
-    if action == "export":
+    if action == "mirror":
         reader = LogReader.open(folder / "log.db")
-        export_pieces(reader, folder / "served")
+        mirror(reader, FolderObjects(folder / "served"))
         reader.close()
         check_served(folder, place.keys)
 
 
 def check_served(folder: Path, keys: LogKeys) -> None:
-    """Verify an exported log, as an outsider does."""
+    """Verify the copy of the log, as an outsider does."""
     fetch = fetch_from_folder(folder / "served")
     check_log(fetch, keys.log.verifier.vkey, lambda _done, _of: None)

@@ -22,7 +22,7 @@ from schemas.canonical import Json, canonical
 ROOT = Path(__file__).parents[2]
 CALLS = (
     "openat,mkdir,read,pread64,write,pwrite64,fsync,fdatasync,"
-    "rename,link,ftruncate,close,unlink"
+    "rename,link,linkat,ftruncate,close,unlink"
 )
 """Every call on files that a log makes."""
 _CALL = re.compile(r"(\w+)\((?:\d+<([^>]*)>)?")
@@ -99,14 +99,28 @@ class Worker:
         again: bool,
     ) -> Told:
         """Have something done with a tracer on one thread."""
-        task: Json = {"folder": str(folder), "action": action, "again": again}
-        self._tell(canonical(task).decode())
-        _, main, writer = self._hear().split()
+        main, writer = self.begin(folder, action, again=again)
         tracer = attach(
             writer if thread == "writer" else main,
             (*options, "-o", str(self._trace)),
         )
-        os.kill(int(main), signal.SIGUSR1)
+        os.kill(main, signal.SIGUSR1)
+        told = self.end()
+        detached(tracer)
+        return told
+
+    def begin(self, folder: Path, action: str, *, again: bool) -> tuple[int, int]:
+        """Have a fork open a log; return its process, and its thread that writes.
+
+        It waits for SIGUSR1, and does then what it was told to do.
+        """
+        task: Json = {"folder": str(folder), "action": action, "again": again}
+        self._tell(canonical(task).decode())
+        _, main, writer = self._hear().split()
+        return int(main), int(writer)
+
+    def end(self) -> Told:
+        """Return what the fork says, up to its end."""
         receipts, words = [], []
         while (line := self._hear()) != "end\n":
             word, _, rest = line.partition(" ")
@@ -114,7 +128,6 @@ class Worker:
                 receipts.append(bytes.fromhex(rest))
             else:
                 words.append(word.strip())
-        detached(tracer)
         return Told(receipts, words)
 
     def _tell(self, line: str) -> None:
@@ -133,10 +146,12 @@ def _wanted(stream: IO[str] | None) -> IO[str]:
     return stream
 
 
-def attach(thread: str, options: Sequence[str]) -> subprocess.Popen[str]:
+def attach(thread: int, options: Sequence[str]) -> subprocess.Popen[str]:
     """Put strace on a thread; return when it is there."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed")
     tracer = subprocess.Popen(
-        ["strace", "-p", thread, *options], stderr=subprocess.PIPE, text=True
+        ["strace", "-p", str(thread), *options], stderr=subprocess.PIPE, text=True
     )
     line = _wanted(tracer.stderr).readline()
     if "attached" not in line:
@@ -154,8 +169,6 @@ def detached(tracer: subprocess.Popen[str]) -> None:
 @contextmanager
 def a_worker(folder: Path) -> Iterator[Worker]:
     """Run a worker while the block lasts."""
-    if shutil.which("strace") is None:
-        pytest.skip("strace is not installed")
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.faults.worker"],
         cwd=ROOT,

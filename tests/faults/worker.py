@@ -19,8 +19,11 @@ import structlog
 
 from audit.keys import load_keys
 from audit.merkle import EMPTY_ROOT
+from audit.mirror import mirror
+from audit.objects import FolderObjects
 from audit.record import Subject
-from audit.served import export_pieces
+from audit.store import Work
+from audit.swaps import Integration, Publication
 from audit.writer import Limits
 from schemas.clock import SystemClock
 from schemas.errors import ErrandError
@@ -70,10 +73,10 @@ def publish(room: Room) -> None:
     room.publisher.publish()
 
 
-def export(room: Room) -> None:
+def copy(room: Room) -> None:
     """Write what is published to a folder."""
     with room.reader() as reader:
-        export_pieces(reader, room.folder / "served")
+        mirror(reader, FolderObjects(room.folder / "served"))
 
 
 def live(room: Room) -> None:
@@ -91,6 +94,19 @@ def live_carelessly(room: Room) -> None:
     live(room)
 
 
+def freeze(room: Room, stage: type) -> None:
+    """Publish, and be stopped by SIGSTOP between reading and swapping."""
+    write = room.publisher._lead.write
+
+    def stopping(work: Work) -> None:
+        if isinstance(work, stage):
+            os.kill(os.getpid(), signal.SIGSTOP)
+        write(work)
+
+    room.publisher._lead.write = stopping  # type: ignore[method-assign] # stops itself
+    publish(room)
+
+
 def born(_room: Room) -> None:
     """Do no more: the log was opened."""
 
@@ -100,8 +116,10 @@ ACTIONS: Mapping[str, Callable[[Room], None]] = {
     "moving": append,
     "integration": integrate,
     "publication": publish,
-    "export": export,
+    "mirror": copy,
     "birth": born,
+    "frozen in integration": lambda room: freeze(room, Integration),
+    "frozen in publication": lambda room: freeze(room, Publication),
     "life": live,
     "careless": live_carelessly,
 }
