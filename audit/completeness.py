@@ -20,7 +20,7 @@ from audit.fetching import Fetch, ahead, wanted
 from audit.fsck import Progress, bundles, grow, plan
 from audit.leaves import Leaves
 from audit.merkle import EMPTY_ROOT
-from audit.note import b64, open_checkpoint, parse_vkey
+from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
 from audit.served import CHECKPOINT
 from audit.subjects import SubjectKey
 from schemas.canonical import Json
@@ -149,13 +149,19 @@ def check_complete(
     if not checkpoint.size and checkpoint.root != EMPTY_ROOT:
         raise VerificationError("checkpoint: the entries give another root")
     # (4): by index and by event, since a list could name the wrong one of two.
-    known = {one.index: one.event for one in listed}
+    return _compared(checkpoint, about, {one.index: one.event for one in listed})
+
+
+def _compared(
+    checkpoint: Checkpoint, about: Mapping[int, str], known: Mapping[int, str]
+) -> Compared:
+    """Compare what was found with what is listed: the event at each index."""
     return Compared(
-        origin=verifier.name,
+        origin=checkpoint.origin,
         size=checkpoint.size,
         root=b64(checkpoint.root),
         about=len(about),
-        listed=len(listed),
+        listed=len(known),
         missing=sorted(index for index in about if index not in known),
         foreign=sorted(
             index

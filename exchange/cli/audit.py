@@ -22,6 +22,7 @@ from schemas.errors import ErrandError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from audit.completeness import Compared
     from audit.demands import Demands
     from schemas.canonical import Json
 
@@ -165,20 +166,22 @@ def check_completeness(  # noqa: PLR0913 - what the comparison takes
             progress,
             at_once=is_address(log),
         )
-    if as_json:
-        print_json(found.as_json())
-    else:
-        table = make_table(
-            "The list is complete" if found.is_complete else "The list is not complete",
-            "what",
-            "found",
-        )
-        for name, value in found.as_json().items():
-            shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
-            table.add_row(name, shown)
-        print_table(table)
+    _show_compared(found, as_json=as_json)
     if not found.is_complete:
         raise typer.Exit(int(Exit.WRONG.value))
+
+
+def _show_compared(found: "Compared", *, as_json: bool) -> None:
+    """Print what a list is worth."""
+    if as_json:
+        print_json(found.as_json())
+        return
+    told = "complete" if found.is_complete else "not complete"
+    table = make_table(f"The list is {told}", "what", "found")
+    for name, value in found.as_json().items():
+        shown = " ".join(map(str, value)) if isinstance(value, list) else str(value)
+        table.add_row(name, shown)
+    print_table(table)
 
 
 @app.command("fsck")
