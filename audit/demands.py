@@ -4,9 +4,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from audit.anchor import Anchored, Trust, verify_anchors
 from audit.cosigning import cosigned_by
+from audit.fetching import Fetch
 from audit.note import Verifier, parse_vkey
 from audit.policy import Policy
+from audit.proving import ServedTree
 from audit.receipt import Receipt, verify_receipt
 from schemas.errors import VerificationError
 
@@ -33,6 +36,8 @@ class Demands:
     """Receipts (R0) that must be kept."""
     receipt_vkey: str | None = None
     """The key they are signed with."""
+    anchors: Trust | None = None
+    """Whose time stamps there must be; None looks at none."""
 
     def check_quorum(self, note: bytes, verifier: Verifier) -> Mapping[str, int]:
         """Return who has cosigned a checkpoint, by name, and when; enough must have.
@@ -48,6 +53,14 @@ class Demands:
         if not self.policy.is_met(cosigned.keys()):
             raise VerificationError("checkpoint: too few witnesses have cosigned")
         return cosigned
+
+    def check_anchors(
+        self, fetch: Fetch, listed: bytes | None, tree: ServedTree
+    ) -> Anchored | None:
+        """Verify all anchors, where any are demanded, as `verify_anchors` does."""
+        if self.anchors is None:
+            return None
+        return verify_anchors(fetch, listed, tree, self.anchors)
 
     def read_receipts(self) -> Iterator[tuple[int, Receipt]]:
         """Yield the receipts that were given, each with its number, once verified.

@@ -24,6 +24,8 @@ from schemas.errors import VerificationError
 
 LOG_FILE: Final = "log.db"
 """The log's file in a data folder."""
+PUBLIC_FOLDER: Final = "public"
+"""Where a data folder keeps what is given away and stands in no table: anchors."""
 PIECE_LIMIT = 32 << 20
 """Largest resource that is read, in bytes: a bundle of 256 entries is at most half."""
 

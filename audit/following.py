@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from audit.store import LogReader
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.errors import NotFoundError, VerificationError
+from schemas.errors import NotFoundError, StoreUnavailableError, VerificationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +73,7 @@ class Follower:
         self._reader.close()
 
     def _run(self) -> None:
+        self.tick()
         while not self._stopping.wait(self._patience.interval_s):
             self.tick()
         self.tick()
@@ -87,6 +88,8 @@ class Follower:
             # INVARIANT: a log that contradicts itself signs and records nothing more.
             self._settle(str(error))
             self._log.refuse(f"{self.name}: {error}")
+        except StoreUnavailableError as error:
+            self._settle(str(error))
         except Exception as error:  # noqa: BLE001 - tried again in the next round
             self._settle(type(error).__name__)
         else:

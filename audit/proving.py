@@ -29,16 +29,25 @@ class ServedTree:
     note: str
     """The signed head."""
     head: Checkpoint
+    verifier: Verifier
+    """The log's key."""
     read: NodeReader
 
 
-def open_tree(fetch: Fetch, verifier: Verifier) -> ServedTree:
-    """Return the tree that a log serves now.
+def open_tree(
+    fetch: Fetch, verifier: Verifier, note: bytes | None = None
+) -> ServedTree:
+    """Return the tree that a log serves.
+
+    Args:
+        fetch: Reads what is served.
+        verifier: The log's key.
+        note: The head; None reads the one that is served now.
 
     Raises:
         VerificationError: The head is not signed with this key.
     """
-    note = wanted(fetch(CHECKPOINT), CHECKPOINT)
+    note = wanted(fetch(CHECKPOINT), CHECKPOINT) if note is None else note
     head = open_checkpoint(note, verifier)
 
     def tile(level: int, index: int) -> bytes:
@@ -47,7 +56,7 @@ def open_tree(fetch: Fetch, verifier: Verifier) -> ServedTree:
         content, _ = fetch_piece(fetch, Piece(level, index, width))
         return content
 
-    return ServedTree(note.decode(), head, node_reader(tile))
+    return ServedTree(note.decode(), head, verifier, node_reader(tile))
 
 
 def prove_index(tree: ServedTree, index: int) -> Proof:

@@ -12,8 +12,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, cast
 
+from audit.anchor import LIST, Anchored
 from audit.demands import Demands
-from audit.fetching import open_still
+from audit.fetching import (
+    PUBLIC_FOLDER,
+    fetch_from_file,
+    fetch_from_folder,
+    open_still,
+)
 from audit.fsck import Progress
 from audit.growing import Growing, Vouched
 from audit.keys import LogKeys
@@ -21,6 +27,7 @@ from audit.leaves import Leaves, Seen
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA, erased_subjects
 from audit.merkle import EMPTY_ROOT, leaf_hash
 from audit.note import Verifier, b64, open_checkpoint, parse_vkey
+from audit.proving import open_tree
 from audit.record import Kind, Section, read_leaf
 from audit.resume import Keeper
 from audit.sealing import (
@@ -71,6 +78,8 @@ class Verified:
     """Receipts that were given and found to be kept."""
     cosigned: Mapping[str, int] = field(default_factory=dict)
     """Who has cosigned, and when, in seconds since 1970."""
+    anchored: Anchored | None = None
+    """What anchors show; None where none are demanded."""
 
     def as_json(self) -> Mapping[str, Json]:
         """Return the result as JSON."""
@@ -107,11 +116,9 @@ def verify_stored(
 
     (1) The file is sound, and is the log of this key.
     (2) The checkpoints are signed, and cosigned as the policy demands.
-    (3) Every record: gapless, its leaf of the one form and hashed anew, what stands
-        beside it as it was written, its sections those that it commits to. The roots
-        of tree and checkpoints, and every tile, computed from these leaves.
+    (3) Every record, and what stands beside it; from these leaves, roots and tiles.
     (4) The look-ups that have not ended are those that the records say.
-    (5) Each receipt is kept.
+    (5) Each receipt is kept, and each anchor holds.
 
     Args:
         log: A data folder's copy, a log's file, or a PostgreSQL schema at one instant.
@@ -140,6 +147,7 @@ def verify_stored(
         _check_attempts(reader, walk)
         # (5): a promise is kept, or its signature convicts the log.
         kept = _check_receipts(reader, demands)
+        anchored = _check_anchors(log, reader, demands)
     _, size, root = heads[-1] if heads else ("", 0, EMPTY_ROOT)
     return Verified(
         origin=verifier.name,
@@ -154,6 +162,7 @@ def verify_stored(
         sections_erased=walk.erased,
         receipts=kept,
         cosigned=cosigned,
+        anchored=anchored,
     )
 
 
@@ -430,3 +439,15 @@ def _check_receipts(reader: LogReader, demands: Demands) -> int:
                 f"receipt {number}: the log broke its promise at {receipt.index}"
             )
     return len(demands.receipts)
+
+
+def _check_anchors(log: Place, reader: LogReader, demands: Demands) -> Anchored | None:
+    """Verify the anchors that are kept beside a log's file, where any are demanded."""
+    if demands.anchors is None:
+        return None
+    if not isinstance(log, Path):
+        raise VerificationError("anchors do not stand in the database: give a store")
+    folder = log if log.is_dir() else log.parent
+    anchors = fetch_from_folder(folder / PUBLIC_FOLDER)
+    tree = open_tree(fetch_from_file(reader), parse_vkey(demands.vkey))
+    return demands.check_anchors(anchors, anchors(LIST), tree)

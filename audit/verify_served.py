@@ -6,18 +6,20 @@ given. A log that somebody else wrote is verified as far as it goes: its entries
 any bytes.
 """
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import cast
 
+from audit.anchor import LIST, Anchored
 from audit.demands import Demands, Form
 from audit.fetching import Fetch, ahead, wanted
 from audit.fsck import Progress, bundle_entries, bundles, grow, plan, served_entry
 from audit.leaves import Leaves
 from audit.merkle import leaf_hash
 from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
+from audit.proving import open_tree
 from audit.record import read_leaf
 from audit.resume import Keeper
 from audit.served import CHECKPOINT
@@ -46,6 +48,8 @@ class VerifiedServed:
     """Receipts that were given and found to be kept."""
     cosigned: Mapping[str, int] = field(default_factory=dict)
     """Who has cosigned, and when, in seconds since 1970."""
+    anchored: Anchored | None = None
+    """What anchors show; None where none are demanded."""
 
     def as_json(self) -> Mapping[str, Json]:
         """Return the result as JSON."""
@@ -65,7 +69,7 @@ def verify_served(
     (1) The checkpoint: its signature, the quorum, and that it does not contradict the
         one that was seen before.
     (2) Every entry, every tile, the root; from where an earlier run ended.
-    (3) Each receipt is kept.
+    (3) Each receipt is kept, and each anchor holds.
 
     Args:
         fetch: Reads what is served.
@@ -80,6 +84,7 @@ def verify_served(
     """
     # (1): who signs says what size and root must come out.
     verifier = parse_vkey(demands.vkey)
+    listed = None if demands.anchors is None else fetch(LIST)
     note = wanted(fetch(CHECKPOINT), CHECKPOINT)
     checkpoint = open_checkpoint(note, verifier)
     cosigned = demands.check_quorum(note, verifier)
@@ -88,19 +93,17 @@ def verify_served(
     start = keeper.start(note.decode())
     # (2): in order, so that memory holds the right edge alone.
     leaves = _leaves(checkpoint, keeper) if form is Form.RECORDS else None
-    look = None if leaves is None else leaves.check
-    with ExitStack() as stack:
-        if at_once:
-            pieces = plan(start.size, checkpoint.size)
-            fetch = stack.enter_context(ahead(fetch, pieces))
-        growing = grow(fetch, checkpoint, keeper.vouched, start)
+    with _several(fetch, start.size, checkpoint.size, at_once=at_once) as fetched:
+        growing = grow(fetched, checkpoint, keeper.vouched, start)
         with keeper.keeping(growing.edge, lambda: _tally(leaves)) as reached:
-            for size in bundles(fetch, growing, checkpoint.size, look):
+            look = None if leaves is None else leaves.check
+            for size in bundles(fetched, growing, checkpoint.size, look):
                 reached(size)
                 progress(size, checkpoint.size)
             growing.finish()
-        # (3): a promise is kept, or its signature convicts the log.
-        kept = _check_receipts(fetch, demands, checkpoint)
+    # (3): what others hold of the log must be part of it.
+    kept = _check_receipts(fetch, demands, checkpoint)
+    anchored = demands.check_anchors(fetch, listed, open_tree(fetch, verifier, note))
     return VerifiedServed(
         origin=verifier.name,
         published=checkpoint.size,
@@ -111,7 +114,18 @@ def verify_served(
         since=start.size,
         receipts=kept,
         cosigned=cosigned,
+        anchored=anchored,
     )
+
+
+@contextmanager
+def _several(fetch: Fetch, start: int, size: int, *, at_once: bool) -> Iterator[Fetch]:
+    """Fetch several pieces at once, where that is better."""
+    if not at_once:
+        yield fetch
+        return
+    with ahead(fetch, plan(start, size)) as fetched:
+        yield fetched
 
 
 def _leaves(checkpoint: Checkpoint, keeper: Keeper) -> Leaves:

@@ -46,7 +46,7 @@ from exchange.office import (
     read_pack,
 )
 from exchange.opened import OpenCase
-from exchange.outward import open_followers
+from exchange.outward import open_followers, open_public
 from exchange.oversight import Oversight
 from exchange.permission import Permissions
 from exchange.registration import record_changes, registered
@@ -189,6 +189,7 @@ async def _started(
         log=parts.log,
         publisher=kept.publisher,
         followers=kept.followers,
+        public=open_public(settings),
         in_flight=parts.in_flight,
         identity=_identity(settings, keys, parts),
         permissions=_permissions(parts, waiting),

@@ -1,16 +1,22 @@
 """What the log gives away by itself: followers of what is published."""
 
+from audit.anchor import Stamper, anchor, parse_trust
 from audit.following import Follower, Patience
 from audit.mirror import mirror
-from audit.objects import open_objects
+from audit.objects import FolderObjects, Objects, open_objects
 from audit.publisher import Publisher
 from audit.store import LogReader
 from audit.writer import AuditLog
 from exchange.settings import Settings
 from schemas.clock import Clock
+from schemas.errors import SettingsError
 
 _TILES_ALARM_S = 60.0
 """Seconds without bringing the store up from which an operator has to look."""
+_ANCHOR_LOOK_S = 60.0
+"""Seconds between two looks whether a stamp is due, and between two tries."""
+_ANCHOR_ALARM_S = 900.0
+"""Seconds without a stamp that is due from which an operator has to look."""
 _TILES_STOP_S = 600.0
 """Seconds without bringing the store up from which nothing more is recorded."""
 
@@ -25,15 +31,72 @@ def open_followers(
     """
     followers = []
     if settings.tiles_url is not None:
-        objects = open_objects(settings.tiles_url, settings.tiles_endpoint)
+        tiles = open_public(settings)
 
         def copy_tiles(reader: LogReader) -> None:
             # Of several replicas, the one that leads; two at once would do no harm.
             if publisher.is_leading:
-                mirror(reader, objects)
+                mirror(reader, tiles)
 
         pace = Patience(settings.checkpoint_every_s, _TILES_ALARM_S, _TILES_STOP_S)
         followers.append(Follower("tiles", log, copy_tiles, pace, clock))
+    if settings.anchor_url is not None:
+        job = _Anchoring(settings, make_stamper(settings), publisher, clock)
+        pace = Patience(_ANCHOR_LOOK_S, _ANCHOR_ALARM_S, settings.anchor_stop_s)
+        followers.append(Follower("anchors", log, job, pace, clock))
     for follower in followers:
         publisher.watch(follower.lag)
     return tuple(followers)
+
+
+def open_public(settings: Settings) -> Objects:
+    """Return where anchors are kept: with the tiles, or in the data folder.
+
+    Raises:
+        SettingsError: The store's address is wrong.
+    """
+    if settings.tiles_url is not None:
+        return open_objects(settings.tiles_url, settings.tiles_endpoint)
+    return FolderObjects(settings.public_dir)
+
+
+def make_stamper(settings: Settings) -> Stamper:
+    """Return what asks the authority.
+
+    Raises:
+        SettingsError: Its certificates can't be read.
+    """
+    url, file = settings.anchor_url, settings.anchor_certificates
+    if url is None or file is None:
+        raise SettingsError("`anchor_url` and `anchor_certificates` go together")
+    try:
+        return Stamper(url, parse_trust(file.read_bytes()))
+    except OSError:
+        raise SettingsError(
+            f"`anchor_certificates`: `{file.name}` can't be read"
+        ) from None
+    except SettingsError as error:
+        raise SettingsError(f"`anchor_certificates`: {error}") from None
+
+
+class _Anchoring:
+    """Has a checkpoint stamped whenever the last stamp is old enough."""
+
+    def __init__(
+        self, settings: Settings, stamper: Stamper, publisher: Publisher, clock: Clock
+    ) -> None:
+        self._objects = open_public(settings)
+        self._every_s = settings.anchor_every_s
+        self._stamper = stamper
+        self._publisher = publisher
+        self._clock = clock
+        self._last = 0
+
+    def __call__(self, reader: LogReader) -> None:
+        """Do one round: mostly there is nothing to do, and nobody is asked."""
+        now = self._clock.now()
+        is_due = now.timestamp() - self._last >= self._every_s
+        if is_due and self._publisher.is_leading:
+            self._last = anchor(
+                reader, self._objects, self._stamper, now, self._every_s
+            )

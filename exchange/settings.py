@@ -144,6 +144,16 @@ class Settings(Model):
         str | None, StringConstraints(pattern=r"^https?://[^\s/?#]+$")
     ] = None
     """The server of S3-compatible storage that is not Amazon's."""
+    anchor_url: Annotated[
+        str | None, StringConstraints(pattern=r"^https?://[^\s/?#]+[^\s#]*$")
+    ] = None
+    """A time-stamping authority (RFC 3161) that stamps published checkpoints."""
+    anchor_certificates: LocalPath | None = None
+    """The authority's certificates (PEM), its root among them; with `anchor_url`."""
+    anchor_every_s: Annotated[float, Field(ge=60)] = 3_600.0
+    """How often a checkpoint is stamped, in seconds."""
+    anchor_stop_s: Annotated[float, Field(ge=900)] = 14_400.0
+    """How long the authority may fail until nothing more is recorded, in seconds."""
     executor_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] = (
         "gateway-1"
     )
@@ -178,6 +188,11 @@ class Settings(Model):
     def in_fleet(self) -> bool:
         """Whether other gateways may share the tables: they are on PostgreSQL."""
         return (self.database_url or "").startswith(("postgresql:", "postgresql+"))
+
+    @property
+    def public_dir(self) -> Path:
+        """What is given away and stands in no table."""
+        return self.data_dir / "public"
 
     @property
     def keys_dir(self) -> Path:
@@ -274,6 +289,8 @@ def parse_settings(text: str, environment: Mapping[str, str], base: Path) -> Set
         problems = error.errors(include_url=False, include_input=False)
         described = dict.fromkeys(_describe(p) for p in problems)
         raise SettingsError("; ".join(described)) from None
+    if (settings.anchor_url is None) != (settings.anchor_certificates is None):
+        raise SettingsError("`anchor_url` and `anchor_certificates` go together")
     if settings.wait_default_s > settings.wait_most_s:
         raise SettingsError("`wait_default_s` is longer than `wait_most_s`: lower it")
     return settings

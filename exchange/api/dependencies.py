@@ -9,6 +9,7 @@ from fastapi.openapi.models import OAuth2, OAuthFlowClientCredentials, OAuthFlow
 from fastapi.security.base import SecurityBase
 
 from audit.following import Follower
+from audit.objects import Objects
 from audit.publisher import Publisher
 from audit.writer import AuditLog
 from consent.in_flight import InFlight
@@ -49,6 +50,8 @@ class Gateway:
     log: AuditLog
     publisher: Publisher
     followers: tuple[Follower, ...]
+    public: Objects
+    """What is given away and stands in no table: anchors."""
     in_flight: InFlight
     identity: Identity
     permissions: Permissions

@@ -8,10 +8,12 @@ about anybody, and makes no record: a mirror that follows the log would otherwis
 never come to its end.
 """
 
+import asyncio
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response, Security
 
+from audit.anchor import ANCHORS, LIST, parse_name
 from audit.tiles import parse_piece
 from exchange.api.dependencies import (
     Authorization,
@@ -34,6 +36,15 @@ _PIECE_PATH = Path(
     description="Its index in groups of three digits; `.p/W` if it is partial.",
 )
 
+_STAMP_TYPES = {
+    "checkpoint": _NOTE,
+    "tsq": "application/timestamp-query",
+    "tsr": "application/timestamp-reply",
+}
+
+AnchorPath = Annotated[
+    str, Path(max_length=64, description="An anchor's name, and which part of it.")
+]
 PiecePath = Annotated[str, _PIECE_PATH]
 Level = Annotated[str, Path(max_length=2, description="The tile's level, 0 to 63.")]
 
@@ -66,6 +77,31 @@ async def read_log_keys(gateway: ThisGateway) -> Response:
     keys = gateway.keys.log
     lines = f"{keys.log.verifier.vkey}\n{keys.receipt.verifier.vkey}\n"
     return Response(lines, media_type=_NOTE)
+
+
+@router.get("/log/anchors/list", response_class=Response)
+async def read_anchors(gateway: ThisGateway) -> Response:
+    """Return the names of all time stamps over checkpoints, one a line."""
+    listed = await asyncio.to_thread(gateway.public.read, LIST)
+    return Response(listed or b"", 200, _FEW_SECONDS, _NOTE)
+
+
+@router.get("/log/anchors/{path}", response_class=Response)
+async def read_anchor(path: AnchorPath, gateway: ThisGateway) -> Response:
+    """Return a stamped checkpoint, the question for its stamp, or the stamp (RFC 3161).
+
+    `NAME.checkpoint`, `NAME.tsq` or `NAME.tsr`.
+    """
+    parsed = parse_name(path)
+    found = None
+    if parsed is not None:
+        found = await asyncio.to_thread(gateway.public.read, f"{ANCHORS}/{path}")
+    if parsed is None or found is None:
+        return problem(
+            NOT_FOUND, "there is no such anchor", headers={"cache-control": "no-store"}
+        )
+    kept = {"cache-control": f"public, {_FOREVER}"}
+    return Response(found, 200, kept, _STAMP_TYPES[parsed[1]])
 
 
 @router.get("/log/tile/entries/{path:path}", response_class=Response)

@@ -51,6 +51,10 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
     policy: Annotated[
         Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
     ] = None,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(help="Certificates (PEM) of whose time stamps there must be."),
+    ] = None,
     receipt: Annotated[
         list[Path] | None, typer.Option(help="A receipt that must be kept.")
     ] = None,
@@ -76,6 +80,7 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
 
     Of the log's own file also what stands beside each leaf. Status 1 where it fails.
     """
+    from audit.anchor import parse_trust
     from audit.demands import Demands, Form
     from audit.policy import parse_policy
 
@@ -85,6 +90,7 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
         policy=None if policy is None else parse_policy(policy.read_text("utf-8")),
         receipts=[file.read_bytes() for file in receipt or ()],
         receipt_vkey=receipt_key,
+        anchors=None if anchors is None else parse_trust(anchors.read_bytes()),
     )
     found = _verify(log, demands, state, keys_folder, _read_token(token_file))
     _show_found(found, as_json=as_json)

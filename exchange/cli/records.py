@@ -137,13 +137,14 @@ def export_log(
     """
     from contextlib import closing
 
+    from audit.anchor import copy_anchors
     from audit.export import (
         published_rows,
         write_export,
         write_ndjson,
         write_parquet,
     )
-    from audit.fetching import stored_log
+    from audit.fetching import PUBLIC_FOLDER, fetch_from_folder, stored_log
     from audit.mirror import mirror
     from audit.objects import FolderObjects
     from audit.store import LogReader
@@ -153,7 +154,11 @@ def export_log(
         raise ErrandError(f"there is no log at `{Path(log).name}`")
     with closing(LogReader.open(stored)) as reader:
         if form == "files":
-            size = mirror(reader, FolderObjects(target))
+            objects = FolderObjects(target)
+            if isinstance(stored, Path):
+                public = stored.parent / PUBLIC_FOLDER
+                copy_anchors(fetch_from_folder(public), objects)
+            size = mirror(reader, objects)
         else:
             write = write_ndjson if form == "ndjson" else write_parquet
             size = write_export(target, published_rows(reader), write)
