@@ -2,7 +2,9 @@
 
 A look-up under a statutory duty pays no write, so no row tells that it is under way.
 This register does, in memory, and that is enough where one process holds the data
-folder (decision 16): a look-up lives no longer than the process that makes it.
+folder (decision 16): a look-up lives no longer than the process that makes it. Where
+several gateways share the tables, each has a register, and `consent.replicas` tells
+that each has heard of a suspension.
 
 Why no look-up can slip through. Whoever sends does (1) register, then (2) read what is
 suspended. Whoever suspends does (3) write the suspension, then (4) wait for all that is
@@ -16,6 +18,7 @@ The register belongs to one event loop and is used on that loop's thread only.
 """
 
 import asyncio
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -43,6 +46,10 @@ class InFlight:
     def __init__(self, suspended: Iterable[Target] = ()) -> None:
         self._suspended = frozenset(suspended)
         self._under_way: dict[LookupId, _UnderWay] = {}
+        self.current_until = math.inf
+        """Instant of the monotonic clock from which nothing may be sent, since a
+        suspension could have been missed. For ever where one process has the tables.
+        """
 
     @property
     def suspended(self) -> frozenset[Target]:
@@ -85,6 +92,16 @@ class InFlight:
     def resume(self, thing: Target) -> None:
         """Allow it again; call it when the row is gone."""
         self._suspended -= {thing}
+
+    async def hear(self, suspended: frozenset[Target]) -> None:
+        """Take over what the store says is suspended; return once that holds.
+
+        It holds when every look-up is over that was taken before it was heard of.
+        """
+        new = suspended - self._suspended
+        self._suspended = suspended
+        for thing in sorted(new):
+            await self.drained(thing)
 
     async def drained(self, thing: Target | ConsentId) -> None:
         """Wait until every look-up taken before that rests on the thing is over.

@@ -107,6 +107,30 @@ class SuspensionRow(SQLModel, table=True):
     since: int = Field(sa_column=Column(BigInteger, nullable=False))
 
 
+class SuspensionStateRow(SQLModel, table=True):
+    """How often it changed what is suspended; one row."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "suspension_state"
+
+    id: int = Field(primary_key=True)
+    changes: int = Field(sa_column=Column(BigInteger, nullable=False))
+
+
+class ReplicaRow(SQLModel, table=True):
+    """One gateway that shares these tables with others."""
+
+    __tablename__: ClassVar[str | Callable[..., str]] = "replica"
+
+    name: str = Field(primary_key=True)
+    """Its executor id."""
+    place: str
+    """The id of its data folder."""
+    heard: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """Up to which change of the suspensions it has acted."""
+    lease_until: int = Field(sa_column=Column(BigInteger, nullable=False))
+    """First instant, by the database's clock, at which it sends nothing any more."""
+
+
 class MandateRow(SQLModel, table=True):
     """One mandate, from the giving on."""
 
@@ -133,6 +157,8 @@ CONSENT = ConsentRow.__table__  # type: ignore[attr-defined] # SQLModel hides th
 USE = ConsentUseRow.__table__  # type: ignore[attr-defined] # as above
 GRANT_USE = GrantUseRow.__table__  # type: ignore[attr-defined] # as above
 SUSPENSION = SuspensionRow.__table__  # type: ignore[attr-defined] # as above
+SUSPENSION_STATE = SuspensionStateRow.__table__  # type: ignore[attr-defined] # as above
+REPLICA = ReplicaRow.__table__  # type: ignore[attr-defined] # as above
 MANDATE = MandateRow.__table__  # type: ignore[attr-defined] # as above
 
 

@@ -14,10 +14,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
-from sqlalchemy import Connection, delete, func, insert, select, update
+from sqlalchemy import Connection, delete, insert, select, update
 
 from consent.artefact import Consent, ConsentState
 from consent.decision import Permit
+from consent.replicas import count_change, gate
 from consent.rows import (
     CONSENT,
     GRANT_USE,
@@ -39,16 +40,18 @@ def suspend(
     """Suspend something; return whether it was not suspended before.
 
     The caller acknowledges it only when the transaction has committed and every use
-    taken before is over: `open_uses`, and `consent.in_flight` for the look-ups that
-    rest on no consent.
+    taken before is over: `open_uses`, and for the look-ups that rest on no consent
+    `consent.in_flight`, in each gateway (`consent.replicas.behind`).
     """
-    _gate(connection, shared=False)
+    gate(connection, shared=False)
     values = {"target": thing, "reason": reason, "by": by, "since": micros(now)}
+    count_change(connection)
     return insert_or_ignore(connection, SUSPENSION, values)
 
 
 def resume(connection: Connection, thing: Target) -> bool:
     """End a suspension; return whether there was one."""
+    count_change(connection)
     gone = delete(SUSPENSION).where(SUSPENSION.c.target == thing)
     return bool(connection.execute(gone).rowcount)
 
@@ -117,7 +120,7 @@ def take_uses(
         The look-ups that may not be sent → the rule that denied them.
     """
     # (1): in the order of ids, so that two processes never wait for each other.
-    _gate(connection, shared=True)
+    gate(connection, shared=True)
     stopped = suspended(connection)
     ids = sorted({consent for use in uses for consent in use.permit.consents})
     held = _lock_all(connection, ids)
@@ -240,22 +243,6 @@ def period_start(per: timedelta, now: datetime) -> datetime:
 # Below: rows and statements.
 
 _ALL_SUSPENDED = select(SUSPENSION.c.target)
-_GATE = 0x6572_7261  # any number that nothing else in the database locks
-
-
-def _gate(connection: Connection, *, shared: bool) -> None:
-    """Order takings and suspensions of several processes on PostgreSQL.
-
-    A taking that has not committed is invisible to `open_uses`; so a suspension waits
-    for it here. SQLite has one writer at a time, which is the same.
-    """
-    if connection.dialect.name == "postgresql":
-        lock = (
-            func.pg_advisory_xact_lock_shared
-            if shared
-            else (func.pg_advisory_xact_lock)
-        )
-        connection.execute(select(lock(_GATE)))
 
 
 def _lock_all(

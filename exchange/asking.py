@@ -50,11 +50,14 @@ from exchange.opened import OpenCase
 from exchange.plan import Lookup
 from schemas.clock import Clock
 from schemas.directory import DataService
-from schemas.errors import ConnectorFaultError, ConnectorUnavailableError
+from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Layer
 from schemas.ids import EventId, LookupId, NewId
 from schemas.outcome import RecordRef
 from schemas.validation import Pack
 
+_SEND_WITHIN_S = 4.0
+"""How long after its use was taken a look-up may still be sent; less than the lease of
+the use exceeds the slowest look-up by."""
 _LEAST_TIME_S = 0.005
 """With less than this left, a look-up is not begun."""
 
@@ -135,10 +138,11 @@ class Asker:
         sending = await self._record_intents(case, wave, deadline)
         # (2) and (3): from here on each look-up gets an end, whatever happens.
         uses = [self._use(sent) for sent in sending]
+        until = self.clock.monotonic() + _SEND_WITHIN_S
         denied = await self._take(uses)
         try:
             came = await asyncio.gather(
-                *(self._fetch(sent, denied.get(sent.id)) for sent in sending)
+                *(self._fetch(sent, denied.get(sent.id), until) for sent in sending)
             )
         finally:
             await self._finish(uses, denied)
@@ -282,12 +286,21 @@ class Asker:
             now = self.clock.now()
             await self.database.write(lambda c: finish_uses(c, sent, [], now))
 
-    async def _fetch(self, sent: _Sent, denied: Rule | None) -> _Came:
-        """Ask one department; its failure is its own."""
+    async def _fetch(self, sent: _Sent, denied: Rule | None, until: float) -> _Came:
+        """Ask one department; its failure is its own.
+
+        INVARIANT (rule 5): what was held up until its use no longer counts, or until
+        this gateway may have missed a suspension, is not sent.
+        """
         if denied is not None:
             return _Came(sent, denied, 0.0)
         connector = self.connectors[sent.approved.service.id]
         since = self.clock.monotonic()
+        if since >= min(until, self.in_flight.current_until):
+            late = ConnectorUnavailableError(
+                "it was too late to ask", layer=Layer.GATEWAY
+            )
+            return _Came(sent, late, 0.0)
         try:
             answer: Answer = await connector.fetch(sent.request)
         except (ConnectorUnavailableError, ConnectorFaultError) as error:

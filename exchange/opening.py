@@ -31,6 +31,7 @@ from exchange.api.dependencies import Gateway
 from exchange.database import Connection, Database
 from exchange.engine import Engine
 from exchange.erasing import Erasing
+from exchange.fleet import Replica, place_of
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
 from exchange.keys import GatewayKeys, open_keys
@@ -119,7 +120,7 @@ async def opened(
             database=kept.database,
             vault=kept.vault,
             log=kept.log,
-            in_flight=InFlight(await kept.database.read(uses.suspended)),
+            in_flight=await _open_in_flight(settings, kept.database, clock, stack),
             clock=clock,
             new_id=new_id,
             random_bytes=random_bytes,
@@ -133,6 +134,20 @@ async def opened(
         _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")
+
+
+async def _open_in_flight(
+    settings: Settings, database: Database, clock: Clock, stack: AsyncExitStack
+) -> InFlight:
+    """Return the register of look-ups, which in a fleet hears of suspensions."""
+    if not settings.in_fleet:
+        return InFlight(await database.read(uses.suspended))
+    in_flight = InFlight()
+    place = place_of(settings.data_dir)
+    replica = Replica(database, in_flight, settings.executor_id, place, clock)
+    await replica.start()
+    stack.push_async_callback(replica.stop)
+    return in_flight
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from functools import partial
 
 from audit.record import Event, Kind, Subject
 from audit.writer import AuditLog
-from consent import store, uses
+from consent import replicas, store, uses
 from consent.artefact import Consent, ConsentFields, ConsentScope, Person
 from consent.in_flight import InFlight
 from consent.rules import Suspendable, Target, target
@@ -30,7 +30,7 @@ from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.directory import LawfulBasisKind, SharingGrant
 from schemas.errors import Complaint, InvalidRequestError, NotFoundError
-from schemas.ids import CaseId, ConsentId, DueId, EventId, LookupId, NewId
+from schemas.ids import CaseId, ConsentId, DueId, EventId, NewId
 from schemas.matter import FactType
 from schemas.model import Slug, VersionedId
 from schemas.validation import Pack
@@ -319,14 +319,21 @@ class Permissions:
         return said
 
     async def _drained(self, thing: ConsentId | Target) -> None:
-        """Wait until no look-up that is under way rests on the thing."""
+        """Wait until no look-up that is under way, in any gateway, rests on it."""
         await self.in_flight.drained(thing)
-        while await self._open_uses(thing):  # noqa: ASYNC110 - rows of any process
+        while await self._is_open(thing):  # noqa: ASYNC110 - rows of any process
             await asyncio.sleep(_POLL_S)
 
-    async def _open_uses(self, thing: ConsentId | Target) -> tuple[LookupId, ...]:
+    async def _is_open(self, thing: ConsentId | Target) -> bool:
+        """Tell whether a gateway may still send what rests on the thing.
+
+        Uses of consents stand in rows. For look-ups under a duty each gateway has a
+        register of its own, and says when it has heard of a suspension.
+        """
         now = self.clock.now()
-        return await self.database.read(lambda c: uses.open_uses(c, thing, now))
+        return await self.database.read(
+            lambda c: bool(uses.open_uses(c, thing, now)) or replicas.behind(c)
+        )
 
     async def _record(
         self, consent: Consent, outcome: str, person_id: str | None

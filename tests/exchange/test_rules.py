@@ -160,6 +160,19 @@ async def test_a_consent_withdrawn_after_the_decision_bars_the_look_up(
     assert "supply_needed" == outcomes(case)["marriage"]
 
 
+async def test_a_gateway_that_may_have_missed_a_suspension_asks_nobody(
+    office: Office,
+) -> None:
+    """Rule 5: once its lease among the others is over, all waits, and is recorded."""
+    office.in_flight.current_until = office.clock.monotonic()
+
+    case = await office.open()
+
+    assert [] == office.departments.asked
+    assert "pending" in set(outcomes(case).values())
+    assert "unavailable.gateway" in {leaf["outcome"] for leaf in office.leaves()}
+
+
 async def test_every_open_requirement_has_an_owner_an_action_and_a_clock(
     office: Office,
 ) -> None:
