@@ -28,6 +28,14 @@ _PATIENCE: Final = {
     "lock_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
 }
+_PLANS: Final = {
+    # A plan that was made while a table was small is kept: none may read it whole.
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
 _READING: Final = {
     "default_transaction_read_only": "on",
     "statement_timeout": "60s",
@@ -95,7 +103,7 @@ class PostgresSql:
                     f"PostgreSQL's `{name}` is `{found}`: the log needs "
                     f"`{allowed[0]}`, or it would lose what it has promised"
                 )
-        settings = _READING if self._read_only else _PATIENCE
+        settings = _READING if self._read_only else _PATIENCE | _PLANS
         path = sql.Identifier(self._place.schema).as_string(connection)
         for name, value in {**settings, "search_path": path}.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
