@@ -6,12 +6,14 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from audit.keys import load_keys, make_keys, save_keys
+from audit.sql import Postgres
 from audit.verify import verify_log
 from schemas.errors import LogUnavailableError
 from tests.audit.examples import ORIGIN, an_event, open_room
@@ -19,10 +21,14 @@ from tests.audit.examples import ORIGIN, an_event, open_room
 ROOT = Path(__file__).parents[2]
 
 
-def killed_while_writing(folder: Path, promises: int) -> list[tuple[str, int, bytes]]:
+Promise = tuple[str, int, bytes]
+"""Event, index and receipt, as a process printed them."""
+
+
+def killed_while_writing(folder: Path, promises: int, *database: str) -> list[Promise]:
     """Run the writing process, kill it, and return every promise it made."""
     child = subprocess.Popen(
-        [sys.executable, "-m", "tests.audit.writing_child", str(folder)],
+        [sys.executable, "-m", "tests.audit.writing_child", str(folder), *database],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         text=True,
@@ -56,6 +62,37 @@ def test_every_promise_survives_a_kill(tmp_path: Path) -> None:
         assert found.records >= len(promised)
     assert len({index for _, index, _ in promised}) == len(promised)
     assert len({event for event, _, _ in promised}) == len(promised)
+
+
+def test_every_promise_of_two_replicas_survives_their_kill(
+    tmp_path: Path, a_schema: Callable[[], Postgres]
+) -> None:
+    """Each publishes as well, so one that led is gone in mid-publication."""
+    save_keys(make_keys(ORIGIN), tmp_path / "keys")
+    keys, place = load_keys(tmp_path / "keys"), a_schema()
+    room = open_room(tmp_path, keys, place=place)
+
+    def killed(_replica: int) -> list[Promise]:
+        return killed_while_writing(tmp_path, 100, place.url, place.schema)
+
+    with ThreadPoolExecutor(2) as pool:
+        promised = [one for made in pool.map(killed, range(2)) for one in made]
+    while not room.publisher.is_leading:
+        # The server may not have missed the one that led yet.
+        room.publisher.publish()
+    [after] = asyncio.run(room.log.append([an_event()]))
+    room.publisher.publish()
+    room.close()
+    found = verify_log(
+        place,
+        keys.log.verifier.vkey,
+        receipts=[note for _, _, note in promised],
+        receipt_vkey=keys.receipt.verifier.vkey,
+    )
+
+    assert found.receipts == len(promised) >= 200
+    assert len({index for _, index, _ in promised}) == len(promised)
+    assert found.records == found.published == after.index + 1 > len(promised)
 
 
 def test_after_a_kill_the_log_goes_on(tmp_path: Path) -> None:
