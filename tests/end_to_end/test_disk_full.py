@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
+from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
-from audit.store import copy_log
 from audit.verify import verify_log
 from exchange.demo.portal import Answer, Client
 from exchange.demo.scenarios import MARRIED, opening
@@ -60,12 +60,8 @@ def test_full_disk_of_the_log_stops_every_release_until_there_is_space(
     read = send(place, portal, "GET", f"/v1/cases/{before.id}")
     still = place.asked("ga") + place.asked("wj")
     (disk / "ballast").unlink()
-    place.until(
-        lambda: open_case(place, portal, "after").status_code == 201,
-        "the gateway goes on",
-    )
-    after = open_case(place, portal, "after").json()
-    same = open_case(place, portal, "at once").json()
+    # Both a case of its own, and the one that was refused: its portal asks again.
+    after, same = (settled(place, portal, key) for key in ("after", "at once"))
     receipts = [
         one["note"].encode()
         for document in (before.document, *answered, after, same)
@@ -80,9 +76,7 @@ def test_full_disk_of_the_log_stops_every_release_until_there_is_space(
         assert int(one.headers["retry-after"]) > 0
     # INVARIANT (rule 1): who can't be recorded is not asked either.
     assert asked == still
-    for document in (before.document, *answered, after, same):
-        assert "mother_identity" in Answer(document).evidence_fields()
-    assert len(receipts) == verified
+    assert len(receipts) == verified > 0
 
 
 def fill(
@@ -107,6 +101,20 @@ def fill(
             return answer, answered
         answered.append(answer.json())
     raise AssertionError("a full disk refused nothing")
+
+
+def settled(place: Installation, portal: Client, key: str) -> Json:
+    """Open a case, again and again, until its evidence is there; return it."""
+    seen: list[Json] = []
+
+    def has_evidence() -> bool:
+        answer = open_case(place, portal, key)
+        if answer.status_code == 201:
+            seen.append(answer.json())
+        return bool(seen) and "mother_identity" in Answer(seen[-1]).evidence_fields()
+
+    place.until(has_evidence, "the gateway goes on")
+    return seen[-1]
 
 
 def open_case(place: Installation, portal: Client, key: str) -> httpx.Response:
