@@ -1,0 +1,68 @@
+"""(5) How long after its append a record stands under the published head.
+
+Seen as outsiders see it: through a reader of its own, which looks a hundred times a
+second at what is published.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, closing
+from typing import Final
+
+from audit.record import Event
+from audit.sql import Place
+from audit.store import Appended, LogReader
+
+_LOOK_EVERY_S: Final = 0.01
+_PATIENCE_S: Final = 30.0
+
+
+class Lags:
+    """Notes when records are appended, and when they are published."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        """Of each append whose last record is published."""
+        self._waiting: deque[tuple[int, float]] = deque()
+
+    def noting(
+        self, append: Callable[[Sequence[Event]], Awaitable[Sequence[Appended]]]
+    ) -> Callable[[Sequence[Event]], Awaitable[object]]:
+        """Return an append that notes when it returned."""
+
+        async def appended(events: Sequence[Event]) -> None:
+            places = await append(events)
+            last = max(place.index for place in places)
+            self._waiting.append((last, time.monotonic()))
+
+        return appended
+
+    @asynccontextmanager
+    async def watching(self, place: Place) -> AsyncIterator[None]:
+        """Watch what is published, until everything that was appended is."""
+        loop = asyncio.get_running_loop()
+        with closing(LogReader.open(place)) as reader:
+            over = asyncio.Event()
+
+            async def watch() -> None:
+                while not (over.is_set() and not self._waiting):
+                    head = await loop.run_in_executor(None, reader.published)
+                    self._see(0 if head is None else head.size)
+                    await asyncio.sleep(_LOOK_EVERY_S)
+
+            task = asyncio.create_task(watch())
+            yield
+            over.set()
+            await asyncio.wait_for(task, _PATIENCE_S)
+
+    def _see(self, size: int) -> None:
+        """Take out what a head of this size holds."""
+        now, left = time.monotonic(), deque[tuple[int, float]]()
+        for index, at in self._waiting:
+            if index < size:
+                self.seconds.append(now - at)
+            else:
+                left.append((index, at))
+        self._waiting = left
