@@ -31,7 +31,7 @@ from audit.note import (
     parse_checkpoint,
 )
 from audit.store import LogReader
-from audit.tiles import node_reader
+from audit.tiles import node_reader, reading_once
 from schemas.canonical import Json
 from schemas.errors import NotFoundError, VerificationError
 from schemas.ids import EventId
@@ -171,7 +171,7 @@ def prove_leaf(reader: LogReader, index: int, leaf: bytes) -> Proof | None:
     if head is None or index >= head.size:
         return None
     checkpoint = parse_checkpoint(open_text(head.note))
-    read = node_reader(reader.tile)
+    read = node_reader(reading_once(reader.tile))
     hashes = inclusion_proof(read, index, checkpoint.size)
     verify_inclusion(leaf, index, checkpoint.size, hashes, checkpoint.root)
     return Proof(index, tuple(hashes), head.note)
@@ -213,7 +213,7 @@ def prove_consistency(reader: LogReader, size1: int, size2: int) -> Consistency:
     head = reader.published()
     if not 0 < size1 <= size2 or head is None or size2 > head.size:
         raise NotFoundError("the log has published no trees of these sizes")
-    read = node_reader(reader.tile)
+    read = node_reader(reading_once(reader.tile))
     root1, root2 = tree_root(read, size1), tree_root(read, size2)
     hashes: Sequence[bytes] = consistency_proof(read, size1, size2)
     verify_consistency(size1, size2, hashes, root1, root2)

@@ -10,6 +10,7 @@ leaf hashes, which makes integration idempotent.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from audit.merkle import HASH_SIZE, NodeReader, node_hash
 from schemas.errors import VerificationError
@@ -192,6 +193,11 @@ def node_reader(read_tile: TileReader) -> NodeReader:
         return _fold(hashes)
 
     return read
+
+
+def reading_once(read_tile: TileReader) -> TileReader:
+    """Return a reader that reads each tile once: for one proof, which asks again."""
+    return lru_cache(maxsize=None)(read_tile)
 
 
 def _fold(hashes: bytes) -> bytes:

@@ -20,7 +20,7 @@ from audit.query import (
 from audit.receipt import prove_leaf
 from audit.record import Actor, Audience, Event, Kind, Section
 from audit.store import LogReader
-from schemas.errors import InvalidRequestError, NotFoundError
+from schemas.errors import InvalidRequestError, NotFoundError, VerificationError
 from schemas.ids import CaseId
 from tests.audit.examples import (
     CASE,
@@ -65,6 +65,33 @@ def all_pages(index: AccessIndex, query: RecordQuery) -> list[int]:
             return found
         assert len(page.rows) == query.limit
         after = page.next
+
+
+@pytest.mark.parametrize(
+    "leaf",
+    [
+        *(b"{", b"[]", b"{}"),
+        (
+            b'{"corr":1,"etype":"","kind":"","outcome":"","prov":"","req":"",'
+            b'"t":"2026-01-08T06:30:00.000Z"}'
+        ),
+    ],
+)
+def test_a_leaf_that_is_none_is_named_and_none_of_its_chunk_is_taken_in(
+    leaf: bytes, file_room: Room
+) -> None:
+    """A damaged leaf stops the index before it; once it is put right, all follows."""
+    append(file_room, an_event(), an_event())
+    with file_room.reader() as reader:
+        [_, (_, whole, _)] = reader.leaves(0, 2)
+    file_room.change("DROP TRIGGER entry_is_never_changed")
+    file_room.change("UPDATE entry SET leaf = ? WHERE seq = 1", (leaf,))
+    index = index_of(file_room)
+
+    with pytest.raises(VerificationError, match="entry 1 is no leaf"):
+        index.follow()
+    file_room.change("UPDATE entry SET leaf = ? WHERE seq = 1", (whole,))
+    assert [1, 0] == all_pages(index, RecordQuery())
 
 
 CONDITIONS: list[tuple[RecordQuery, list[int]]] = [

@@ -21,6 +21,7 @@ from audit.tiles import (
     entry_bundle,
     integrate,
     node_reader,
+    reading_once,
     tile_path,
     tiles_of_size,
 )
@@ -28,6 +29,9 @@ from schemas.errors import VerificationError
 from tests.audit.test_merkle import OWN, numbers
 
 LEAVES = numbers(70_000)
+
+
+TILES = integrate(lambda *_: b"", 0, LEAVES)
 
 
 def grow(tiles: dict[TileId, bytes], size: int, to: int) -> None:
@@ -63,6 +67,23 @@ def test_proofs_come_from_tiles_at_every_edge() -> None:
     for size in (1, 255, 256, 257, 65_535, 65_536, 65_537, 69_999):
         proof = consistency_proof(read, size, 70_000)
         verify_consistency(size, 70_000, proof, tree_root(read, size), root)
+
+
+@given(st.integers(0, 69_999))
+def test_a_proof_reads_no_tile_twice_and_few_of_them(index: int) -> None:
+    """A proof in a tree of 70,000 takes its own tiles and those of the right edge."""
+    asked: list[TileId] = []
+
+    def tile(level: int, number: int) -> bytes:
+        asked.append((level, number))
+        return TILES[level, number]
+
+    read = node_reader(reading_once(tile))
+    proof = inclusion_proof(read, index, 70_000)
+
+    assert inclusion_proof(node_reader(lambda *at: TILES[at]), index, 70_000) == proof
+    assert len(set(asked)) == len(asked)
+    assert 5 >= len(asked)
 
 
 @given(st.lists(st.integers(1, 400), min_size=1, max_size=8))
