@@ -91,8 +91,15 @@ def _wait_for(
 
 
 def cpu_seconds(pid: int) -> float:
-    """Return the user and system time of a process and all that it started."""
-    return sum(_clock(one) for one in (pid, *_descendants(pid)))
+    """Return the user and system time of a process and all that it started.
+
+    Of what it started, whatever has ended meanwhile does not count any more.
+    """
+    total = _clock(pid)
+    for one in _descendants(pid):
+        with suppress(OSError):
+            total += _clock(one)
+    return total
 
 
 def _clock(pid: int) -> float:

@@ -17,6 +17,8 @@ WAYS: Final = {
     "served": "verify, as outsiders see it",
     "stored": "verify, the log's own file with all that stands beside the leaves",
 }
+RESUMED: Final = ("served", "stored")
+"""Which of them go on from a kept state."""
 
 
 def _nobody(_done: int, _of: int) -> None:

@@ -1,0 +1,236 @@
+"""Draws the curves of a run as PNG."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+_COLOURS: Final = {
+    "bare": "#8d99ae",
+    "writer": "#2a9d8f",
+    "append": "#1d3557",
+    "fsck": "#8d99ae",
+    "served": "#2a9d8f",
+    "stored": "#1d3557",
+    "goal": "#c1121f",
+}
+_BARS: Final = {
+    "bare": "bare group commit of the same bytes",
+    "writer": "the log's writer, records sealed before",
+    "append": "whole append, sealing included",
+}
+_CHECKS: Final = {
+    "fsck": "fsck: tree alone",
+    "served": "verify, as served",
+    "stored": "verify, the log's own file",
+}
+_STYLE: Final = {
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "font.size": 9,
+    "grid.color": "#e5e5e5",
+    "legend.frameon": False,
+    "savefig.dpi": 130,
+}
+
+
+def draw(told: Mapping[str, Any], folder: Path) -> None:
+    """Draw what a run told, as `log-*.png` in a folder."""
+    mpl.use("agg")
+    with plt.rc_context(_STYLE):
+        for name, figure in (
+            ("append", _appends(told)),
+            ("verify", _checks(told)),
+            ("questions", _questions(told)),
+        ):
+            figure.savefig(folder / f"log-{name}.png")
+            plt.close(figure)
+
+
+def _appends(told: Mapping[str, Any]) -> Figure:
+    """Appends: rate and latency on SQLite, gateways on both engines, lag."""
+    figure, places = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
+    _append_bars(places[0][0], told, "per_second", "records a second")
+    places[0][0].set_title("SQLite, synchronous=FULL: records a second")
+    for n, (_, row) in enumerate(sorted_by_number(told["over_bare"]["writer"])):
+        whole = list(told["over_bare"]["append"].values())[n]
+        text = f"writer {row['rate']:.2f}, whole {whole['rate']:.2f} of bare"
+        top = max(
+            list(rows.values())[n]["per_second"] for rows in told["appends"].values()
+        )
+        places[0][0].annotate(
+            text, (n, top), (0, 4), textcoords="offset points", ha="center", fontsize=8
+        )
+    _append_bars(places[0][1], told, "p99_ms", "ms")
+    places[0][1].set_title("SQLite: 99th percentile of an append (8 records on average)")
+    _goal(places[0][1], 25, "goal 25 ms")
+    places[0][0].legend(loc="upper left")
+    _gateways(places[1][0], told)
+    _lags(places[1][1], told)
+    return figure
+
+
+def sorted_by_number(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return rows in the order of the numbers that name them."""
+    return sorted(rows.items(), key=lambda item: int(item[0]))
+
+
+def _append_bars(axes: Axes, told: Mapping[str, Any], figure: str, unit: str) -> None:
+    for at, (variant, name) in enumerate(_BARS.items()):
+        rows = sorted_by_number(told["appends"][variant])
+        axes.bar(
+            [n + (at - 1) * 0.27 for n in range(len(rows))],
+            [row[figure] for _, row in rows],
+            width=0.25,
+            color=_COLOURS[variant],
+            label=name,
+        )
+    axes.set_xticks(range(len(rows)), [n for n, _ in rows])
+    axes.set_xlabel("requesters, each with one append at a time")
+    axes.set_ylabel(unit)
+    axes.grid(visible=False, axis="x")
+    axes.margins(y=0.12)
+    axes.set_ylim(bottom=0)
+
+
+def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
+    names = list(told["gateways"])
+    rates = [told["gateways"][name]["per_second"] for name in names]
+    colours = [_COLOURS["stored" if "closed" in n else "served"] for n in names]
+    bars = axes.barh(range(len(names)), rates, color=colours, height=0.6)
+    labels = [f"p99 {told['gateways'][name]['p99_ms']:.0f} ms" for name in names]
+    axes.bar_label(bars, labels, padding=4, fontsize=8)
+    axes.set_yticks(range(len(names)), [_gateway(name) for name in names])
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.axvline(3_000, color=_COLOURS["goal"], linestyle="--", linewidth=1)
+    axes.text(
+        3_000, -0.55, "goal on PostgreSQL", color=_COLOURS["goal"], fontsize=8, ha="center"
+    )
+    axes.margins(x=0.2)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("records a second, sealing and publishing included")
+    axes.set_title("Gateways' processes on two cores\n")
+
+
+def _gateway(name: str) -> str:
+    """Return how a fleet is called: `PostgreSQL, 4 replicas, steady load`."""
+    engine, replicas, pace = name.split()
+    engine = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[engine]
+    many = "1 process" if replicas == "1" else f"{replicas} processes"
+    return f"{engine}, {many}\n{'as fast as it goes' if pace == 'closed' else 'steady'}"
+
+
+def _lags(axes: Axes, told: Mapping[str, Any]) -> None:
+    for name, lag in told["publish_lag_s"].items():
+        if "closed" in name:
+            shares = [step * 5 for step in range(21)]
+            label = _gateway(name).partition("\n")[0]
+            axes.plot(lag["steps"], shares, label=label, linewidth=1.8)
+    axes.axvline(2, color=_COLOURS["goal"], linestyle="--", linewidth=1)
+    axes.text(2, 3, " goal 2 s", color=_COLOURS["goal"], fontsize=8)
+    axes.set_xlim(left=0)
+    axes.set_ylim(0, 103)
+    axes.set_xlabel("seconds from the append to the published head that holds it")
+    axes.set_ylabel("% of appends")
+    axes.set_title("Publish lag while appending as fast as it goes")
+    axes.legend(loc="upper left")
+
+
+def _goal(axes: Axes, at: float, text: str) -> None:
+    axes.axhline(at, color=_COLOURS["goal"], linestyle="--", linewidth=1)
+    axes.text(
+        -0.45, at, text, color=_COLOURS["goal"], fontsize=8, va="bottom", ha="left"
+    )
+
+
+def _checks(told: Mapping[str, Any]) -> Figure:
+    """Checks: whole over the log's size, updates over what was added."""
+    figure, (whole, updates) = plt.subplots(
+        1, 2, figsize=(11, 4.2), layout="constrained"
+    )
+    for way, name in _CHECKS.items():
+        rows = [row for row in told["checks"] if row["way"] == way]
+        last = rows[-1]
+        label = f"{name}: {last['added'] / last['cpu_s'] / 1000:.0f},000/s"
+        _line(whole, rows, "size", way, label)
+    _edges(whole, "records in the log", "Checking a log whole")
+    for way in ("served", "stored"):
+        for place, size in enumerate(sorted({row["from"] for row in told["updates"]})):
+            rows = [
+                row
+                for row in told["updates"]
+                if row["way"] == way and row["from"] == size
+            ]
+            label = f"{_CHECKS[way]}, log of {size:,}"
+            _line(updates, rows, "added", way, label, "-" if place == 0 else "--")
+    _edges(updates, "records added since the kept state", "Checking what was added")
+    return figure
+
+
+def _line(  # noqa: PLR0913 - how a line looks
+    axes: Axes,
+    rows: list[dict[str, Any]],
+    over: str,
+    way: str,
+    label: str,
+    style: str = "-",
+) -> None:
+    axes.plot(
+        [row[over] for row in rows],
+        [row["cpu_s"] for row in rows],
+        style,
+        marker="o",
+        markersize=4,
+        color=_COLOURS[way],
+        label=label,
+    )
+
+
+def _edges(axes: Axes, over: str, title: str) -> None:
+    axes.set_xlim(left=0)
+    axes.set_ylim(bottom=0)
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel(over)
+    axes.set_ylabel("CPU seconds")
+    axes.set_title(title)
+    axes.legend(loc="upper left")
+
+
+def _questions(told: Mapping[str, Any]) -> Figure:
+    """Questions and proofs at two sizes, side by side."""
+    figure, axes = plt.subplots(figsize=(9, 5.4), layout="constrained")
+    (small, few), (large, many) = sorted_by_number(told["questions"])
+    names = list(many)
+    for offset, rows, size, colour in (
+        (-0.2, few, small, _COLOURS["bare"]),
+        (0.2, many, large, _COLOURS["append"]),
+    ):
+        bars = axes.barh(
+            [n + offset for n in range(len(names))],
+            [rows[name]["cpu_ms"] for name in names],
+            height=0.36,
+            color=colour,
+            label=f"{int(size):,} records",
+        )
+        if rows is many:
+            ratios = [rows[n]["cpu_ms"] / few[n]["cpu_ms"] for n in names]
+            labels = [f"×{ratio:.2f}" for ratio in ratios]
+            axes.bar_label(bars, labels, padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), names)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.margins(x=0.08)
+    axes.set_xlim(left=0)
+    axes.set_xlabel("CPU ms a question (goals: a subject's list 20 ms, a proof 5 ms)")
+    axes.set_title("Lists of 100 records, and proofs, in a small and in a large log")
+    axes.legend(loc="lower right")
+    return figure

@@ -1,0 +1,242 @@
+"""What a run of `make bench-log` came to: medians, ratios, goals; JSON and tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from pydantic import JsonValue
+from rich.console import Console
+from rich.table import Table
+
+from bench.log.appending import VARIANTS
+from bench.log.figures import medians, percentile
+from bench.log.fleet import Fleet
+from bench.report import machine
+from schemas.clock import SystemClock, to_rfc3339_ms
+
+GOALS: Final[Mapping[str, tuple[str, float]]] = {
+    "writer_over_bare_64": (">=", 0.5),
+    "append_over_bare_64": (">=", 0.5),
+    "sqlite_append_64_p99_ms": ("<=", 25.0),
+    "sqlite_steady_p99_ms": ("<=", 25.0),
+    "postgresql_4_per_second": (">=", 3_000.0),
+    "postgresql_4_p99_ms": ("<=", 40.0),
+    "postgresql_4_steady_p99_ms": ("<=", 40.0),
+    "fsck_leaves_per_cpu_s": (">=", 100_000.0),
+    "subject_list_p99_ms": ("<=", 20.0),
+    "subject_list_growth": ("<=", 1.3),
+    "proof_p99_ms": ("<=", 5.0),
+    "proof_growth": ("<=", 1.3),
+    "publish_lag_p99_s": ("<=", 2.0),
+}
+"""What each figure has to be."""
+
+
+@dataclass(slots=True)
+class Result:
+    """Everything that was measured in one run."""
+
+    options: Mapping[str, Any]
+    load_before: float
+    bytes_per_record: float = 0.0
+    appends: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
+    """By variant and requesters, the figures of each round."""
+    fleets: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
+    """By engine, replicas and pace: `postgresql 4 steady`."""
+    lags: dict[str, list[float]] = field(default_factory=dict)
+    """Seconds from append to published head, as above."""
+    whole: list[dict[str, float | str]] = field(default_factory=list)
+    updates: list[dict[str, float | str]] = field(default_factory=list)
+    follows: list[dict[str, float]] = field(default_factory=list)
+    asked: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
+    """By size and question."""
+
+    def add_fleet(self, engine: str, replicas: int, pace: str, found: Fleet) -> None:
+        """Note one round of a fleet."""
+        name = f"{engine} {replicas} {pace}"
+        self.fleets.setdefault(name, []).append(found.figures)
+        self.lags.setdefault(name, []).extend(found.lags)
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """Return the result: medians over rounds, ratios of these, and the goals."""
+        appends = {
+            variant: {
+                str(n): _rounded(medians(rows))
+                for (name, n), rows in self.appends.items()
+                if name == variant
+            }
+            for variant in VARIANTS
+        }
+        document: dict[str, Any] = {
+            "at": to_rfc3339_ms(SystemClock().now()),
+            "bytes_per_record": round(self.bytes_per_record),
+            "appends": appends,
+            "over_bare": {name: _over_bare(appends, name) for name in VARIANTS},
+            "gateways": {
+                name: _rounded(medians(rows)) for name, rows in self.fleets.items()
+            },
+            "publish_lag_s": {name: _lag(lags) for name, lags in self.lags.items()},
+            "checks": [_rounded(row) for row in self.whole],
+            "updates": [_rounded(row) for row in self.updates],
+            "index_follows": [_rounded(row) for row in self.follows],
+            "questions": {
+                str(size): {name: _rounded(row) for name, row in rows.items()}
+                for size, rows in self.asked.items()
+            },
+        }
+        document["goals"] = _goals(document)
+        document["options"] = dict(self.options)
+        document["machine"] = machine(self.load_before)
+        return document
+
+
+def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
+
+
+def _over_bare(appends: Mapping[str, Any], variant: str) -> dict[str, JsonValue]:
+    """Return how a variant's rate compares with the floor's, by requesters."""
+    return {
+        n: {
+            "rate": round(row["per_second"] / appends["bare"][n]["per_second"], 3),
+            "cpu": round(appends["bare"][n]["cpu_us"] / row["cpu_us"], 3),
+        }
+        for n, row in appends[variant].items()
+    }
+
+
+def _lag(lags: Sequence[float]) -> dict[str, JsonValue]:
+    """Return the distribution of lags: twenty steps, for the curve."""
+    return {
+        "p50": round(percentile(lags, 0.5), 3),
+        "p99": round(percentile(lags, 0.99), 3),
+        "max": round(max(lags), 3),
+        "steps": [round(percentile(lags, step / 20), 3) for step in range(21)],
+    }
+
+
+def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
+    """Return each figure that has a goal, and whether it is reached."""
+    most = max(told["over_bare"]["append"], key=int)
+    gateways, lags = told["gateways"], told["publish_lag_s"]
+    replicas = max(int(name.split()[1]) for name in gateways)
+    on_server = f"postgresql {replicas}"
+    small, large = sorted(told["questions"], key=int)
+    lists = [told["questions"][size]["subject"] for size in (small, large)]
+    proofs = [told["questions"][size]["proof"] for size in (small, large)]
+    fsck = [row for row in told["checks"] if row["way"] == "fsck"][-1]
+    found = {
+        "writer_over_bare_64": told["over_bare"]["writer"][most]["rate"],
+        "append_over_bare_64": told["over_bare"]["append"][most]["rate"],
+        "sqlite_append_64_p99_ms": told["appends"]["append"][most]["p99_ms"],
+        "sqlite_steady_p99_ms": gateways["sqlite 1 steady"]["p99_ms"],
+        "postgresql_4_per_second": gateways[f"{on_server} closed"]["per_second"],
+        "postgresql_4_p99_ms": gateways[f"{on_server} closed"]["p99_ms"],
+        "postgresql_4_steady_p99_ms": gateways[f"{on_server} steady"]["p99_ms"],
+        "fsck_leaves_per_cpu_s": fsck["size"] / fsck["cpu_s"],
+        "subject_list_p99_ms": lists[1]["p99_ms"],
+        "subject_list_growth": lists[1]["cpu_ms"] / lists[0]["cpu_ms"],
+        "proof_p99_ms": proofs[1]["p99_ms"],
+        "proof_growth": proofs[1]["cpu_ms"] / proofs[0]["cpu_ms"],
+        "publish_lag_p99_s": max(lag["p99"] for lag in lags.values()),
+    }
+    return {
+        name: {
+            "goal": f"{sign} {goal:g}",
+            "found": round(found[name], 3),
+            "reached": found[name] >= goal if sign == ">=" else found[name] <= goal,
+        }
+        for name, (sign, goal) in GOALS.items()
+    }
+
+
+def show(told: Mapping[str, Any], console: Console) -> None:
+    """Print the tables."""
+    _show_appends(told, console)
+    _show_gateways(told, console)
+    _show_growth(told, console)
+    table = _table("Goals", "", "goal", "found", "reached")
+    for name, row in told["goals"].items():
+        reached = "yes" if row["reached"] else "no"
+        table.add_row(name, row["goal"], f"{row['found']:,}", reached)
+    console.print(table)
+
+
+def _show_appends(told: Mapping[str, Any], console: Console) -> None:
+    columns = ("requesters", "records/s", "over bare", "CPU µs", "p50 ms", "p99 ms")
+    table = _table("Appends to SQLite, synchronous=FULL", "", *columns)
+    for variant, rows in told["appends"].items():
+        for n, row in rows.items():
+            table.add_row(
+                VARIANTS[variant] if n == next(iter(rows)) else "",
+                n,
+                f"{row['per_second']:,.0f}",
+                f"{told['over_bare'][variant][n]['rate']:.2f}",
+                f"{row['cpu_us']:.1f}",
+                f"{row['p50_ms']:.2f}",
+                f"{row['p99_ms']:.2f}",
+            )
+        table.add_section()
+    console.print(table)
+
+
+def _show_gateways(told: Mapping[str, Any], console: Console) -> None:
+    columns = ("records/s", "CPU µs", "p50 ms", "p99 ms", "lag p50 s", "lag p99 s")
+    table = _table("Gateways' processes, publishing meanwhile", "", *columns)
+    for name, row in told["gateways"].items():
+        lag = told["publish_lag_s"][name]
+        table.add_row(
+            name,
+            f"{row['per_second']:,.0f}",
+            f"{row['cpu_us']:.0f}",
+            f"{row['p50_ms']:.1f}",
+            f"{row['p99_ms']:.1f}",
+            f"{lag['p50']:.2f}",
+            f"{lag['p99']:.2f}",
+        )
+    console.print(table)
+
+
+def _show_growth(told: Mapping[str, Any], console: Console) -> None:
+    table = _table("Checks", "", "records", "CPU s", "wall s", "records/CPU s")
+    for row in [*told["checks"], *told["updates"]]:
+        what = row["way"]
+        if "from" in row:
+            what += f", an update of {row['size']:,}"
+        rate = row["added"] / row["cpu_s"]
+        table.add_row(
+            what,
+            f"{row['added']:,}",
+            f"{row['cpu_s']:.3f}",
+            f"{row['wall_s']:.3f}",
+            f"{rate:,.0f}",
+        )
+    for row in told["index_follows"]:
+        rate = row["records"] / row["cpu_s"]
+        table.add_row(
+            f"index follows to {row['size']:,}",
+            f"{row['records']:,}",
+            f"{row['cpu_s']:.3f}",
+            f"{row['wall_s']:.3f}",
+            f"{rate:,.0f}",
+        )
+    console.print(table)
+    sizes = sorted(told["questions"], key=int)
+    columns = [f"{what} {int(s):,}" for s in sizes for what in ("p50", "p99", "CPU")]
+    table = _table("Questions, ms", "", *columns, "CPU ratio")
+    small, large = (told["questions"][size] for size in sizes)
+    for name, row in large.items():
+        cells = [
+            f"{one[figure]:.2f}"
+            for one in (small[name], row)
+            for figure in ("p50_ms", "p99_ms", "cpu_ms")
+        ]
+        table.add_row(name, *cells, f"{row['cpu_ms'] / small[name]['cpu_ms']:.2f}")
+    console.print(table)
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place else "left")
+    return table
