@@ -7,10 +7,10 @@ STAMP := $(VENV)/.made-from-lock
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check serve fix bench
+.PHONY: help setup demo test check serve fix bench bench-log
 
 help:
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP) ## Make .venv, with the command .venv/bin/errand
 
@@ -36,6 +36,9 @@ fix: $(STAMP) ## Repair what lint and format can repair by themselves
 
 bench: $(STAMP) ## Measure a case against an ungoverned fan-out and the floor
 	@$(BIN)/python -m bench $(ARGS)
+
+bench-log: $(STAMP) ## Measure the access log on both engines, and draw the curves
+	@$(BIN)/python -m bench.log $(ARGS)
 
 # The stamp is a copy of the lock: .venv is made anew only when the lock has changed,
 # whatever the files' times say.

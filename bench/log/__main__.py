@@ -6,7 +6,9 @@ shared machine is says nothing about whether the log is right.
 """
 
 import argparse
+import itertools
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -23,6 +25,7 @@ from bench.log.bulk import Bulk
 from bench.log.events import PER_CASE
 from bench.log.report import Result, show
 from bench.log.room import ORIGIN, sealing
+from bench.processes import BenchError
 from exchange.demo.postgres import a_server
 from schemas.errors import ErrandError
 
@@ -30,8 +33,8 @@ RESULTS = Path(__file__).parents[1] / "results" / "log.json"
 DOCS = Path(__file__).parents[2] / "docs"
 _QUIET = 1.5
 """A load average above this spoils the figures."""
-_FREE = 6 << 30
-"""Free bytes that a log of a million records and its index must leave room for."""
+_RECORD = 4_096
+"""Bytes on the disk that a record takes at most, its rows in the index included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,10 +45,10 @@ class Options:
     seconds: float = 1.0
     """Of each append in each round, on SQLite."""
     cases: int = 2_000
-    persons: int = 256
+    persons: int = 128
     requesters: tuple[int, ...] = (1, 8, 64)
     replicas: tuple[int, ...] = (1, 4)
-    fleet_seconds: float = 4.0
+    fleet_seconds: float = 3.0
     fleet_rounds: int = 2
     in_flight: int = 64
     """Cases under way in a fleet, all its replicas together."""
@@ -70,6 +73,7 @@ QUICK = Options(
     seconds=0.2,
     cases=40,
     persons=8,
+    replicas=(1, 2),
     fleet_seconds=0.3,
     fleet_rounds=1,
     in_flight=8,
@@ -111,58 +115,49 @@ def _appends(
     """(1)."""
     with sealing(folder / "subjects.db", keys) as sealer:
         work = appending.make_cases(sealer, options.cases, options.persons)
+        bench = appending.Bench(work, sealer, keys, options.seconds)
         result.bytes_per_record = work.bytes_per_record
         names = list(appending.VARIANTS)
         for turn in range(options.rounds):
             console.print(f"appends to SQLite, round {turn + 1} of {options.rounds}")
-            for requesters in options.requesters:
-                for place in range(len(names)):
-                    name = names[(place + turn) % len(names)]
-                    with tempfile.TemporaryDirectory(dir=folder) as room:
-                        figures = appending.measure(
-                            Path(room),
-                            name,
-                            work,
-                            sealer,
-                            keys,
-                            requesters=requesters,
-                            seconds=options.seconds,
-                        )
-                    result.appends.setdefault((name, requesters), []).append(figures)
+            order = names[turn % 3 :] + names[: turn % 3]
+            for name, requesters in itertools.product(order, options.requesters):
+                with tempfile.TemporaryDirectory(dir=folder) as room:
+                    found = bench.measure(Path(room, "log.db"), name, requesters)
+                result.appends.setdefault((name, requesters), []).append(found)
 
 
 def _fleets(
-    folder: Path, keys: LogKeys, options: Options, result: Result, console: Console
+    folder: Path, _keys: LogKeys, options: Options, result: Result, console: Console
 ) -> None:
     """(2)."""
-    del keys  # replicas read them from the folder
     console.print("gateways on SQLite and PostgreSQL, publishing meanwhile")
     with a_server() as server:
         for turn in range(options.fleet_rounds):
-            for engine, replicas in (
-                ("sqlite", 1),
-                *(("postgresql", count) for count in options.replicas),
-            ):
-                for pace in ("closed", "steady"):
-                    if engine == "sqlite":
-                        room = folder / f"gateway-{turn}-{pace}"
-                        room.mkdir()
-                        where, pid = str(room), None
-                    else:
-                        name = f"bench_{turn}_{replicas}_{pace}"
-                        where, pid = server.create_database(name), server.pid
-                    steady = options.steady[engine] if pace == "steady" else 0
-                    orders = fleet.Orders(
-                        where=where,
-                        keys=folder / "keys",
-                        requesters=max(1, options.in_flight // replicas),
-                        cases_per_s=steady / PER_CASE / replicas,
-                        cases=options.cases * 4 // replicas,
-                        persons=options.persons,
-                        seconds=options.fleet_seconds,
-                    )
-                    found = fleet.measure(orders, replicas, pid)
-                    result.add_fleet(engine, replicas, pace, found)
+            room = folder / f"gateway-{turn}"
+            room.mkdir()
+            orders = _orders(folder, options, str(room), "sqlite", 1)
+            result.add_fleet("sqlite", 1, fleet.measure(orders, 1, None))
+            for replicas in options.replicas:
+                where = server.create_database(f"bench_{turn}_{replicas}")
+                orders = _orders(folder, options, where, "postgresql", replicas)
+                found = fleet.measure(orders, replicas, server.pid)
+                result.add_fleet("postgresql", replicas, found)
+
+
+def _orders(
+    folder: Path, options: Options, where: str, engine: str, replicas: int
+) -> fleet.Orders:
+    """Return what each replica does: its share of the whole."""
+    return fleet.Orders(
+        where=where,
+        keys=folder / "keys",
+        requesters=max(1, options.in_flight // replicas),
+        cases_per_s=options.steady[engine] / PER_CASE / replicas,
+        cases=options.cases * 2 // replicas,
+        persons=options.persons,
+        seconds=options.fleet_seconds,
+    )
 
 
 def _growing(
@@ -172,6 +167,8 @@ def _growing(
     room = folder / "growing"
     room.mkdir()
     log, index = room / "log.db", room / "index.db"
+    if shutil.disk_usage(room).free < _RECORD * max(options.asked):
+        raise BenchError("the temporary folder's disk has too little room")
     with ExitStack() as stack:
         sealer = stack.enter_context(sealing(room / "subjects.db", keys))
         bulk, checks = Bulk(log, sealer, keys), verifying.Checks(log, keys, room)

@@ -79,68 +79,51 @@ class _Counting(SqliteEngine):
         return super().append(records)
 
 
-def measure(
-    folder: Path,
-    variant: str,
-    work: Sealed,
-    sealer: Sealer,
-    keys: LogKeys,
-    *,
-    requesters: int,
-    seconds: float,
-) -> dict[str, float]:
-    """Append to a new file in a folder, and return the figures."""
-    match variant:
-        case "bare":
-            run = _bare(folder / "bare.db", work, requesters, seconds)
-        case "writer":
-            run = _writer(folder / "log.db", work, sealer, requesters, seconds)
-        case _:
-            run = _append(folder / "log.db", work, sealer, keys, requesters, seconds)
-    load, commits = uvloop.run(run)
-    return {
-        "records": load.records,
-        "per_second": load.rate,
-        "cpu_us": 1e6 * load.cpu_s / load.records,
-        "p50_ms": load.percentile_ms(0.5),
-        "p99_ms": load.percentile_ms(0.99),
-        "records_a_commit": load.records / commits if commits else 0.0,
-    }
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What all runs share."""
 
+    work: Sealed
+    sealer: Sealer
+    keys: LogKeys
+    seconds: float
+    """How long each run begins new cases."""
 
-async def _bare(
-    path: Path, work: Sealed, requesters: int, seconds: float
-) -> tuple[Load, int]:
-    bare = BareCommit(path, _LIMITS.batch, _LIMITS.wal_records)
-    with closing(bare):
-        load = await closed_loop(bare.append, work.rows, requesters, seconds)
-    return load, bare.commits
+    def measure(self, path: Path, variant: str, requesters: int) -> dict[str, float]:
+        """Append to a new file, and return the figures."""
+        run = {"bare": self._bare, "writer": self._writer, "append": self._append}
+        load, commits = uvloop.run(run[variant](path, requesters))
+        return {
+            "records": load.records,
+            "per_second": load.rate,
+            "cpu_us": 1e6 * load.cpu_s / load.records,
+            "p50_ms": load.percentile_ms(0.5),
+            "p99_ms": load.percentile_ms(0.99),
+            "records_a_commit": load.records / commits if commits else 0.0,
+        }
 
+    async def _bare(self, path: Path, requesters: int) -> tuple[Load, int]:
+        bare = BareCommit(path, _LIMITS.batch, _LIMITS.wal_records)
+        with closing(bare):
+            rows = self.work.rows
+            load = await closed_loop(bare.append, rows, requesters, self.seconds)
+        return load, bare.commits
 
-async def _writer(
-    path: Path, work: Sealed, sealer: Sealer, requesters: int, seconds: float
-) -> tuple[Load, int]:
-    engine = _Counting(
-        path,
-        sealer.origin,
-        free_bytes=_LIMITS.free_bytes,
-        wal_records=_LIMITS.wal_records,
-    )
-    batches = Batches(engine, sealer.directory, _LIMITS.batch)
-    with closing(engine), closing(batches):
-        load = await closed_loop(batches.append, work.records, requesters, seconds)
-    return load, engine.commits
+    async def _writer(self, path: Path, requesters: int) -> tuple[Load, int]:
+        engine = _Counting(
+            path,
+            self.sealer.origin,
+            free_bytes=_LIMITS.free_bytes,
+            wal_records=_LIMITS.wal_records,
+        )
+        batches = Batches(engine, self.sealer.directory, _LIMITS.batch)
+        with closing(engine), closing(batches):
+            records = self.work.records
+            load = await closed_loop(batches.append, records, requesters, self.seconds)
+        return load, engine.commits
 
-
-async def _append(
-    path: Path,
-    work: Sealed,
-    sealer: Sealer,
-    keys: LogKeys,
-    requesters: int,
-    seconds: float,
-) -> tuple[Load, int]:
-    cases = [(case.before, case.after) for case in work.events]
-    with logging_to(path, sealer, keys) as log:
-        load = await closed_loop(log.append, cases, requesters, seconds)
-    return load, 0
+    async def _append(self, path: Path, requesters: int) -> tuple[Load, int]:
+        cases = [(case.before, case.after) for case in self.work.events]
+        with logging_to(path, self.sealer, self.keys) as log:
+            load = await closed_loop(log.append, cases, requesters, self.seconds)
+        return load, 0

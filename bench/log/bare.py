@@ -88,7 +88,8 @@ class BareCommit:
     def _commit(self, jobs: Sequence[_Job]) -> None:
         self._rows.execute("BEGIN IMMEDIATE")
         self._rows.executemany(
-            "INSERT INTO row (body) VALUES (?)", [(r,) for rows, _ in jobs for r in rows]
+            "INSERT INTO row (body) VALUES (?)",
+            [(r,) for rows, _ in jobs for r in rows],
         )
         self._rows.execute("COMMIT")
         self.commits += 1

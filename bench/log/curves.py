@@ -70,7 +70,9 @@ def _appends(told: Mapping[str, Any]) -> Figure:
             text, (n, top), (0, 4), textcoords="offset points", ha="center", fontsize=8
         )
     _append_bars(places[0][1], told, "p99_ms", "ms")
-    places[0][1].set_title("SQLite: 99th percentile of an append (8 records on average)")
+    places[0][1].set_title(
+        "SQLite: 99th percentile of an append (8 records on average)"
+    )
     _goal(places[0][1], 25, "goal 25 ms")
     places[0][0].legend(loc="upper left")
     _gateways(places[1][0], told)
@@ -113,7 +115,12 @@ def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
     axes.grid(visible=False, axis="y")
     axes.axvline(3_000, color=_COLOURS["goal"], linestyle="--", linewidth=1)
     axes.text(
-        3_000, -0.55, "goal on PostgreSQL", color=_COLOURS["goal"], fontsize=8, ha="center"
+        3_000,
+        -0.55,
+        "goal on PostgreSQL",
+        color=_COLOURS["goal"],
+        fontsize=8,
+        ha="center",
     )
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
@@ -176,7 +183,7 @@ def _checks(told: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def _line(  # noqa: PLR0913 - how a line looks
+def _line(
     axes: Axes,
     rows: list[dict[str, Any]],
     over: str,
@@ -223,7 +230,7 @@ def _questions(told: Mapping[str, Any]) -> Figure:
         )
         if rows is many:
             ratios = [rows[n]["cpu_ms"] / few[n]["cpu_ms"] for n in names]
-            labels = [f"×{ratio:.2f}" for ratio in ratios]
+            labels = [f"{ratio:.2f} times" for ratio in ratios]
             axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

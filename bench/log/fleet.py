@@ -11,9 +11,11 @@ from typing import IO, cast
 import orjson
 
 from bench.log.figures import percentile
+from bench.log.replica import PACES
 from bench.processes import BenchError, cpu_seconds
 
 _STOP_S = 60.0
+_Process = subprocess.Popen[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,12 @@ class Orders:
     requesters: int
     """In each replica, in a closed loop."""
     cases_per_s: float
-    """In each replica, at a steady pace; 0 for a closed loop."""
+    """In each replica, at a steady pace."""
     cases: int
-    """Most cases of each replica."""
+    """Most cases of each replica, at each pace."""
     persons: int
     seconds: float
+    """How long they append at each pace."""
 
     def line(self) -> str:
         """Return the line that a replica reads."""
@@ -47,8 +50,8 @@ class Fleet:
     """Seconds from an append to the published head that holds it."""
 
 
-def measure(orders: Orders, replicas: int, server: int | None) -> Fleet:
-    """Have replicas append at the same time, and return what they came to.
+def measure(orders: Orders, replicas: int, server: int | None) -> dict[str, Fleet]:
+    """Have replicas append at the same time; return what they came to, by pace.
 
     Args:
         orders: What each does.
@@ -63,13 +66,18 @@ def measure(orders: Orders, replicas: int, server: int | None) -> Fleet:
         for one in started:
             if _line(one) != "ready\n":
                 raise BenchError(f"a replica did not start: {_said(one)}")
-        before = 0.0 if server is None else cpu_seconds(server)
-        for one in started:
-            _tell(one, "go\n")
-        lines = [_line(one) for one in started]
-        after = 0.0 if server is None else cpu_seconds(server)
-        if not all(lines):
-            raise BenchError("a replica failed: " + " ".join(map(_said, started)))
+        return {pace: _run(started, pace, server) for pace in PACES}
+
+
+def _run(started: Sequence[_Process], pace: str, server: int | None) -> Fleet:
+    """Have all of them append at a pace."""
+    before = 0.0 if server is None else cpu_seconds(server)
+    for one in started:
+        _tell(one, f"{pace}\n")
+    lines = [_line(one) for one in started]
+    after = 0.0 if server is None else cpu_seconds(server)
+    if not all(lines):
+        raise BenchError("a replica failed: " + " ".join(map(_said, started)))
     return _together([orjson.loads(line) for line in lines], after - before)
 
 
@@ -89,9 +97,6 @@ def _together(told: Sequence[Mapping[str, object]], server_s: float) -> Fleet:
         "p99_ms": 1_000 * percentile(latencies, 0.99),
     }
     return Fleet(figures, lags)
-
-
-_Process = subprocess.Popen[str]
 
 
 @contextmanager

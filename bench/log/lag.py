@@ -34,10 +34,13 @@ class Lags:
 
         async def appended(events: Sequence[Event]) -> None:
             places = await append(events)
-            last = max(place.index for place in places)
-            self._waiting.append((last, time.monotonic()))
+            self.note(max(place.index for place in places))
 
         return appended
+
+    def note(self, index: int) -> None:
+        """Note that a record is durable from now on."""
+        self._waiting.append((index, time.monotonic()))
 
     @asynccontextmanager
     async def watching(self, place: Place) -> AsyncIterator[None]:
@@ -49,7 +52,7 @@ class Lags:
             async def watch() -> None:
                 while not (over.is_set() and not self._waiting):
                     head = await loop.run_in_executor(None, reader.published)
-                    self._see(0 if head is None else head.size)
+                    self.see(0 if head is None else head.size)
                     await asyncio.sleep(_LOOK_EVERY_S)
 
             task = asyncio.create_task(watch())
@@ -57,8 +60,8 @@ class Lags:
             over.set()
             await asyncio.wait_for(task, _PATIENCE_S)
 
-    def _see(self, size: int) -> None:
-        """Take out what a head of this size holds."""
+    def see(self, size: int) -> None:
+        """Note that a head of this size is published: what it holds waits no more."""
         now, left = time.monotonic(), deque[tuple[int, float]]()
         for index, at in self._waiting:
             if index < size:

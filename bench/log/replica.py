@@ -1,8 +1,8 @@
 """One replica: `python -m bench.log.replica`, with its orders as JSON in a line.
 
 It opens the log as a gateway does, with a publisher of its own (of several, one
-leads); says that it is ready; appends when it is told to; prints what it measured; and
-stays connected until its standard input ends, so that the server's time can be read.
+leads), and says that it is ready. For each further line it appends once, and prints
+what it measured; it ends with its standard input.
 """
 
 import asyncio
@@ -22,25 +22,23 @@ from audit.record import Event
 from audit.sql import Place, Postgres
 from audit.store import LOG_SCHEMA
 from audit.subjects import SUBJECTS_SCHEMA
+from audit.writer import AuditLog
 from bench.asks import people
 from bench.log.closed import closed_loop, open_loop
-from bench.log.events import CaseEvents, many_cases
+from bench.log.events import many_cases
 from bench.log.lag import Lags
 from bench.log.room import logging_to, sealing
 from schemas.clock import SystemClock
 from schemas.ids import new_ids
 
+PACES: Final = ("closed", "steady")
+"""As fast as it goes, and at a steady pace."""
 _WARM_S: Final = 60.0
 
 
 def main() -> None:
-    """Do what the first line of standard input says."""
-    orders = orjson.loads(sys.stdin.readline())
-    clock = SystemClock()
-    persons = people(orders["persons"])
-    cases = many_cases(persons, orders["cases"], clock.now(), new_ids(clock))
-    warm = many_cases(persons, orders["persons"], clock.now(), new_ids(clock))
-    uvloop.run(_run(orders, warm, cases))
+    """Do what the lines of standard input say."""
+    uvloop.run(_run(orjson.loads(sys.stdin.readline())))
 
 
 def places(where: str) -> tuple[Place, Place]:
@@ -50,52 +48,55 @@ def places(where: str) -> tuple[Place, Place]:
     return Path(where, "log.db"), Path(where, "subjects.db")
 
 
-async def _run(
-    orders: Mapping[str, Any],
-    warm: Sequence[CaseEvents],
-    cases: Sequence[CaseEvents],
-) -> None:
-    keys, lags = load_keys(Path(orders["keys"])), Lags()
+async def _run(orders: Mapping[str, Any]) -> None:
+    keys, loop = load_keys(Path(orders["keys"])), asyncio.get_running_loop()
     place, subjects = places(orders["where"])
-    loop = asyncio.get_running_loop()
+    clock = SystemClock()
+    persons = people(orders["persons"])
     with ExitStack() as stack:
         sealer = stack.enter_context(sealing(subjects, keys))
         log = stack.enter_context(logging_to(place, sealer, keys))
-        publisher = Publisher(log, keys.log, SystemClock())
+        publisher = Publisher(log, keys.log, clock)
         publisher.start()
         stack.callback(publisher.stop)
+
+        def cases(count: int) -> list[tuple[Sequence[Event], ...]]:
+            made = many_cases(persons, count, clock.now(), new_ids(clock))
+            return [(case.before, case.after) for case in made]
+
         # Every person is known from here on, and every statement prepared.
-        await closed_loop(log.append, _appends(warm), 8, _WARM_S)
+        await closed_loop(log.append, cases(orders["persons"]), 8, _WARM_S)
+        waiting = [cases(orders["cases"]) for _ in PACES]
         print("ready", flush=True)
-        await loop.run_in_executor(None, sys.stdin.readline)
-        async with lags.watching(place):
-            began = time.monotonic()
-            append = lags.noting(log.append)
-            if orders["cases_per_s"]:
-                run = open_loop(
-                    append, _appends(cases), orders["cases_per_s"], orders["seconds"]
-                )
-            else:
-                run = closed_loop(
-                    append, _appends(cases), orders["requesters"], orders["seconds"]
-                )
-            load = await run
-            ended = time.monotonic()
-        told = {
-            "records": load.records,
-            "began": began,
-            "ended": ended,
-            "cpu_s": load.cpu_s,
-            "latencies": load.latencies,
-            "lags": lags.seconds,
-        }
-        print(orjson.dumps(told).decode(), flush=True)
-        # Still connected, so that the time of the server's processes can be read.
-        await loop.run_in_executor(None, sys.stdin.read)
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            told = await _measure(line.strip(), log, waiting.pop(), orders)
+            print(orjson.dumps(told).decode(), flush=True)
 
 
-def _appends(cases: Sequence[CaseEvents]) -> list[tuple[Sequence[Event], ...]]:
-    return [(case.before, case.after) for case in cases]
+async def _measure(
+    pace: str,
+    log: AuditLog,
+    cases: Sequence[Sequence[Sequence[Event]]],
+    orders: Mapping[str, Any],
+) -> dict[str, object]:
+    """Append at one pace, and return what came of it once all is published."""
+    lags, seconds = Lags(), orders["seconds"]
+    append = lags.noting(log.append)
+    async with lags.watching(log.place):
+        began = time.monotonic()
+        if pace == "steady":
+            load = await open_loop(append, cases, orders["cases_per_s"], seconds)
+        else:
+            load = await closed_loop(append, cases, orders["requesters"], seconds)
+        ended = time.monotonic()
+    return {
+        "records": load.records,
+        "began": began,
+        "ended": ended,
+        "cpu_s": load.cpu_s,
+        "latencies": load.latencies,
+        "lags": lags.seconds,
+    }
 
 
 if __name__ == "__main__":

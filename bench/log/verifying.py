@@ -64,9 +64,7 @@ class Checks:
 
         def run() -> object:
             if way == "stored":
-                return verify_stored(
-                    self._path, demands, state_file=self._state(way)
-                )
+                return verify_stored(self._path, demands, state_file=self._state(way))
             with fetching(str(self._path)) as fetch:
                 if way == "fsck":
                     return check_log(fetch, self._vkey, _nobody)
@@ -78,5 +76,3 @@ class Checks:
 
     def _state(self, way: str) -> Path:
         return self._folder / f"{way}.state"
-
-
