@@ -119,7 +119,7 @@ def test_the_floor_stores_every_row_that_it_confirmed(tmp_path: Path) -> None:
 def test_a_lag_ends_with_the_head_that_holds_the_record(
     indexes: list[int], size: int
 ) -> None:
-    """A head of some size ends the wait of what stands below it, and of nothing else."""
+    """A head of some size ends the wait of what stands below it, and no other."""
     lags = Lags()
     for index in indexes:
         lags.note(index)
