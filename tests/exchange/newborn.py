@@ -14,7 +14,7 @@ import orjson
 from pydantic import JsonValue
 from sqlalchemy import Connection, text
 
-from audit.keys import make_keys
+from audit.keys import LogKeys, make_keys
 from audit.sealing import Sealer
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
@@ -270,7 +270,7 @@ def the_pack() -> Pack:
 
 @asynccontextmanager
 async def an_office(
-    folder: Path, tables_url: str, vault_url: str
+    folder: Path, tables_url: str, vault_url: str, log_keys: LogKeys | None = None
 ) -> AsyncIterator[Office]:
     """Open an office over in-memory departments.
 
@@ -278,13 +278,14 @@ async def an_office(
         folder: Where it keeps its log.
         tables_url: The database of its tables, which are there and empty.
         vault_url: The database of its vault, likewise.
+        log_keys: The keys of its log, when it is opened again.
     """
     clock = FakeClock(NOW)
     pack = the_pack()
     async with AsyncExitStack() as stack:
         database = stack.enter_context(Database(tables_url))
         keys = stack.enter_context(Database(vault_url, secure_delete=True))
-        log_keys = make_keys("errand.test/log")
+        log_keys = log_keys or make_keys("errand.test/log")
         directory = SubjectDirectory(folder / "subjects.db", log_keys.directory)
         stack.callback(directory.close)
         sealer = Sealer(log_keys.origin, log_keys.shard, directory)

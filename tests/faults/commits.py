@@ -1,12 +1,15 @@
 """A log whose commits fail on demand: before they are stored, or after it."""
 
 import sqlite3
+import threading
 from collections import deque
 from dataclasses import dataclass, field
 
 from audit.engine_sqlite import SqliteEngine
 from audit.sql import Row
-from tests.audit.examples import Room
+from audit.writer import AuditLog
+
+_PATIENCE_S = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +30,24 @@ class Failure:
 
 
 @dataclass(slots=True)
+class Hold:
+    """A commit that takes its time: the disk does not answer until it is let go."""
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+    def wait(self) -> None:
+        """Say that the commit has come so far, and wait, but not for ever."""
+        self.reached.set()
+        assert self.released.wait(_PATIENCE_S)
+
+
+@dataclass(slots=True)
 class FailingConnection:
     """The writer's connection, over a disk that fails at some commits."""
 
     real: sqlite3.Connection
-    planned: deque[Failure | None] = field(default_factory=deque)
+    planned: deque[Failure | Hold | None] = field(default_factory=deque)
     """What the next commits meet; None for nothing, as do all further ones."""
 
     def __getattr__(self, name: str) -> object:
@@ -39,19 +55,21 @@ class FailingConnection:
 
     def execute(self, statement: str, *values: Row) -> sqlite3.Cursor:
         """Do it, and fail at a commit when that is planned."""
-        failure = None
+        planned = None
         if statement == "COMMIT" and self.planned:
-            failure = self.planned.popleft()
-        if failure is None:
+            planned = self.planned.popleft()
+        if isinstance(planned, Hold):
+            planned.wait()
+        if not isinstance(planned, Failure):
             return self.real.execute(statement, *values)
-        if failure.is_persisted:
+        if planned.is_persisted:
             self.real.execute(statement)
-        raise failure.as_error()
+        raise planned.as_error()
 
 
-def fail_commits(room: Room) -> FailingConnection:
+def fail_commits(log: AuditLog) -> FailingConnection:
     """Put a disk that fails under a log; it fails at nothing yet."""
-    engine = room.log._engine
+    engine = log._engine
     assert isinstance(engine, SqliteEngine)
     failing = FailingConnection(engine.connection)
     engine.connection = failing  # type: ignore[assignment] # stands in for a broken disk

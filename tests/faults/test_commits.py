@@ -109,7 +109,7 @@ class Trial:
         """Open a log; its head is published in a commit of its own."""
         room = open_room(folder, keys)
         publisher = Publisher(room.log, keys.log, room.clock, None, Nobody())
-        return cls(room, fail_commits(room), publisher)
+        return cls(room, fail_commits(room.log), publisher)
 
     def append(self, events: Sequence[Event]) -> None:
         """Append, and keep the receipts."""
