@@ -97,6 +97,24 @@ class Leaves:
         for name, count in Counter(quick).items():
             self.kinds[name.decode()] += count
 
+    def see_plain(self, entries: Sequence[bytes]) -> list[Seen] | None:
+        """Return what else is looked at of entries that are all plain; else None.
+
+        They are not counted yet.
+        """
+        found = list(map(self._match, entries))
+        parts = [one.groups() for one in found if one is not None]
+        if len(parts) != len(entries):
+            return None
+        return [
+            Seen(event.decode(), kind.decode(), sections.decode().split('"')[1::4])
+            for sections, event, kind in parts
+        ]
+
+    def count(self, seen: Sequence[Seen]) -> None:
+        """Count entries that were seen, by kind."""
+        self.kinds.update([one.kind for one in seen])
+
     def see(self, entry: bytes) -> Seen:
         """Verify one entry, and return what else of it is looked at.
 

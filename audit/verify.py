@@ -326,10 +326,47 @@ class _Walk:
         """
         while self.size < end:
             stop = min(end, self.size + _CHUNK)
-            add([self._entry(row) for row in self.reader.rows(self.size, stop)])
+            rows = self.reader.rows(self.size, stop)
+            add(self._quickly(rows) or [self._entry(row) for row in rows])
             if self.size != stop:
                 raise VerificationError(f"entry {self.size}: missing")
             yield stop
+
+    def _quickly(self, rows: Sequence[tuple[Any, ...]]) -> list[bytes] | None:
+        """Verify many records at once, all that `_entry` does for each.
+
+        Returns:
+            The hashes of their leaves; None where anything is not as plain as almost
+            always, for `_entry` to say what.
+        """
+        if self._opener is not None:
+            return None
+        try:
+            hashes = [leaf_hash(row[2]) for row in rows]
+            checks = [
+                (private_guard(digest, *row[4:9]), guard(digest, row[10]))
+                for digest, row in zip(hashes, rows, strict=True)
+            ]
+            seen = self.leaves.see_plain([row[2] for row in rows])
+            sections = [section_names(row[10]) for row in rows]
+        except (VerificationError, TypeError, AttributeError):
+            return None
+        start = self.size
+        if (
+            seen is None
+            or [row[0] for row in rows] != list(range(start, start + len(rows)))
+            or [row[3] for row in rows] != hashes
+            or [(row[9], row[11]) for row in rows] != checks
+            or [row[1] for row in rows] != [one.event for one in seen]
+            or sections != [one.sections for one in seen]
+        ):
+            return None
+        self.leaves.count(seen)
+        self.sections += sum(map(len, sections))
+        for row, one in zip(rows, seen, strict=True):
+            self._follow_attempt(one, row[4], row[8])
+        self.size += len(rows)
+        return hashes
 
     def _entry(self, row: tuple[Any, ...]) -> bytes:
         """Verify one record, and return the hash of its leaf."""

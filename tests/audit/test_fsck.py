@@ -123,6 +123,15 @@ def test_full_pieces_do_for_partial_ones_that_are_gone() -> None:
     assert 700 == check_log(served.get, VKEY, nothing).entries
 
 
+def test_a_head_over_another_root_is_found() -> None:
+    """It is well signed, and every tile is what the entries give."""
+    forged = Checkpoint(LOG.name, 700, bytes(32)).text
+    changed = {**SERVED, "checkpoint": LOG.sign(forged).encode()}
+
+    with pytest.raises(VerificationError, match="checkpoint: the entries give another"):
+        check_log(changed.get, VKEY, nothing)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The log as files."""

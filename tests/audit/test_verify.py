@@ -14,7 +14,7 @@ from audit.keys import LogKeys, make_keys
 from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt, verify_receipt
 from audit.record import Kind
-from audit.sealing import private_guard
+from audit.sealing import guard, private_guard
 from audit.verify import Verified, verify_log
 from schemas.errors import VerificationError
 from tests.audit.examples import (
@@ -337,6 +337,23 @@ def test_private_columns_rewritten_with_care_are_found_with_the_keys(
     finished.verify(copy)
     with pytest.raises(VerificationError, match="entry 250: the private columns"):
         finished.verify(copy, opened=True)
+
+
+def test_sections_taken_away_with_care_are_found(finished: Log, copy: Path) -> None:
+    """The leaf says which there were, though the check value is mended."""
+    connection = sqlite3.connect(copy, isolation_level=None)
+    digest, sealed = connection.execute(
+        "SELECT leaf_hash, sealed FROM entry WHERE seq = 250"
+    ).fetchone()
+    connection.execute(
+        "UPDATE entry SET sealed = x'', sealed_guard = ? WHERE seq = 250",
+        (guard(digest, b""),),
+    )
+    connection.close()
+
+    assert sealed
+    with pytest.raises(VerificationError, match="entry 250: the sealed sections are"):
+        finished.verify(copy)
 
 
 def test_what_is_no_log_is_refused(finished: Log, tmp_path: Path) -> None:
