@@ -7,17 +7,15 @@ the log, so each can be proved. Whoever asks is recorded as well: `query_event` 
 that record, and the caller appends it.
 """
 
-import sqlite3
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import itemgetter
-from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
-from audit.places import open_sql
+from audit.index_tables import is_of, open_index
 from audit.record import (
     MAY_OPEN,
     Actor,
@@ -30,14 +28,13 @@ from audit.record import (
     read_leaf,
 )
 from audit.sealing import OpenedSection, Sealer
-from audit.sql import Place, Sql, SqliteSql, Tables, Value
+from audit.sql import Place, Value
 from audit.store import Entry, LogReader
 from schemas.canonical import Json
 from schemas.errors import (
     Complaint,
     InvalidRequestError,
     NotFoundError,
-    SettingsError,
     VerificationError,
 )
 from schemas.ids import CaseId, EventId
@@ -45,53 +42,9 @@ from schemas.ids import CaseId, EventId
 PAGE_LIMIT: Final = 1_000
 """Most records of one answer."""
 
-INDEX_SCHEMA: Final = "errand_log_index"
-"""Where the index stands in a PostgreSQL database."""
 _CHUNK = 2_000
 """Records taken in with one transaction."""
 
-_SCHEMA = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE followed (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size BIGINT NOT NULL           -- records that were taken in
-);
-INSERT INTO followed VALUES (1, 0);
-CREATE TABLE record (
-    seq {key} PRIMARY KEY,
-    event_id TEXT NOT NULL,
-    t BIGINT NOT NULL,
-    kind TEXT NOT NULL,
-    outcome TEXT NOT NULL,
-    requester TEXT NOT NULL,
-    provider TEXT NOT NULL,
-    evidence_type TEXT NOT NULL,
-    correlation TEXT NOT NULL,
-    matter TEXT NOT NULL,
-    case_ref TEXT,
-    actor_ref TEXT
-);
-CREATE INDEX record_time ON record (t, seq);
-CREATE INDEX record_requester ON record (requester, t, seq);
-CREATE INDEX record_provider ON record (provider, t, seq);
-CREATE INDEX record_matter ON record (matter, t, seq);
-CREATE INDEX record_case ON record (case_ref, t, seq);
-CREATE INDEX record_actor ON record (actor_ref, t, seq);
-CREATE INDEX record_outcome ON record (outcome, t, seq);
-CREATE INDEX record_kind ON record (kind, t, seq);
-CREATE TABLE about (
-    subject_ref TEXT NOT NULL,
-    t BIGINT NOT NULL,
-    seq BIGINT NOT NULL,
-    PRIMARY KEY (subject_ref, t, seq)
-){clustered};
-INSERT INTO meta VALUES ('format', '2');
-"""
-_FORMAT = "2"
-_TABLES = Tables(
-    sqlite=_SCHEMA.format(key="INTEGER", clustered=" WITHOUT ROWID"),
-    postgres=_SCHEMA.format(key="BIGINT", clustered=""),
-)
 _COLUMNS = (
     "record.seq, event_id, record.t, kind, outcome, requester, provider,"
     " evidence_type, correlation, matter, case_ref, actor_ref"
@@ -183,8 +136,8 @@ class AccessIndex:
             LogUnavailableError: The server can't be reached.
         """
         self._reader = reader
-        self._sql = _open_index(place)
-        if not _is_of(self._sql, reader):
+        self._sql = open_index(place)
+        if not is_of(self._sql, reader):
             # The log was put back to an earlier state, or is another one.
             with self._sql.transaction() as changes:
                 changes.change("DELETE FROM record")
@@ -271,47 +224,6 @@ class AccessIndex:
             (subject_ref,),
         )
         return [CaseId(case) for (case,) in found]
-
-
-def _open_index(place: Place) -> Sql:
-    """Open the index; start over when it is not one of this form."""
-    if not isinstance(place, Path):
-        sql = open_sql(place)
-        sql.make(_TABLES)
-        if _format(sql) != _FORMAT:
-            raise SettingsError(
-                f"the schema `{place.schema}` is an index of another form: drop it, "
-                "and it is made anew"
-            )
-        return sql
-    file = SqliteSql.open(place)
-    try:
-        file.connection.execute("PRAGMA journal_mode=WAL")
-        # It can be made again from the log, so it need not survive a power loss whole.
-        file.connection.execute("PRAGMA synchronous=NORMAL")
-        file.make(_TABLES)
-        if _format(file) == _FORMAT:
-            return file
-    except sqlite3.DatabaseError:
-        pass  # damaged, or something else: made anew below
-    file.close()
-    for suffix in ("", "-wal", "-shm"):
-        place.with_name(place.name + suffix).unlink(missing_ok=True)
-    return _open_index(place)
-
-
-def _format(sql: Sql) -> str:
-    """Return the form of an index."""
-    return str(sql.rows("SELECT value FROM meta WHERE name = 'format'")[0][0])
-
-
-def _is_of(sql: Sql, reader: LogReader) -> bool:
-    """Return whether the last record of an index stands in this log."""
-    last = sql.rows("SELECT seq, event_id FROM record ORDER BY seq DESC LIMIT 1")
-    if not last:
-        return True
-    entry = reader.entry_of(last[0][1])
-    return entry is not None and entry.seq == last[0][0]
 
 
 def row_of(entry: Entry) -> RecordRow:

@@ -22,9 +22,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from audit.index_tables import INDEX_SCHEMA
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA
 from audit.places import libpq_url
-from audit.query import INDEX_SCHEMA
 from audit.sql import Place, Postgres
 from audit.store import LOG_SCHEMA
 from audit.subjects import SUBJECTS_SCHEMA
