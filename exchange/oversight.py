@@ -13,9 +13,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
 
+from audit.indexing import IndexFollower
 from audit.ledger import Line
 from audit.publisher import Publisher
-from audit.query import AccessIndex, RecordPage, RecordQuery, open_for, query_event
+from audit.query import (
+    AccessIndex,
+    RecordPage,
+    RecordQuery,
+    open_for,
+    query_event,
+)
 from audit.receipt import Consistency, Proof, prove_consistency, prove_event
 from audit.record import Actor, Audience, Section, Subject
 from audit.sealing import OpenedSection, Sealer
@@ -70,9 +77,12 @@ class Oversight:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-oversight")
         self._proofs = LogReader.open(log.place)
         self._index = AccessIndex(index, LogReader.open(log.place))
+        self._follower = IndexFollower(index, log.place)
+        self._follower.start()
 
     def close(self) -> None:
         """Let go of the index and the log's file."""
+        self._follower.stop()
         self._thread.shutdown(wait=True)
         self._index.close()
         self._proofs.close()

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from contextlib import closing
 from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.indexing import IndexFollower
 from audit.query import (
     PAGE_LIMIT,
     AccessIndex,
@@ -92,6 +94,18 @@ def test_a_leaf_that_is_none_is_named_and_none_of_its_chunk_is_taken_in(
         index.follow()
     file_room.change("UPDATE entry SET leaf = ? WHERE seq = 1", (whole,))
     assert [1, 0] == all_pages(index, RecordQuery())
+
+
+def test_the_index_follows_while_nobody_asks(room: Room) -> None:
+    """What is recorded is taken in by a thread: no question has to do it."""
+    with closing(index_of(room)) as index:
+        follower = IndexFollower(room.beside("index"), room.place)
+        follower.start()
+        append(room, an_event(), an_event())
+        follower.stop()
+        left = index.follow(0)
+
+    assert (None, 0) == (follower.failure, left)
 
 
 CONDITIONS: list[tuple[RecordQuery, list[int]]] = [
