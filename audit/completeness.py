@@ -39,6 +39,8 @@ class Listed:
 
     index: int
     event: str
+    log: str | None = None
+    """The shard that it stands in; None where the list does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,7 @@ class Compared:
     about: int
     """Records about the subject, among those."""
     listed: int
+    """Records that the list names in this shard."""
     missing: Sequence[int]
     """Indexes of records about the subject that the list does not name."""
     foreign: Sequence[int]
@@ -78,11 +81,14 @@ def read_list(pages: Sequence[bytes]) -> list[Listed]:
         VerificationError: A page is not an answer of the gateway, one is missing, or
             there is an access twice.
     """
-    listed: dict[int, Listed] = {}
+    listed: dict[tuple[str | None, int], Listed] = {}
     for number, page in enumerate(pages, 1):
         try:
             answer = orjson.loads(page)
-            rows = [Listed(row["index"], row["event"]) for row in answer["records"]]
+            rows = [
+                Listed(row["index"], row["event"], row.get("log"))
+                for row in answer["records"]
+            ]
             is_last = answer["next"] is None
         except (ValueError, TypeError, LookupError):
             raise VerificationError(f"page {number} of the list is malformed") from None
@@ -91,9 +97,9 @@ def read_list(pages: Sequence[bytes]) -> list[Listed]:
         for row in rows:
             if type(row.index) is not int or type(row.event) is not str:
                 raise VerificationError(f"page {number} of the list is malformed")
-            if row.index in listed:
+            if (row.log, row.index) in listed:
                 raise VerificationError(f"the list names record {row.index} twice")
-            listed[row.index] = row
+            listed[row.log, row.index] = row
     return list(listed.values())
 
 
@@ -149,7 +155,8 @@ def check_complete(
     if not checkpoint.size and checkpoint.root != EMPTY_ROOT:
         raise VerificationError("checkpoint: the entries give another root")
     # (4): by index and by event, since a list could name the wrong one of two.
-    return _compared(checkpoint, about, {one.index: one.event for one in listed})
+    mine = [one for one in listed if one.log in (None, verifier.name)]
+    return _compared(checkpoint, about, {one.index: one.event for one in mine})
 
 
 def _compared(

@@ -10,21 +10,17 @@ SOURCE: audit-log design, 5.3.
 """
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from audit.ledger import Act, Ledger, Line, What
 from audit.record import milliseconds
 from audit.sealing import Sealer
+from audit.shelf import Shelf
 from audit.store import Appended
 from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import EventId, NewId
-
-Shredder: TypeAlias = Callable[[str], bool]
-"""Destroys the key of the shard of this origin; returns whether it was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,7 @@ class Erasures:
         log: Where each act is recorded.
         sealer: Has the directory, and keys in memory that must go as well.
         ledger: What outlives a restored backup.
-        shred_shard: Destroys the key of a shard.
+        shelf: Has the sealed shards, and their keys.
         clock: Tells when.
         new_id: Makes ids of records.
     """
@@ -54,14 +50,14 @@ class Erasures:
         log: AuditLog,
         sealer: Sealer,
         ledger: Ledger,
-        shred_shard: Shredder,
+        shelf: Shelf,
         clock: Clock,
         new_id: NewId,
     ) -> None:
         self._log = log
         self._sealer = sealer
         self._ledger = ledger
-        self._shred_shard = shred_shard
+        self._shelf = shelf
         self._clock = clock
         self._new_id = new_id
         self._one_at_a_time = asyncio.Lock()
@@ -80,12 +76,15 @@ class Erasures:
         From (1) on it happens, if not now then at the next start.
 
         Raises:
+            NotFoundError: There is no such shard.
             StateConflictError: A hold forbids it, or the shard is still written to.
             LogUnavailableError: It is not known to be done; asking again, or the next
                 start, brings it to its end.
         """
         if what is What.SHARD and name == self._log.origin:
             raise StateConflictError("the shard is still written to: seal it first")
+        if what is What.SHARD:
+            self._shelf.named(name)
         line = self._new_line(Act.ERASE, what, name, request)
         async with self._one_at_a_time:
             # (1): a crash from here on can't leave it half done.
@@ -130,13 +129,15 @@ class Erasures:
         """Return the holds that stand."""
         return self._ledger.holds()
 
-    def erased(self, subject_refs: str) -> Line | None:
+    def erased(self, origin: str, subject_refs: str) -> Line | None:
         """Return what erased the sections of a record; None while nothing did.
 
         Args:
-            subject_refs: References of the record's subjects, separated by spaces.
+            origin: The record's shard.
+            subject_refs: References of its subjects, separated by spaces.
         """
-        return self._ledger.erased(What.SUBJECT, subject_refs.split())
+        by_shard = self._ledger.erased(What.SHARD, [origin])
+        return by_shard or self._ledger.erased(What.SUBJECT, subject_refs.split())
 
     async def reapply(self) -> int:
         """Bring directory, keys and log up to the ledger; return what was missing.
@@ -150,7 +151,8 @@ class Erasures:
         erasures = self._ledger.erasures()
         missing = sum([await self._destroy(line) for line in erasures])
         for line in self._ledger.lines():
-            if await self._log.find(line.event) is None:
+            recorded = await self._log.find(line.event)
+            if recorded is None and self._shelf.find(line.event) is None:
                 await self._record(line)
                 missing += 1
         return missing
@@ -168,7 +170,7 @@ class Erasures:
     async def _destroy(self, line: Line) -> bool:
         """Destroy a key, on the disk and in memory; return whether it was there."""
         if line.what is What.SHARD:
-            return await asyncio.to_thread(self._shred_shard, line.name)
+            return self._shelf.shred(line.name)
         self._sealer.forget(line.name)
         destroy = self._sealer.directory.destroy
         found = await asyncio.to_thread(destroy, line.name)

@@ -127,6 +127,46 @@ def read_secret(path: Path) -> str:
         raise SettingsError(f"`{path.name}` can't be read") from None
 
 
+def load_shard_secret(folder: Path) -> bytes:
+    """Return the key that takes part in every section key of a shard.
+
+    Raises:
+        SettingsError: It can't be read, as when it was destroyed.
+    """
+    return _secret(read_secret(folder / "shard.key"))
+
+
+def load_signers(folder: Path) -> tuple[Signer, Signer]:
+    """Return what signs a shard's checkpoints, and what signs its receipts.
+
+    Raises:
+        SettingsError: A file is missing, malformed, or readable by others.
+    """
+    try:
+        log = parse_skey(read_secret(folder / "log.key"))
+        return log, parse_skey(read_secret(folder / "receipt.key"))
+    except VerificationError as error:
+        raise SettingsError(f"a key of the log is malformed: {error}") from None
+
+
+def shred_file(path: Path) -> bool:
+    """Overwrite a file and remove it; return whether it was there.
+
+    Whether the disk keeps what was overwritten is the disk's affair, and that of its
+    backups.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    with os.fdopen(descriptor, "r+b", buffering=0) as file:
+        file.write(bytes(os.fstat(file.fileno()).st_size))
+        os.fsync(file.fileno())
+    path.unlink()
+    sync_folder(path.parent)
+    return True
+
+
 def read_subject_key(path: Path) -> bytes:
     """Return a subject's key from the file that it was given out in.
 

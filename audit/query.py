@@ -92,6 +92,8 @@ class RecordRow:
     matter: str
     case: CaseId | None
     actor_ref: str | None
+    log: str
+    """The shard that it stands in."""
 
     def as_json(self) -> Mapping[str, Json]:
         """Return the row as JSON."""
@@ -136,6 +138,7 @@ class AccessIndex:
             LogUnavailableError: The server can't be reached.
         """
         self._reader = reader
+        self._origin = reader.meta()["origin"]
         self._sql = open_index(place)
         if not is_of(self._sql, reader):
             # The log was put back to an earlier state, or is another one.
@@ -198,7 +201,8 @@ class AccessIndex:
         """
         self.follow()
         statement, values = _statement(query)
-        rows = [RecordRow(*row) for row in self._sql.rows(statement, values)]
+        found = self._sql.rows(statement, values)
+        rows = [RecordRow(*(*row, self._origin)) for row in found]
         more = len(rows) > query.limit
         rows = rows[: query.limit]
         head = self._reader.published()
@@ -232,7 +236,7 @@ def row_of(entry: Entry) -> RecordRow:
     Raises:
         VerificationError: Its leaf is not of its form.
     """
-    return RecordRow(*_row(entry))
+    return RecordRow(*(*_row(entry), read_leaf(entry.leaf).log))
 
 
 _OPEN_WORDS = itemgetter("kind", "outcome", "req", "prov", "etype", "corr")
@@ -357,6 +361,17 @@ def open_for(
     entry = reader.entry_of(event)
     if entry is None:
         raise NotFoundError("the log has no record of this event")
+    return open_entry(audience, entry, sealer)
+
+
+def open_entry(
+    audience: Audience, entry: Entry, sealer: Sealer
+) -> Mapping[Section, OpenedSection]:
+    """Return what `open_for` does, of a record that was read already.
+
+    Raises:
+        VerificationError: As for `open_for`.
+    """
     leaf = read_leaf(entry.leaf)
     return sealer.open_sections(
         entry.event_id,

@@ -64,6 +64,10 @@ class Kind(StrEnum):
     KEY_ISSUED = "key.issued"
     """A subject's key is given out, to test the log with."""
     HOLD_CHANGED = "hold.changed"
+    SHARD_GENESIS = "shard.genesis"
+    """The first record of a shard: it cites what the one before ended with."""
+    SHARD_FINAL = "shard.final"
+    """The last record of a shard: it names the next one and its key."""
     CASE_OPENED = "case.opened"
     CASE_CLOSED = "case.closed"
 

@@ -45,6 +45,8 @@ from audit.tiles import TileId, tile_path, tiles_of_size
 from schemas.canonical import Json
 from schemas.errors import VerificationError
 
+SHARDS_FOLDER: Final = "shards"
+"""The folder of later shards in a data folder."""
 SUBJECTS_FILE: Final = "subjects.db"
 """The subject directory's file in a data folder."""
 
@@ -199,7 +201,7 @@ def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
         with closing(SubjectDirectory(place, keys.directory)) as directory:
             yield Sealer(keys.origin, keys.shard, directory)
         return
-    source = log / SUBJECTS_FILE if log.is_dir() else log.with_name(SUBJECTS_FILE)
+    source = _beside(log, SUBJECTS_FILE)
     if not source.is_file():
         raise VerificationError(f"there is no `{SUBJECTS_FILE}` beside the log")
     with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
@@ -222,8 +224,19 @@ def _opener(log: Place, sealer: Sealer | None) -> "_Opener | None":
     if not isinstance(log, Path):
         ledger = Postgres(log.url, ERASURES_SCHEMA)
     else:
-        ledger = log / ERASURES_FILE if log.is_dir() else log.with_name(ERASURES_FILE)
+        ledger = _beside(log, ERASURES_FILE)
     return _Opener(sealer, erased_subjects(ledger))
+
+
+def _beside(log: Path, name: str) -> Path:
+    """Return where a file of the data folder is that a log's file lies in.
+
+    A later shard lies two folders below it.
+    """
+    folder = log if log.is_dir() else log.parent
+    if folder.parent.name == SHARDS_FOLDER and not (folder / name).is_file():
+        folder = folder.parent.parent
+    return folder / name
 
 
 def _check_file(reader: LogReader, verifier: Verifier, *, is_first: bool) -> None:

@@ -32,7 +32,7 @@ from audit.batches import Batches
 from audit.engine_sqlite import SqliteEngine
 from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt
-from audit.record import Event, Subject, milliseconds, read_leaf
+from audit.record import Event, Kind, Subject, milliseconds, read_leaf
 from audit.sealing import Sealer
 from audit.sql import Place
 from audit.store import Appended, Engine, LogReader, Work
@@ -100,6 +100,8 @@ class AuditLog:
         self._batches = Batches(self._engine, sealer.directory, self._limits.batch)
         self._held: str | None = None
         self._closed = False
+        self.is_sealed = _ends_sealed(self._reader)
+        """Whether the log's last record seals it: nothing comes after it."""
 
     @property
     def origin(self) -> str:
@@ -144,14 +146,24 @@ class AuditLog:
         except BaseException:
             self._batches.outstanding -= len(events)
             raise
-        # (4): a caller that is cancelled from here on cancels no commit.
-        return await self._batches.append(records)
+        # INVARIANT: nothing comes after the last record, whatever is under way.
+        is_last = events[-1].kind is Kind.SHARD_FINAL
+        self.is_sealed = self.is_sealed or is_last
+        try:
+            # (4): a caller that is cancelled from here on cancels no commit.
+            return await self._batches.append(records)
+        except LogUnavailableError:
+            # As far as is known: a seal that was stored is found when it is opened.
+            self.is_sealed = self.is_sealed and not is_last
+            raise
 
     def _admit(self, count: int) -> None:
         """Count records in, or refuse them."""
         reason = self._batches.fault or self._held
         if self._closed:
             reason = "the log is closed"
+        elif self.is_sealed:
+            reason = "the log is a sealed shard"
         elif self._batches.outstanding + count > self._limits.outstanding:
             reason = "too many records wait to be written"
         if reason is not None:
@@ -255,6 +267,14 @@ class AuditLog:
                 self._asking.shutdown()
             self._reader.close()
             self._engine.close()
+
+
+def _ends_sealed(reader: LogReader) -> bool:
+    """Return whether the last record of a log seals it."""
+    size = reader.size()
+    for entry in reader.entries(size - 1, size):
+        return read_leaf(entry.leaf).kind is Kind.SHARD_FINAL
+    return False
 
 
 def open_engine(place: Place, origin: str, limits: Limits) -> Engine:

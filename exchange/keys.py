@@ -10,7 +10,7 @@ import os
 import shutil
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from audit.keys import LogKeys, load_keys, make_keys, save_keys, sync_folder
@@ -39,31 +39,69 @@ class GatewayKeys:
     """Signs tree heads and receipts, and guards the people in the log."""
 
 
-def open_keys(folder: Path, origin: str, *, entropy: Entropy | None) -> GatewayKeys:
+def open_keys(
+    folder: Path, origin: str, *, entropy: Entropy | None, shard: str = ""
+) -> GatewayKeys:
     """Return the keys in `folder`; with `entropy`, make those that are missing.
 
     Args:
         folder: Where they are.
         origin: The log's name, which its keys carry.
         entropy: Where the bytes of a new key come from; None makes none.
+        shard: The log's shard, whose keys these are; "" for the first.
 
     Raises:
         SettingsError: A file is missing, damaged, readable by others, or of a log
             with another name.
     """
-    if entropy is not None:
+    if entropy is not None and not shard:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_missing(folder, origin, entropy)
     keys = GatewayKeys(
         lookup=_signing_key(folder / "lookup.pem"),
         token=_signing_key(folder / "token.pem"),
         master=_secret(folder / "master.key"),
-        log=load_keys(folder / "log"),
+        log=load_keys(shard_keys(folder, shard)),
     )
     if keys.log.origin != origin:
         raise SettingsError(
             f"the log's keys are of `{keys.log.origin}`: set `log_origin` to that"
         )
+    return keys
+
+
+def shard_keys(folder: Path, shard: str) -> Path:
+    """Return where the keys of a shard are; "" stands for the first."""
+    return folder / "shards" / shard if shard else folder / "log"
+
+
+def open_shard_keys(
+    folder: Path, shard: str, origin: str, before: LogKeys, entropy: Entropy
+) -> LogKeys:
+    """Return the keys of the next shard, made where they are missing.
+
+    Args:
+        folder: Where the gateway's keys are.
+        shard: The next shard's name.
+        origin: Its log's name.
+        before: The keys of the shard before: people stay who they are.
+        entropy: Where the bytes of a new key come from.
+
+    Raises:
+        SettingsError: A file is damaged, readable by others, or of another log.
+    """
+    place = shard_keys(folder, shard)
+    if not place.exists():
+        place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fresh = replace(make_keys(origin, entropy), directory=before.directory)
+        unfinished = place.with_name(f"{shard}.new")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        save_keys(fresh, unfinished)
+        unfinished.rename(place)
+        sync_folder(place.parent)
+    keys = load_keys(place)
+    if keys.origin != origin:
+        raise SettingsError(f"the keys of shard `{shard}` are of `{keys.origin}`")
     return keys
 
 

@@ -5,7 +5,7 @@ import fcntl
 import os
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -15,10 +15,13 @@ import structlog
 from audit.cosigning import Cosigning
 from audit.erasure import Erasures
 from audit.following import Follower
+from audit.keys import load_signers
 from audit.ledger import Ledger
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
 from audit.sealing import Sealer
+from audit.shards import Shard, load_shards, sign_list
+from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from connectors.client import ClientPolicy
@@ -34,7 +37,7 @@ from exchange.erasing import Erasing
 from exchange.fleet import Replica, place_of
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
-from exchange.keys import GatewayKeys, open_keys
+from exchange.keys import GatewayKeys, open_keys, shard_keys
 from exchange.migrations.schema import Part, upgrade
 from exchange.office import (
     Outbound,
@@ -98,10 +101,11 @@ async def opened(
         # (1): until the process ends, however it ends.
         stack.enter_context(data_folder(settings))
         # (2): they must be on the disk before anything is signed or sealed.
-        keys = open_keys(settings.keys_dir, settings.log_origin, entropy=os.urandom)
+        shards = load_shards(settings.shards_file)
+        keys = _open_keys(settings, shards)
         pack = read_pack(settings.packs)
         # (3), (4): from here on, what happens can be kept and recorded.
-        kept = await _open_kept(settings, keys, clock, stack)
+        kept = await _open_kept(settings, keys, shards, clock, stack)
         new_id = new_ids(clock)
         changed = await record_changes(
             kept.database, kept.log, registered(pack, keys), clock.now(), new_id
@@ -161,21 +165,32 @@ class _Kept:
     publisher: Publisher
     followers: tuple[Follower, ...]
     erasures: Erasures
+    shelf: Shelf
+    shard: str
+    """The name of the shard that is written to."""
 
 
 async def _open_kept(
-    settings: Settings, keys: GatewayKeys, clock: Clock, stack: AsyncExitStack
+    settings: Settings,
+    keys: GatewayKeys,
+    shards: Sequence[Shard],
+    clock: Clock,
+    stack: AsyncExitStack,
 ) -> _Kept:
     """Open tables and log."""
     # No request ever meets a table of an older form.
     database, vault_database = await _open_tables(settings, stack)
     sealer = _open_sealer(settings, keys, stack)
-    log, publisher, followers = _open_log(settings, keys, sealer, clock, stack)
-    erasures = _open_erasures(settings, sealer, log, clock, stack)
+    shelf = _open_shelf(settings, shards, sealer, stack)
+    shard = shards[-1].name if shards else ""
+    log, publisher, followers = _open_log(settings, keys, sealer, clock, shard, stack)
+    erasures = _open_erasures(settings, sealer, log, shelf, clock, stack)
     # INVARIANT: nothing is read from a restored copy that was erased.
     await erasures.reapply()
     vault = Vault(vault_database, keys.master)
-    return _Kept(database, vault, sealer, log, publisher, followers, erasures)
+    return _Kept(
+        database, vault, sealer, log, publisher, followers, erasures, shelf, shard
+    )
 
 
 async def _started(
@@ -203,8 +218,9 @@ async def _started(
         vault=parts.vault,
         log=parts.log,
         publisher=kept.publisher,
+        shards=_shard_list(settings, keys, kept.shelf),
         followers=kept.followers,
-        public=open_public(settings),
+        public=open_public(settings, kept.shard),
         in_flight=parts.in_flight,
         identity=_identity(settings, keys, parts),
         permissions=_permissions(parts, waiting),
@@ -266,23 +282,62 @@ def _open_sealer(
     return Sealer(keys.log.origin, keys.log.shard, directory)
 
 
+def _open_keys(settings: Settings, shards: Sequence[Shard]) -> GatewayKeys:
+    """Open the keys, with those of the current shard; make what is missing."""
+    *_, current = shards or (Shard(settings.log_origin, "", ""),)
+    return open_keys(
+        settings.keys_dir, current.origin, entropy=os.urandom, shard=current.name
+    )
+
+
+def current_shards(settings: Settings) -> tuple[Shard, ...]:
+    """Return the log's shards, the first alone where there is no list yet.
+
+    Raises:
+        SettingsError: The list or a key is missing or damaged.
+    """
+    listed = load_shards(settings.shards_file)
+    if listed:
+        return listed
+    signer, _ = load_signers(shard_keys(settings.keys_dir, ""))
+    return (Shard(signer.name, "", signer.verifier.vkey),)
+
+
+def _open_shelf(
+    settings: Settings,
+    shards: Sequence[Shard],
+    sealer: Sealer,
+    stack: AsyncExitStack,
+) -> Shelf:
+    """Open the sealed shards, the newest first."""
+    opened: list[SealedShard] = []
+    for shard in reversed(shards[:-1]):
+        files = ShardFiles(
+            shard,
+            settings.log_place(shard.name),
+            settings.index_place(shard.name),
+            shard_keys(settings.keys_dir, shard.name),
+        )
+        signers = load_signers(files.keys)
+        opened.append(SealedShard(files, *signers, sealer.directory))
+    shelf = Shelf(opened)
+    stack.callback(shelf.close)
+    return shelf
+
+
 def _open_erasures(
     settings: Settings,
     sealer: Sealer,
     log: AuditLog,
+    shelf: Shelf,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Erasures:
     """Open the ledger of what was erased."""
     ledger = Ledger(settings.erasures_place())
-    erasures = Erasures(log, sealer, ledger, _no_shard, clock, new_ids(clock))
+    erasures = Erasures(log, sealer, ledger, shelf, clock, new_ids(clock))
     stack.callback(erasures.close)
     return erasures
-
-
-def _no_shard(_origin: str) -> bool:
-    """Find no shard but the one that is written to, which can't be erased."""
-    return False
 
 
 def _open_log(
@@ -290,11 +345,12 @@ def _open_log(
     keys: GatewayKeys,
     sealer: Sealer,
     clock: Clock,
+    shard: str,
     stack: AsyncExitStack,
 ) -> tuple[AuditLog, Publisher, tuple[Follower, ...]]:
     """Open the log, and start publishing."""
     try:
-        log = AuditLog(settings.log_place(), sealer, keys.log.receipt)
+        log = AuditLog(settings.log_place(shard), sealer, keys.log.receipt)
     except sqlite3.Error as error:
         raise SettingsError(
             f"the access log `{settings.log_file}` can't be opened: {error}; "
@@ -302,9 +358,9 @@ def _open_log(
         ) from error
     stack.callback(log.close)
     pace = Pace(interval_s=settings.checkpoint_every_s)
-    witnesses = _open_witnesses(settings, keys, clock)
+    witnesses = open_witnesses(settings, keys, clock)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
-    followers = open_followers(settings, log, publisher, clock)
+    followers = open_followers(settings, log, publisher, clock, shard)
     publisher.start()
     for follower in followers:
         follower.start()
@@ -313,7 +369,7 @@ def _open_log(
     return log, publisher, followers
 
 
-def _open_witnesses(
+def open_witnesses(
     settings: Settings, keys: GatewayKeys, clock: Clock
 ) -> Cosigning | None:
     """Read who cosigns the log's heads; None when nobody has to.
@@ -398,14 +454,21 @@ def _open_oversight(
     oversight = Oversight(
         parts.log,
         kept.sealer,
-        settings.index_place(),
+        settings.index_place(kept.shard),
         kept.publisher,
         clock=parts.clock,
         new_id=parts.new_id,
         erased=kept.erasures.erased,
+        shelf=kept.shelf,
     )
     stack.callback(oversight.close)
     return oversight
+
+
+def _shard_list(settings: Settings, keys: GatewayKeys, shelf: Shelf) -> str:
+    """Return the list of shards, signed with the key of each, the newest first."""
+    signers = [keys.log.log, *[shard.signer for shard in shelf.shards]]
+    return sign_list(current_shards(settings), signers)
 
 
 def _erasing(parts: Parts, kept: _Kept, oversight: Oversight) -> Erasing:

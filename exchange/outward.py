@@ -22,7 +22,7 @@ _TILES_STOP_S = 600.0
 
 
 def open_followers(
-    settings: Settings, log: AuditLog, publisher: Publisher, clock: Clock
+    settings: Settings, log: AuditLog, publisher: Publisher, clock: Clock, shard: str
 ) -> tuple[Follower, ...]:
     """Return what follows the publisher, not started yet.
 
@@ -31,7 +31,7 @@ def open_followers(
     """
     followers = []
     if settings.tiles_url is not None:
-        tiles = open_public(settings)
+        tiles = open_public(settings, shard)
 
         def copy_tiles(reader: LogReader) -> None:
             # Of several replicas, the one that leads; two at once would do no harm.
@@ -41,7 +41,8 @@ def open_followers(
         pace = Patience(settings.checkpoint_every_s, _TILES_ALARM_S, _TILES_STOP_S)
         followers.append(Follower("tiles", log, copy_tiles, pace, clock))
     if settings.anchor_url is not None:
-        job = _Anchoring(settings, make_stamper(settings), publisher, clock)
+        public = open_public(settings, shard)
+        job = _Anchoring(settings, public, make_stamper(settings), publisher, clock)
         pace = Patience(_ANCHOR_LOOK_S, _ANCHOR_ALARM_S, settings.anchor_stop_s)
         followers.append(Follower("anchors", log, job, pace, clock))
     for follower in followers:
@@ -49,15 +50,15 @@ def open_followers(
     return tuple(followers)
 
 
-def open_public(settings: Settings) -> Objects:
-    """Return where anchors are kept: with the tiles, or in the data folder.
+def open_public(settings: Settings, shard: str = "") -> Objects:
+    """Return where a shard's anchors are kept: with its tiles, or in the data folder.
 
     Raises:
         SettingsError: The store's address is wrong.
     """
     if settings.tiles_url is not None:
-        return open_objects(settings.tiles_url, settings.tiles_endpoint)
-    return FolderObjects(settings.public_dir)
+        return open_objects(settings.tiles_address(shard), settings.tiles_endpoint)
+    return FolderObjects(settings.public_dir / shard)
 
 
 def make_stamper(settings: Settings) -> Stamper:
@@ -83,9 +84,14 @@ class _Anchoring:
     """Has a checkpoint stamped whenever the last stamp is old enough."""
 
     def __init__(
-        self, settings: Settings, stamper: Stamper, publisher: Publisher, clock: Clock
+        self,
+        settings: Settings,
+        public: Objects,
+        stamper: Stamper,
+        publisher: Publisher,
+        clock: Clock,
     ) -> None:
-        self._objects = open_public(settings)
+        self._objects = public
         self._every_s = settings.anchor_every_s
         self._stamper = stamper
         self._publisher = publisher

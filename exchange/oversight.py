@@ -20,23 +20,33 @@ from audit.query import (
     AccessIndex,
     RecordPage,
     RecordQuery,
-    open_for,
+    RecordRow,
+    open_entry,
     query_event,
 )
 from audit.receipt import Consistency, Proof, prove_consistency, prove_event
 from audit.record import Actor, Audience, Section, Subject
 from audit.sealing import OpenedSection, Sealer
 from audit.served import read_piece
+from audit.shelf import SealedShard, Shelf
 from audit.sql import Place
-from audit.store import LogReader
+from audit.store import Entry, LogReader
 from audit.tiles import Piece
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.errors import NotFoundError
+from schemas.errors import (
+    Complaint,
+    InvalidRequestError,
+    NotFoundError,
+    VerificationError,
+)
 from schemas.ids import CaseId, EventId, NewId
 from schemas.model import Slug
 
 T = TypeVar("T")
+
+_LATEST = f"{(1 << 63) - 1}.0"
+"""A cursor before the newest record."""
 
 _LOOK_EVERY_S = 0.02
 """How often a waiting answer looks whether more is published, in seconds."""
@@ -52,7 +62,8 @@ class Oversight:
         publisher: Publishes the log.
         clock: Tells when a question was asked.
         new_id: Makes ids of records.
-        erased: Returns what erased a record's sections, given its subjects.
+        erased: Returns what erased a record's sections, given shard and subjects.
+        shelf: Has the sealed shards, for the thread of its own.
     """
 
     def __init__(  # noqa: PLR0913 - what a question about the log goes through
@@ -64,7 +75,8 @@ class Oversight:
         *,
         clock: Clock,
         new_id: NewId,
-        erased: Callable[[str], Line | None],
+        erased: Callable[[str, str], Line | None],
+        shelf: Shelf,
     ) -> None:
         self._log = log
         self._sealer = sealer
@@ -72,6 +84,7 @@ class Oversight:
         self._clock = clock
         self._new_id = new_id
         self._erased = erased
+        self._shelf = shelf
         # Sections are opened on the loop, whose thread the subject directory is of.
         self._reader = LogReader.open(log.place)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-oversight")
@@ -115,7 +128,35 @@ class Oversight:
             known = self._sealer.directory.lookup(subject)
             query = replace(query, subject_ref="" if known is None else known.ref)
         await self._record(auditor, query, subjects)
-        return await self._run(lambda: self._index.query(query))
+        return await self._run(lambda: self._page(query))
+
+    def _page(self, query: RecordQuery) -> RecordPage:
+        """Return a page, which may go over from a shard to those before it.
+
+        A cursor says after `@` in which shard it goes on, counted from the oldest.
+        """
+        indexes = [self._index, *[shard.index for shard in self._shelf.shards]]
+        after, _, place = (query.after or "").partition("@")
+        number = int(place) if place else len(indexes) - 1
+        if number >= len(indexes):
+            raise InvalidRequestError(Complaint("/after", "is not a cursor of a page"))
+        newest: RecordPage | None = None
+        following: str | None = None
+        rows: list[RecordRow] = []
+        for at in range(number, -1, -1):
+            left = replace(query, limit=query.limit - len(rows), after=after or None)
+            page = indexes[len(indexes) - 1 - at].query(left)
+            newest, after = newest or page, ""
+            rows += page.rows
+            if page.next is not None:
+                following = f"{page.next}@{at}"
+                break
+            if len(rows) == query.limit and at:
+                following = f"{_LATEST}@{at - 1}"
+                break
+        if newest is None or number < len(indexes) - 1:
+            newest = self._index.query(replace(query, limit=1, after=None))
+        return replace(newest, rows=rows, next=following)
 
     async def record(
         self, auditor: Slug, event: EventId
@@ -129,19 +170,41 @@ class Oversight:
             NotFoundError: The log has no record of the event.
             LogUnavailableError: The look can't be recorded, so nothing is shown.
         """
-        entry = self._reader.entry_of(event)
+        entry, shard = self._reader.entry_of(event), None
         if entry is None:
-            raise NotFoundError("the log has no record of this event")
+            shard, entry = await self._sealed(event)
         await self._record(auditor, RecordQuery(limit=1), correlation=event)
-        erased = self._erased(entry.subject_refs)
+        origin = self._log.origin if shard is None else shard.origin
+        erased = self._erased(origin, entry.subject_refs)
         if erased is not None:
             return entry.leaf.decode(), {}, erased.event
-        sections = open_for(Audience.AUDITOR, self._reader, self._sealer, event)
+        sealer = self._sealer if shard is None else shard.sealer
+        if sealer is None:
+            raise VerificationError("the key of the shard is gone")
+        sections = open_entry(Audience.AUDITOR, entry, sealer)
         return entry.leaf.decode(), sections, None
+
+    async def _sealed(self, event: EventId) -> tuple[SealedShard, Entry]:
+        """Return a record of a sealed shard.
+
+        Raises:
+            NotFoundError: None of them has it.
+        """
+        found = await self._run(lambda: self._shelf.find(event))
+        if found is None:
+            raise NotFoundError("the log has no record of this event")
+        return found
 
     async def cases_about(self, subject_ref: str) -> list[CaseId]:
         """Return the cases that have a record about a subject."""
-        return await self._run(lambda: self._index.cases_about(subject_ref))
+
+        def find() -> list[CaseId]:
+            indexes = [self._index, *[shard.index for shard in self._shelf.shards]]
+            return [
+                case for index in indexes for case in index.cases_about(subject_ref)
+            ]
+
+        return await self._run(find)
 
     async def receipt(self, event: EventId) -> str:
         """Return the signed receipt of a record.
@@ -149,7 +212,10 @@ class Oversight:
         Raises:
             NotFoundError: The log has no record of the event.
         """
-        return await self._log.receipt(event)
+        if await self._log.find(event) is not None:
+            return await self._log.receipt(event)
+        shard, entry = await self._sealed(event)
+        return shard.receipt(entry)
 
     async def proof(self, event: EventId, wait_s: float = 0.0) -> Proof | None:
         """Return the proof that a record stands in the log; None until published.
@@ -162,6 +228,9 @@ class Oversight:
             NotFoundError: The log has no record of the event.
             VerificationError: The proof does not hold, so it is not handed out.
         """
+        if await self._log.find(event) is None:
+            shard, _ = await self._sealed(event)
+            return await self._run(lambda: shard.prove(event))
         verifier = self._publisher.verifier
         deadline = self._clock.monotonic() + wait_s
         while True:
@@ -197,13 +266,33 @@ class Oversight:
             raise NotFoundError("nothing is published yet")
         return head.note
 
-    async def piece(self, piece: Piece) -> bytes | None:
+    async def piece(self, piece: Piece, shard: str | None = None) -> bytes | None:
         """Return a hash tile or a bundle; None when no checkpoint implies it.
 
+        Args:
+            piece: Which.
+            shard: The folder or the origin of a sealed shard; None for the current one.
+
         Raises:
+            NotFoundError: There is no such shard.
             VerificationError: The log has lost it.
         """
-        return await self._run(lambda: read_piece(self._proofs, piece))
+        if shard is None:
+            return await self._run(lambda: read_piece(self._proofs, piece))
+        one = self._shelf.named(shard)
+        return await self._run(lambda: one.piece(piece))
+
+    async def last_checkpoint(self, shard: str) -> str:
+        """Return the last head of a sealed shard.
+
+        Raises:
+            NotFoundError: There is no such shard.
+        """
+        one = self._shelf.named(shard)
+        head = await self._run(one.reader.published)
+        if head is None:
+            raise NotFoundError("nothing was published in this shard")
+        return head.note
 
     async def _record(
         self,

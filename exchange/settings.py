@@ -204,13 +204,28 @@ class Settings(Model):
         """The access log, where it is kept in a file."""
         return self.data_dir / "log.db"
 
-    def log_place(self) -> Place:
-        """Return where the access log is kept."""
-        return self._log_part(LOG_SCHEMA) or self.log_file
+    @property
+    def shards_file(self) -> Path:
+        """The list of the log's shards; none while there is one alone."""
+        return self.data_dir / "shards.json"
 
-    def index_place(self) -> Place:
-        """Return where the log's search index is kept, which can be made anew."""
-        return self._log_part(INDEX_SCHEMA) or self.data_dir / "log-index.db"
+    def log_place(self, shard: str = "") -> Place:
+        """Return where a shard of the access log is kept; by itself the first one."""
+        place = self._log_part(LOG_SCHEMA)
+        return place or self._shard_folder(shard) / self.log_file.name
+
+    def index_place(self, shard: str = "") -> Place:
+        """Return where a shard's search index is kept, which can be made anew."""
+        place = self._log_part(INDEX_SCHEMA)
+        return place or self._shard_folder(shard) / "log-index.db"
+
+    def _shard_folder(self, shard: str) -> Path:
+        return self.data_dir / "shards" / shard if shard else self.data_dir
+
+    def tiles_address(self, shard: str = "") -> str:
+        """Return the store that a shard's pieces are copied to."""
+        base = (self.tiles_url or "").rstrip("/")
+        return f"{base}/{shard}" if shard else base
 
     def subjects_place(self) -> Place:
         """Return where the log's subject directory is kept."""

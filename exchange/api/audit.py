@@ -76,7 +76,10 @@ class Filters(Model):
     until: AwareDatetime | None = None
     """First instant that no longer counts."""
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 100
-    after: Annotated[str, Field(pattern=r"^[0-9]{1,20}\.[0-9]{1,18}$")] | None = None
+    after: (
+        Annotated[str, Field(pattern=r"^[0-9]{1,20}\.[0-9]{1,18}(@[0-9]{1,4})?$")]
+        | None
+    ) = None
     """`next` of the page before."""
 
 
@@ -98,6 +101,8 @@ class RecordView(Model):
     case: CaseId | None
     actor_ref: str | None
     """The official, under a stable name that tells nobody's id."""
+    log: str
+    """The shard that the record stands in."""
 
 
 class LagView(Model):

@@ -49,6 +49,8 @@ class Gateway:
     vault: Vault
     log: AuditLog
     publisher: Publisher
+    shards: str
+    """The signed list of the log's shards."""
     followers: tuple[Follower, ...]
     public: Objects
     """What is given away and stands in no table: anchors."""

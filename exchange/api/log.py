@@ -47,6 +47,10 @@ AnchorPath = Annotated[
 ]
 PiecePath = Annotated[str, _PIECE_PATH]
 Level = Annotated[str, Path(max_length=2, description="The tile's level, 0 to 63.")]
+ShardName = Annotated[
+    str,
+    Path(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$", description="`first`, or as `2026h2`."),
+]
 
 
 async def _bundle_reader(
@@ -104,6 +108,39 @@ async def read_anchor(path: AnchorPath, gateway: ThisGateway) -> Response:
     return Response(found, 200, kept, _STAMP_TYPES[parsed[1]])
 
 
+@router.get("/log/shards", response_class=Response)
+async def read_shards(gateway: ThisGateway) -> Response:
+    """Return the list of the log's shards, signed with the key of each."""
+    return Response(gateway.shards, 200, _FEW_SECONDS, _NOTE)
+
+
+@router.get("/log/shards/{shard}/checkpoint", response_class=Response)
+async def read_last_checkpoint(shard: ShardName, gateway: ThisGateway) -> Response:
+    """Return the last signed head of a sealed shard."""
+    note = await gateway.oversight.last_checkpoint(shard)
+    return Response(note, 200, {"cache-control": f"public, {_FOREVER}"}, _NOTE)
+
+
+@router.get("/log/shards/{shard}/tile/entries/{path:path}", response_class=Response)
+async def read_sealed_bundle(
+    shard: ShardName,
+    path: PiecePath,
+    gateway: ThisGateway,
+    is_public: Annotated[bool, Security(_bundle_reader, scopes=[Scope.AUDITOR.value])],
+) -> Response:
+    """Return a bundle of a sealed shard's entries."""
+    path = f"tile/entries/{path}"
+    return await _piece(gateway, path, shard, is_public=is_public)
+
+
+@router.get("/log/shards/{shard}/tile/{level}/{path:path}", response_class=Response)
+async def read_sealed_tile(
+    shard: ShardName, level: Level, path: PiecePath, gateway: ThisGateway
+) -> Response:
+    """Return a hash tile of a sealed shard's tree."""
+    return await _piece(gateway, f"tile/{level}/{path}", shard, is_public=True)
+
+
 @router.get("/log/tile/entries/{path:path}", response_class=Response)
 async def read_bundle(
     path: PiecePath,
@@ -120,10 +157,12 @@ async def read_tile(level: Level, path: PiecePath, gateway: ThisGateway) -> Resp
     return await _piece(gateway, f"tile/{level}/{path}", is_public=True)
 
 
-async def _piece(gateway: Gateway, path: str, *, is_public: bool) -> Response:
+async def _piece(
+    gateway: Gateway, path: str, shard: str | None = None, *, is_public: bool
+) -> Response:
     """Return a piece that a checkpoint implies, to be kept for good."""
     piece = parse_piece(path)
-    content = None if piece is None else await gateway.oversight.piece(piece)
+    content = None if piece is None else await gateway.oversight.piece(piece, shard)
     if content is None:
         # Soon there may be: nobody on the way may remember that there was not.
         return problem(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from exchange.cli import erasure, shards
 from exchange.cli.console import (
     AsJson,
     Exit,
@@ -16,7 +17,6 @@ from exchange.cli.console import (
     print_json,
     print_table,
 )
-from exchange.cli.erasure import add_commands
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from schemas.canonical import Json
 
 app = typer.Typer(help="Look into an access log.", no_args_is_help=True)
-add_commands(app)
+erasure.add_commands(app)
+shards.add_commands(app)
 
 
 Where = Annotated[

@@ -30,10 +30,16 @@ def show_keys(config: Config = None, *, as_json: AsJson = False) -> None:
 
 
 def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:
+    from audit.shards import Shard, load_shards
     from exchange.keys import open_keys
 
+    shards = load_shards(settings.shards_file)
+    *_, current = shards or (Shard(settings.log_origin, "", ""),)
     opened = open_keys(
-        settings.keys_dir, settings.log_origin, entropy=os.urandom if make else None
+        settings.keys_dir,
+        current.origin,
+        entropy=os.urandom if make else None,
+        shard=current.name,
     )
     shown = {
         "lookup": opened.lookup.public_jwk(),

@@ -4,7 +4,7 @@ import asyncio
 import random
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from audit.ledger import Act, Ledger, Line, What
 from audit.query import AccessIndex, RecordQuery
 from audit.record import Kind, Section, Subject, read_leaf
 from audit.sealing import OpenedSection
+from audit.shelf import Shelf
 from audit.store import Appended, LogReader
 from audit.subjects import SubjectDirectory
 from audit.verify import verify_log
@@ -41,12 +42,10 @@ BECAUSE = Request("operator", "file-2026-118")
 
 
 @contextmanager
-def erasing(
-    room: Room, shred: Callable[[str], bool] = lambda _: False
-) -> Iterator[Erasures]:
+def erasing(room: Room, shelf: Shelf | None = None) -> Iterator[Erasures]:
     """Open the ledger beside a log."""
     erasures = Erasures(
-        room.log, room.sealer, Ledger(room.folder / "erasures.db"), shred,
+        room.log, room.sealer, Ledger(room.folder / "erasures.db"), shelf or Shelf(),
         room.clock, an_id,
     )  # fmt: skip
     try:
@@ -88,7 +87,7 @@ async def test_an_erased_person_can_not_be_read_any_more(room: Room) -> None:
     before, mother = entries(room), ref_of(room, MOTHER)
     with erasing(room) as erasures:
         record = await erasures.erase(What.SUBJECT, mother, BECAUSE)
-        told = erasures.erased(f"{ref_of(room, FATHER)} {mother}")
+        told = erasures.erased(ORIGIN, f"{ref_of(room, FATHER)} {mother}")
     room.publisher.publish()
 
     assert before == entries(room)[:4]
@@ -143,7 +142,7 @@ async def test_who_comes_again_is_somebody_new(room: Room) -> None:
         again = ref_of(room, MOTHER)
 
         assert again != ref
-        assert erasures.erased(again) is None
+        assert erasures.erased(ORIGIN, again) is None
     assert Section.SUBJECT in sections(room, new)
     with pytest.raises(VerificationError, match="gone"):
         sections(room, old)

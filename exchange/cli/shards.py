@@ -1,0 +1,131 @@
+"""Commands that seal a log's shard and open the next; the gateway is stopped first."""
+
+# ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from exchange.cli.console import (
+    AsJson,
+    Config,
+    make_table,
+    print_json,
+    print_table,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from audit.shards import Shard
+
+Name = Annotated[
+    str | None,
+    typer.Option(help="The next shard's name; by itself the half-year, as `2026h2`."),
+]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Add the commands to `errand audit`."""
+    app.command("seal-shard")(seal)
+    app.command("recover")(recover)
+    app.command("shards")(list_shards)
+
+
+def seal(
+    *,
+    name: Name = None,
+    prepare: Annotated[
+        bool,
+        typer.Option("--prepare", help="Only make the next key and print its vkey."),
+    ] = False,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Seal the log's current shard and open the next; the gateway is stopped first.
+
+    With witnesses, prepare first: they have to know the next shard's key.
+    """
+    from exchange.rollover import prepare_shard, seal_shard
+    from schemas.clock import SystemClock
+    from schemas.ids import new_ids
+
+    settings, clock = settings_of(config), SystemClock()
+    if prepare:
+        sys.stdout.write(prepare_shard(settings, clock, name) + "\n")
+        return
+    sealing = seal_shard(settings, clock, new_ids(clock), name)
+    _show(asyncio.run(sealing), as_json=as_json)
+
+
+def recover(
+    head: Annotated[
+        Path, typer.Argument(help="The head that a witness holds: a signed checkpoint.")
+    ],
+    *,
+    name: Name = None,
+    config: Config = None,
+    as_json: AsJson = False,
+) -> None:
+    """Leave a log that has lost what a witness saw, and open a recovery shard.
+
+    Its first record cites both heads. The gateway is stopped first.
+    """
+    from exchange.rollover import recover_shard
+    from schemas.clock import SystemClock
+    from schemas.ids import new_ids
+
+    settings, clock = settings_of(config), SystemClock()
+    recovering = recover_shard(settings, clock, new_ids(clock), head.read_bytes(), name)
+    _show(asyncio.run(recovering), as_json=as_json)
+
+
+def list_shards(
+    source: Annotated[
+        str, typer.Argument(help="A gateway's log (URL), or a saved `/log/shards`.")
+    ],
+    vkey: Annotated[str, typer.Option(help="The vkey of any one of the shards.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """List the shards of a log, after checking who signed the list."""
+    import httpx
+
+    from audit.note import parse_vkey
+    from audit.shards import read_list
+    from schemas.errors import ErrandError
+
+    if source.startswith(("http://", "https://")):
+        try:
+            answer = httpx.get(f"{source.rstrip('/')}/shards", timeout=30)
+            answer.raise_for_status()
+        except httpx.HTTPError as error:
+            raise ErrandError(f"{source} can't be read") from error
+        note = answer.content
+    else:
+        note = Path(source).read_bytes()
+    _show(read_list(note, parse_vkey(vkey)), as_json=as_json)
+
+
+def _show(shards: "Sequence[Shard]", *, as_json: bool) -> None:
+    rows = [
+        {
+            "origin": shard.origin,
+            "vkey": shard.vkey,
+            "sealed": shard.is_sealed,
+            "size": shard.size,
+            "root": shard.root,
+        }
+        for shard in shards
+    ]
+    if as_json:
+        print_json(rows)
+        return
+    table = make_table("Shards", "origin", "state", "records", "root")
+    for shard in shards:
+        state = "sealed" if shard.is_sealed else "written to"
+        table.add_row(shard.origin, state, str(shard.size or ""), shard.root or "")
+    print_table(table)
