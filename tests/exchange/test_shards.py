@@ -178,9 +178,11 @@ def test_the_sealed_shard_names_the_next_and_is_named_by_it(before: Before) -> N
     assert opened.sections == opened.sections_opened > 0
 
 
-def test_a_sealed_shard_takes_no_record(before: Before) -> None:
+def test_a_sealed_shard_takes_no_record(tmp_path: Path) -> None:
     """Whoever opens its file can append nothing, and what was signed stays."""
-    with a_log(before.folder) as (log, publisher):
+    begun(tmp_path)
+    seal(tmp_path)
+    with a_log(tmp_path) as (log, publisher):
         size = log.size
         with pytest.raises(LogUnavailableError, match="sealed"):
             asyncio.run(log.append([an_event()]))
