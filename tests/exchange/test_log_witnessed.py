@@ -12,7 +12,7 @@ from audit.cosigning import cosigned_by
 from audit.keys import make_keys, save_keys
 from audit.note import parse_vkey
 from audit.policy import parse_policy
-from exchange.opening import _open_witnesses
+from exchange.opening import open_witnesses
 from exchange.settings import parse_settings
 from schemas.errors import SettingsError
 from tests.harness.application import AUDITOR, a_site
@@ -96,7 +96,7 @@ def test_a_policy_that_can_never_be_met_stops_the_start(
     settings = parse_settings("witness_policy: our.policy", {}, tmp_path)
 
     with pytest.raises(SettingsError, match=why):
-        _open_witnesses(settings, None, None)  # type: ignore[arg-type] # not reached
+        open_witnesses(settings, None, None)  # type: ignore[arg-type] # not reached
 
 
 def test_a_witness_is_told_what_is_wrong_with_its_files(tmp_path: Path) -> None:
