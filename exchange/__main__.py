@@ -71,6 +71,24 @@ def serve(config: Config = None) -> None:
     serve_gateway(settings_of(config))
 
 
+@app.command()
+def publish(config: Config = None) -> None:
+    """Publish the heads of a log on PostgreSQL, beside a fleet of gateways."""
+    import signal
+    import threading
+
+    from exchange.publishing import publish_until
+    from exchange.telemetry import configure_logs
+    from schemas.clock import SystemClock
+
+    settings = settings_of(config)
+    configure_logs(settings)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda _number, _frame: stop.set())
+    publish_until(settings, SystemClock(), stop.wait)
+
+
 @app.command(
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
     add_help_option=False,

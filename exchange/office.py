@@ -63,6 +63,8 @@ class Terms:
     """Seconds after each failed try; the last one repeats."""
     consent_lifetime: timedelta
     executor_id: str
+    lease_margin: timedelta
+    """How much longer a case is held than the work on it may take."""
 
 
 def read_pack(folders: tuple[Path, ...]) -> Pack:
@@ -221,4 +223,5 @@ def make_resolver(
         clock=parts.clock,
         new_id=parts.new_id,
         executor_id=terms.executor_id,
+        lease_margin=terms.lease_margin,
     )

@@ -1,28 +1,20 @@
 """Opening the gateway: everything it runs, in order; closing it, in reverse."""
 
 import asyncio
-import fcntl
-import os
 import random
-import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
-from audit.cosigning import Cosigning
 from audit.erasure import Erasures
 from audit.following import Follower
-from audit.keys import load_signers
-from audit.ledger import Ledger
-from audit.policy import parse_policy
-from audit.publisher import Pace, Publisher
+from audit.publisher import Publisher
 from audit.sealing import Sealer
 from audit.shards import Shard, load_shards, sign_list
-from audit.shelf import SealedShard, ShardFiles, Shelf
-from audit.subjects import SubjectDirectory
+from audit.shelf import Shelf
 from audit.writer import AuditLog
 from connectors.client import ClientPolicy
 from connectors.health import Health
@@ -37,7 +29,7 @@ from exchange.erasing import Erasing
 from exchange.fleet import Replica, place_of
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
-from exchange.keys import GatewayKeys, open_keys, shard_keys
+from exchange.keys import GatewayKeys
 from exchange.migrations.schema import Part, upgrade
 from exchange.office import (
     Outbound,
@@ -50,9 +42,18 @@ from exchange.office import (
     read_pack,
 )
 from exchange.opened import OpenCase
-from exchange.outward import open_followers, open_public
+from exchange.outward import open_public
 from exchange.oversight import Oversight
 from exchange.permission import Permissions
+from exchange.recording import (
+    current_shards,
+    data_folder,
+    open_erasures,
+    open_gateway_keys,
+    open_log,
+    open_sealer,
+    open_shelf,
+)
 from exchange.registration import record_changes, registered
 from exchange.resolver import Resolver
 from exchange.settings import Settings
@@ -65,7 +66,6 @@ from schemas.entropy import random_bytes
 from schemas.errors import (
     ConnectorUnavailableError,
     LogUnavailableError,
-    SettingsError,
     StoreUnavailableError,
 )
 from schemas.ids import new_ids
@@ -102,7 +102,7 @@ async def opened(
         stack.enter_context(data_folder(settings))
         # (2): they must be on the disk before anything is signed or sealed.
         shards = load_shards(settings.shards_file)
-        keys = _open_keys(settings, shards)
+        keys = open_gateway_keys(settings, shards)
         pack = read_pack(settings.packs)
         # (3), (4): from here on, what happens can be kept and recorded.
         kept = await _open_kept(settings, keys, shards, clock, stack)
@@ -180,11 +180,11 @@ async def _open_kept(
     """Open tables and log."""
     # No request ever meets a table of an older form.
     database, vault_database = await _open_tables(settings, stack)
-    sealer = _open_sealer(settings, keys, stack)
-    shelf = _open_shelf(settings, shards, sealer, stack)
+    sealer = open_sealer(settings, keys, stack)
+    shelf = open_shelf(settings, shards, sealer, stack)
     shard = shards[-1].name if shards else ""
-    log, publisher, followers = _open_log(settings, keys, sealer, clock, shard, stack)
-    erasures = _open_erasures(settings, sealer, log, shelf, clock, stack)
+    log, publisher, followers = open_log(settings, keys, sealer, clock, shard, stack)
+    erasures = open_erasures(settings, sealer, log, shelf, clock, stack)
     # INVARIANT: nothing is read from a restored copy that was erased.
     await erasures.reapply()
     vault = Vault(vault_database, keys.master)
@@ -233,34 +233,6 @@ async def _started(
     )
 
 
-@contextmanager
-def data_folder(settings: Settings) -> Iterator[None]:
-    """Hold the data folder: one gateway at a time, whatever ends it.
-
-    Raises:
-        SettingsError: Another one holds it, or it can't be made.
-    """
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(settings.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsError(
-            f"`data_dir` can't be used: {error.strerror}; choose another folder"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise SettingsError(
-            f"another gateway holds the data folder `{settings.data_dir}`: stop it, or "
-            "set `data_dir` to another folder"
-        ) from None
-    try:
-        yield
-    finally:
-        os.close(lock)  # and with it the lock
-
-
 async def _open_tables(
     settings: Settings, stack: AsyncExitStack
 ) -> tuple[Database, Database]:
@@ -271,123 +243,6 @@ async def _open_tables(
     database = stack.enter_context(Database(tables))
     vault_database = stack.enter_context(Database(vault, secure_delete=True))
     return database, vault_database
-
-
-def _open_sealer(
-    settings: Settings, keys: GatewayKeys, stack: AsyncExitStack
-) -> Sealer:
-    """Open the subject directory, and what seals records with it."""
-    directory = SubjectDirectory(settings.subjects_place(), keys.log.directory)
-    stack.callback(directory.close)
-    return Sealer(keys.log.origin, keys.log.shard, directory)
-
-
-def _open_keys(settings: Settings, shards: Sequence[Shard]) -> GatewayKeys:
-    """Open the keys, with those of the current shard; make what is missing."""
-    *_, current = shards or (Shard(settings.log_origin, "", ""),)
-    return open_keys(
-        settings.keys_dir, current.origin, entropy=os.urandom, shard=current.name
-    )
-
-
-def current_shards(settings: Settings) -> tuple[Shard, ...]:
-    """Return the log's shards, the first alone where there is no list yet.
-
-    Raises:
-        SettingsError: The list or a key is missing or damaged.
-    """
-    listed = load_shards(settings.shards_file)
-    if listed:
-        return listed
-    signer, _ = load_signers(shard_keys(settings.keys_dir, ""))
-    return (Shard(signer.name, "", signer.verifier.vkey),)
-
-
-def _open_shelf(
-    settings: Settings,
-    shards: Sequence[Shard],
-    sealer: Sealer,
-    stack: AsyncExitStack,
-) -> Shelf:
-    """Open the sealed shards, the newest first."""
-    opened: list[SealedShard] = []
-    for shard in reversed(shards[:-1]):
-        files = ShardFiles(
-            shard,
-            settings.log_place(shard.name),
-            settings.index_place(shard.name),
-            shard_keys(settings.keys_dir, shard.name),
-        )
-        signers = load_signers(files.keys)
-        opened.append(SealedShard(files, *signers, sealer.directory))
-    shelf = Shelf(opened)
-    stack.callback(shelf.close)
-    return shelf
-
-
-def _open_erasures(
-    settings: Settings,
-    sealer: Sealer,
-    log: AuditLog,
-    shelf: Shelf,
-    clock: Clock,
-    stack: AsyncExitStack,
-) -> Erasures:
-    """Open the ledger of what was erased."""
-    ledger = Ledger(settings.erasures_place())
-    erasures = Erasures(log, sealer, ledger, shelf, clock, new_ids(clock))
-    stack.callback(erasures.close)
-    return erasures
-
-
-def _open_log(
-    settings: Settings,
-    keys: GatewayKeys,
-    sealer: Sealer,
-    clock: Clock,
-    shard: str,
-    stack: AsyncExitStack,
-) -> tuple[AuditLog, Publisher, tuple[Follower, ...]]:
-    """Open the log, and start publishing."""
-    try:
-        log = AuditLog(settings.log_place(shard), sealer, keys.log.receipt)
-    except sqlite3.Error as error:
-        raise SettingsError(
-            f"the access log `{settings.log_file}` can't be opened: {error}; "
-            "see that the disk is there and writable, and run `errand audit verify`"
-        ) from error
-    stack.callback(log.close)
-    pace = Pace(interval_s=settings.checkpoint_every_s)
-    witnesses = open_witnesses(settings, keys, clock)
-    publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
-    followers = open_followers(settings, log, publisher, clock, shard)
-    publisher.start()
-    for follower in followers:
-        follower.start()
-        stack.callback(follower.stop)  # after the publisher's last head
-    stack.callback(publisher.stop)
-    return log, publisher, followers
-
-
-def open_witnesses(
-    settings: Settings, keys: GatewayKeys, clock: Clock
-) -> Cosigning | None:
-    """Read who cosigns the log's heads; None when nobody has to.
-
-    Raises:
-        SettingsError: The policy can't be read, or is wrong.
-    """
-    file = settings.witness_policy
-    if file is None:
-        return None
-    try:
-        policy = parse_policy(file.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError):
-        raise SettingsError(f"`witness_policy`: `{file.name}` can't be read") from None
-    asked = frozenset(name for name, one in policy.witnesses.items() if one.url)
-    if not policy.is_met(asked):
-        raise SettingsError("`witness_policy`: too few witnesses have an address")
-    return Cosigning(policy, keys.log.log.verifier, clock)
 
 
 async def _open_connectors(
@@ -410,6 +265,7 @@ def _terms(settings: Settings) -> Terms:
         waits=settings.retry_s,
         consent_lifetime=timedelta(seconds=settings.consent_lifetime_s),
         executor_id=settings.executor_id,
+        lease_margin=timedelta(seconds=settings.lease_margin_s),
     )
 
 

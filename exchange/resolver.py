@@ -43,8 +43,6 @@ from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import CaseId, DueId, EventId, NewId
 from schemas.matter import Matter, SupplyReason
 
-_LEASE_MARGIN = timedelta(seconds=30)
-"""How much longer a lease lasts than the run that it covers."""
 _ATTEMPT_S = 30.0
 """How long an attempt without a request may take, in seconds."""
 
@@ -85,6 +83,8 @@ class Resolver:
     clock: Clock
     new_id: NewId
     executor_id: str
+    lease_margin: timedelta
+    """How much longer a lease lasts than the run that it covers."""
 
     # What requests do.
 
@@ -183,7 +183,7 @@ class Resolver:
         case = await self._reopened(stored)
         now = self.clock.now()
         await self.log.append([self._event(case, Kind.CASE_CLOSED, "closed")])
-        owed = Due(DueId(self.new_id()), case_id, now + _LEASE_MARGIN, 0, now)
+        owed = Due(DueId(self.new_id()), case_id, now + self.lease_margin, 0, now)
         summary = summary_of(case)
 
         def store(connection: Connection) -> None:
@@ -207,7 +207,7 @@ class Resolver:
         if found is None:
             return "gone"
         now = self.clock.now()
-        until = now + timedelta(seconds=_ATTEMPT_S) + _LEASE_MARGIN
+        until = now + timedelta(seconds=_ATTEMPT_S) + self.lease_margin
         lease = due.for_attempt(found, self.executor_id, until)
         if not await self.database.write(lambda c: due.claim(c, lease, now)):
             return "owed"
@@ -384,7 +384,7 @@ class Resolver:
         await self.database.write(lambda c: due.settle(c, case_id))
 
     def _lease(self, case_id: CaseId, now: datetime, wait_s: float) -> Lease:
-        until = now + timedelta(seconds=wait_s) + _LEASE_MARGIN
+        until = now + timedelta(seconds=wait_s) + self.lease_margin
         return Lease(self.new_id(), case_id, self.executor_id, until)
 
     def _event(
@@ -423,13 +423,17 @@ def _add(case: OpenCase, additions: Additions) -> None:
 
 
 def _next_due(case: OpenCase, now: datetime) -> datetime:
-    """Return when something of a case is tried again by itself."""
-    # A time that has passed belongs to a look-up that is not wanted any more.
+    """Return when something of a case is tried again by itself.
+
+    A time that has passed is heeded when this run has set it: the run itself may take
+    longer than the wait. That of an earlier run belongs to a look-up that is not
+    wanted any more.
+    """
     times = [
-        at
+        max(at, now)
         for attempt in case.content.attempts.values()
         if isinstance(attempt.result, Later | Down | Nothing)
         and (at := attempt.result.retry_at) is not None
-        and at > now
+        and (at > now or attempt.run == case.content.run)
     ]
     return min([*times, now + LOOK_AGAIN])

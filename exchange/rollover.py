@@ -34,8 +34,8 @@ from audit.subjects import SubjectDirectory
 from audit.tiles import node_reader
 from audit.writer import AuditLog
 from exchange.keys import GatewayKeys, open_keys, open_shard_keys
-from exchange.opening import current_shards, data_folder, open_witnesses
 from exchange.outward import make_stamper, open_public
+from exchange.recording import current_shards, data_folder, open_witnesses
 from exchange.settings import Settings
 from schemas.clock import Clock
 from schemas.errors import LogUnavailableError, SettingsError

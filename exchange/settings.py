@@ -101,6 +101,9 @@ class Settings(Model):
     """The PostgreSQL database of the shred ledger: who was erased from the log, and
     what is held; without it the log's own, or `erasures.db` in the data folder. Back it
     up apart from the subject directory, and never restore an older copy."""
+    keys_folder: LocalPath | None = None
+    """The folder of the gateway's own keys; without it `keys` in the data folder. The
+    gateways of a fleet share one."""
     body_limit: Annotated[int, Field(ge=1_024, le=16_777_216)] = 262_144
     """The largest request body, in bytes."""
     wait_default_s: Annotated[float, Field(ge=0, le=30)] = 2.0
@@ -158,6 +161,9 @@ class Settings(Model):
         "gateway-1"
     )
     """This gateway's own stable name among those that share a database."""
+    lease_margin_s: Seconds = 30.0
+    """How much longer a case is held for the gateway that works on it than the work
+    may take: a gateway that was killed holds up its cases for so long, in seconds."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """How much is written to standard error."""
     log_format: Literal["json", "console"] = "json"
@@ -197,7 +203,7 @@ class Settings(Model):
     @property
     def keys_dir(self) -> Path:
         """The folder of the gateway's own keys."""
-        return self.data_dir / "keys"
+        return self.keys_folder or self.data_dir / "keys"
 
     @property
     def log_file(self) -> Path:

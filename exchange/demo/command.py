@@ -10,7 +10,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from exchange.demo.run import DELAY_MS, PEOPLE, Choices, run_demo, serve_all
+from exchange.demo.fleet import run_fleet
+from exchange.demo.run import (
+    DELAY_MS,
+    FAMILIES,
+    PEOPLE,
+    Choices,
+    run_demo,
+    serve_all,
+)
 from schemas.clock import Clock, SystemClock
 from schemas.errors import ErrandError
 
@@ -39,6 +47,13 @@ def demo(  # noqa: PLR0913 - the options of the command
     serve: Annotated[
         bool, typer.Option("--serve", help="Keep everything running until Ctrl-C.")
     ] = False,
+    fleet: Annotated[
+        bool,
+        typer.Option("--fleet", help="Three gateways on PostgreSQL, and kill one."),
+    ] = False,
+    families: Annotated[
+        int, typer.Option(min=2, help="With --fleet: how many families open a case.")
+    ] = FAMILIES,
     port: Annotated[
         int | None,
         typer.Option(help="The gateway's port; the departments' follow it."),
@@ -48,16 +63,19 @@ def demo(  # noqa: PLR0913 - the options of the command
     # So that what was started is stopped, whichever way the demo is ended.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     kept = folder or (_FOLDER if keep or serve else None)
-    choices = Choices(people=people, delay_ms=delay_ms, folder=kept, port=port)
+    choices = Choices(
+        people=people, delay_ms=delay_ms, folder=kept, port=port, families=families
+    )
     # Where nothing says how wide the output is, the tables decide.
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     clock = SystemClock()
     try:
-        held = (
-            _serve(choices, console, clock)
-            if serve
-            else run_demo(choices, console, json, clock)
-        )
+        if serve:
+            held = _serve(choices, console, clock)
+        elif fleet:
+            held = run_fleet(choices, console, json, clock)
+        else:
+            held = run_demo(choices, console, json, clock)
     except ErrandError as error:
         Console(stderr=True).print(f"errand demo: {error}", markup=False)
         raise typer.Exit(1) from None

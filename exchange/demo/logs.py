@@ -16,6 +16,7 @@ import orjson
 
 from audit.keys import LogKeys
 from audit.record import Kind, read_leaf
+from audit.sql import Place as LogPlace
 from audit.store import LogReader
 from connectors.department.log import Entry, read_log, verify_log
 from connectors.protocol import LookupClaims
@@ -40,8 +41,8 @@ class Comparison:
     """Look-ups whose record is not in the exchange's log, or is another."""
 
 
-def compare(places: Mapping[str, Place], log: Path) -> Comparison:
-    """Hold each department's log against a copy of the exchange's."""
+def compare(places: Mapping[str, Place], log: LogPlace) -> Comparison:
+    """Hold each department's log against the exchange's, or a copy of it."""
     asked = unproved = 0
     chains_hold = True
     with closing(LogReader.open(log)) as reader:
@@ -78,12 +79,12 @@ def claims_of(entry: Entry) -> LookupClaims:
 
 
 def verify_offline(
-    log: Path, keys: LogKeys, receipts: Mapping[str, str], folder: Path
+    log: str, keys: LogKeys, receipts: Mapping[str, str], folder: Path
 ) -> LogReport:
-    """Verify a copied log in another process: it has the copy, receipts, public keys.
+    """Verify a log in another process: it has the log, receipts, public keys.
 
     Args:
-        log: The copy.
+        log: The copy's file, or the URL of its database.
         keys: The log's keys, of which the public halves are handed over.
         receipts: The receipts that were given out and must be kept, by event.
         folder: A new folder in which the receipts are laid beside the copy.
@@ -93,7 +94,7 @@ def verify_offline(
         (folder / event).write_text(note, encoding="utf-8")
     done = subprocess.run(  # noqa: S603 - a command of our own
         [
-            *(sys.executable, "-m", "exchange", "audit", "verify", str(log)),
+            *(sys.executable, "-m", "exchange", "audit", "verify", log),
             *("--key", keys.log.verifier.vkey),
             *("--receipt-key", keys.receipt.verifier.vkey),
             *(part for f in folder.iterdir() for part in ("--receipt", str(f))),

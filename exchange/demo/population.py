@@ -166,6 +166,8 @@ class Family:
     mother: Person
     father: Person | None
     born_on: date
+    child: str
+    """The child's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,10 +199,19 @@ def citizen_id(region: str, born: date, sequence: int) -> str:
     return first_17 + citizen_check_digit(first_17)
 
 
-def generate(seed: int, at_least: int) -> Population:
-    """Return a population of at least so many people, the same for the same seed."""
+def generate(seed: int, at_least: int, waiting: int = 0) -> Population:
+    """Return a population of at least so many people, the same for the same seed.
+
+    Args:
+        seed: Decides everything.
+        at_least: How many people.
+        waiting: How many families more whose child waits for its papers: `waiting-1`
+            and so on among the families, every other one a mother alone.
+    """
     builder = _Builder(Random(seed))  # noqa: S311 - synthetic people, no secret
     families = dict(builder.families_of_the_cases())
+    for number in range(1, waiting + 1):
+        families[f"waiting-{number}"] = builder.family_that_waits(alone=number % 2 == 0)
     served = builder.family_that_is_served()
     while len(builder.people) < at_least:
         builder.any_household()
@@ -288,7 +299,26 @@ class _Builder:
             self._household(township, members)
             newborn = _Newborn(one.child, one.child_sex, one.born_on)
             self._birth(mother, father, newborn, township)
-            yield name, Family(mother, father, one.born_on)
+            yield name, Family(mother, father, one.born_on, one.child)
+
+    def family_that_waits(self, *, alone: bool) -> Family:
+        """Draw one more family whose child waits for its papers."""
+        township, born_on = "990101001", date(2026, 1, self._random.randint(5, 25))
+        born = date(1993, 1, 1) + timedelta(days=self._random.randint(0, 1500))
+        mother = self._person(FEMALE, born, "990101")
+        older = born - timedelta(days=400)
+        father = None if alone else self._person(MALE, older, "990101")
+        if father is None:
+            self._household(township, self._with_her_mother(mother))
+        else:
+            members = [Member(father, Relation.HEAD), Member(mother, Relation.WIFE)]
+            self._marriage(father, mother, date(2021, 9, 9))
+            self._household(township, members)
+        parent = mother if father is None else father
+        named = self._name(FEMALE, parent.name[0])
+        newborn = _Newborn(named, FEMALE, born_on)
+        self._birth(mother, father, newborn, township)
+        return Family(mother, father, born_on, named)
 
     def family_that_is_served(self) -> Family:
         """Draw a mother alone whose child has all its papers."""
@@ -299,7 +329,7 @@ class _Builder:
         self._household(township, members)
         newborn = _Newborn(child.name, child.sex, born_on, child)
         self._birth(mother, None, newborn, township)
-        return Family(mother, None, born_on)
+        return Family(mother, None, born_on, child.name)
 
     def any_household(self) -> None:
         """Draw one household as they come: mostly families, some collective."""

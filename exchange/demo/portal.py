@@ -39,14 +39,35 @@ class _Token:
 
 
 class Client:
-    """One client of the gateway: asks for its tokens itself."""
+    """One client of the gateway: asks for its tokens itself.
+
+    Of a fleet it knows every gateway's address, as a load balancer does: when one is
+    gone it turns to the next.
+    """
 
     def __init__(
-        self, url: str, name: str, key: SigningKey, scope: str, clock: Clock
+        self,
+        urls: Sequence[str],
+        name: str,
+        key: SigningKey,
+        scope: str,
+        clock: Clock,
+        *,
+        audience: str | None = None,
     ) -> None:
-        """Take the gateway's address, the client's id and key, and what it may do."""
-        self._http = httpx.Client(base_url=url, timeout=_TIMEOUT_S)
-        self._url = url
+        """Take the gateways' addresses, the client's id and key, and what it may do.
+
+        Args:
+            urls: Where the gateway, or the gateways of one fleet, can be reached.
+            name: The client's id.
+            key: What it signs with.
+            scope: What it asks for.
+            clock: Tells the time.
+            audience: The gateway's public URL; None for the first of `urls`.
+        """
+        self._http = httpx.Client(timeout=_TIMEOUT_S)
+        self._urls = list(urls)
+        self._url = audience or urls[0]
         self._name = name
         self._key = key
         self._scope = scope
@@ -64,7 +85,7 @@ class Client:
         Raises:
             PortalError: The gateway answers otherwise.
         """
-        return self._json(self._http.get(path, params=query, headers=self._headers()))
+        return self._json(self._send("GET", path, params=query))
 
     def post(
         self, path: str, body: Json = None, headers: Mapping[str, str] | None = None
@@ -74,8 +95,7 @@ class Client:
         Raises:
             PortalError: The gateway answers otherwise.
         """
-        headers = {**self._headers(), **(headers or {})}
-        return self._json(self._http.post(path, json=body, headers=headers))
+        return self._json(self._send("POST", path, json=body, headers=headers))
 
     def events(self, path: str, seconds: float) -> Iterator[Json]:
         """Yield the data of server-sent events, for so many seconds at most.
@@ -87,7 +107,7 @@ class Client:
         while (left := until - time.monotonic()) > 0:
             try:
                 with self._http.stream(
-                    "GET", path, headers=self._headers(), timeout=left
+                    "GET", self._urls[0] + path, headers=self._headers(), timeout=left
                 ) as answer:
                     if not answer.is_success:
                         answer.read()
@@ -97,12 +117,58 @@ class Client:
                             yield orjson.loads(line.removeprefix("data: "))
             except httpx.ReadTimeout:
                 return
+            except httpx.TransportError as error:
+                self._turn_away(self._urls[0], error)
 
     def token(self) -> str:
         """Return an access token that still holds for a while."""
         if time.monotonic() > self._token.until:
             self._renew()
         return self._token.value
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: Mapping[str, str] | None = None,
+        **options: Any,  # noqa: ANN401 - httpx's own
+    ) -> httpx.Response:
+        """Send a request to the first gateway that is there.
+
+        A request that was under way when its gateway went is sent again: what it
+        creates carries an idempotency key.
+
+        Raises:
+            PortalError: None is there.
+        """
+        # A request for a token is known by its form, and carries none.
+        own = self._headers() if data is None else {}
+        sent = {**own, **(headers or {})}
+        tried = 0
+        while True:
+            url = self._urls[0]
+            try:
+                return self._http.request(
+                    method, url + path, headers=sent, data=data, **options
+                )
+            except httpx.TransportError as error:
+                tried += 1
+                if tried > 2 * len(self._urls):
+                    raise PortalError(f"{method} {path}: no gateway answers") from error
+                self._turn_away(url, error)
+
+    def _turn_away(self, url: str, error: httpx.TransportError) -> None:
+        """Ask another gateway from now on, if there is one.
+
+        Raises:
+            PortalError: There is no other.
+        """
+        if len(self._urls) == 1:
+            raise PortalError(f"{url}: {type(error).__name__}") from error
+        if self._urls[0] == url:
+            self._urls = [*self._urls[1:], url]
 
     def _headers(self) -> dict[str, str]:
         return {"authorization": f"Bearer {self.token()}"}
@@ -121,7 +187,7 @@ class Client:
                 now=self._clock.now(),
             ),
         }
-        answer = self._json(self._http.post(TOKEN_PATH, data=form))
+        answer = self._json(self._send("POST", TOKEN_PATH, data=form))
         until = time.monotonic() + answer["expires_in"] - _RENEW_S
         self._token = _Token(answer["access_token"], until)
 

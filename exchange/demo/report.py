@@ -106,6 +106,8 @@ class Report:
     log: LogReport = LogReport(0, verified=False)
     receipts: dict[str, str] = field(default_factory=dict)
     """The receipts that the portal was given, by event."""
+    killed: list[str] = field(default_factory=list)
+    """The processes of a fleet that were killed in mid-run."""
 
     def check(self, claim: str, held: bool, detail: str = "") -> None:  # noqa: FBT001 - reads as a sentence
         """Note a claim and whether it held."""
@@ -121,4 +123,5 @@ class Report:
         return {
             "cases": [case.to_json() for case in self.cases],
             "log": {"records": self.log.records, "verified": self.log.verified},
+            "killed": list(self.killed),
         }

@@ -38,6 +38,7 @@ from schemas.clock import Clock
 SEED = 990_100
 PEOPLE = 24_000
 DELAY_MS = 40.0
+FAMILIES = 12
 _TELLING_MS = 20.0
 """From which delay on departments' delays tell anything about parallelism."""
 _OVERLAP = 0.9
@@ -56,6 +57,8 @@ class Choices:
     port: int | None = None
     """The gateway's port, the departments' follow it; None takes free ones."""
     seed: int = SEED
+    families: int = FAMILIES
+    """How many families open a case with a fleet, besides the one that is cut off."""
 
 
 def run_demo(
@@ -70,7 +73,7 @@ def run_demo(
     (5) Print every claim, and write the report.
     """
     show, report = Show(console), Report()
-    with _folder(choices) as folder:
+    with folder_of(choices) as folder:
         with _town(choices, folder, show, clock) as (stage, population):  # (1)
             _introduce(stage, show)
             with _world(stage, population, show, report) as world:
@@ -96,7 +99,7 @@ def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stag
     """Run the gateway and the departments as long as the context is open."""
     show = Show(console)
     with (
-        _folder(choices) as folder,
+        folder_of(choices) as folder,
         _town(choices, folder, show, clock) as (stage, population),
     ):
         _tell(stage, population, console)
@@ -104,7 +107,7 @@ def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stag
 
 
 @contextmanager
-def _folder(choices: Choices) -> Iterator[Path]:
+def folder_of(choices: Choices) -> Iterator[Path]:
     """Return the folder of a run: one that was chosen, or one that is thrown away."""
     if choices.folder is not None:
         yield empty(choices.folder)
@@ -190,7 +193,9 @@ def _compare_logs(world: World, copy: Path) -> None:
 def _verify_log(world: World, copy: Path) -> None:
     report = world.report
     keys = load_keys(world.stage.data_dir / "keys" / "log")
-    report.log = verify_offline(copy, keys, report.receipts, copy.with_name("receipts"))
+    report.log = verify_offline(
+        str(copy), keys, report.receipts, copy.with_name("receipts")
+    )
     report.check(
         "a copy of the log verifies offline, in another process", report.log.verified
     )

@@ -212,6 +212,7 @@ def opening(family: Family, answers: Mapping[str, bool | str]) -> Json:
         "answers": {
             "bank_account": "6200000000000001",
             "phone": "000-0000-0000",
+            "child_name": family.child,
             **answers,
         },
     }
@@ -220,14 +221,12 @@ def opening(family: Family, answers: Mapping[str, bool | str]) -> Json:
 MARRIED: Mapping[str, bool | str] = {
     "parents_married": True,
     "joins": "mother",
-    "child_name": "周念溪",
 }
 
 
 ALONE: Mapping[str, bool | str] = {
     "parents_married": False,
     "joins": "mother",
-    "child_name": "顾小满",
 }
 """What a married couple, and a mother alone, may answer."""
 
@@ -264,7 +263,7 @@ def unmarried(world: World) -> None:
     story = open_case(
         world,
         "unmarried",
-        {**ALONE, "child_name": "沈知远", "head_agrees": True},
+        {**ALONE, "head_agrees": True},
     )
     story.go_on(lambda answer: answer.status == "settled")
     story.finish()
@@ -288,7 +287,7 @@ def unmarried(world: World) -> None:
 def consent(world: World) -> None:
     """(c) Nothing about the father is asked before he consents; then it goes on."""
     father = world.population.families["consent"].father
-    answers = {**MARRIED, "child_name": "陆安宁", "joins": "father"}
+    answers = {**MARRIED, "joins": "father"}
     story = open_case(world, "consent", answers)
     waiting = {
         name
@@ -324,7 +323,7 @@ def source_down(world: World) -> None:
     pid = police.pid
     police.stop()
     world.show.say(f"the police department's process ({pid}) is stopped")
-    story = open_case(world, "source_down", {**MARRIED, "child_name": "韩一帆"})
+    story = open_case(world, "source_down", MARRIED)
     identity = story.answer.outcomes["mother_identity"]
     found = f"{identity['outcome']} {identity.get('reason')}"
     story.check("the case is accepted", story.answer.status == "open")
@@ -341,7 +340,7 @@ def source_down(world: World) -> None:
 
 def near_match(world: World) -> None:
     """(e) The registers disagree by one digit: a conflict, with the hint."""
-    story = open_case(world, "near_match", {**MARRIED, "child_name": "梁小满"})
+    story = open_case(world, "near_match", MARRIED)
     story.consent()
     made = ("vaccination_record", "parenting_file")
     story.go_on(

@@ -95,11 +95,27 @@ class Show:
             highlight=False,
         )
 
+    def cases(self, cases: Sequence[CaseReport]) -> None:
+        """Print how several cases ended, one a row."""
+        table = Table(header_style="bold")
+        for column in ("case", "outcomes", "papers", "trips", "first answer"):
+            table.add_column(column, justify="left" if column == "case" else "right")
+        for case in cases:
+            kinds = Counter(line.outcome for line in case.lines)
+            table.add_row(
+                case.name,
+                ", ".join(f"{count} {kind}" for kind, count in kinds.items()),
+                f"{case.papers.before} → {case.papers.after}",
+                f"{case.trips.before} → {case.trips.after}",
+                f"{case.wall_ms:.0f} ms",
+            )
+        self._console.print(table)
+
     def log(self, log: LogReport) -> None:
         """Print what the offline verification said."""
         word = "[green]verified[/green]" if log.verified else "[red]NOT verified[/red]"
         self._console.print(
-            f"  the log's copy: {log.records} records, {word} by another process;"
+            f"  the log: {log.records} records, {word} by another process;"
             f" all {log.receipts} receipts of the portal are kept",
             highlight=False,
         )

@@ -3,21 +3,14 @@
 Everything is on loopback and on free ports. Each department has a folder, a key, a
 register and a log of its own; what joins them is written down as for any other
 installation: a configuration for each department, and for the gateway its settings
-and a deployment that adds keys and addresses to the region's pack.
-
-A process is only ever stopped by its own id, through the handle that started it.
+and a deployment that adds keys and addresses to the region's pack. A fleet is several
+gateways with settings of their own, and a publisher.
 """
 
-import multiprocessing
 import os
 import shutil
-import signal
 import socket
-import subprocess
 import sys
-import threading
-import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -25,14 +18,18 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-import httpx
 import yaml
 from pydantic import JsonValue
-from typing_extensions import override
 
 from connectors.department.signing import generate_key
 from connectors.jose import SigningKey
-from exchange.demo import departments
+from exchange.demo.children import (
+    Child,
+    CommandProcess,
+    ForkedDepartment,
+    StageError,
+    answers,
+)
 from exchange.demo.departments import Place, make_keys, write_config
 from exchange.demo.population import Population
 from exchange.demo.portal import Client
@@ -41,8 +38,10 @@ from exchange.keys import open_keys
 from exchange.settings import Settings
 from schemas.clock import SystemClock
 from schemas.directory import PublicKey
-from schemas.errors import ErrandError
 from schemas.validation import Pack, load_pack
+
+_LEASE_MARGIN_S = 2.0
+"""How long the cases of a gateway that was killed are held up, beside their attempt."""
 
 GATEWAY = "gateway_990100"
 """`iss` of the gateway's look-ups."""
@@ -76,157 +75,6 @@ _MARK = ".errand-demo"
 """Says that a folder was made by the demo, which may empty it again."""
 _RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0)
 """How soon the demo's gateway tries again: nobody wants to watch for a minute."""
-_STOP_S = 15.0
-_HEALTH_S = 180.0
-"""Enough for a machine that has much else to do."""
-_POLL_S = 0.05
-
-
-class StageError(ErrandError):
-    """A process of the demo did not start; the message holds the end of its log."""
-
-
-@dataclass(slots=True)
-class Child:
-    """A process that the demo started."""
-
-    name: str
-    log: Path
-    """What it writes to its standard output and error."""
-    health: str
-    """The address that answers 200 once it is ready."""
-    launch: Callable[[Path], "Handle"]
-    """Starts it, with that file for its output."""
-    _handle: "Handle | None" = None
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id; None while it does not run."""
-        return None if self._handle is None else self._handle.pid
-
-    def start(self) -> None:
-        """Start it, and return at once."""
-        self._handle = self.launch(self.log)
-
-    def wait(self) -> None:
-        """Return once it is healthy.
-
-        Raises:
-            StageError: It ended, or is not healthy in time.
-        """
-        until = time.monotonic() + _HEALTH_S
-        while time.monotonic() < until:
-            if self._handle is None or not self._handle.is_alive():
-                break
-            try:
-                if httpx.get(self.health, timeout=2).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(_POLL_S)
-        end = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise StageError(f"`{self.name}` did not start:\n{end}")
-
-    def stop(self) -> None:
-        """Ask it to end, by its process id; kill it when it does not."""
-        handle, self._handle = self._handle, None
-        if handle is not None:
-            handle.stop()
-
-
-class Handle(ABC):
-    """A process that runs, whichever way it was started."""
-
-    @property
-    @abstractmethod
-    def pid(self) -> int | None:
-        """Its process id."""
-
-    @abstractmethod
-    def is_alive(self) -> bool:
-        """Tell whether it runs."""
-
-    @abstractmethod
-    def stop(self) -> None:
-        """Ask it to end, by its process id; kill it when it does not."""
-
-
-class _Command(Handle):
-    """A command's process."""
-
-    def __init__(self, command: Sequence[str], log: Path) -> None:
-        with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - a command of our own
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output
-            )
-
-    @property
-    @override
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    @override
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
-
-    @override
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-
-
-class _Fork(Handle):
-    """A department's process: forked from one that has imported all of it.
-
-    Seven interpreters that each import the same would take most of the demo's time.
-    """
-
-    def __init__(self, arguments: Sequence[str], log: Path) -> None:
-        forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload(["__main__", departments.__name__])
-        self._process = forks.Process(
-            target=_run_department, args=(list(arguments), str(log)), daemon=True
-        )
-        self._process.start()
-
-    @property
-    @override
-    def pid(self) -> int | None:
-        return self._process.pid
-
-    @override
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
-
-    @override
-    def stop(self) -> None:
-        self._process.terminate()
-        self._process.join(_STOP_S)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._process.close()
-
-
-def _run_department(arguments: list[str], log: str) -> None:
-    """Be a department's process."""
-    output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    for stream in (1, 2):
-        os.dup2(output, stream)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    departments.main(arguments)
-
-
-def _end_with_parent() -> None:
-    """End this process when the demo ends without having stopped it: by `kill -9`."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,19 +87,49 @@ class Stage:
     """The departments, by provider."""
     clients: Mapping[str, SigningKey]
     """The keys with which the gateway's clients ask for tokens, by client."""
-    gateway_url: str
-    gateway: Child
+    gateways: Mapping[str, Child]
+    """One, or the replicas of a fleet, by address; the first is the public one."""
     departments: Mapping[str, Child] = field(default_factory=dict)
+    publisher: Child | None = None
+    """Publishes a fleet's log; without a fleet the gateway does."""
+
+    @property
+    def gateway_url(self) -> str:
+        """The gateway's public URL."""
+        return next(iter(self.gateways))
+
+    @property
+    def gateway(self) -> Child:
+        """The gateway, or the first of a fleet."""
+        return self.gateways[self.gateway_url]
 
     @property
     def data_dir(self) -> Path:
         """The gateway's data folder."""
         return self.folder / "data"
 
-    def client(self, name: str) -> Client:
-        """Return one of the gateway's clients."""
-        key, scope = self.clients[name], SCOPES[name]
-        return Client(self.gateway_url, name, key, scope, SystemClock())
+    @property
+    def settings_file(self) -> Path:
+        """The settings of the gateway, or of the first of a fleet."""
+        return self.folder / SETTINGS
+
+    def client(self, name: str, first: int = 0) -> Client:
+        """Return one of the gateway's clients.
+
+        Args:
+            name: Which.
+            first: Which gateway of a fleet it asks before all others.
+        """
+        key, scope, urls = self.clients[name], SCOPES[name], list(self.gateways)
+        first %= len(urls)
+        return Client(
+            [*urls[first:], *urls[:first]],
+            name,
+            key,
+            scope,
+            SystemClock(),
+            audience=self.gateway_url,
+        )
 
     def client_key_file(self, client: str) -> Path:
         """Where a client's private key lies."""
@@ -285,6 +163,15 @@ def empty(folder: Path) -> Path:
     return folder
 
 
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Several gateways over one PostgreSQL, and a publisher beside them."""
+
+    database_url: str
+    vault_url: str
+    gateways: int = 3
+
+
 def build(
     folder: Path,
     now: datetime,
@@ -292,6 +179,7 @@ def build(
     delay_ms: float,
     seed: int,
     port: int | None = None,
+    fleet: Fleet | None = None,
 ) -> Stage:
     """Write down everything but the registers, and return what can be started.
 
@@ -306,17 +194,18 @@ def build(
         delay_ms: How long departments take on average.
         seed: Decides each delay.
         port: The gateway's port, the departments' follow it; None takes free ones.
+        fleet: Several gateways on PostgreSQL; None for one, on files.
     """
     pack_folder, pack = shipped_pack()  # (1)
-    count = len(REGISTERS) + 1
+    replicas = 1 if fleet is None else fleet.gateways
+    count = len(REGISTERS) + replicas
     ports = free_ports(count) if port is None else list(range(port, port + count))
     places = {
         provider: Place(provider, folder / provider, ports[place])
-        for place, provider in enumerate(REGISTERS, start=1)
+        for place, provider in enumerate(REGISTERS, start=replicas)
     }
     for part in (*(place.folder for place in places.values()), folder / "clients"):
         part.mkdir(parents=True)
-    url = f"http://127.0.0.1:{ports[0]}"
     # (2): valid from the full second, as signatures count in seconds.
     since = now.replace(microsecond=0)
     origin = Settings.model_fields["log_origin"].default
@@ -330,14 +219,13 @@ def build(
     _write(
         folder / "packs" / "deployment.yaml", _deployment(pack, places, keys, pinned)
     )
-    _write(folder / SETTINGS, _settings(pack_folder, url, ports[0]))
     return Stage(
         folder=folder,
         pack=pack,
         places=places,
         clients=clients,
-        gateway_url=url,
-        gateway=_gateway(folder, url),
+        gateways=_gateways(folder, pack_folder, ports[:replicas], fleet),
+        publisher=None if fleet is None else _publisher(folder, fleet),
         departments={
             provider: _department(place, delay_ms, seed)
             for provider, place in places.items()
@@ -376,13 +264,22 @@ def running(stage: Stage, prepare: Callable[[], None]) -> Iterator[None]:
         StageError: Something did not start.
     """
     with ExitStack() as stack:
+        if stage.publisher is not None:  # first, so that it leads
+            stage.publisher.start()
+            stack.callback(stage.publisher.stop)
+            stage.publisher.wait()
         stage.gateway.start()
         stack.callback(stage.gateway.stop)
         prepare()
         for child in stage.departments.values():
             child.start()
             stack.callback(child.stop)
-        for child in (*stage.departments.values(), stage.gateway):
+        stage.gateway.wait()  # before all others, since it makes the tables
+        others = [one for one in stage.gateways.values() if one is not stage.gateway]
+        for child in others:
+            child.start()
+            stack.callback(child.stop)
+        for child in (*stage.departments.values(), *others):
             child.wait()
         yield
 
@@ -396,17 +293,53 @@ def free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in sockets]
 
 
-def _gateway(folder: Path, url: str) -> Child:
-    command = (
-        *(sys.executable, "-m", "exchange", "serve"),
-        *("--config", str(folder / SETTINGS)),
-    )
+def _gateways(
+    folder: Path, pack_folder: Path, ports: Sequence[int], fleet: Fleet | None
+) -> dict[str, Child]:
+    """Write down the settings of every gateway, and return each by its address."""
+    found: dict[str, Child] = {}
+    for number, port in enumerate(ports, start=1):
+        name = "gateway" if fleet is None else f"gateway-{number}"
+        file = folder / (SETTINGS if number == 1 else f"{name}.yaml")
+        settings = _settings(pack_folder, f"http://127.0.0.1:{ports[0]}", port)
+        own = {} if fleet is None else _shared(fleet, name)
+        _write(file, settings | own)
+        url = f"http://127.0.0.1:{port}"
+        found[url] = Child(
+            name=name,
+            log=folder / f"{name}.log",
+            is_ready=partial(answers, f"{url}/health/ready"),
+            launch=partial(CommandProcess, _command("serve", file)),
+        )
+    return found
+
+
+def _publisher(folder: Path, fleet: Fleet) -> Child:
+    """Write down the publisher's settings, and return it."""
+    file, log = folder / "publisher.yaml", folder / "publisher.log"
+    _write(file, _shared(fleet, "publisher"))
     return Child(
-        name="gateway",
-        log=folder / "gateway.log",
-        health=f"{url}/health/ready",
-        launch=partial(_Command, command),
+        name="publisher",
+        log=log,
+        is_ready=lambda: log.exists() and b'"publishing"' in log.read_bytes(),
+        launch=partial(CommandProcess, _command("publish", file)),
     )
+
+
+def _command(command: str, settings: Path) -> tuple[str, ...]:
+    return (sys.executable, "-m", "exchange", command, "--config", str(settings))
+
+
+def _shared(fleet: Fleet, name: str) -> dict[str, JsonValue]:
+    """Return what the settings of one of a fleet say beside those of a gateway."""
+    return {
+        "data_dir": f"{name}-data",
+        "keys_folder": "data/keys",
+        "database_url": fleet.database_url,
+        "vault_url": fleet.vault_url,
+        "executor_id": name,
+        "lease_margin_s": _LEASE_MARGIN_S,
+    }
 
 
 def _department(place: Place, delay_ms: float, seed: int) -> Child:
@@ -417,8 +350,8 @@ def _department(place: Place, delay_ms: float, seed: int) -> Child:
     return Child(
         name=place.provider,
         log=place.folder / "output.log",
-        health=f"{place.url}/health",
-        launch=partial(_Fork, arguments),
+        is_ready=partial(answers, f"{place.url}/health"),
+        launch=partial(ForkedDepartment, arguments),
     )
 
 
@@ -447,7 +380,7 @@ def _deployment(
     }
 
 
-def _settings(pack_folder: Path, url: str, port: int) -> JsonValue:
+def _settings(pack_folder: Path, url: str, port: int) -> dict[str, JsonValue]:
     return {
         "data_dir": "data",
         "packs": [str(pack_folder), "packs"],

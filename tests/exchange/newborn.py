@@ -311,6 +311,7 @@ async def an_office(
             waits=(5.0, 15.0, 60.0),
             consent_lifetime=timedelta(days=30),
             executor_id="gateway-1",
+            lease_margin=timedelta(seconds=30),
         )
         resolver = make_resolver(
             parts, terms, make_planner(pack, connectors), lambda _: None

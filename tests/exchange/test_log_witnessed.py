@@ -12,7 +12,7 @@ from audit.cosigning import cosigned_by
 from audit.keys import make_keys, save_keys
 from audit.note import parse_vkey
 from audit.policy import parse_policy
-from exchange.opening import open_witnesses
+from exchange.recording import open_witnesses
 from exchange.settings import parse_settings
 from schemas.errors import SettingsError
 from tests.harness.application import AUDITOR, a_site

@@ -5,7 +5,7 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -14,11 +14,13 @@ from pathlib import Path
 import orjson
 import pytest
 
-from audit.record import Kind
+from audit.record import Event, Kind
+from audit.store import Appended
 from connectors.port import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.rules import Suspendable, target
 from consent.store import withdraw
+from exchange import due
 from schemas.canonical import b64url_decode
 from schemas.errors import (
     ConnectorFaultError,
@@ -351,6 +353,29 @@ async def test_closing_leaves_neither_key_nor_value_in_any_file(
 def _files_that_hold(office: Office, value: bytes) -> list[str]:
     files = [file for file in office.folder.iterdir() if file.is_file()]
     return [file.name for file in files if value in file.read_bytes()]
+
+
+async def test_a_run_that_takes_longer_than_the_wait_is_followed_by_another_at_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log takes a minute, the wait was five seconds: the case is not forgotten."""
+    office.departments.reply("household@1", DOWN)
+    append = office.log.append
+
+    async def slow(events: Sequence[Event]) -> list[Appended]:
+        appended = await append(events)
+        if any(event.kind is Kind.REQUEST_ENDED for event in events):
+            office.clock.advance(timedelta(minutes=1))
+        return appended
+
+    monkeypatch.setattr(office.log, "append", slow)
+    case = await office.open()
+    owed = office.database.read_now(
+        lambda connection: due.find_by_case(connection, CaseId(case["id"]))
+    )
+
+    assert owed is not None
+    assert office.clock.now() == owed.due_at
 
 
 async def test_a_slow_answer_is_cut_off_at_the_deadline_and_goes_on(

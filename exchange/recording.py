@@ -1,0 +1,192 @@
+"""Opening the data folder and the access log: keys, shards, directory, heads."""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, contextmanager
+from typing import TypeAlias
+
+from audit.cosigning import Cosigning
+from audit.erasure import Erasures
+from audit.following import Follower
+from audit.keys import Entropy, load_signers
+from audit.ledger import Ledger
+from audit.policy import parse_policy
+from audit.publisher import Pace, Publisher
+from audit.sealing import Sealer
+from audit.shards import Shard, load_shards
+from audit.shelf import SealedShard, ShardFiles, Shelf
+from audit.subjects import SubjectDirectory
+from audit.writer import AuditLog
+from exchange.keys import GatewayKeys, open_keys, shard_keys
+from exchange.outward import open_followers
+from exchange.settings import Settings
+from schemas.clock import Clock
+from schemas.errors import SettingsError
+from schemas.ids import new_ids
+
+Stack: TypeAlias = ExitStack | AsyncExitStack
+
+
+@contextmanager
+def data_folder(settings: Settings) -> Iterator[None]:
+    """Hold the data folder: one gateway at a time, whatever ends it.
+
+    Raises:
+        SettingsError: Another one holds it, or it can't be made.
+    """
+    try:
+        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        lock = os.open(settings.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SettingsError(
+            f"`data_dir` can't be used: {error.strerror}; choose another folder"
+        ) from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise SettingsError(
+            f"another gateway holds the data folder `{settings.data_dir}`: stop it, or "
+            "set `data_dir` to another folder"
+        ) from None
+    try:
+        yield
+    finally:
+        os.close(lock)  # and with it the lock
+
+
+def open_sealer(settings: Settings, keys: GatewayKeys, stack: Stack) -> Sealer:
+    """Open the subject directory, and what seals records with it.
+
+    Raises:
+        LogUnavailableError: Its server can't be reached.
+    """
+    directory = SubjectDirectory(settings.subjects_place(), keys.log.directory)
+    stack.callback(directory.close)
+    return Sealer(keys.log.origin, keys.log.shard, directory)
+
+
+def open_gateway_keys(
+    settings: Settings, shards: Sequence[Shard], entropy: Entropy | None = os.urandom
+) -> GatewayKeys:
+    """Open the keys, with those of the current shard; make what is missing.
+
+    Args:
+        settings: Say where they are.
+        shards: The log's shards, the current one last.
+        entropy: Where new keys come from; None makes none.
+
+    Raises:
+        SettingsError: One is missing, damaged, or open to others.
+    """
+    *_, current = shards or (Shard(settings.log_origin, "", ""),)
+    return open_keys(
+        settings.keys_dir, current.origin, entropy=entropy, shard=current.name
+    )
+
+
+def current_shards(settings: Settings) -> tuple[Shard, ...]:
+    """Return the log's shards, the first alone where there is no list yet.
+
+    Raises:
+        SettingsError: The list or a key is missing or damaged.
+    """
+    listed = load_shards(settings.shards_file)
+    if listed:
+        return listed
+    signer, _ = load_signers(shard_keys(settings.keys_dir, ""))
+    return (Shard(signer.name, "", signer.verifier.vkey),)
+
+
+def open_shelf(
+    settings: Settings,
+    shards: Sequence[Shard],
+    sealer: Sealer,
+    stack: Stack,
+) -> Shelf:
+    """Open the sealed shards, the newest first."""
+    opened: list[SealedShard] = []
+    for shard in reversed(shards[:-1]):
+        files = ShardFiles(
+            shard,
+            settings.log_place(shard.name),
+            settings.index_place(shard.name),
+            shard_keys(settings.keys_dir, shard.name),
+        )
+        signers = load_signers(files.keys)
+        opened.append(SealedShard(files, *signers, sealer.directory))
+    shelf = Shelf(opened)
+    stack.callback(shelf.close)
+    return shelf
+
+
+def open_erasures(
+    settings: Settings,
+    sealer: Sealer,
+    log: AuditLog,
+    shelf: Shelf,
+    clock: Clock,
+    stack: Stack,
+) -> Erasures:
+    """Open the ledger of what was erased."""
+    ledger = Ledger(settings.erasures_place())
+    erasures = Erasures(log, sealer, ledger, shelf, clock, new_ids(clock))
+    stack.callback(erasures.close)
+    return erasures
+
+
+def open_log(
+    settings: Settings,
+    keys: GatewayKeys,
+    sealer: Sealer,
+    clock: Clock,
+    shard: str,
+    stack: Stack,
+) -> tuple[AuditLog, Publisher, tuple[Follower, ...]]:
+    """Open the log, and start publishing.
+
+    Raises:
+        SettingsError: It can't be opened, or the witnesses' policy is wrong.
+        LogUnavailableError: Its server can't be reached.
+    """
+    try:
+        log = AuditLog(settings.log_place(shard), sealer, keys.log.receipt)
+    except sqlite3.Error as error:
+        raise SettingsError(
+            f"the access log `{settings.log_file}` can't be opened: {error}; "
+            "see that the disk is there and writable, and run `errand audit verify`"
+        ) from error
+    stack.callback(log.close)
+    pace = Pace(interval_s=settings.checkpoint_every_s)
+    witnesses = open_witnesses(settings, keys, clock)
+    publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
+    followers = open_followers(settings, log, publisher, clock, shard)
+    publisher.start()
+    for follower in followers:
+        follower.start()
+        stack.callback(follower.stop)  # after the publisher's last head
+    stack.callback(publisher.stop)
+    return log, publisher, followers
+
+
+def open_witnesses(
+    settings: Settings, keys: GatewayKeys, clock: Clock
+) -> Cosigning | None:
+    """Read who cosigns the log's heads; None when nobody has to.
+
+    Raises:
+        SettingsError: The policy can't be read, or is wrong.
+    """
+    file = settings.witness_policy
+    if file is None:
+        return None
+    try:
+        policy = parse_policy(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        raise SettingsError(f"`witness_policy`: `{file.name}` can't be read") from None
+    asked = frozenset(name for name, one in policy.witnesses.items() if one.url)
+    if not policy.is_met(asked):
+        raise SettingsError("`witness_policy`: too few witnesses have an address")
+    return Cosigning(policy, keys.log.log.verifier, clock)
