@@ -164,15 +164,8 @@ def make_mandates(parts: Parts) -> Mandates:
     )
 
 
-def make_resolver(
-    parts: Parts,
-    terms: Terms,
-    planner: Planner,
-    on_outcome: Callable[[OpenCase], None],
-) -> Resolver:
-    """Put the case flow together."""
-    mandates = make_mandates(parts)
-    decider = Decider(
+def _make_decider(parts: Parts, terms: Terms, mandates: Mandates) -> Decider:
+    return Decider(
         pack=parts.pack,
         database=parts.database,
         vault=parts.vault,
@@ -183,7 +176,10 @@ def make_resolver(
         consent_lifetime=terms.consent_lifetime,
         grants=by_parties(parts.pack.grants.values()),
     )
-    asker = Asker(
+
+
+def _make_asker(parts: Parts, terms: Terms) -> Asker:
+    return Asker(
         pack=parts.pack,
         log=parts.log,
         connectors=parts.connectors,
@@ -195,6 +191,18 @@ def make_resolver(
         waits=terms.waits,
         jitter=parts.jitter,
     )
+
+
+def make_resolver(
+    parts: Parts,
+    terms: Terms,
+    planner: Planner,
+    on_outcome: Callable[[OpenCase], None],
+) -> Resolver:
+    """Put the case flow together."""
+    mandates = make_mandates(parts)
+    decider = _make_decider(parts, terms, mandates)
+    asker = _make_asker(parts, terms)
     answerer = Answerer(
         log=parts.log,
         clock=parts.clock,
