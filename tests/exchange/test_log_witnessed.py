@@ -1,8 +1,5 @@
 """A gateway whose log is under a witness of its own process: `errand witness serve`."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
@@ -17,6 +14,7 @@ from exchange.settings import parse_settings
 from schemas.errors import SettingsError
 from tests.harness.application import AUDITOR, a_site
 from tests.harness.commands import errand
+from tests.harness.witnesses import a_witness_process
 
 ORIGIN = "errand.example/990100/log"
 
@@ -27,19 +25,9 @@ def test_the_published_log_carries_a_witness_of_another_process(
     """Key, policy and service from the command line; the gateway asks over HTTP."""
     keys = make_keys(ORIGIN)
     save_keys(keys, tmp_path / "data" / "keys" / "log")
-    made = errand("witness", "keygen", tmp_path / "w.key", "--name", "audit.example/w")
-    log_line = f"log {keys.log.verifier.vkey}\nquorum none\n"
-    (tmp_path / "logs.policy").write_text(log_line, encoding="utf-8")
-    port = 21_000 + os.getpid() % 9_000
-    command = [sys.executable, "-m", "exchange", "witness", "serve"]
-    for option, name in (("key", "w.key"), ("logs", "logs.policy"), ("data", "w.db")):
-        command += [f"--{option}", str(tmp_path / name)]
-    witness = subprocess.Popen([*command, "--port", str(port)])
-    try:
-        url = f"http://127.0.0.1:{port}"
-        policy = f"witness audit {made.stdout.strip()} {url}\nquorum audit\n"
+    with a_witness_process(tmp_path, keys.log.verifier) as line:
+        policy = f"{line}\nquorum audit\n"
         (tmp_path / "our.policy").write_text(policy, encoding="utf-8")
-        _wait_for(witness, url)
         with a_site(tmp_path, settings="witness_policy: our.policy") as site:
             site.client(AUDITOR).get("/v1/audit/records")
             anyone = site.client(None)
@@ -49,9 +37,6 @@ def test_the_published_log_carries_a_witness_of_another_process(
                 parse_policy(policy),
             )
             metrics = anyone.get("/metrics").text
-    finally:
-        witness.terminate()
-        witness.wait()
 
     assert 0o600 == (tmp_path / "w.key").stat().st_mode & 0o777
     assert {"audit"} == set(by)
@@ -65,16 +50,6 @@ def _first_checkpoint(anyone: httpx.Client) -> bytes:
         if answer.status_code == 200:
             return answer.content
     pytest.fail("nothing was published")
-
-
-def _wait_for(witness: subprocess.Popen[bytes], url: str) -> None:
-    while witness.poll() is None:
-        try:
-            httpx.get(f"{url}/nothing/checkpoint", trust_env=False)
-        except httpx.ConnectError:
-            continue
-        return
-    pytest.fail("the witness did not start")
 
 
 @pytest.mark.parametrize(

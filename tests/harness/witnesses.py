@@ -1,6 +1,8 @@
 """Witnesses on loopback: ours, served as `errand witness serve` does, and bad ones."""
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,6 +10,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import httpx
+import pytest
 import uvicorn
 from typing_extensions import override
 
@@ -15,6 +19,7 @@ from audit.note import Cosigner, Verifier
 from audit.witness import Reply, Witness
 from audit.witness_app import build_witness_app
 from schemas.clock import Clock, SystemClock
+from tests.harness.commands import errand
 
 
 @dataclass(slots=True)
@@ -87,3 +92,35 @@ def an_answerer(answer: Callable[[str, bytes], Reply]) -> Iterator[str]:
         finally:
             server.shutdown()
             thread.join()
+
+
+@contextmanager
+def a_witness_process(folder: Path, log: Verifier) -> Iterator[str]:
+    """Run `errand witness serve` while the block lasts; yield its line of a policy."""
+    made = errand("witness", "keygen", folder / "w.key", "--name", "audit.example/w")
+    logs = f"log {log.vkey}\nquorum none\n"
+    (folder / "logs.policy").write_text(logs, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "exchange", "witness", "serve"]
+    for option, name in (("key", "w.key"), ("logs", "logs.policy"), ("data", "w.db")):
+        command += [f"--{option}", str(folder / name)]
+    process = subprocess.Popen([*command, "--port", str(port)])
+    try:
+        url = f"http://127.0.0.1:{port}"
+        _wait_for(process, url)
+        yield f"witness audit {made.stdout.strip()} {url}"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _wait_for(process: subprocess.Popen[bytes], url: str) -> None:
+    """Wait until a service answers anything."""
+    while process.poll() is None:
+        try:
+            httpx.get(f"{url}/nothing/checkpoint", trust_env=False)
+        except httpx.ConnectError:
+            continue
+        return
+    pytest.fail("the witness did not start")
