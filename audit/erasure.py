@@ -98,9 +98,12 @@ class Erasures:
         """Forbid the erasure of a subject or a shard until the hold is released.
 
         Raises:
+            NotFoundError: There is no such shard.
             StateConflictError: It is erased already.
             LogUnavailableError: It is not known to hold.
         """
+        if what is What.SHARD and name != self._log.origin:
+            self._shelf.named(name)
         async with self._one_at_a_time:
             if self._ledger.erased(what, [name]) is not None:
                 raise StateConflictError(f"the {what} is erased already")

@@ -74,6 +74,7 @@ def write_parquet(file: IO[bytes], pages: Iterable[Sequence[RecordRow]]) -> int:
             pa.field("matter", code, nullable=False),
             pa.field("case", pa.string()),
             pa.field("actor_ref", pa.string()),
+            pa.field("log", code, nullable=False),
         ]
     )
     count = 0

@@ -104,6 +104,7 @@ class Erasing:
         """Forbid an erasure until the hold is released.
 
         Raises:
+            NotFoundError: There is no such shard.
             StateConflictError: It is erased already.
             LogUnavailableError: It is not known to hold.
         """

@@ -5,12 +5,13 @@ histories keep. A hold is set and a key given out by oversight (scope `auditor`)
 erasure is made by whoever runs the exchange (scope `operator`).
 """
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 import orjson
 from fastapi import APIRouter, Path, Response
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from audit.erasure import Request
 from audit.ledger import What
@@ -31,7 +32,21 @@ router = APIRouter(prefix="/v1/audit", tags=["erasure"])
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _NO_STORE = {"cache-control": "no-store"}
 
-Reason = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$")]
+_MOST_DIGITS = re.compile(r"[0-9]{9}")
+
+
+def _no_id(reason: str) -> str:
+    """Refuse what looks like somebody's id."""
+    if _MOST_DIGITS.search(reason):
+        raise ValueError("a file number has no nine digits in a row")
+    return reason
+
+
+Reason = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/-]{0,63}$"),
+    AfterValidator(_no_id),
+]
 """Where the reason is kept, as a file number: nobody's name or id."""
 HoldUuid = Annotated[
     str, Path(alias="hold", pattern=_UUID, description="The record that set the hold.")

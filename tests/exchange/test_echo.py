@@ -16,6 +16,7 @@ from tests.harness.application import (
     FATHER,
     MOTHER,
     OPENING,
+    OPERATOR,
     PORTAL,
     Site,
 )
@@ -32,6 +33,11 @@ _AGENT = {
     "kind": "agent",
     "id": MOTHER,
     "mandate": "0" * 8 + "-0000-7000-8000-" + "0" * 12,
+}
+
+_ERASED = {
+    "subject": {"namespace": "citizen_id", "id": MOTHER},
+    "reason": "file-2026-118",
 }
 
 BODIES: dict[str, tuple[str, Json]] = {
@@ -87,6 +93,18 @@ BODIES: dict[str, tuple[str, Json]] = {
     ),
     "/v1/mandates/search": (CITIZEN, _WHO),
     "/v1/mandates/{mandate}/revoke": (CITIZEN, _WHO),
+    "/v1/audit/erasures": (OPERATOR, _ERASED),
+    "/v1/audit/erasures?of=shard": (
+        OPERATOR,
+        {"shard": "errand.example/2030h1", "reason": "file-2026-118"},
+    ),
+    "/v1/audit/holds": (AUDITOR, _ERASED),
+    "/v1/audit/holds?on=shard": (
+        AUDITOR,
+        {"shard": "errand.example/2030h1", "reason": "file-2026-118"},
+    ),
+    "/v1/audit/holds/{hold}/release": (AUDITOR, {"reason": "file-2026-119"}),
+    "/v1/audit/subject-keys": (AUDITOR, _ERASED),
     "/v1/explanations": (
         PORTAL,
         {name: part for name, part in OPENING.items() if name != "actor"},
@@ -102,7 +120,12 @@ def ids(site: Site) -> dict[str, str]:
     case = site.open_case(portal)["id"]
     body = {"case": case, **_WHO, "role": "father", "fields": _FIELDS}
     consent = portal.post("/v1/consents", json=body).json()["id"]
-    return {"{case}": case, "{consent}": consent, "{mandate}": _AGENT["mandate"]}
+    return {
+        "{case}": case,
+        "{consent}": consent,
+        "{mandate}": _AGENT["mandate"],
+        "{hold}": _AGENT["mandate"],
+    }
 
 
 def planted_in(value: JsonValue, plant: str) -> Iterator[JsonValue]:

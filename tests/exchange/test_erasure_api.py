@@ -142,6 +142,7 @@ def test_each_act_takes_its_own_scope(site: Site, path: str, client: str) -> Non
         {"ref": "x" * 22},
         {"subject": None},
         {"reason": "because of 林云"},
+        {"reason": f"about-{MOTHER}"},
         {"subject": {"id": "with space"}},
     ],
 )
