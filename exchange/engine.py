@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, make_url
 
@@ -47,6 +47,8 @@ _LISTENER_S = 0.2
 _SCHEDULER_S = 3600.0
 """We have no schedules of DBOS's own, so it need not look for them."""
 _FORGET_AT_ONCE = 200
+_IDLE_S = 60.0
+"""How often DBOS looks for work of kinds that we never give it."""
 _POLLERS = 4
 """Connections for DBOS's own threads, beside one for each workflow."""
 
@@ -94,7 +96,7 @@ class Engine:
         *,
         version: str = APPLICATION_VERSION,
         most_at_once: int = 8,
-        poll_s: float = 0.5,
+        poll_s: float = 1.0,
     ) -> None:
         self._url = url
         self._executor_id = executor_id
@@ -129,7 +131,8 @@ class Engine:
             dbos.workflow(name=_WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(
                 attempt
             )
-            dbos(config=self._config())
+            instance = dbos(config=self._config())
+            _quieten(instance)
             dbos.launch()
             dbos.register_queue(
                 _QUEUE,
@@ -252,6 +255,21 @@ def _dbos() -> "type[DBOS]":
     from dbos import DBOS  # noqa: PLC0415 - as above
 
     return DBOS
+
+
+def _quieten(dbos: "DBOS") -> None:
+    """Have DBOS look less often for what we never give it: half of its idle work.
+
+    We start nothing with a delay or a deadline, and nothing on DBOS's own queue; it
+    looks for either once a second, and has no setting for it. A test tells when a
+    release of DBOS keeps these numbers elsewhere.
+    """
+    from dbos import _workflow_commands  # noqa: PLC0415 - as above
+
+    jobs: Any = _workflow_commands
+    jobs._BACKGROUND_JOBS_INTERVAL_SEC = _IDLE_S  # noqa: SLF001 - as the docstring says
+    internal: Any = dbos._registry.get_internal_queue()  # noqa: SLF001 - likewise
+    internal._polling_interval_sec = _IDLE_S  # noqa: SLF001 - likewise
 
 
 def _stand(status: str, *, ours: bool) -> Stand:

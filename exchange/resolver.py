@@ -10,6 +10,7 @@ log when the case is next taken up.
 
 import asyncio
 from collections.abc import Awaitable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -39,10 +40,13 @@ from exchange.outcomes import LOOK_AGAIN, is_settled
 from exchange.planner import Planner
 from exchange.vault import Vault
 from schemas.clock import Clock
-from schemas.errors import NotFoundError, StateConflictError
+from schemas.errors import NotFoundError, StateConflictError, StoreUnavailableError
 from schemas.ids import CaseId, DueId, EventId, NewId
 from schemas.matter import Matter, SupplyReason
 
+_RELEASE_S = 0.5
+"""How long a request waits for its lease to be given back, and how often that is tried
+again where the tables can't be written."""
 _ATTEMPT_S = 30.0
 """How long an attempt without a request may take, in seconds."""
 
@@ -85,6 +89,8 @@ class Resolver:
     executor_id: str
     lease_margin: timedelta
     """How much longer a lease lasts than the run that it covers."""
+    releasing: set[asyncio.Future[None]] = field(default_factory=set, init=False)
+    """Leases on their way back, while the tables can't be written."""
 
     # What requests do.
 
@@ -308,8 +314,19 @@ class Resolver:
         try:
             return await self._run_and_release(case, wait_s, renew=renew)
         except BaseException:
-            await self.database.write(lambda c: due.release(c, lease))
+            releasing = asyncio.ensure_future(self._release(lease))
+            self.releasing.add(releasing)
+            releasing.add_done_callback(self.releasing.discard)
+            await asyncio.wait({releasing}, timeout=_RELEASE_S)
             raise
+
+    async def _release(self, lease: Lease) -> None:
+        """Give a lease back, as soon as the tables can be written, or let it end."""
+        while self.clock.now() < lease.until:
+            with suppress(StoreUnavailableError):
+                await self.database.write(lambda c: due.release(c, lease))
+                return
+            await asyncio.sleep(_RELEASE_S)
 
     async def _run_and_release(
         self, case: OpenCase, wait_s: float, *, renew: bool

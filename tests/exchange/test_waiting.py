@@ -421,3 +421,19 @@ def kill_once_it_holds(place: Place, gateway: str, *cases: CaseId) -> None:
 def _is_ours(thread: threading.Thread) -> bool:
     """Tell a thread of waiting work from asyncio's own and the database's."""
     return not thread.name.startswith(("errand-read", "asyncio_"))
+
+
+def test_what_is_quietened_in_dbos_is_still_where_it_was() -> None:
+    """A release of DBOS that keeps its intervals elsewhere is noticed here."""
+    code = (
+        "from dbos import Queue, _workflow_commands as w; import inspect;"
+        "assert w._BACKGROUND_JOBS_INTERVAL_SEC == 1.0;"
+        "assert '_BACKGROUND_JOBS_INTERVAL_SEC' in inspect.getsource("
+        "w.background_jobs_thread);"
+        "assert Queue('q')._polling_interval_sec == 1.0"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, check=False, capture_output=True
+    )
+
+    assert 0 == ran.returncode, ran.stderr
