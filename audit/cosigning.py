@@ -7,9 +7,10 @@ something that carries our own signature can stop the log.
 
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any, TypeVar
 
 import httpx
 
@@ -33,6 +34,7 @@ _TRIES = 3
 _ANSWER_LIMIT = 65_536
 """Largest answer that is read, in bytes."""
 
+_T = TypeVar("_T")
 Prove = Callable[[int, int], Sequence[bytes]]
 """Gives the consistency proof between two sizes of our tree."""
 RootOf = Callable[[int], bytes]
@@ -80,12 +82,15 @@ class Cosigning:
         self._threads = ThreadPoolExecutor(
             max(1, len(self._asked)), thread_name_prefix="audit-witness"
         )
+        self._waiting: dict[str, Future[Any]] = {}
+        """What each witness was asked last; it is asked again when that has ended."""
         self._proving = threading.Lock()
 
     def close(self) -> None:
         """Let go of connections."""
-        self._threads.shutdown(wait=True)
+        # What still drips in ends here: its next byte finds nobody.
         self._client.close()
+        self._threads.shutdown(wait=True)
 
     def compare(self, size: int, root_of: RootOf) -> bool:
         """Compare our tree with what the witnesses saw of it last.
@@ -104,13 +109,7 @@ class Cosigning:
             VerificationError: A witness holds a head with our own signature that our
                 tree does not contain.
         """
-        heads = dict(
-            zip(
-                self._asked,
-                self._threads.map(self._seen_by, self._asked.values()),
-                strict=True,
-            )
-        )
+        heads = self._ask_all(lambda name: self._seen_by(self._asked[name]))
         for name, head in heads.items():
             if isinstance(head, Checkpoint):
                 self._check_against(name, head, size, root_of)
@@ -155,19 +154,22 @@ class Cosigning:
         Raises:
             VerificationError: A witness holds a larger head with our own signature.
         """
+        late = threading.Event()
 
-        def ask(item: tuple[str, str]) -> tuple[str, str | VerificationError | None]:
-            name, url = item
+        def ask(name: str) -> str | VerificationError | None:
+            witness, url = self._policy.witnesses[name], self._asked[name]
             try:
-                asking = _Asking(self._policy.witnesses[name], url, checkpoint, note)
-                return name, self._ask(asking, prove)
+                return self._ask(_Asking(witness, url, checkpoint, note, late), prove)
             except VerificationError as error:
-                return name, error
+                return error
             except httpx.HTTPError:
-                return name, None
+                return None
 
+        answers = self._ask_all(ask)
+        with self._proving:
+            late.set()
         lines: dict[str, str] = {}
-        for name, line in self._threads.map(ask, self._asked.items()):
+        for name, line in answers.items():
             if isinstance(line, VerificationError):
                 raise line
             if line is not None:
@@ -176,6 +178,21 @@ class Cosigning:
         by = frozenset(lines)
         cosigned = note + "".join(lines.values())
         return Cosigned(cosigned, by, self._policy.is_met(by))
+
+    def _ask_all(self, ask: Callable[[str], _T]) -> dict[str, _T]:
+        """Ask all witnesses at once, by name; return what came in time.
+
+        A witness may send a byte now and then for ever, and no single read is late: it
+        costs its own answer, and is left alone until it has come to an end.
+        """
+        futures = {
+            name: self._threads.submit(ask, name)
+            for name in self._asked
+            if name not in self._waiting or self._waiting[name].done()
+        }
+        self._waiting.update(futures)
+        done, _ = wait(futures.values(), timeout=(_TRIES + 1) * self._timeout_s)
+        return {name: one.result() for name, one in futures.items() if one in done}
 
     def _ask(self, asking: "_Asking", prove: Prove) -> str | None:
         """Ask one witness, and return its cosignature line; None without one.
@@ -187,6 +204,9 @@ class Cosigning:
         old = min(self._last.get(asking.witness.name, 0), size)
         for _ in range(_TRIES):
             with self._proving:
+                # Who comes too late finds the log's reader in other hands.
+                if asking.late.is_set():
+                    return None
                 proof = prove(old, size) if old else ()
             text = submission_text(old, [b64(one) for one in proof], asking.note)
             answer = self._post(f"{asking.url}/add-checkpoint", text)
@@ -271,6 +291,8 @@ class _Asking:
     url: str
     checkpoint: Checkpoint
     note: str
+    late: threading.Event
+    """Set when nobody waits for the answer any more."""
 
 
 def _size_of(answer: httpx.Response) -> int | None:
