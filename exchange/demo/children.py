@@ -6,6 +6,7 @@ A process is only ever stopped by its own id, through the handle that started it
 import multiprocessing
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -193,3 +194,12 @@ def answers(address: str) -> bool:
         return httpx.get(address, timeout=2).is_success
     except httpx.TransportError:
         return False
+
+
+def listens(port: int) -> bool:
+    """Tell whether a process takes connections on a port of the loopback address."""
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+    except OSError:
+        return False
+    return True

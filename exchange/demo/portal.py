@@ -87,6 +87,17 @@ class Client:
         """
         return self._json(self._send("GET", path, params=query))
 
+    def text(self, path: str, headers: Mapping[str, str]) -> str:
+        """Return the text at a path.
+
+        Raises:
+            PortalError: The gateway answers otherwise.
+        """
+        answer = self._send("GET", path, headers=headers)
+        if not answer.is_success:
+            self._json(answer)
+        return answer.text
+
     def post(
         self, path: str, body: Json = None, headers: Mapping[str, str] | None = None
     ) -> Json:

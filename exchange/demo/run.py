@@ -16,9 +16,10 @@ import orjson
 from rich.console import Console
 
 from audit.engine_sqlite import copy_log
-from audit.keys import load_keys
+from audit.keys import LogKeys, load_keys
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.population import Population, generate
+from exchange.demo.proofs import check_list, prove_release, take_list
 from exchange.demo.report import Report
 from exchange.demo.scenarios import ALONE, CASES, SCENARIOS, World, opening
 from exchange.demo.show import Show
@@ -67,9 +68,10 @@ def run_demo(
     """Run the demo; return whether every claim held.
 
     (1) Write the registers of a synthetic town, and start everything.
-    (2) Live through the cases, each with its own claims.
+    (2) Live through the cases, each with its own claims; prove a release from its
+        receipt, and take the list of who asked about a mother.
     (3) Hold the departments' logs against the exchange's.
-    (4) Verify a copy of the log in another process.
+    (4) Verify a copy of the log in another process, and that the list is complete.
     (5) Print every claim, and write the report.
     """
     show, report = Show(console), Report()
@@ -80,12 +82,16 @@ def run_demo(
                 for name, scenario in SCENARIOS.items():  # (2)
                     show.heading(CASES[name])
                     scenario(world)
+                keys = load_keys(stage.data_dir / "keys" / "log")
+                prove_release(world, keys)
+                take_list(world, folder)
         # (3), (4): when all is stopped, as a case that waits goes on by itself.
         show.heading("the log")
         copy_log(stage.data_dir / "log.db", copy := folder / "log-copy.db")
         _compare_times(report, choices)
         _compare_logs(world, copy)  # (3)
-        _verify_log(world, copy)  # (4)
+        _verify_log(world, keys, copy)  # (4)
+        check_list(world, keys, copy, folder)
     show.heading("what was claimed, and whether it held")  # (5)
     show.checks(report.checks)
     if json_file is not None:
@@ -129,6 +135,7 @@ def _town(
         delay_ms=choices.delay_ms,
         seed=choices.seed,
         port=choices.port,
+        witnessed=True,
     )
 
     def prepare() -> None:
@@ -190,9 +197,8 @@ def _compare_logs(world: World, copy: Path) -> None:
     )
 
 
-def _verify_log(world: World, copy: Path) -> None:
+def _verify_log(world: World, keys: LogKeys, copy: Path) -> None:
     report = world.report
-    keys = load_keys(world.stage.data_dir / "keys" / "log")
     report.log = verify_offline(
         str(copy), keys, report.receipts, copy.with_name("receipts")
     )

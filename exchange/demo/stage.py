@@ -21,6 +21,8 @@ from pathlib import Path
 import yaml
 from pydantic import JsonValue
 
+from audit.keys import LogKeys
+from audit.witness_app import make_cosigner
 from connectors.department.signing import generate_key
 from connectors.jose import SigningKey
 from exchange.demo.children import (
@@ -29,6 +31,7 @@ from exchange.demo.children import (
     ForkedDepartment,
     StageError,
     answers,
+    listens,
 )
 from exchange.demo.departments import Place, make_keys, write_config
 from exchange.demo.population import Population
@@ -40,6 +43,7 @@ from schemas.clock import SystemClock
 from schemas.directory import PublicKey
 from schemas.validation import Pack, load_pack
 
+_WITNESS_POLICY = "witness.policy"
 _LEASE_MARGIN_S = 2.0
 """How long the cases of a gateway that was killed are held up, beside their attempt."""
 
@@ -92,6 +96,8 @@ class Stage:
     departments: Mapping[str, Child] = field(default_factory=dict)
     publisher: Child | None = None
     """Publishes a fleet's log; without a fleet the gateway does."""
+    witness: Child | None = None
+    """The audit office's: cosigns the log's heads, where it has to."""
 
     @property
     def gateway_url(self) -> str:
@@ -107,6 +113,11 @@ class Stage:
     def data_dir(self) -> Path:
         """The gateway's data folder."""
         return self.folder / "data"
+
+    @property
+    def witness_policy(self) -> Path:
+        """Who has to cosign the log's heads."""
+        return self.folder / _WITNESS_POLICY
 
     @property
     def settings_file(self) -> Path:
@@ -172,7 +183,7 @@ class Fleet:
     gateways: int = 3
 
 
-def build(
+def build(  # noqa: PLR0913 - what a stage is made of
     folder: Path,
     now: datetime,
     *,
@@ -180,6 +191,7 @@ def build(
     seed: int,
     port: int | None = None,
     fleet: Fleet | None = None,
+    witnessed: bool = False,
 ) -> Stage:
     """Write down everything but the registers, and return what can be started.
 
@@ -195,10 +207,11 @@ def build(
         seed: Decides each delay.
         port: The gateway's port, the departments' follow it; None takes free ones.
         fleet: Several gateways on PostgreSQL; None for one, on files.
+        witnessed: Whether the audit office runs a witness, which must cosign.
     """
     pack_folder, pack = shipped_pack()  # (1)
     replicas = 1 if fleet is None else fleet.gateways
-    count = len(REGISTERS) + replicas
+    count = len(REGISTERS) + replicas + 1
     ports = free_ports(count) if port is None else list(range(port, port + count))
     places = {
         provider: Place(provider, folder / provider, ports[place])
@@ -219,13 +232,19 @@ def build(
     _write(
         folder / "packs" / "deployment.yaml", _deployment(pack, places, keys, pinned)
     )
+    more: dict[str, JsonValue] = (
+        {"witness_policy": _WITNESS_POLICY} if witnessed else {}
+    )
     return Stage(
         folder=folder,
         pack=pack,
         places=places,
         clients=clients,
-        gateways=_gateways(folder, pack_folder, ports[:replicas], fleet),
+        gateways=_gateways(folder, pack_folder, ports[:replicas], fleet, more),
         publisher=None if fleet is None else _publisher(folder, fleet),
+        witness=_witness(folder, gateway_keys.log, ports[-1])
+        if fleet is None
+        else None,
         departments={
             provider: _department(place, delay_ms, seed)
             for provider, place in places.items()
@@ -264,10 +283,13 @@ def running(stage: Stage, prepare: Callable[[], None]) -> Iterator[None]:
         StageError: Something did not start.
     """
     with ExitStack() as stack:
-        if stage.publisher is not None:  # first, so that it leads
-            stage.publisher.start()
-            stack.callback(stage.publisher.stop)
-            stage.publisher.wait()
+        # Before the gateways: so that the publisher leads, and the first head is
+        # cosigned.
+        for child in (stage.publisher, stage.witness):
+            if child is not None:
+                child.start()
+                stack.callback(child.stop)
+                child.wait()
         stage.gateway.start()
         stack.callback(stage.gateway.stop)
         prepare()
@@ -294,7 +316,11 @@ def free_ports(count: int) -> list[int]:
 
 
 def _gateways(
-    folder: Path, pack_folder: Path, ports: Sequence[int], fleet: Fleet | None
+    folder: Path,
+    pack_folder: Path,
+    ports: Sequence[int],
+    fleet: Fleet | None,
+    more: Mapping[str, JsonValue],
 ) -> dict[str, Child]:
     """Write down the settings of every gateway, and return each by its address."""
     found: dict[str, Child] = {}
@@ -303,7 +329,7 @@ def _gateways(
         file = folder / (SETTINGS if number == 1 else f"{name}.yaml")
         settings = _settings(pack_folder, f"http://127.0.0.1:{ports[0]}", port)
         own = {} if fleet is None else _shared(fleet, name)
-        _write(file, settings | own)
+        _write(file, {**settings, **more, **own})
         url = f"http://127.0.0.1:{port}"
         found[url] = Child(
             name=name,
@@ -323,6 +349,28 @@ def _publisher(folder: Path, fleet: Fleet) -> Child:
         log=log,
         is_ready=lambda: log.exists() and b'"publishing"' in log.read_bytes(),
         launch=partial(CommandProcess, _command("publish", file)),
+    )
+
+
+def _witness(folder: Path, keys: LogKeys, port: int) -> Child:
+    """Make the audit office's witness, and the policy that wants its cosignature."""
+    key, logs = folder / "witness.key", folder / "witness-logs.policy"
+    cosigner = make_cosigner(key, f"{AUDITOR}/witness", os.urandom)
+    url, log = f"http://127.0.0.1:{port}", f"log {keys.log.verifier.vkey}\n"
+    logs.write_text(f"{log}quorum none\n", encoding="utf-8")
+    (folder / _WITNESS_POLICY).write_text(
+        f"{log}witness audit {cosigner.verifier.vkey} {url}\nquorum audit\n",
+        encoding="utf-8",
+    )
+    command = (
+        *(sys.executable, "-m", "exchange", "witness", "serve", "--port", str(port)),
+        *("--key", str(key), "--logs", str(logs), "--data", str(folder / "witness.db")),
+    )
+    return Child(
+        name="witness",
+        log=folder / "witness.log",
+        is_ready=partial(listens, port),
+        launch=partial(CommandProcess, command),
     )
 
 
