@@ -316,6 +316,26 @@ class SubjectDirectory:
             raise VerificationError("a subject's key can't be unwrapped") from None
         return SubjectKey(ref, key)
 
+    def check(self) -> None:
+        """Verify every row: its key, the id sealed with it, and how it is found.
+
+        Raises:
+            VerificationError: A row is not what was written; its reference is named.
+        """
+        if self._is_local:
+            problems = self._read.rows("PRAGMA integrity_check(1)")
+            if problems != [("ok",)]:
+                raise VerificationError(f"subjects: damaged: {problems[0][0]}")
+        query = "SELECT ref, blind, wrapped_key, sealed_id FROM subject"
+        for ref, blind, wrapped, sealed in self._read.rows(query):
+            try:
+                found = self._open_id(self._unwrap(ref, wrapped), sealed)
+                is_right = self.blind(*found) == blind
+            except (VerificationError, TypeError, AttributeError, ValueError):
+                is_right = False
+            if not is_right:
+                raise VerificationError(f"subjects: {ref!r} is not what was written")
+
     def by_ref(self, ref: str) -> SubjectKey | None:
         """Return the subject with this reference; None when there is none (left)."""
         query = "SELECT ref, wrapped_key FROM subject WHERE ref = ?"
@@ -334,9 +354,15 @@ class SubjectDirectory:
             return None
         query = "SELECT sealed_id FROM subject WHERE ref = ?"
         [[sealed]] = self._read.rows(query, (ref,))
+        return self._open_id(subject, sealed)
+
+    @staticmethod
+    def _open_id(subject: SubjectKey, sealed: bytes) -> tuple[str, str]:
+        """Return the namespace and the id in a subject's row."""
+        context = _id_context(subject.ref)
         try:
             text = AESGCM(subject.key).decrypt(
-                sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], _id_context(ref)
+                sealed[:NONCE_SIZE], sealed[NONCE_SIZE:], context
             )
         except (InvalidTag, ValueError):
             raise VerificationError("a subject's id can't be opened") from None

@@ -5,6 +5,7 @@ compared with it. Nothing is written. What does not hold is named.
 """
 
 import shutil
+import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -138,6 +139,9 @@ def verify_stored(
     with open_still(log) as reader, open_sealer(log, keys) as sealer:
         # (1): before anything in it is believed.
         _check_file(reader, verifier, is_first=not keeper.tally)
+        if sealer is not None:
+            with _naming_subjects():
+                sealer.directory.check()
         # (2): who signs says what size and root must come out.
         heads = _check_heads(reader, verifier)
         cosigned = _check_published(reader, demands, verifier)
@@ -209,11 +213,21 @@ def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
             name = source.name + suffix
             if source.with_name(name).is_file():
                 shutil.copyfile(source.with_name(name), Path(folder, name))
-        directory = SubjectDirectory(Path(folder, source.name), keys.directory)
+        with _naming_subjects():
+            directory = SubjectDirectory(Path(folder, source.name), keys.directory)
         try:
             yield Sealer(keys.origin, keys.shard, directory)
         finally:
             directory.close()
+
+
+@contextmanager
+def _naming_subjects() -> Iterator[None]:
+    """Say of a damaged file that it is the subject directory's."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise VerificationError(f"`{SUBJECTS_FILE}`: {error}") from None
 
 
 def _opener(log: Place, sealer: Sealer | None) -> "_Opener | None":
