@@ -1,11 +1,14 @@
 """Notes and checkpoints: the published values, and everything that is not a note."""
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from audit.note import (
     Checkpoint,
+    Cosigner,
     Signer,
     Verifier,
     b64,
@@ -14,6 +17,7 @@ from audit.note import (
     open_checkpoint,
     open_note,
     parse_checkpoint,
+    parse_cosigner,
     parse_skey,
     parse_vkey,
 )
@@ -39,6 +43,7 @@ ENOCH_LINE = (
 )
 NOTE = f"{TEXT}\n{PETER_LINE}"
 SIGNER = Signer("log.example/1", bytes(range(32)))
+COSIGNER = Cosigner("w.example/witness", b"w" * 32)
 ROOT = bytes(range(32))
 
 
@@ -100,6 +105,10 @@ def test_a_blank_line_inside_the_text_belongs_to_it() -> None:
         NOTE.replace("nAM=", "nAN="),
         f"{TEXT}\n\u2014 PeterNeumann x08goA==\n",
         f"{TEXT}\n{PETER_LINE * 101}",
+        f"{TEXT}\n{PETER_LINE}{ENOCH_LINE * 100}",
+        f"{TEXT}\n{PETER_LINE}\r\n",
+        f"{TEXT[:-1]}\r\n\n{PETER_LINE}",
+        f"{TEXT}{PETER_LINE}",
         f"{TEXT}\n{ENOCH_LINE}",
         NOTE.replace("problem", "Problem"),
     ],
@@ -124,9 +133,10 @@ def test_two_verifiers_of_one_name_and_id_are_refused() -> None:
         open_note(NOTE.encode(), keys(PETER, PETER))
 
 
-def test_every_part_of_a_vkey_is_needed() -> None:
-    """Every substring of a vkey and every changed byte is refused."""
-    data = PETER.encode()
+@pytest.mark.parametrize("vkey", [PETER, COSIGNER.verifier.vkey])
+def test_every_part_of_a_vkey_is_needed(vkey: str) -> None:
+    """Every substring of a vkey and every changed byte is refused, a witness's too."""
+    data = vkey.encode()
     parts = [
         data[start:end].decode()
         for start in range(len(data) + 1)
@@ -138,9 +148,10 @@ def test_every_part_of_a_vkey_is_needed() -> None:
         for at in range(len(data))
     ]
 
-    for vkey in parts + changed:
+    assert vkey == parse_vkey(vkey).vkey
+    for other in parts + changed:
         with pytest.raises(VerificationError):
-            parse_vkey(vkey)
+            parse_vkey(other)
 
 
 @pytest.mark.parametrize(
@@ -158,14 +169,21 @@ def test_a_vkey_of_another_size_or_type_is_refused(vkey: str) -> None:
         parse_vkey(vkey)
 
 
-def test_every_part_of_a_private_key_is_needed() -> None:
+@pytest.mark.parametrize(
+    ("skey", "parse"), [(PETER_SIGNS, parse_skey), (COSIGNER.skey, parse_cosigner)]
+)
+def test_every_part_of_a_private_key_is_needed(
+    skey: str, parse: Callable[[str], Signer | Cosigner]
+) -> None:
     """Every changed byte and every cut of a private key line is refused."""
-    data = PETER_SIGNS.encode()
+    data = skey.encode()
+
+    assert skey == parse(skey).skey
     for at in range(len(data)):
         changed = data[:at] + bytes([data[at] + 1]) + data[at + 1 :]
         for line in (changed, data[:at], data[at + 1 :]):
             with pytest.raises(VerificationError):
-                parse_skey(line.decode())
+                parse(line.decode())
 
 
 @pytest.mark.parametrize("text", ["no newline", "a\tb\n", "a\r\n", ""])
