@@ -172,6 +172,7 @@ def _growing(
     with ExitStack() as stack:
         sealer = stack.enter_context(sealing(room / "subjects.db", keys))
         bulk, checks = Bulk(log, sealer, keys), verifying.Checks(log, keys, room)
+        asked: list[querying.Asked] = []
         for size in sorted({*options.whole, *options.updated, *options.asked}):
             console.print(f"a log of {size:,} records")
             bulk.grow(size)
@@ -179,16 +180,26 @@ def _growing(
                 result.whole += [checks.whole(way, bulk.size) for way in verifying.WAYS]
             if size in options.asked:
                 result.follows.append(querying.follow(index, log))
-                result.asked[bulk.size] = querying.measure(
-                    bulk, index, log, keys, options.times
+                asked.append(
+                    querying.Asked.copied(bulk.about(), log, index, room / str(size))
+                    if size < max(options.asked)
+                    else querying.Asked(bulk.about(), log, index)
                 )
             if size in options.updated:
-                for added in options.updates:
-                    bulk.grow(bulk.size + added)
-                    result.updates += [
-                        {**checks.update(way, bulk.size), "from": size}
-                        for way in verifying.RESUMED
-                    ]
+                _updates(bulk, checks, options, result)
+    result.asked = querying.measure(asked, keys, options.times)
+
+
+def _updates(
+    bulk: Bulk, checks: verifying.Checks, options: Options, result: Result
+) -> None:
+    """Add some records, check them alone, and so on."""
+    size = bulk.size
+    for added in options.updates:
+        bulk.grow(bulk.size + added)
+        result.updates += [
+            {**checks.update(way, bulk.size), "from": size} for way in verifying.RESUMED
+        ]
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -32,7 +32,7 @@ from schemas.clock import SystemClock
 from schemas.entropy import random_bytes
 from schemas.ids import CaseId, EventId, uuid7
 
-FREQUENT: Final = 500
+FREQUENT: Final = 150
 """Persons who share half of all cases."""
 OFFICIALS: Final = 200
 PORTALS: Final = 7
@@ -54,6 +54,21 @@ class _Form:
     """Which record of the same case it ends."""
 
 
+@dataclass(frozen=True, slots=True)
+class About:
+    """Whom and what a log of some size is about: what can be asked of it."""
+
+    size: int
+    frequent: Sequence[str]
+    """References of persons who are asked about again and again."""
+    once: Sequence[str]
+    """References of persons with one case each."""
+    actors: Sequence[str]
+    """References of officials."""
+    case: CaseId
+    """The last case."""
+
+
 class Bulk:
     """Grows a log in a SQLite file.
 
@@ -67,12 +82,10 @@ class Bulk:
         self._path, self._sealer, self._keys = path, sealer, keys
         self._forms = _forms(sealer)
         self.size = 0
-        self.frequent = [_somebody() for _ in range(FREQUENT)]
-        self.actors = [b64url(os.urandom(16)) for _ in range(OFFICIALS)]
-        self.once: list[str] = []
-        """References of persons with one case each."""
-        self.case = CaseId("")
-        """The last case."""
+        self._frequent = [_somebody() for _ in range(FREQUENT)]
+        self._actors = [b64url(os.urandom(16)) for _ in range(OFFICIALS)]
+        self._once: list[str] = []
+        self._last = CaseId("")
 
     def grow(self, size: int) -> None:
         """Append records up to a size, and publish them.
@@ -99,34 +112,36 @@ class Bulk:
             publisher.publish()
             publisher.stop()
 
-    def known(self) -> Sequence[SubjectKey]:
-        """Return those persons who are asked about again and again, and have been."""
-        return self.frequent[: self.size // PER_CASE // 2]
-
-    @staticmethod
-    def at(case: int) -> datetime:
-        """Return when a case was."""
-        return _SINCE + _BETWEEN * case
+    def about(self) -> About:
+        """Return whom and what the records so far are about."""
+        cases = self.size // PER_CASE
+        return About(
+            size=self.size,
+            frequent=[who.ref for who in self._frequent[: cases // 2]],
+            once=list(self._once),
+            actors=self._actors[:cases],
+            case=self._last,
+        )
 
     def _case(self, number: int) -> Iterator[SealedRecord]:
         """Yield the records of one case."""
-        at = self.at(number)
+        at = when(number)
         is_frequent = number % 2 == 0
-        who = self.frequent[number // 2 % FREQUENT] if is_frequent else _somebody()
+        who = self._frequent[number // 2 % FREQUENT] if is_frequent else _somebody()
         if not is_frequent:
-            self.once.append(who.ref)
+            self._once.append(who.ref)
         ids = [EventId(str(uuid7(at, random_bytes(10)))) for _ in self._forms]
-        self.case = CaseId(str(uuid7(at, random_bytes(10))))
+        self._last = CaseId(str(uuid7(at, random_bytes(10))))
         for form, event_id in zip(self._forms, ids, strict=True):
             event = replace(
                 form.event,
                 id=event_id,
                 at=at,
-                case=self.case,
+                case=self._last,
                 requester=f"portal_{number % PORTALS}",
                 ends=None if form.ends is None else ids[form.ends],
             )
-            yield self._record(event, form, who, self.actors[number % OFFICIALS])
+            yield self._record(event, form, who, self._actors[number % OFFICIALS])
 
     def _record(
         self, event: Event, form: _Form, who: SubjectKey, actor: str
@@ -149,6 +164,11 @@ class Bulk:
             form.sealed,
             guard(digest, form.sealed),
         )
+
+
+def when(case: int) -> datetime:
+    """Return when a case was, by its number."""
+    return _SINCE + _BETWEEN * case
 
 
 def _somebody() -> SubjectKey:

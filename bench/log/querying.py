@@ -1,10 +1,13 @@
 """(4) Asking a log of some size: the index follows, lists and proofs are timed."""
 
 import random
+import shutil
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +17,7 @@ from audit.receipt import prove_event
 from audit.record import Kind
 from audit.store import LogReader
 from bench.asks import MATTER
-from bench.log.bulk import PORTALS, Bulk
+from bench.log.bulk import PORTALS, About, when
 from bench.log.closed import settle
 from bench.log.events import PER_CASE
 from bench.log.figures import percentile
@@ -23,6 +26,10 @@ from bench.processes import BenchError
 PAGE: Final = 100
 """Records of a list, where there are so many."""
 _DAY: Final = timedelta(days=1)
+_NAMES: Final = (
+    *("subject", "subject, one case", "subject and kind", "requester", "provider"),
+    *("matter", "case", "official", "outcome", "a day", "proof"),
+)
 
 
 def follow(index: Path, log: Path) -> dict[str, float]:
@@ -42,29 +49,61 @@ def follow(index: Path, log: Path) -> dict[str, float]:
         }
 
 
-def measure(
-    bulk: Bulk, index: Path, log: Path, keys: LogKeys, times: int
-) -> dict[str, dict[str, float]]:
-    """Ask each kind of question many times, about different people and things."""
-    noise = random.Random(bulk.size)  # noqa: S311 - which ones are asked about
-    figures: dict[str, dict[str, float]] = {}
-    with (
-        closing(AccessIndex(index, LogReader.open(log))) as opened,
-        closing(LogReader.open(log)) as reader,
-    ):
-        for name, make in _questions(bulk, noise).items():
-            queries = [make() for _ in range(times)]
-            figures[name] = _timed([lambda q=q: _listed(opened, q) for q in queries])
-        events = [
-            entry.event_id
-            for _ in range(times)
-            for at in (noise.randrange(bulk.size),)
-            for entry in reader.entries(at, at + 1)
-        ]
-        figures["proof"] = _timed(
-            [lambda e=e: prove_event(reader, e, keys.log.verifier) for e in events]
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A log of some size with its index, closed."""
+
+    about: About
+    log: Path
+    index: Path
+
+    @classmethod
+    def copied(cls, about: About, log: Path, index: Path, folder: Path) -> "Asked":
+        """Copy a log and its index, which will both grow, to a new folder."""
+        folder.mkdir()
+        return cls(
+            about,
+            Path(shutil.copyfile(log, folder / log.name)),
+            Path(shutil.copyfile(index, folder / index.name)),
         )
+
+
+def measure(
+    logs: Sequence[Asked], keys: LogKeys, times: int
+) -> dict[int, dict[str, dict[str, float]]]:
+    """Ask each kind of question many times, the logs by turns; figures by size.
+
+    Each question is about different people and things.
+    """
+    figures: dict[int, dict[str, dict[str, float]]] = {
+        one.about.size: {} for one in logs
+    }
+    with ExitStack() as stack:
+        works = [_works(one, keys, times, stack) for one in logs]
+        for name in _NAMES:
+            found = _timed([each[name] for each in works])
+            for one, row in zip(logs, found, strict=True):
+                figures[one.about.size][name] = row
     return figures
+
+
+def _works(
+    asked: Asked, keys: LogKeys, times: int, stack: ExitStack
+) -> Mapping[str, Sequence[Callable[[], object]]]:
+    """Return what is to be timed on one log, by name."""
+    noise = random.Random(asked.about.size)  # noqa: S311 - which ones are asked about
+    opened = AccessIndex(asked.index, LogReader.open(asked.log))
+    index = stack.enter_context(closing(opened))
+    reader = stack.enter_context(closing(LogReader.open(asked.log)))
+    works: dict[str, Sequence[Callable[[], object]]] = {
+        name: [partial(_listed, index, make()) for _ in range(times)]
+        for name, make in _questions(asked.about, noise).items()
+    }
+    places = [noise.randrange(asked.about.size) for _ in range(times)]
+    events = [e.event_id for at in places for e in reader.entries(at, at + 1)]
+    verifier = keys.log.verifier
+    works["proof"] = [partial(prove_event, reader, e, verifier) for e in events]
+    return works
 
 
 def _listed(index: AccessIndex, query: RecordQuery) -> int:
@@ -75,21 +114,21 @@ def _listed(index: AccessIndex, query: RecordQuery) -> int:
 
 
 def _questions(
-    bulk: Bulk, noise: random.Random
+    about: About, noise: random.Random
 ) -> dict[str, Callable[[], RecordQuery]]:
     """Return what makes a question of each kind."""
 
     def frequent() -> str:
-        return noise.choice(bulk.known()).ref
+        return noise.choice(about.frequent)
 
     def a_day() -> RecordQuery:
-        since = bulk.at(noise.randrange(bulk.size // PER_CASE))
+        since = when(noise.randrange(about.size // PER_CASE))
         return RecordQuery(since=since, until=since + _DAY, limit=PAGE)
 
     return {
         "subject": lambda: RecordQuery(subject_ref=frequent(), limit=PAGE),
         "subject, one case": lambda: RecordQuery(
-            subject_ref=noise.choice(bulk.once), limit=PAGE
+            subject_ref=noise.choice(about.once), limit=PAGE
         ),
         "subject and kind": lambda: RecordQuery(
             subject_ref=frequent(), kind=Kind.EVIDENCE_RELEASED, limit=PAGE
@@ -101,28 +140,35 @@ def _questions(
             provider=f"d{noise.randrange(5) + 1}", limit=PAGE
         ),
         "matter": lambda: RecordQuery(matter=MATTER, limit=PAGE),
-        "case": lambda: RecordQuery(case=bulk.case, limit=PAGE),
+        "case": lambda: RecordQuery(case=about.case, limit=PAGE),
         "official": lambda: RecordQuery(
-            actor_ref=noise.choice(bulk.actors[: bulk.size // PER_CASE]), limit=PAGE
+            actor_ref=noise.choice(about.actors), limit=PAGE
         ),
         "outcome": lambda: RecordQuery(outcome="retrieved", limit=PAGE),
         "a day": a_day,
     }
 
 
-def _timed(works: Sequence[Callable[[], object]]) -> dict[str, float]:
-    """Do each once, after one that does not count; return the figures."""
+def _timed(
+    works: Sequence[Sequence[Callable[[], object]]],
+) -> list[dict[str, float]]:
+    """Do each once, the logs by turns, after one that does not count."""
     settle()
-    works[0]()
-    times: list[float] = []
-    spent: list[float] = []
-    for work in works:
-        began, before = time.perf_counter(), time.process_time()
-        work()
-        spent.append(time.process_time() - before)
-        times.append(time.perf_counter() - began)
-    return {
-        "p50_ms": 1_000 * percentile(times, 0.5),
-        "p99_ms": 1_000 * percentile(times, 0.99),
-        "cpu_ms": 1_000 * percentile(spent, 0.5),
-    }
+    times: list[list[float]] = [[] for _ in works]
+    spent: list[list[float]] = [[] for _ in works]
+    for each in works:
+        each[0]()
+    for turn in zip(*works, strict=True):
+        for place, work in enumerate(turn):
+            began, before = time.perf_counter(), time.process_time()
+            work()
+            spent[place].append(time.process_time() - before)
+            times[place].append(time.perf_counter() - began)
+    return [
+        {
+            "p50_ms": 1_000 * percentile(wall, 0.5),
+            "p99_ms": 1_000 * percentile(wall, 0.99),
+            "cpu_ms": 1_000 * percentile(cpu, 0.5),
+        }
+        for wall, cpu in zip(times, spent, strict=True)
+    ]
