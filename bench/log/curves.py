@@ -107,9 +107,10 @@ def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
     names = list(told["gateways"])
     rates = [told["gateways"][name]["per_second"] for name in names]
     colours = [_COLOURS["stored" if "closed" in n else "served"] for n in names]
-    bars = axes.barh(range(len(names)), rates, color=colours, height=0.6)
-    labels = [f"p99 {told['gateways'][name]['p99_ms']:.0f} ms" for name in names]
-    axes.bar_label(bars, labels, padding=4, fontsize=8)
+    axes.barh(range(len(names)), rates, color=colours, height=0.6)
+    for place, name in enumerate(names):
+        text = f" p99 {told['gateways'][name]['p99_ms']:.0f} ms"
+        axes.text(0, place, text, color="white", fontsize=8, va="center")
     axes.set_yticks(range(len(names)), [_gateway(name) for name in names])
     axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
@@ -139,13 +140,14 @@ def _lags(axes: Axes, told: Mapping[str, Any]) -> None:
             label = _gateway(name).partition("\n")[0]
             axes.plot(lag["steps"], shares, label=label, linewidth=1.8)
     axes.axvline(2, color=_COLOURS["goal"], linestyle="--", linewidth=1)
-    axes.text(1.98, 3, "goal 2 s", color=_COLOURS["goal"], fontsize=8, ha="right")
+    axes.text(2.02, 3, "goal 2 s", color=_COLOURS["goal"], fontsize=8)
     axes.set_xlim(left=0)
+    axes.set_xlim(right=max(2.4, axes.dataLim.xmax))
     axes.set_ylim(0, 103)
     axes.set_xlabel("seconds from the append to the published head that holds it")
     axes.set_ylabel("% of appends")
     axes.set_title("Publish lag while appending as fast as it goes")
-    axes.legend(loc="center right")
+    axes.legend(loc="upper left")
 
 
 def _goal(axes: Axes, at: float, text: str) -> None:
