@@ -1,9 +1,9 @@
 """The gateway's tables on PostgreSQL: what is kept when it goes down in the middle."""
 
 import asyncio
+import itertools
 import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -96,15 +96,31 @@ async def test_while_it_is_down_callers_hear_so_at_once(
     assert [1, 3] == await database.read(things)
 
 
-def until_waiting(url: str, event: str) -> int:
-    """Return the process id of the backend that waits for something."""
+def who_waits(url: str, event: str) -> int | None:
+    """Return the process id of the backend that waits for something, if one does."""
     query = "SELECT pid FROM pg_stat_activity WHERE wait_event = %s"
-    patience = time.monotonic() + PATIENCE_S
     with psycopg.connect(url, autocommit=True) as connection:
-        while time.monotonic() < patience:
-            if (row := connection.execute(query, (event,)).fetchone()) is not None:
-                return int(row[0])
-    raise AssertionError(f"nothing waited for {event}")
+        row = connection.execute(query, (event,)).fetchone()
+    return None if row is None else int(row[0])
+
+
+async def write_that_waits(
+    database: Database, url: str, work: Callable[[Connection, int], int]
+) -> tuple[asyncio.Task[int], int, int]:
+    """Write 1, 2 and so on until one waits for the standby.
+
+    A setting that was changed reaches all of the server's processes a little later.
+
+    Returns:
+        The write that waits, its number, and its backend.
+    """
+    for number in itertools.count(1):
+        waiting = asyncio.create_task(database.write(partial(work, number=number)))
+        while not waiting.done():
+            pid = await asyncio.to_thread(who_waits, url, "SyncRep")
+            if pid is not None:
+                return waiting, number, pid
+    raise AssertionError
 
 
 def tell(url: str, *statements: str) -> None:
@@ -133,19 +149,18 @@ async def test_a_commit_whose_answer_was_lost_is_found(
     """The connection is cut after the commit: it is seen, and told as stored."""
     runs: list[int] = []
 
-    def work(connection: Connection) -> int:
-        runs.append(1)
-        return add(connection, 1)
+    def work(connection: Connection, number: int) -> int:
+        runs.append(number)
+        return add(connection, number)
 
     await database.write(partial(add, number=0))
     with without_a_standby(server):
-        waiting = asyncio.create_task(database.write(work))
-        pid = await asyncio.to_thread(until_waiting, url, "SyncRep")
+        waiting, last, pid = await write_that_waits(database, url, work)
         tell(url, f"SELECT pg_terminate_backend({pid})")
 
-    assert 1 == await waiting
-    assert [1] == runs
-    assert [0, 1] == await database.read(things)
+    assert last == await waiting
+    assert list(range(1, last + 1)) == runs
+    assert [0, *runs] == await database.read(things)
 
 
 async def test_a_commit_that_was_cut_off_is_made_again(
@@ -172,7 +187,8 @@ async def test_a_commit_that_was_cut_off_is_made_again(
         return add(connection, 1)
 
     waiting = asyncio.create_task(database.write(work))
-    pid = await asyncio.to_thread(until_waiting, url, "PgSleep")
+    while (pid := await asyncio.to_thread(who_waits, url, "PgSleep")) is None:
+        assert not waiting.done()
     tell(url, "DELETE FROM slow", f"SELECT pg_terminate_backend({pid})")
 
     assert 1 == await waiting
@@ -186,13 +202,12 @@ async def test_a_commit_without_its_standby_is_not_promised(
     """A wait for the standby that somebody cancels is a failure, not a success."""
     await database.write(partial(add, number=0))
     with without_a_standby(server):
-        waiting = asyncio.create_task(database.write(partial(add, number=1)))
-        pid = await asyncio.to_thread(until_waiting, url, "SyncRep")
+        waiting, last, pid = await write_that_waits(database, url, add)
         tell(url, f"SELECT pg_cancel_backend({pid})")
 
         with pytest.raises(StoreUnavailableError, match="did not promise"):
             await waiting
-    assert 2 == await database.write(partial(add, number=2))
+    assert last + 1 == await database.write(partial(add, number=last + 1))
 
 
 async def test_two_replicas_in_a_deadlock_both_come_through(url: str) -> None:
@@ -206,11 +221,13 @@ async def test_two_replicas_in_a_deadlock_both_come_through(url: str) -> None:
             connection.exec_driver_sql(count, (number,))
             if not met.broken and numbers[0] == number:
                 with suppress(threading.BrokenBarrierError):
-                    met.wait(5)
+                    met.wait(PATIENCE_S)
         met.abort()
         return numbers[0]
 
     with Database(url) as one, Database(url) as other:
+        for replica in (one, other):  # connected before they meet
+            await replica.write(lambda _: None)
         done = await asyncio.gather(
             one.write(partial(both, numbers=(1, 2))),
             other.write(partial(both, numbers=(2, 1))),
@@ -228,8 +245,7 @@ def test_a_server_that_may_lose_commits_is_refused(
     server: PostgresServer, url: str, name: str
 ) -> None:
     """The gateway does not start on it, and says which setting it is."""
-    reload = "SELECT pg_reload_conf()"
-    tell(server.url(), f"ALTER SYSTEM SET {name} = off", reload)
+    switch(server, name, "off")
     try:
         with (
             pytest.raises(SettingsError, match=name),
@@ -237,4 +253,14 @@ def test_a_server_that_may_lose_commits_is_refused(
         ):
             pass
     finally:
-        tell(server.url(), f"ALTER SYSTEM RESET {name}", reload)
+        switch(server, name, "on")
+
+
+def switch(server: PostgresServer, name: str, value: str) -> None:
+    """Change a setting of the server; return once new connections have it."""
+    tell(server.url(), f"ALTER SYSTEM SET {name} = {value}", "SELECT pg_reload_conf()")
+    shown = ""
+    while shown != value:
+        with psycopg.connect(server.url()) as connection:
+            row = connection.execute(f"SHOW {name}".encode()).fetchone()
+            shown = "" if row is None else str(row[0])
