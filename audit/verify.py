@@ -139,9 +139,6 @@ def verify_stored(
     with open_still(log) as reader, open_sealer(log, keys) as sealer:
         # (1): before anything in it is believed.
         _check_file(reader, verifier, is_first=not keeper.tally)
-        if sealer is not None:
-            with _naming_subjects():
-                sealer.directory.check()
         # (2): who signs says what size and root must come out.
         heads = _check_heads(reader, verifier)
         cosigned = _check_published(reader, demands, verifier)
@@ -231,10 +228,16 @@ def _naming_subjects() -> Iterator[None]:
 
 
 def _opener(log: Place, sealer: Sealer | None) -> "_Opener | None":
-    """Return what opens sections, with what the ledger beside the log has erased."""
+    """Return what opens sections, with what the ledger beside the log has erased.
+
+    Raises:
+        VerificationError: A row of the subject directory is not what was written.
+    """
     ledger: Place
     if sealer is None:
         return None
+    with _naming_subjects():
+        sealer.directory.check()
     if not isinstance(log, Path):
         ledger = Postgres(log.url, ERASURES_SCHEMA)
     else:

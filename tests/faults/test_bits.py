@@ -23,7 +23,7 @@ from schemas.errors import VerificationError
 from tests.audit.examples import FATHER, MOTHER, an_event, open_room
 
 RECORDS = 300
-BITS = 16
+BITS = 12
 """Bits that are flipped in each file of a database, spread over its pages."""
 Row = tuple[object, ...]
 

@@ -25,7 +25,7 @@ from tests.faults.promises import check_as_it_is, check_goes_on
 from tests.faults.tracing import Break, Told, Worker, a_worker
 
 ALL = os.environ.get("ERRAND_FAULTS") == "all"
-SAMPLE = 4
+SAMPLE = 3
 """Calls that are broken for each action, thread and fault."""
 READING = frozenset({"read", "pread64", "close", "unlink"})
 """Calls that no full disk refuses."""

@@ -18,7 +18,7 @@ from tests.faults.disk import Keep, Step, What, after_power_loss, read_steps
 from tests.faults.promises import check_goes_on
 from tests.faults.tracing import Worker, a_worker
 
-MOMENTS = 18
+MOMENTS = 14
 """Moments at which the power goes, for each way to lose what was not synced."""
 
 

@@ -322,7 +322,7 @@ def test_nothing_is_asked_or_released_before_its_record_is_durable(
     run_state_machine_as_test(
         Releasing,
         settings=settings(
-            max_examples=300 if DEEP else 20,
+            max_examples=300 if DEEP else 15,
             stateful_step_count=20 if DEEP else 14,
             deadline=None,
             suppress_health_check=[HealthCheck.too_slow],
