@@ -60,7 +60,7 @@ def _appends(told: Mapping[str, Any]) -> Figure:
     figure, places = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
     _append_bars(places[0][0], told, "per_second", "records a second")
     places[0][0].set_title("SQLite, synchronous=FULL (figures: times the bare rate)")
-    places[0][0].set_ylim(top=1.25 * places[0][0].dataLim.ymax)
+    places[0][0].set_ylim(top=1.4 * places[0][0].dataLim.ymax)
     places[0][0].legend(loc="upper left")
     _append_bars(places[0][1], told, "p99_ms", "ms")
     places[0][1].set_title("99th percentile of an append of 6 or 10 records")

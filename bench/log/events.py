@@ -52,45 +52,36 @@ def case_events(
         "case": case,
         "matter": MATTER,
     }
-    opened = _event(
-        common,
-        new_id,
-        kind=Kind.CASE_OPENED,
-        outcome="opened",
-        details={"purpose": PURPOSE},
-    )
-    lookups = [LookupId(new_id()) for _ in ASKS]
+    asked = [(ask, LookupId(new_id())) for ask in ASKS]
+
+    def event(kind: Kind, outcome: str, **own: object) -> Event:
+        values = {**common, "id": EventId(new_id()), "kind": kind, "outcome": outcome}
+        return Event(**{**values, **own, "actor": Actor("system", "bench")})  # type: ignore[arg-type] # named above, one by one
+
+    opened = event(Kind.CASE_OPENED, "opened", details={"purpose": PURPOSE})
     intents = [
-        _event(
-            {**common, **_of(ask, lookup)},
-            new_id,
-            kind=Kind.REQUEST_ACCEPTED,
-            outcome="accepted",
-            details=_intent(ask),
-        )
-        for ask, lookup in zip(ASKS, lookups, strict=True)
+        event(Kind.REQUEST_ACCEPTED, "accepted", **_of(*one), details=_intent(one[0]))
+        for one in asked
     ]
     ends = [
-        _event(
-            {**common, **_of(ask, lookup)},
-            new_id,
-            kind=Kind.REQUEST_ENDED,
-            outcome="retrieved",
+        event(
+            Kind.REQUEST_ENDED,
+            "retrieved",
+            **_of(*one),
             ends=intent.id,
-            evidence={"evidence": _evidence(lookup)},
+            evidence=_evidence(one[1]),
         )
-        for ask, lookup, intent in zip(ASKS, lookups, intents, strict=True)
+        for one, intent in zip(asked, intents, strict=True)
     ]
     releases = [
-        _event(
-            {**common, **_of(ask, lookup)},
-            new_id,
-            kind=Kind.EVIDENCE_RELEASED,
-            outcome="released",
-            details={"purpose": PURPOSE, "fields": {ask.name: list(ask.values)}},
-            evidence={"evidence": _evidence(lookup)},
+        event(
+            Kind.EVIDENCE_RELEASED,
+            "released",
+            **_of(*one),
+            details={"purpose": PURPOSE, "fields": {one[0].name: list(one[0].values)}},
+            evidence=_evidence(one[1]),
         )
-        for ask, lookup in zip(ASKS, lookups, strict=True)
+        for one in asked
     ]
     return CaseEvents([opened, *intents], [*ends, *releases])
 
@@ -103,11 +94,6 @@ def many_cases(
         case_events(persons[number % len(persons)], at, new_id)
         for number in range(count)
     ]
-
-
-def _event(common: dict[str, object], new_id: NewId, **own: object) -> Event:
-    values = {**common, "id": EventId(new_id()), "actor": Actor("system", "bench")}
-    return Event(**{**values, **own})  # type: ignore[arg-type] # named above, one by one
 
 
 def _of(ask: Ask, lookup: LookupId) -> dict[str, object]:
@@ -132,6 +118,6 @@ def _intent(ask: Ask) -> dict[str, Json]:
     }
 
 
-def _evidence(lookup: LookupId) -> str:
+def _evidence(lookup: LookupId) -> dict[str, Json]:
     """Return something as long as the digest of an issuer-signed JWT."""
-    return b64url(lookup.encode()[:32])
+    return {"evidence": b64url(lookup.encode()[:32])}
