@@ -5,6 +5,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 ARGS ?=
+# A file of tests stays on one core: what its tests share is made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check serve fix bench bench-log
@@ -18,14 +20,14 @@ demo: $(STAMP) ## Run a newborn's case through seven departments, and check all 
 	@$(BIN)/errand demo $(ARGS)
 
 test: $(STAMP) ## Run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(PYTEST) $(ARGS)
 
 check: $(STAMP) ## Lint, format, types, import contracts, tests: what CI runs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 serve: $(STAMP) ## Run the gateway and the demo's departments until Ctrl-C
 	@$(BIN)/errand demo --serve $(ARGS)

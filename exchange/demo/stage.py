@@ -209,16 +209,10 @@ def build(  # noqa: PLR0913 - what a stage is made of
         fleet: Several gateways on PostgreSQL; None for one, on files.
         witnessed: Whether the audit office runs a witness, which must cosign.
     """
-    pack_folder, pack = shipped_pack()  # (1)
+    pack_folder, pack = shipped_pack()
     replicas = 1 if fleet is None else fleet.gateways
-    count = len(REGISTERS) + replicas + 1
-    ports = free_ports(count) if port is None else list(range(port, port + count))
-    places = {
-        provider: Place(provider, folder / provider, ports[place])
-        for place, provider in enumerate(REGISTERS, start=replicas)
-    }
-    for part in (*(place.folder for place in places.values()), folder / "clients"):
-        part.mkdir(parents=True)
+    ports = _ports(port, len(REGISTERS) + replicas + 1)  # (1)
+    places = _make_places(folder, ports[replicas:])
     # (2): valid from the full second, as signatures count in seconds.
     since = now.replace(microsecond=0)
     origin = Settings.model_fields["log_origin"].default
@@ -232,9 +226,7 @@ def build(  # noqa: PLR0913 - what a stage is made of
     _write(
         folder / "packs" / "deployment.yaml", _deployment(pack, places, keys, pinned)
     )
-    more: dict[str, JsonValue] = (
-        {"witness_policy": _WITNESS_POLICY} if witnessed else {}
-    )
+    more = {"witness_policy": _WITNESS_POLICY} if witnessed else {}
     return Stage(
         folder=folder,
         pack=pack,
@@ -242,14 +234,26 @@ def build(  # noqa: PLR0913 - what a stage is made of
         clients=clients,
         gateways=_gateways(folder, pack_folder, ports[:replicas], fleet, more),
         publisher=None if fleet is None else _publisher(folder, fleet),
-        witness=_witness(folder, gateway_keys.log, ports[-1])
-        if fleet is None
-        else None,
+        witness=_witness(folder, gateway_keys.log, ports[-1]) if witnessed else None,
         departments={
             provider: _department(place, delay_ms, seed)
             for provider, place in places.items()
         },
     )
+
+
+def _ports(first: int | None, count: int) -> list[int]:
+    return free_ports(count) if first is None else list(range(first, first + count))
+
+
+def _make_places(folder: Path, ports: Sequence[int]) -> dict[str, Place]:
+    """Make a folder for each department, and one for the clients' keys."""
+    (folder / "clients").mkdir(parents=True)
+    places: dict[str, Place] = {}
+    for provider, port in zip(REGISTERS, ports, strict=False):
+        places[provider] = Place(provider, folder / provider, port)
+        places[provider].folder.mkdir()
+    return places
 
 
 def write_registers(
@@ -320,7 +324,7 @@ def _gateways(
     pack_folder: Path,
     ports: Sequence[int],
     fleet: Fleet | None,
-    more: Mapping[str, JsonValue],
+    more: Mapping[str, str],
 ) -> dict[str, Child]:
     """Write down the settings of every gateway, and return each by its address."""
     found: dict[str, Child] = {}
