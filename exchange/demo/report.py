@@ -120,8 +120,8 @@ class Report:
 
     def to_json(self) -> dict[str, JsonValue]:
         """Return the report as `--json` writes it."""
-        return {
+        found: dict[str, JsonValue] = {
             "cases": [case.to_json() for case in self.cases],
             "log": {"records": self.log.records, "verified": self.log.verified},
-            "killed": list(self.killed),
         }
+        return {**found, "killed": list(self.killed)} if self.killed else found
