@@ -14,7 +14,7 @@ import binascii
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache, partial
 from typing import cast
@@ -243,7 +243,7 @@ def build_leaf(
         committed,
         said.encode(),
         _b64(salt),
-        _time(event.at),
+        to_rfc3339_ms(event.at).encode(),
         b'","'.join(map(_b64, tags)),
     )
     if len(leaf) > LEAF_LIMIT:
@@ -253,17 +253,6 @@ def build_leaf(
 
 _b64 = partial(binascii.b2a_base64, newline=False)
 """As `note.b64`, in bytes."""
-
-
-def _time(at: datetime) -> bytes:
-    """Return an instant in RFC 3339, in UTC with milliseconds."""
-    return b"%b.%03dZ" % (_second(int(at.timestamp())), at.microsecond // 1000)
-
-
-@lru_cache(maxsize=16)
-def _second(seconds: int) -> bytes:
-    """Return a second since 1970 in RFC 3339, without its zone."""
-    return to_rfc3339_ms(datetime.fromtimestamp(seconds, UTC))[:19].encode()
 
 
 def _escaped(word: str) -> str:

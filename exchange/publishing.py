@@ -1,7 +1,7 @@
 """`errand publish`: a process that publishes the log's heads, and does nothing else.
 
-Every gateway of a fleet can publish, and one leads; a process apart goes on publishing
-while gateways come and go, and holds the log's signing key where no request arrives.
+Every gateway of a fleet can publish, and one of them leads; a process apart goes on
+publishing while gateways come and go.
 """
 
 import os
@@ -11,7 +11,6 @@ from pathlib import Path
 
 import structlog
 
-from audit.shards import load_shards
 from exchange.recording import (
     data_folder,
     open_gateway_keys,
@@ -47,11 +46,10 @@ def publish_until(
         )
     with ExitStack() as stack:
         stack.enter_context(data_folder(settings))
-        shards = load_shards(settings.shards_file)
-        keys = open_gateway_keys(settings, shards, entropy=None)
+        # On PostgreSQL a log has one shard, the first, which has no name.
+        keys = open_gateway_keys(settings, (), entropy=None)
         sealer = open_sealer(settings, keys, stack)
-        shard = shards[-1].name if shards else ""
-        log, *_ = open_log(settings, keys, sealer, clock, shard, stack)
+        log, *_ = open_log(settings, keys, sealer, clock, "", stack)
         _log.info("publishing", records=log.size, process=os.getpid())
         stopped()
     _log.info("publishing_ended")

@@ -15,7 +15,6 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import httpx
-import orjson
 from rich.console import Console
 
 from audit.keys import load_keys
@@ -27,7 +26,7 @@ from exchange.demo.population import Population, generate
 from exchange.demo.portal import Answer
 from exchange.demo.postgres import PostgresServer, a_server
 from exchange.demo.report import Report
-from exchange.demo.run import Choices, folder_of
+from exchange.demo.run import Choices, conclude, folder_of
 from exchange.demo.scenarios import ALONE, MARRIED, Story, World, open_case
 from exchange.demo.show import Show
 from exchange.demo.stage import (
@@ -84,12 +83,7 @@ def run_fleet(
         _check_log(stage, server, report, show)
     show.heading("the cases")
     show.cases(report.cases)
-    show.heading("what was claimed, and whether it held")
-    show.checks(report.checks)
-    if json_file is not None:
-        text = orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2)
-        json_file.write_bytes(text + b"\n")
-    return report.held
+    return conclude(report, show, json_file)
 
 
 @contextmanager

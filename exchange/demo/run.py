@@ -92,7 +92,12 @@ def run_demo(
         _compare_logs(world, copy)  # (3)
         _verify_log(world, keys, copy)  # (4)
         check_list(world, keys, copy, folder)
-    show.heading("what was claimed, and whether it held")  # (5)
+    return conclude(report, show, json_file)  # (5)
+
+
+def conclude(report: Report, show: Show, json_file: Path | None) -> bool:
+    """Print every claim, write the report, and return whether all of it held."""
+    show.heading("what was claimed, and whether it held")
     show.checks(report.checks)
     if json_file is not None:
         text = orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2)

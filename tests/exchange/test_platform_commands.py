@@ -136,6 +136,26 @@ def test_what_cannot_be_explained_is_said(
     assert says in done.stderr
 
 
+def test_a_log_in_a_file_needs_no_publisher(tmp_path: Path) -> None:
+    """Its one gateway publishes it: the command says so, and what it is for."""
+    config = tmp_path / "errand.yaml"
+    config.write_text("data_dir: data\n", encoding="utf-8")
+
+    # In a process of its own, as it sets up logs and signals.
+    done = subprocess.run(
+        [*_PROGRAM, "publish", "--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert 2 == done.returncode
+    assert "the gateway that holds it publishes it" in done.stderr
+    assert "`log_url`, `database_url`" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_keys_are_made_once_and_shown(errand: Errand, tmp_path: Path) -> None:
     """Making twice shows the same keys; nothing secret is printed."""
     (tmp_path / "errand.yaml").write_text("data_dir: data\n")
