@@ -84,6 +84,7 @@ def test_planted_identifiers_names_and_secrets_are_found_nowhere(seen: Seen) -> 
     """Not in a log, an error, a header or a metric, whatever became of the cases."""
     outcomes = live_through_everything(seen)
     statuses = ask_wrongly(seen, next(iter(outcomes)))
+    all_is_written(seen)
     texts = {**seen.place.told(), **seen.texts()}
     values = planted(seen.place.population) | seen.tokens
 
@@ -100,10 +101,21 @@ def test_planted_identifiers_names_and_secrets_are_found_nowhere(seen: Seen) -> 
 
 def test_what_a_process_writes_would_be_found(seen: Seen) -> None:
     """The search finds what the gateway does write: the ids of its own requests."""
-    answer = seen.send(None, "GET", "/health/live")
-    request = answer.headers["x-request-id"]
+    request = all_is_written(seen)
 
     assert [f"`{request}` in gateway"] == found([request], seen.place.written())
+
+
+def all_is_written(seen: Seen) -> str:
+    """Wait until the gateway wrote of all it answered; return its last request's id.
+
+    A request's line is written after its answer has gone out.
+    """
+    request = seen.send(None, "GET", "/health/live").headers["x-request-id"]
+    seen.place.until(
+        lambda: bool(found([request], seen.place.written())), "its line is written"
+    )
+    return request
 
 
 def planted(population: Population) -> set[str]:
