@@ -27,6 +27,7 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
+from audit.beside import SUBJECTS_FILE
 from audit.fetching import LOG_FILE, fetch_from_file
 from audit.fsck import check_log
 from audit.keys import LogKeys, load_keys, make_keys, save_keys
@@ -39,7 +40,7 @@ from audit.receipt import (
     verify_receipt,
 )
 from audit.store import LogReader
-from audit.verify import SUBJECTS_FILE, verify_log
+from audit.verify import verify_log
 from bench.hammered import KEYS
 from bench.log.room import ORIGIN, logging_to, sealing
 from bench.processes import BenchError

@@ -14,11 +14,11 @@ from typing import Final
 
 import structlog
 
+from audit.beside import SUBJECTS_FILE
 from audit.fetching import LOG_FILE
 from audit.keys import load_keys
 from audit.publisher import Pace, Publisher
 from audit.record import Event
-from audit.verify import SUBJECTS_FILE
 from audit.writer import AuditLog
 from bench.asks import people
 from bench.log.events import CaseEvents, case_events

@@ -70,11 +70,11 @@ def _record_in(
     """Return a record of a stored log, with its sections where keys are given."""
     import orjson
 
+    from audit.beside import open_sealer
     from audit.fetching import open_still, stored_log
     from audit.keys import load_keys
     from audit.query import open_for
     from audit.record import Audience
-    from audit.verify import open_sealer
     from schemas.errors import NotFoundError
     from schemas.ids import EventId
 
