@@ -21,6 +21,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from exchange.case import CaseHead, CaseStatus
+from exchange.statements import Statement, Values
 from schemas.errors import StateConflictError
 from schemas.ids import CaseId, EvidenceId
 
@@ -61,13 +62,18 @@ class EvidenceRow(SQLModel, table=True):
 _CASE = CaseRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
 _EVIDENCE = EvidenceRow.__table__  # type: ignore[attr-defined] # as above
 
-# Every case passes these: built once, since building costs more than running.
-_INSERT_CASE = insert(_CASE)
-_INSERT_EVIDENCE = insert(_EVIDENCE)
-_SAVE_CASE = update(_CASE).where(
-    _CASE.c.id == bindparam("saved"),
-    _CASE.c.version == bindparam("before"),
-    _CASE.c.status != CaseStatus.CLOSED.value,
+# Every case passes these.
+_INSERT_CASE = Statement(insert(_CASE))
+_INSERT_EVIDENCE = Statement(insert(_EVIDENCE))
+_SAVE_CASE = Statement(
+    update(_CASE).where(
+        _CASE.c.id == bindparam("saved"),
+        _CASE.c.version == bindparam("before"),
+        _CASE.c.status != bindparam("closed"),
+    ),
+    "content",
+    "status",
+    "version",
 )
 
 
@@ -106,8 +112,8 @@ def from_ms(milliseconds: int) -> datetime:
 
 def insert_case(connection: Connection, head: CaseHead, content: bytes) -> None:
     """Store a new case."""
-    connection.execute(
-        _INSERT_CASE,
+    _INSERT_CASE.run(
+        connection,
         {
             "id": head.id,
             "requester": head.requester,
@@ -166,11 +172,12 @@ def save_case(connection: Connection, head: CaseHead, content: bytes) -> None:
     Raises:
         StateConflictError: Somebody else changed or closed the case meanwhile.
     """
-    changed = connection.execute(
-        _SAVE_CASE,
+    changed = _SAVE_CASE.run(
+        connection,
         {
             "saved": head.id,
             "before": head.version - 1,
+            "closed": CaseStatus.CLOSED.value,
             "content": content,
             "status": head.status.value,
             "version": head.version,
@@ -208,7 +215,7 @@ def put_evidence(
     connection: Connection, case: CaseId, evidence: Iterable[SealedEvidence]
 ) -> None:
     """Store evidence of a case."""
-    rows = [
+    rows: list[Values] = [
         {
             "case_id": case,
             "id": item.id,
@@ -218,7 +225,7 @@ def put_evidence(
         for item in evidence
     ]
     if rows:
-        connection.execute(_INSERT_EVIDENCE, rows)
+        _INSERT_EVIDENCE.run_many(connection, rows)
 
 
 def find_evidence(connection: Connection, case: CaseId) -> Mapping[EvidenceId, bytes]:

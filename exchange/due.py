@@ -34,6 +34,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    insert,
     or_,
     select,
     update,
@@ -42,6 +43,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
 from exchange.cases import from_ms, to_ms
+from exchange.statements import Statement
 from schemas.ids import CaseId, DueId
 
 
@@ -174,15 +176,23 @@ def owe(connection: Connection, due: Due) -> None:
 
 def settle(connection: Connection, case_id: CaseId) -> None:
     """Strike out what a case is owed: it is settled or closed. Lease and all."""
-    connection.execute(_SETTLE, {"settled": case_id})
+    _SETTLE.run(connection, {"settled": case_id})
+
+
+def begin_new(connection: Connection, due: Due, lease: Lease) -> None:
+    """Owe a new case its work and take its lease, in the transaction that opens it.
+
+    The row stands before anything is done, so that a kill in mid-request leaves a
+    row that falls due.
+    """
+    _BEGIN_NEW.run(connection, {**_columns(due), **_lease(lease), "wake_at": None})
 
 
 def begin(connection: Connection, due: Due, lease: Lease, now: datetime) -> bool:
     """Owe a case its work and take its lease, in one statement: for a request.
 
-    The row stands before anything is done, so that a kill in mid-request leaves a
-    row that falls due. Where the case has a row already, its id and attempts stay
-    and its time may only come closer.
+    Where the case has a row already, its id and attempts stay and its time may only
+    come closer.
 
     Returns:
         False when somebody else holds the lease: nothing was changed.
@@ -341,8 +351,10 @@ def _columns(due: Due) -> dict[str, str | int]:
     }
 
 
-# Built once, since building costs more than running: every case passes the first two,
-# and the dispatcher the third, twice a second with nothing to do.
+_BEGIN_NEW = Statement(insert(_DUE))
+
+# Built once, since building costs more than running: each request for a case that is
+# there passes the first, the dispatcher the second, also with nothing to do.
 
 
 def _begin(insert: Callable[[Table], _Upsert]) -> Executable:
@@ -368,7 +380,7 @@ _ROWS_DUE = (
     .order_by(_DUE.c.due_at, _DUE.c.id)
     .limit(bindparam("most", type_=BigInteger()))
 )
-_SETTLE = delete(_DUE).where(_DUE.c.case_id == bindparam("settled"))
+_SETTLE = Statement(delete(_DUE).where(_DUE.c.case_id == bindparam("settled")))
 
 
 def _due(row: Row[tuple[object, ...]]) -> Due:

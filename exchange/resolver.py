@@ -268,7 +268,7 @@ class Resolver:
                 if made != head.id:
                     return CaseId(made)
             cases.insert_case(connection, head, content)
-            due.begin(connection, owed, lease, now)
+            due.begin_new(connection, owed, lease)
             return head.id
 
         _, made = await asyncio.gather(
