@@ -10,56 +10,51 @@ holds what was granted; `consent.artefact.Consent` what a person said.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import TypeAlias, assert_never
 
 from consent.artefact import Consent, ConsentState, Person
 from consent.rules import Rule, Suspendable, Target, suspension_rule, target
-from schemas.directory import LawfulBasis, LawfulBasisKind, SharingGrant
+from schemas.directory import LawfulBasis, LawfulBasisKind, Quota, SharingGrant
 from schemas.evidence import FieldName, Mode
 from schemas.ids import CaseId, ConsentId
 from schemas.model import Slug, VersionedId
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProposedLookup:
+class LookupTerms:
+    """What is asked, by whom, of whom and what for: a look-up without its persons."""
+
+    evidence_type: VersionedId
+    mode: Mode
+    fields: frozenset[FieldName]
+    """Fields that are passed on, and fields that are only compared."""
+    requester: Slug
+    matter: Slug
+    """The matter's id, without its version."""
+    purpose: Slug
+    service: Slug
+    provider: Slug
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProposedLookup(LookupTerms):
     """One question to one data service, before anybody is asked.
 
     Raises:
         ValueError: There is no subject: every look-up is about somebody.
     """
 
-    evidence_type: VersionedId
-    mode: Mode
-    fields: frozenset[FieldName]
-    """Fields that are passed on, and fields that are only compared."""
     subjects: Mapping[Slug, Person | None]
     """The role whom it is about and every role whom it concerns → the person, or None
     while only an earlier wave of look-ups can tell."""
-    requester: Slug
-    matter: Slug
-    """The matter's id, without its version."""
-    purpose: Slug
     case: CaseId
-    service: Slug
-    provider: Slug
 
     def __post_init__(self) -> None:
         if not self.subjects:
             raise ValueError("a look-up is about at least one role")
-
-    @property
-    def parties(self) -> frozenset[Target]:
-        """Who asks, who would be asked, and through which service."""
-        return frozenset(
-            (
-                target(Suspendable.REQUESTER, self.requester),
-                target(Suspendable.PROVIDER, self.provider),
-                target(Suspendable.SERVICE, self.service),
-            )
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,17 +75,17 @@ class Permit:
     grant_version: int
     bases: Mapping[Slug, RoleBasis]
     """Every role of the look-up → what it rests on."""
+    consents: tuple[ConsentId, ...] = field(init=False)
+    """The consents that it rests on, each once."""
+    kinds: Mapping[Slug, str] = field(init=False)
+    """Every role → the kind of its basis, as a look-up and a record state it."""
 
-    @property
-    def consents(self) -> tuple[ConsentId, ...]:
-        """The consents that it rests on, each once."""
+    def __post_init__(self) -> None:
+        # Worked out here, since a permit is made once and read by many look-ups.
         given = {role.consent for role in self.bases.values() if role.consent}
-        return tuple(sorted(given))
-
-    @property
-    def kinds(self) -> Mapping[Slug, str]:
-        """Every role → the kind of its basis, as a look-up and a record state it."""
-        return {role: held.basis.kind.value for role, held in self.bases.items()}
+        kinds = {role: held.basis.kind.value for role, held in self.bases.items()}
+        object.__setattr__(self, "consents", tuple(sorted(given)))
+        object.__setattr__(self, "kinds", kinds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +142,81 @@ class Refuse:
 Decision: TypeAlias = Permit | Provisional | ConsentNeeded | Refuse
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What grants say of a look-up at any time and whoever it is about.
+
+    It holds no person, no consent, no suspension and no instant: these are looked at
+    in `decide`, each time anew. So it may be kept and used for many cases.
+    """
+
+    terms: LookupTerms
+    parties: frozenset[Target]
+    """Who asks, who would be asked, and through which service."""
+    grants: tuple["_Standing", ...]
+    """One for each grant to this requester of this evidence type."""
+    consenting: frozenset[Slug]
+    """Roles whose person is heard under some grant: nobody else needs be known."""
+    quotas: Mapping[Slug, Quota]
+    """By grant, where it has one."""
+
+    @property
+    def permits(self) -> tuple[Permit, ...]:
+        """What grants permit under a duty alone, while they are valid."""
+        return tuple(one.permit for one in self.grants if one.permit is not None)
+
+    def decide(self, moment: "Moment") -> Decision:
+        """Decide one look-up; its steps are those of the function `decide`."""
+        # (1): before any grant is read, since no grant outweighs it.
+        if moment.suspended:
+            stopped = suspension_rule(self.parties, moment.suspended)
+            if stopped is not None:
+                return Refuse(stopped, None)
+        # (2): grants to others say nothing here.
+        if not self.grants:
+            return Refuse(Rule.NO_GRANT, None)
+        # (3): alone, since the parts of two grants don't add up to a third.
+        decisions = [_decide_under(one, self.terms, moment) for one in self.grants]
+        # (4): ids break ties, so that the order of the grants never shows.
+        return decisions[0] if len(decisions) == 1 else min(decisions, key=_preference)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """What is looked at each time: who, what they said, what is stopped, and when.
+
+    INVARIANT (rule 5): it is read for each decision, and never kept.
+    """
+
+    case: CaseId
+    persons: Mapping[Slug, Person | None]
+    """By role; None while a person is not known."""
+    consents: tuple[Consent, ...]
+    """Any consents, in any state; only those of the persons count."""
+    suspended: frozenset[Target]
+    """Everything that is suspended."""
+    used: Mapping[Slug, int]
+    """Look-ups made in the current period under each grant with a quota."""
+    now: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class _Standing:
+    """One grant, held against the terms of a look-up."""
+
+    grant: SharingGrant
+    name: Target
+    """Under which it would be suspended."""
+    beyond: Refuse | None
+    """Why the look-up lies outside the grant at any time; None when it does not."""
+    duties: Mapping[Slug, RoleBasis]
+    """The roles that rest on a duty: no person is heard for them."""
+    consenting: tuple[Slug, ...]
+    """The roles that rest on consent, in order."""
+    permit: Permit | None
+    """What is permitted where every role rests on a duty: the same for everybody."""
+
+
 def decide(
     lookup: ProposedLookup,
     grants: Iterable[SharingGrant],
@@ -171,82 +241,112 @@ def decide(
         used: Look-ups made in the current period under each grant with a quota.
         now: The instant for which it is decided.
     """
-    # (1): before any grant is read, since no grant outweighs it.
-    stopped = suspension_rule(lookup.parties, suspended) if suspended else None
-    if stopped is not None:
-        return Refuse(stopped, None)
-    # (2): grants to others say nothing here.
-    candidates = [
-        grant
+    moment = Moment(
+        case=lookup.case,
+        persons=lookup.subjects,
+        consents=tuple(consents),
+        suspended=suspended,
+        used=used,
+        now=now,
+    )
+    return examine(lookup, lookup.subjects, grants).decide(moment)
+
+
+def examine(
+    terms: LookupTerms, roles: Iterable[Slug], grants: Iterable[SharingGrant]
+) -> Examined:
+    """Hold grants against what is asked: the part of `decide` that turns on no person.
+
+    Args:
+        terms: What is to be asked.
+        roles: The role whom it is about and every role whom it concerns.
+        grants: Any grants.
+    """
+    about = frozenset(roles)
+    standings = tuple(
+        _examined(grant, terms, about)
         for grant in grants
-        if grant.requester == lookup.requester
-        and grant.evidence_type == lookup.evidence_type
-    ]
-    if not candidates:
-        return Refuse(Rule.NO_GRANT, None)
-    # (3): alone, since the parts of two grants don't add up to a third.
-    heard = tuple(consents)
-    decisions = [
-        _decide_under(grant, lookup, heard, suspended, used, now)
-        for grant in candidates
-    ]
-    # (4): ids break ties, so that the order of the grants never shows.
-    return decisions[0] if len(decisions) == 1 else min(decisions, key=_preference)
+        if grant.requester == terms.requester
+        and grant.evidence_type == terms.evidence_type
+    )
+    parties = (
+        target(Suspendable.REQUESTER, terms.requester),
+        target(Suspendable.PROVIDER, terms.provider),
+        target(Suspendable.SERVICE, terms.service),
+    )
+    return Examined(
+        terms,
+        frozenset(parties),
+        standings,
+        frozenset(role for one in standings for role in one.consenting),
+        {s.grant.id: s.grant.quota for s in standings if s.grant.quota is not None},
+    )
 
 
-def _decide_under(
-    grant: SharingGrant,
-    lookup: ProposedLookup,
-    consents: tuple[Consent, ...],
-    suspended: frozenset[Target],
-    used: Mapping[Slug, int],
-    now: datetime,
-) -> Decision:
+def _examined(
+    grant: SharingGrant, terms: LookupTerms, roles: frozenset[Slug]
+) -> _Standing:
+    """Hold one grant against what is asked."""
+    name = target(Suspendable.GRANT, grant.id)
+    beyond = _beyond(grant, terms, roles)
+    if beyond is not None:
+        return _Standing(grant, name, beyond, {}, (), None)
+    consenting = tuple(
+        role
+        for role in sorted(roles)
+        if grant.bases[role].kind is LawfulBasisKind.CONSENT
+    )
+    duties = {r: RoleBasis(grant.bases[r]) for r in roles.difference(consenting)}
+    permit = None if consenting else _permitted(grant, duties)
+    return _Standing(grant, name, None, duties, consenting, permit)
+
+
+def _decide_under(standing: _Standing, terms: LookupTerms, moment: Moment) -> Decision:
     """Decide under one grant alone.
 
     (1) Whatever lies outside the grant is refused.
     (2) So is what the grant can't give any more: suspended, or its quota used up.
     (3) Then each role that rests on consent needs its person's.
     """
+    grant, now = standing.grant, moment.now
     # (1): what was never granted is no question of quota or consent.
-    outside = _outside(grant, lookup, now)
-    if outside is not None:
-        return outside
-    # (2): the same for every person, so no person is asked in vain.
-    if suspended and target(Suspendable.GRANT, grant.id) in suspended:
-        return Refuse(Rule.GRANT_SUSPENDED, grant.id)
-    if grant.quota is not None and used.get(grant.id, 0) >= grant.quota.lookups:
-        return Refuse(Rule.QUOTA_USED_UP, grant.id)
-    # (3): last, since it may have to be asked for.
-    return _decide_roles(grant, lookup, consents, now)
-
-
-def _outside(
-    grant: SharingGrant, lookup: ProposedLookup, now: datetime
-) -> Refuse | None:
-    """Return the first rule by which the look-up lies outside the grant."""
     if now >= grant.valid_until:
         return Refuse(Rule.GRANT_EXPIRED, grant.id)
     if now < grant.valid_from:
         return Refuse(Rule.GRANT_NOT_YET_VALID, grant.id)
-    if lookup.matter not in grant.matters:
-        return Refuse(Rule.MATTER_NOT_GRANTED, grant.id, (lookup.matter,))
-    if lookup.purpose not in grant.purposes:
-        return Refuse(Rule.PURPOSE_NOT_GRANTED, grant.id, (lookup.purpose,))
-    return _beyond(grant, lookup)
+    if standing.beyond is not None:
+        return standing.beyond
+    # (2): the same for every person, so no person is asked in vain.
+    if standing.name in moment.suspended:
+        return Refuse(Rule.GRANT_SUSPENDED, grant.id)
+    if grant.quota is not None and moment.used.get(grant.id, 0) >= grant.quota.lookups:
+        return Refuse(Rule.QUOTA_USED_UP, grant.id)
+    # (3): last, since it may have to be asked for.
+    return standing.permit or _decide_roles(standing, terms, moment)
 
 
-def _beyond(grant: SharingGrant, lookup: ProposedLookup) -> Refuse | None:
+def _beyond(
+    grant: SharingGrant, terms: LookupTerms, roles: frozenset[Slug]
+) -> Refuse | None:
+    """Return the first rule by which the look-up lies outside the grant at any time."""
+    if terms.matter not in grant.matters:
+        return Refuse(Rule.MATTER_NOT_GRANTED, grant.id, (terms.matter,))
+    if terms.purpose not in grant.purposes:
+        return Refuse(Rule.PURPOSE_NOT_GRANTED, grant.id, (terms.purpose,))
+    return _too_much(grant, terms, roles)
+
+
+def _too_much(
+    grant: SharingGrant, terms: LookupTerms, roles: frozenset[Slug]
+) -> Refuse | None:
     """Return the first rule by which the look-up asks for more than was granted."""
-    if lookup.mode not in grant.modes:
-        return Refuse(Rule.MODE_NOT_GRANTED, grant.id, (lookup.mode.value,))
-    if fields := lookup.fields.difference(grant.fields):
+    if terms.mode not in grant.modes:
+        return Refuse(Rule.MODE_NOT_GRANTED, grant.id, (terms.mode.value,))
+    if fields := terms.fields.difference(grant.fields):
         return Refuse(Rule.FIELD_NOT_GRANTED, grant.id, tuple(sorted(fields)))
-    if roles := sorted(lookup.subjects.keys() - grant.bases.keys()):
-        return Refuse(Rule.ROLE_NOT_GRANTED, grant.id, tuple(roles))
-    unsupported = sorted(
-        role for role in lookup.subjects if not _is_supported(grant.bases[role].kind)
-    )
+    if unnamed := sorted(roles - grant.bases.keys()):
+        return Refuse(Rule.ROLE_NOT_GRANTED, grant.id, tuple(unnamed))
+    unsupported = sorted(r for r in roles if not _is_supported(grant.bases[r].kind))
     if unsupported:
         return Refuse(Rule.BASIS_NOT_SUPPORTED, grant.id, tuple(unsupported))
     return None
@@ -265,29 +365,22 @@ def _is_supported(kind: LawfulBasisKind) -> bool:
             assert_never(kind)
 
 
-def _decide_roles(
-    grant: SharingGrant,
-    lookup: ProposedLookup,
-    consents: tuple[Consent, ...],
-    now: datetime,
-) -> Decision:
+def _decide_roles(standing: _Standing, terms: LookupTerms, moment: Moment) -> Decision:
     """Decide by what each role's person has said."""
-    bases: dict[Slug, RoleBasis] = {}
+    grant = standing.grant
+    bases = dict(standing.duties)
     missing: list[MissingConsent] = []
     awaits: set[Slug] = set()
-    for role, person in sorted(lookup.subjects.items()):
-        basis = grant.bases[role]
-        if basis.kind is not LawfulBasisKind.CONSENT:
-            bases[role] = RoleBasis(basis)
-        elif person is None:
+    for role in standing.consenting:
+        person = moment.persons.get(role)
+        if person is None:
             awaits.add(role)
+            continue
+        answer = _hear(terms, role, person, moment)
+        if isinstance(answer, Consent):
+            bases[role] = RoleBasis(grant.bases[role], answer.id)
         else:
-            said = _about(lookup, role, person, consents)
-            answer = _hear(lookup, role, person, said, now)
-            if isinstance(answer, Consent):
-                bases[role] = RoleBasis(basis, answer.id)
-            else:
-                missing.append(answer)
+            missing.append(answer)
     return _conclude(grant, bases, missing, awaits)
 
 
@@ -307,34 +400,36 @@ def _conclude(
     if awaits:
         rule = Rule.SUBJECT_NOT_YET_KNOWN
         return Provisional(rule, grant.id, grant.version, frozenset(awaits))
+    return _permitted(grant, bases)
+
+
+def _permitted(grant: SharingGrant, bases: Mapping[Slug, RoleBasis]) -> Permit:
+    """Permit it on these bases, one for each role, ordered by role."""
     rests_on_consent = any(held.consent for held in bases.values())
     rule = Rule.CONSENT_GIVEN if rests_on_consent else Rule.STATUTORY_DUTY
-    return Permit(rule, grant.id, grant.version, MappingProxyType(dict(bases)))
+    by_role = MappingProxyType(dict(sorted(bases.items())))
+    return Permit(rule, grant.id, grant.version, by_role)
 
 
 def _about(
-    lookup: ProposedLookup, role: Slug, person: Person, consents: tuple[Consent, ...]
+    terms: LookupTerms, role: Slug, person: Person, moment: Moment
 ) -> list[Consent]:
     """Return what this person said about this requester, matter, case and purpose."""
     return [
         consent
-        for consent in consents
+        for consent in moment.consents
         if consent.scope.person == person
         and consent.scope.role == role
-        and consent.scope.requester == lookup.requester
-        and consent.scope.matter == lookup.matter
-        and consent.scope.purpose == lookup.purpose
-        and consent.scope.case in (None, lookup.case)
-        and consent.touches(lookup.evidence_type, lookup.fields)
+        and consent.scope.requester == terms.requester
+        and consent.scope.matter == terms.matter
+        and consent.scope.purpose == terms.purpose
+        and consent.scope.case in (None, moment.case)
+        and consent.touches(terms.evidence_type, terms.fields)
     ]
 
 
 def _hear(
-    lookup: ProposedLookup,
-    role: Slug,
-    person: Person,
-    said: list[Consent],
-    now: datetime,
+    terms: LookupTerms, role: Slug, person: Person, moment: Moment
 ) -> Consent | MissingConsent:
     """Return the consent that a role rests on, or why there is none.
 
@@ -343,7 +438,8 @@ def _hear(
     (2) An open request for all of it: a person who is asked anew has not refused.
     (3) Else the last thing that the person said about any of it.
     """
-    whole = [c for c in said if c.covers(lookup.evidence_type, lookup.fields)]
+    now, said = moment.now, _about(terms, role, person, moment)
+    whole = [c for c in said if c.covers(terms.evidence_type, terms.fields)]
     # (1): holds now, for all of it.
     holding = [c for c in whole if c.holds_at(now)]
     if holding:
@@ -354,10 +450,10 @@ def _hear(
         first, rule = min(asked, key=lambda c: c.id), Rule.CONSENT_ASKED
         return MissingConsent(role, person, rule, first.id, first.expires_at)
     # (3): a later yes outlives an earlier no, and the other way round.
-    return MissingConsent(role, person, _shortfall(lookup, said, now), None, None)
+    return MissingConsent(role, person, _shortfall(terms, said, now), None, None)
 
 
-def _shortfall(lookup: ProposedLookup, said: list[Consent], now: datetime) -> Rule:
+def _shortfall(terms: LookupTerms, said: list[Consent], now: datetime) -> Rule:
     """Return what the last answer lacks; a request never answered says nothing."""
     answers = {(at, c.id): c for c in said if (at := _answered_at(c)) is not None}
     if not answers:
@@ -371,7 +467,7 @@ def _shortfall(lookup: ProposedLookup, said: list[Consent], now: datetime) -> Ru
         case ConsentState.EXPIRED:
             return Rule.CONSENT_EXPIRED
         case ConsentState.GIVEN | ConsentState.ASKED:
-            is_whole = last.covers(lookup.evidence_type, lookup.fields)
+            is_whole = last.covers(terms.evidence_type, terms.fields)
             return Rule.CONSENT_USED_UP if is_whole else Rule.CONSENT_TOO_NARROW
 
 

@@ -19,21 +19,11 @@ The register belongs to one event loop and is used on that loop's thread only.
 
 import asyncio
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
 
 from consent.rules import Rule, Target, suspension_rule
 from consent.uses import Use
 from schemas.ids import ConsentId, LookupId
-
-
-@dataclass(slots=True)
-class _UnderWay:
-    """One look-up between its taking and its end."""
-
-    rests_on: frozenset[str]
-    over: asyncio.Event | None = None
-    """Made by the first who waits for it: hardly any look-up is waited for."""
 
 
 class InFlight:
@@ -45,7 +35,9 @@ class InFlight:
 
     def __init__(self, suspended: Iterable[Target] = ()) -> None:
         self._suspended = frozenset(suspended)
-        self._under_way: dict[LookupId, _UnderWay] = {}
+        self._under_way: dict[LookupId, frozenset[str]] = {}
+        # Made by the first who waits for a look-up: hardly any is waited for.
+        self._over: dict[LookupId, asyncio.Event] = {}
         self.current_until = math.inf
         """Instant of the monotonic clock from which nothing may be sent, since a
         suspension could have been missed. For ever where one process has the tables.
@@ -61,26 +53,31 @@ class InFlight:
         """How many look-ups are under way."""
         return len(self._under_way)
 
-    def take(self, use: Use) -> Rule | None:
-        """Register a look-up that is about to be sent; return why it may not be.
+    def take(self, uses: Collection[Use]) -> dict[LookupId, Rule]:
+        """Register look-ups that are about to be sent; return why some may not be.
 
-        Take it before `consent.uses.take_uses` where that is needed too. One that is
+        Take them before `consent.uses.take_uses` where that is needed too. One that is
         denied is not registered; every other must be finished, sent or not.
         """
         # INVARIANT: register, then read (see above): rule 5.
-        targets = use.targets
-        rests_on = targets.union(use.permit.consents)
-        self._under_way[use.lookup] = _UnderWay(rests_on)
-        rule = suspension_rule(targets, self._suspended) if self._suspended else None
-        if rule is not None:
-            self.finish(use.lookup)
-        return rule
+        for use in uses:
+            self._under_way[use.lookup] = use.claim.rests_on
+        if not self._suspended:
+            return {}
+        denied = {
+            use.lookup: rule
+            for use in uses
+            if (rule := suspension_rule(use.claim.targets, self._suspended))
+        }
+        self.finish(denied)
+        return denied
 
-    def finish(self, lookup: LookupId) -> None:
-        """Record that a look-up was sent or never will be; finishing twice is once."""
-        ended = self._under_way.pop(lookup, None)
-        if ended is not None and ended.over is not None:
-            ended.over.set()
+    def finish(self, lookups: Iterable[LookupId]) -> None:
+        """Record that look-ups were sent or never will be; finishing twice is once."""
+        for lookup in lookups:
+            self._under_way.pop(lookup, None)
+            if self._over and (over := self._over.pop(lookup, None)) is not None:
+                over.set()
 
     def suspend(self, thing: Target) -> None:
         """Deny whatever is taken from now on; call it when the row has been committed.
@@ -109,10 +106,10 @@ class InFlight:
         Those taken meanwhile are not waited for: they have read the suspension, or
         have failed to take their use.
         """
-        before: list[asyncio.Event] = []
-        for way in self._under_way.values():
-            if thing in way.rests_on:
-                way.over = way.over or asyncio.Event()
-                before.append(way.over)
+        before = [
+            self._over.setdefault(lookup, asyncio.Event())
+            for lookup, rests_on in self._under_way.items()
+            if thing in rests_on
+        ]
         for over in before:
             await over.wait()

@@ -11,7 +11,7 @@ Each function takes a connection inside a transaction that the caller owns, as i
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -65,21 +65,28 @@ def suspended(connection: Connection) -> frozenset[Target]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Use:
-    """One look-up that is about to be sent, and what it rests on."""
+class Claim:
+    """What look-ups rest on that are asked of one service under one permit."""
 
-    lookup: LookupId
     permit: Permit
     service: Slug
     provider: Slug
     requester: Slug
     quota: Quota | None
     """The quota of the permit's grant."""
+    targets: frozenset[Target] = field(init=False)
+    """What must not be suspended when one is sent."""
+    rests_on: frozenset[str] = field(init=False)
+    """The same, and the consents: what can be taken from under it."""
+    is_written: bool = field(init=False)
+    """Whether `take_uses` is needed: it rests on a consent or counts on a quota.
 
-    @property
-    def targets(self) -> frozenset[Target]:
-        """What must not be suspended when it is sent."""
-        return frozenset(
+    Any other look-up pays no write; `consent.in_flight` guards it.
+    """
+
+    def __post_init__(self) -> None:
+        # Worked out here, since many look-ups share one claim.
+        targets = frozenset(
             (
                 target(Suspendable.GRANT, self.permit.grant),
                 target(Suspendable.SERVICE, self.service),
@@ -87,14 +94,18 @@ class Use:
                 target(Suspendable.REQUESTER, self.requester),
             )
         )
+        is_written = bool(self.permit.consents) or self.quota is not None
+        object.__setattr__(self, "targets", targets)
+        object.__setattr__(self, "rests_on", targets.union(self.permit.consents))
+        object.__setattr__(self, "is_written", is_written)
 
-    @property
-    def is_written(self) -> bool:
-        """Whether `take_uses` is needed: it rests on a consent or counts on a quota.
 
-        Any other look-up pays no write; `consent.in_flight` guards it.
-        """
-        return bool(self.permit.consents) or self.quota is not None
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One look-up that is about to be sent, and what it rests on."""
+
+    lookup: LookupId
+    claim: Claim
 
 
 def take_uses(
@@ -122,7 +133,7 @@ def take_uses(
     # (1): in the order of ids, so that two processes never wait for each other.
     gate(connection, shared=True)
     stopped = suspended(connection)
-    ids = sorted({consent for use in uses for consent in use.permit.consents})
+    ids = sorted({consent for use in uses for consent in use.claim.permit.consents})
     held = _lock_all(connection, ids)
     # (2): a use counts at once, so that the next in the same wave sees it.
     denied: dict[LookupId, Rule] = {}
@@ -136,7 +147,7 @@ def take_uses(
             denied[use.lookup] = rule
             continue
         granted.append(use)
-        for consent in use.permit.consents:
+        for consent in use.claim.permit.consents:
             spent[consent] = spent.get(consent, 0) + 1
     # (3): locked rows, so the counts judged above still hold.
     _spend(connection, spent)
@@ -268,8 +279,8 @@ def _judge(
     now: datetime,
 ) -> Rule | None:
     """Return why a use can't be taken, or None when it can."""
-    rule = suspension_rule(use.targets, stopped)
-    for consent in use.permit.consents:
+    rule = suspension_rule(use.claim.targets, stopped)
+    for consent in use.claim.permit.consents:
         if rule is not None:
             break
         rule = _consent_rule(held.get(consent), spent.get(consent, 0), now)
@@ -296,17 +307,18 @@ def _consent_rule(consent: Consent | None, spent: int, now: datetime) -> Rule | 
 
 def _count_quota(connection: Connection, use: Use, now: datetime) -> bool:
     """Count one look-up on its grant's quota; return whether there was room."""
-    if use.quota is None:
+    grant, quota = use.claim.permit.grant, use.claim.quota
+    if quota is None:
         return True
-    period = micros(period_start(use.quota.per, now))
-    fresh = {"grant_id": use.permit.grant, "period": period, "lookups": 0}
+    period = micros(period_start(quota.per, now))
+    fresh = {"grant_id": grant, "period": period, "lookups": 0}
     insert_or_ignore(connection, GRANT_USE, fresh)
     counted = connection.execute(
         update(GRANT_USE)
         .where(
-            GRANT_USE.c.grant_id == use.permit.grant,
+            GRANT_USE.c.grant_id == grant,
             GRANT_USE.c.period == period,
-            GRANT_USE.c.lookups < use.quota.lookups,
+            GRANT_USE.c.lookups < quota.lookups,
         )
         .values(lookups=GRANT_USE.c.lookups + 1)
     )
@@ -331,15 +343,15 @@ def _note_uses(
         {
             "lookup": use.lookup,
             "consent": consent,
-            "grant_id": use.permit.grant,
-            "service": use.service,
-            "provider": use.provider,
-            "requester": use.requester,
+            "grant_id": use.claim.permit.grant,
+            "service": use.claim.service,
+            "provider": use.claim.provider,
+            "requester": use.claim.requester,
             "taken_at": micros(now),
             "lease_until": micros(now + lease),
         }
         for use in granted
-        for consent in use.permit.consents
+        for consent in use.claim.permit.consents
     ]
     if rows:
         connection.execute(insert(USE), rows)

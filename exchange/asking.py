@@ -26,10 +26,10 @@ from connectors.port import (
     NotCovered,
     NothingHeld,
 )
-from consent.decision import Permit
+from consent.decision import LookupTerms, Permit
 from consent.in_flight import InFlight
 from consent.rules import Rule
-from consent.uses import Use, finish_uses, take_uses
+from consent.uses import Claim, Use, finish_uses, take_uses
 from exchange.case import (
     Attempt,
     Barred,
@@ -48,9 +48,11 @@ from exchange.due import next_try
 from exchange.facts import Told, learn
 from exchange.opened import OpenCase
 from exchange.plan import Lookup
+from schemas.canonical import Json
 from schemas.clock import Clock
 from schemas.directory import DataService
 from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Layer
+from schemas.evidence import EvidenceType
 from schemas.ids import EventId, LookupId, NewId
 from schemas.outcome import RecordRef
 from schemas.validation import Pack
@@ -60,35 +62,35 @@ _SEND_WITHIN_S = 4.0
 the use exceeds the slowest look-up by."""
 _LEAST_TIME_S = 0.005
 """With less than this left, a look-up is not begun."""
+_TOO_LATE = ConnectorUnavailableError("it was too late to ask", layer=Layer.GATEWAY)
+"""What came of a look-up that was not sent."""
 
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """A look-up that was decided, and may be made."""
+    """A look-up that was decided, and may be made.
+
+    Where no consent bears it, it is the same for every case that asks for the same.
+    """
 
     lookup: Lookup
     service: DataService
     permit: Permit
+    claim: Claim
+    details: Mapping[str, Json]
+    """What the record of an intent says of it, beside whose it is."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A look-up on its way, with the record of its intent."""
+@dataclass(slots=True)
+class _Question:
+    """A look-up on its way, and what came of it before the case has looked at it."""
 
     approved: Approved
-    id: LookupId
-    intent: EventId
-    record: RecordRef
     request: LookupRequest
-
-
-@dataclass(frozen=True, slots=True)
-class _Came:
-    """What came of one look-up, before the case has looked at it."""
-
-    sent: _Sent
+    record: RecordRef
+    """That of its intent."""
     answer: Answer | ConnectorUnavailableError | ConnectorFaultError | Rule
-    elapsed_s: float
+    elapsed_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,29 +137,32 @@ class Asker:
             LogUnavailableError: The intents can't be recorded: nobody was asked.
         """
         # (1): one append for the wave, with the ends of the wave before.
-        sending = await self._record_intents(case, wave, deadline)
+        questions = await self._record_intents(case, wave, deadline)
         # (2) and (3): from here on each look-up gets an end, whatever happens.
-        uses = [self._use(sent) for sent in sending]
+        uses = [Use(one.request.id, one.approved.claim) for one in questions]
         until = self.clock.monotonic() + _SEND_WITHIN_S
         denied = await self._take(uses)
         try:
-            came = await asyncio.gather(
-                *(self._fetch(sent, denied.get(sent.id), until) for sent in sending)
+            await asyncio.gather(
+                *[
+                    self._fetch(one, denied.get(one.request.id), until)
+                    for one in questions
+                ]
             )
         finally:
             await self._finish(uses, denied)
         # (4): in the order of the plan, so that the same answers teach the same.
-        for one in came:
-            self._note(case, one)
+        now = self.clock.now()
+        for one in questions:
+            self._note(case, one, now)
 
     async def _record_intents(
         self, case: OpenCase, wave: Sequence[Approved], deadline: float
-    ) -> list[_Sent]:
+    ) -> list[_Question]:
         now = self.clock.now()
-        ids = [LookupId(self.new_id()) for _ in wave]
         intents = [
-            self._intent(case, approved, lookup, now)
-            for approved, lookup in zip(wave, ids, strict=True)
+            self._intent(case, approved, LookupId(self.new_id()), now)
+            for approved in wave
         ]
         ends, case.unrecorded = case.unrecorded, []
         try:
@@ -167,9 +172,9 @@ class Asker:
             raise
         left = max(_LEAST_TIME_S, deadline - self.clock.monotonic())
         return [
-            self._sent(case, approved, lookup, record, now, left)
-            for approved, lookup, record in zip(
-                wave, ids, appended[len(ends) :], strict=True
+            self._question(case, approved, intent, record, left)
+            for approved, intent, record in zip(
+                wave, intents, appended[len(ends) :], strict=True
             )
         ]
 
@@ -177,7 +182,7 @@ class Asker:
         self, case: OpenCase, approved: Approved, lookup: LookupId, now: datetime
     ) -> Event:
         """Say who asks what about whom, for which case, on which basis."""
-        planned, permit = approved.lookup, approved.permit
+        planned = approved.lookup
         return Event(
             id=EventId(self.new_id()),
             at=now,
@@ -192,72 +197,45 @@ class Asker:
             actor=case.actor(),
             case=case.head.id,
             matter=case.head.matter,
-            details={
-                "requirements": list(planned.serves),
-                "purpose": case.head.purpose,
-                "service": approved.service.id,
-                "mode": planned.mode.value,
-                "fields": [*planned.fields, *planned.match],
-                "grant": f"{permit.grant}@{permit.grant_version}",
-                "rule": permit.rule.value,
-                "basis": dict(permit.kinds),
-                "consents": list(permit.consents),
-                **case.mandate(),
-            },
+            details={**approved.details, **case.mandate()},
         )
 
-    def _sent(
+    def _question(
         self,
         case: OpenCase,
         approved: Approved,
-        lookup: LookupId,
+        intent: Event,
         record: Appended,
-        now: datetime,
         left_s: float,
-    ) -> _Sent:
-        planned = approved.lookup
+    ) -> _Question:
+        planned, head = approved.lookup, case.head
         request = LookupRequest(
-            id=lookup,
+            id=LookupId(intent.correlation),
             service=approved.service,
             evidence_type=self.pack.evidence_types[planned.evidence_type],
             mode=planned.mode,
             keys={name: case.text(c) for name, c in planned.keys.items()},
             fields=planned.fields,
             match={name: case.text(c) for name, c in planned.match.items()},
-            requester=case.head.requester,
-            purpose=case.head.purpose,
-            matter=case.head.matter,
+            requester=head.requester,
+            purpose=head.purpose,
+            matter=head.matter,
             basis=approved.permit.kinds,
             grant=approved.permit.grant,
             intent=IntentRef(
                 record.event, record.index, record.leaf_hash, self.log.origin
             ),
             subject_salt=self.random_bytes(16),
-            issued_at=now,
+            issued_at=intent.at,
             timeout_s=min(approved.service.timeout_ms / 1000, left_s),
         )
         ref = RecordRef(event=record.event, index=record.index)
-        return _Sent(approved, lookup, record.event, ref, request)
+        return _Question(approved, request, ref, _TOO_LATE)
 
-    def _use(self, sent: _Sent) -> Use:
-        approved = sent.approved
-        return Use(
-            lookup=sent.id,
-            permit=approved.permit,
-            service=approved.service.id,
-            provider=approved.service.provider,
-            requester=sent.request.requester,
-            quota=self.pack.grants[approved.permit.grant].quota,
-        )
-
-    async def _take(self, uses: Sequence[Use]) -> dict[LookupId, Rule]:
+    async def _take(self, uses: Sequence[Use]) -> Mapping[LookupId, Rule]:
         """Take the uses of a wave; return the look-ups that may not be sent."""
-        denied = {
-            use.lookup: rule
-            for use in uses
-            if (rule := self.in_flight.take(use)) is not None
-        }
-        written = [u for u in uses if u.is_written and u.lookup not in denied]
+        denied = self.in_flight.take(uses)
+        written = [u for u in uses if u.claim.is_written and u.lookup not in denied]
         if not written:
             return denied
         now, lease = self.clock.now(), self._lease()
@@ -266,8 +244,7 @@ class Asker:
                 lambda c: take_uses(c, written, now, lease)
             )
         except BaseException:
-            for use in uses:
-                self.in_flight.finish(use.lookup)
+            self.in_flight.finish([use.lookup for use in uses])
             raise
         return {**denied, **more}
 
@@ -279,64 +256,61 @@ class Asker:
     async def _finish(
         self, uses: Sequence[Use], denied: Mapping[LookupId, Rule]
     ) -> None:
-        for use in uses:
-            self.in_flight.finish(use.lookup)
-        sent = [u.lookup for u in uses if u.is_written and u.lookup not in denied]
+        self.in_flight.finish([use.lookup for use in uses])
+        sent = [u.lookup for u in uses if u.claim.is_written and u.lookup not in denied]
         if sent:
             now = self.clock.now()
             await self.database.write(lambda c: finish_uses(c, sent, [], now))
 
-    async def _fetch(self, sent: _Sent, denied: Rule | None, until: float) -> _Came:
+    async def _fetch(self, asked: _Question, denied: Rule | None, until: float) -> None:
         """Ask one department; its failure is its own.
 
         INVARIANT (rule 5): what was held up until its use no longer counts, or until
         this gateway may have missed a suspension, is not sent.
         """
         if denied is not None:
-            return _Came(sent, denied, 0.0)
-        connector = self.connectors[sent.approved.service.id]
+            asked.answer = denied
+            return
         since = self.clock.monotonic()
         if since >= min(until, self.in_flight.current_until):
-            late = ConnectorUnavailableError(
-                "it was too late to ask", layer=Layer.GATEWAY
-            )
-            return _Came(sent, late, 0.0)
+            return
         try:
-            answer: Answer = await connector.fetch(sent.request)
+            connector = self.connectors[asked.approved.service.id]
+            asked.answer = await connector.fetch(asked.request)
         except (ConnectorUnavailableError, ConnectorFaultError) as error:
-            return _Came(sent, error, self.clock.monotonic() - since)
-        return _Came(sent, answer, self.clock.monotonic() - since)
+            asked.answer = error
+        asked.elapsed_s = self.clock.monotonic() - since
 
-    def _note(self, case: OpenCase, came: _Came) -> None:
+    def _note(self, case: OpenCase, asked: _Question, now: datetime) -> None:
         """Note in the case what one look-up brought, and how it ended."""
-        planned, sent = came.sent.approved.lookup, came.sent
+        planned, service = asked.approved.lookup, asked.approved.service
         before = case.content.attempts.get(planned.id)
-        result, word = self._result(case, came, before)
+        result, word = self._result(case, asked, before, now)
         case.content.attempts[planned.id] = Attempt(
             result=result,
-            at=self.clock.now(),
+            at=now,
             tries=1 if before is None else before.tries + 1,
-            lookup=sent.id,
-            service=sent.approved.service.id,
-            provider=sent.approved.service.provider,
-            elapsed_ms=round(came.elapsed_s * 1000, 3),
-            record=sent.record,
+            lookup=asked.request.id,
+            service=service.id,
+            provider=service.provider,
+            elapsed_ms=round(asked.elapsed_s * 1000, 3),
+            record=asked.record,
             run=case.content.run,
         )
-        case.unrecorded.append(self._end(case, came, word))
+        case.unrecorded.append(self._end(case, asked, result, word, now))
 
     def _result(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
-        self, case: OpenCase, came: _Came, before: Attempt | None
+        self, case: OpenCase, asked: _Question, before: Attempt | None, now: datetime
     ) -> tuple[Result, str]:
         """Return what a look-up came to, and the word for its record."""
-        now, planned = self.clock.now(), came.sent.approved.lookup
-        match came.answer:
+        planned, kind = asked.approved.lookup, asked.request.evidence_type
+        match asked.answer:
             case Answered(evidence=evidence):
-                return self._learned(case, planned, evidence)
+                return self._learned(case, planned, kind, evidence)
             case Matched(evidence=evidence, match=True):
-                return self._held(case, planned, evidence), "matched"
+                return self._held(case, planned, kind, evidence), "matched"
             case Matched(evidence=evidence):
-                self._held(case, planned, evidence)
+                self._held(case, planned, kind, evidence)
                 return Unmatched(evidence=evidence.id), "mismatch"
             case Deferred(retry_at=retry_at):
                 return Later(retry_at=retry_at), "deferred"
@@ -350,18 +324,20 @@ class Asker:
             case ConnectorFaultError(fault=fault):
                 return Wrong(fault=fault), f"faulty.{fault.value}"
             case ConnectorUnavailableError() as error:
-                down = self._down(case, came, error, before, now)
+                down = self._down(case, asked, error, before, now)
                 return down, f"unavailable.{error.layer.value}"
             case Rule() as rule:
                 return Barred(rule=rule.value), f"denied.{rule.value}"
             case _:
-                assert_never(came.answer)
+                assert_never(asked.answer)
 
     def _learned(
-        self, case: OpenCase, planned: Lookup, evidence: Evidence
+        self, case: OpenCase, planned: Lookup, kind: EvidenceType, evidence: Evidence
     ) -> tuple[Result, str]:
         """Compare what evidence tells with what the case knows, and learn from it."""
-        held = self._held(case, planned, evidence)
+        held = self._held(case, planned, kind, evidence)
+        if not planned.shows:
+            return held, "retrieved"
         told = [
             Told(concept, evidence.disclosures[name].value, concept in planned.tells)
             for concept, name in planned.shows.items()
@@ -379,9 +355,11 @@ class Asker:
         )
         return disputed, "conflict"
 
-    def _held(self, case: OpenCase, planned: Lookup, evidence: Evidence) -> Held:
+    def _held(
+        self, case: OpenCase, planned: Lookup, kind: EvidenceType, evidence: Evidence
+    ) -> Held:
         """Keep evidence in the case, until it is stale."""
-        max_age = self.pack.evidence_types[planned.evidence_type].max_age
+        max_age = kind.max_age
         expires_at = None if max_age is None else evidence.as_of + max_age
         case.put(evidence, expires_at)
         return Held(evidence=evidence.id, fields=planned.fields, expires_at=expires_at)
@@ -399,7 +377,7 @@ class Asker:
     def _down(
         self,
         case: OpenCase,
-        came: _Came,
+        asked: _Question,
         error: ConnectorUnavailableError,
         before: Attempt | None,
         now: datetime,
@@ -413,36 +391,67 @@ class Asker:
         if retry_at is not None and error.retry_after_s is not None:
             asked_for = now + timedelta(seconds=error.retry_after_s)
             retry_at = min(max(retry_at, asked_for), limit)
-        full = came.sent.approved.service.timeout_ms / 1000
-        cut_short = came.sent.request.timeout_s < full
+        full = asked.approved.service.timeout_ms / 1000
+        cut_short = asked.request.timeout_s < full
         return Down(
             layer=error.layer,
             since=since,
             retry_at=retry_at,
-            deadline=cut_short and came.elapsed_s >= came.sent.request.timeout_s,
+            deadline=cut_short and asked.elapsed_s >= asked.request.timeout_s,
         )
 
-    def _end(self, case: OpenCase, came: _Came, word: str) -> Event:
+    def _end(
+        self, case: OpenCase, asked: _Question, result: Result, word: str, now: datetime
+    ) -> Event:
         """Say how a look-up ended."""
-        attempt = case.content.attempts[came.sent.approved.lookup.id]
-        evidence = getattr(attempt.result, "evidence", None)
+        planned = asked.approved.lookup
+        evidence = getattr(result, "evidence", None)
         return Event(
             id=EventId(self.new_id()),
-            at=attempt.at,
+            at=now,
             kind=Kind.REQUEST_ENDED,
             outcome=word,
             requester=case.head.requester,
-            provider=came.sent.approved.service.provider,
-            evidence_type=came.sent.approved.lookup.evidence_type,
+            provider=asked.approved.service.provider,
+            evidence_type=planned.evidence_type,
             policy=self.pack.digest,
-            correlation=came.sent.id,
-            subjects=case.concerned(came.sent.approved.lookup.id),
+            correlation=asked.request.id,
+            subjects=case.concerned(planned.id),
             actor=case.actor(),
             case=case.head.id,
             matter=case.head.matter,
-            ends=came.sent.intent,
+            ends=asked.record.event,
             evidence={} if evidence is None else {"evidence": evidence},
         )
+
+
+def approve(
+    pack: Pack,
+    lookup: Lookup,
+    service: DataService,
+    permit: Permit,
+    terms: LookupTerms,
+) -> Approved:
+    """Return a permitted look-up, with all that its record and its uses need."""
+    claim = Claim(
+        permit=permit,
+        service=service.id,
+        provider=service.provider,
+        requester=terms.requester,
+        quota=pack.grants[permit.grant].quota,
+    )
+    details: dict[str, Json] = {
+        "requirements": list(lookup.serves),
+        "purpose": terms.purpose,
+        "service": service.id,
+        "mode": lookup.mode.value,
+        "fields": [*lookup.fields, *lookup.match],
+        "grant": f"{permit.grant}@{permit.grant_version}",
+        "rule": permit.rule.value,
+        "basis": permit.kinds,
+        "consents": list(permit.consents),
+    }
+    return Approved(lookup, service, permit, claim, details)
 
 
 def choose_service(

@@ -5,43 +5,73 @@ partial refusal tells nobody anything. A look-up about a person whom only an ear
 wave reveals is decided by role and fields first, and again with that person known.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import cache, partial
+from typing import TypeAlias
 
 from audit.record import Event, Kind, Subject
 from consent import store
-from consent.artefact import Consent, ConsentScope
+from consent.artefact import Consent, ConsentScope, Person
 from consent.decision import (
     ConsentNeeded,
     Decision,
+    Examined,
+    LookupTerms,
     MissingConsent,
-    ProposedLookup,
+    Moment,
+    Permit,
     Refuse,
-    decide,
+    examine,
 )
 from consent.in_flight import InFlight
 from consent.uses import grant_uses
-from exchange.asking import choose_service
+from exchange.asking import Approved, approve, choose_service
 from exchange.database import Database
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
-from exchange.plan import Lookup, Plan
+from exchange.plan import Lookup
 from exchange.vault import Vault
 from schemas.clock import Clock
-from schemas.directory import DataService, LawfulBasisKind, SharingGrant
+from schemas.directory import DataService, Quota, SharingGrant
 from schemas.ids import ConsentId, EventId, NewId
+from schemas.model import Slug
 from schemas.validation import Pack
+
+PREPARED_KEPT = 4_096
+"""Most look-ups that are kept held against the grants; the oldest goes first."""
+
+_PreparedFor: TypeAlias = tuple[Lookup, Slug, Slug, Slug, Slug]
+"""A look-up with its service, requester, matter and purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A look-up of a plan, held against the grants: the same for every case."""
+
+    lookup: Lookup
+    service: DataService
+    examined: Examined
+    duties: Mapping[Slug, Approved]
+    """By grant, what is approved where it permits the look-up under a duty alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decided:
     """One look-up with its service and the decision about it."""
 
-    lookup: Lookup
-    service: DataService
+    prepared: Prepared
     decision: Decision
+
+    @property
+    def lookup(self) -> Lookup:
+        """The look-up."""
+        return self.prepared.lookup
+
+    @property
+    def service(self) -> DataService:
+        """The service that would be asked."""
+        return self.prepared.service
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +97,7 @@ class Decider:
     consent_lifetime: timedelta
     grants: Mapping[tuple[str, str], tuple[SharingGrant, ...]]
     """Requester and evidence type → the grants between them."""
+    _prepared: dict[_PreparedFor, Prepared] = field(default_factory=dict, init=False)
 
     def decide(
         self, case: OpenCase, lookups: Iterable[Lookup]
@@ -79,38 +110,31 @@ class Decider:
         """
         now = self.clock.now()
         # (1): a service whose region is not known yet is decided for the first.
-        services = {lookup.id: self._service(case, lookup, now) for lookup in lookups}
-        # A person's reference costs a keyed hash: one for each role is enough.
-        person = cache(partial(self._person, case))
-        proposed = {
-            lookup.id: self._proposed(case, lookup, service, person)
-            for lookup in lookups
-            if (service := services[lookup.id]) is not None
-        }
+        prepared: dict[str, Prepared | None] = {}
+        for lookup in lookups:
+            service = self._service(case, lookup, now)
+            prepared[lookup.id] = (
+                None if service is None else self._prepare(case, lookup, service)
+            )
         # (2): one read for all of them, and none where nothing turns on it.
-        consents = self._consents(case, proposed.values())
-        used = self._used(proposed.values(), now)
+        moment = self._moment(case, [p for p in prepared.values() if p], now)
         # (3): one refusal changes nothing for the others; a mandate that has ended
         # carries none of them.
         ended = self.mandates.rule(case)
-        decided: dict[str, Decided | None] = {}
-        for lookup in lookups:
-            service = services[lookup.id]
-            if service is None:
-                decided[lookup.id] = None
-                continue
-            decision: Decision = decide(
-                proposed[lookup.id],
-                self._grants(case, lookup),
-                consents,
-                self.in_flight.suspended,
-                used,
-                now,
-            )
-            if ended is not None:
-                decision = Refuse(ended, None)
-            decided[lookup.id] = Decided(lookup, service, decision)
+        decided: dict[str, Decided | None] = dict.fromkeys(prepared)
+        for name, one in prepared.items():
+            if one is not None:
+                decision = one.examined.decide(moment)
+                decided[name] = Decided(one, Refuse(ended, None) if ended else decision)
         return decided
+
+    def approve(self, decided: Decided, permit: Permit) -> Approved:
+        """Return a permitted look-up, ready to be made."""
+        one = decided.prepared
+        kept = one.duties.get(permit.grant)
+        if kept is not None and kept.permit is permit:
+            return kept
+        return approve(self.pack, one.lookup, one.service, permit, one.examined.terms)
 
     async def ask_consents(
         self, case: OpenCase, decided: Iterable[Decided]
@@ -192,31 +216,62 @@ class Decider:
         self, case: OpenCase, lookup: Lookup, now: datetime
     ) -> DataService | None:
         region = lookup.region
-        if region is not None and region not in case.content.facts:
+        if region is None or region not in case.content.facts:
             return self.pack.services[lookup.services[0]]
         return choose_service(case, lookup, self.pack.services, now.date())
 
-    def _grants(self, case: OpenCase, lookup: Lookup) -> tuple[SharingGrant, ...]:
-        return self.grants.get((case.head.requester, lookup.evidence_type), ())
+    def _prepare(
+        self, case: OpenCase, lookup: Lookup, service: DataService
+    ) -> Prepared:
+        """Return a look-up held against the grants, made now or kept.
 
-    def _proposed(
-        self,
-        case: OpenCase,
-        lookup: Lookup,
-        service: DataService,
-        person: Callable[[str], str | None],
-    ) -> ProposedLookup:
-        return ProposedLookup(
-            evidence_type=lookup.evidence_type,
-            mode=lookup.mode,
-            fields=frozenset(_fields(lookup)),
-            subjects={role: person(role) for role in (lookup.about, *lookup.concerns)},
-            requester=case.head.requester,
-            matter=case.matter.id,
-            purpose=case.head.purpose,
+        INVARIANT (rule 5): nothing that can change while the gateway runs is kept: no
+        instant, person, consent, suspension or count.
+        """
+        head, matter = case.head, case.matter.id
+        key = (lookup, service.id, head.requester, matter, head.purpose)
+        kept = self._prepared.get(key)
+        if kept is None:
+            if len(self._prepared) == PREPARED_KEPT:
+                del self._prepared[next(iter(self._prepared))]
+            terms = LookupTerms(
+                evidence_type=lookup.evidence_type,
+                mode=lookup.mode,
+                fields=lookup.all_fields,
+                requester=head.requester,
+                matter=matter,
+                purpose=head.purpose,
+                service=service.id,
+                provider=service.provider,
+            )
+            kept = self._prepared[key] = self._held_against(lookup, service, terms)
+        return kept
+
+    def _held_against(
+        self, lookup: Lookup, service: DataService, terms: LookupTerms
+    ) -> Prepared:
+        grants = self.grants.get((terms.requester, terms.evidence_type), ())
+        examined = examine(terms, (lookup.about, *lookup.concerns), grants)
+        duties = {
+            permit.grant: approve(self.pack, lookup, service, permit, terms)
+            for permit in examined.permits
+        }
+        return Prepared(lookup, service, examined, duties)
+
+    def _moment(
+        self, case: OpenCase, prepared: Collection[Prepared], now: datetime
+    ) -> Moment:
+        """Read what is decided by anew each time."""
+        roles = {role for one in prepared for role in one.examined.consenting}
+        quotas = {g: q for one in prepared for g, q in one.examined.quotas.items()}
+        persons = {role: self._person(case, role) for role in roles}
+        return Moment(
             case=case.head.id,
-            service=service.id,
-            provider=service.provider,
+            persons=persons,
+            consents=self._consents(case, persons.values()),
+            suspended=self.in_flight.suspended,
+            used=self._used(quotas, now),
+            now=now,
         )
 
     def _person(self, case: OpenCase, role: str) -> str | None:
@@ -226,32 +281,17 @@ class Decider:
         return self.vault.person_ref(case.namespace(role), person)
 
     def _consents(
-        self, case: OpenCase, proposed: Iterable[ProposedLookup]
+        self, case: OpenCase, persons: Iterable[Person | None]
     ) -> tuple[Consent, ...]:
-        persons = {
-            person
-            for lookup in proposed
-            for grant in self.grants.get((lookup.requester, lookup.evidence_type), ())
-            for role, basis in grant.bases.items()
-            if basis.kind is LawfulBasisKind.CONSENT
-            and (person := lookup.subjects.get(role)) is not None
-        }
-        if not persons:
+        known = {person for person in persons if person is not None}
+        if not known:
             return ()
         requester, matter = case.head.requester, case.matter.id
         return self.database.read_now(
-            lambda c: store.find_for_decision(c, persons, requester, matter)
+            lambda c: store.find_for_decision(c, known, requester, matter)
         )
 
-    def _used(
-        self, proposed: Iterable[ProposedLookup], now: datetime
-    ) -> Mapping[str, int]:
-        quotas = {
-            grant.id: grant.quota
-            for lookup in proposed
-            for grant in self.grants.get((lookup.requester, lookup.evidence_type), ())
-            if grant.quota is not None
-        }
+    def _used(self, quotas: Mapping[Slug, Quota], now: datetime) -> Mapping[Slug, int]:
         if not quotas:
             return {}
         return self.database.read_now(lambda c: grant_uses(c, quotas, now))
@@ -267,19 +307,10 @@ def by_parties(
     return {parties: tuple(some) for parties, some in found.items()}
 
 
-def undecided(plan: Plan, settled: Collection[str]) -> tuple[Lookup, ...]:
-    """Return the look-ups of a plan that nothing is known about yet."""
-    return tuple(one for one in plan.lookups.values() if one.id not in settled)
-
-
 def _united_fields(lookups: Iterable[Lookup]) -> dict[str, frozenset[str]]:
     """Return all that look-ups ask for, by evidence type."""
     united: dict[str, frozenset[str]] = {}
     for lookup in lookups:
         before = united.get(lookup.evidence_type, frozenset())
-        united[lookup.evidence_type] = before.union(_fields(lookup))
+        united[lookup.evidence_type] = before | lookup.all_fields
     return united
-
-
-def _fields(lookup: Lookup) -> tuple[str, ...]:
-    return (*lookup.fields, *lookup.match)

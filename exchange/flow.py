@@ -120,7 +120,7 @@ class Flow:
                 continue
             match one.decision:
                 case Permit() as permit:
-                    permitted[lookup.id] = Approved(lookup, one.service, permit)
+                    permitted[lookup.id] = self.decider.approve(one, permit)
                 case Provisional():
                     pass
                 case ConsentNeeded(missing=missing):

@@ -84,10 +84,8 @@ class OpenCase:
 
         The records of its end and of what it brings name the same roles.
         """
-        roles = {lookup.about, *lookup.concerns}
-        roles.update(concept.partition(".")[0] for concept in lookup.inputs)
-        self.content.concerned[lookup.id] = tuple(sorted(roles))
-        return self.concerned(lookup.id)
+        self.content.concerned[lookup.id] = lookup.roles
+        return self.subjects(lookup.roles)
 
     def concerned(self, lookup: str) -> tuple[Subject, ...]:
         """Return everybody whom a look-up concerned, as far as they are known."""

@@ -4,9 +4,11 @@ A plan names roles, concepts, fields and services, and holds no value of a perso
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
+
+from typing_extensions import override
 
 from schemas.evidence import FieldName, Mode
 from schemas.model import Concept, Expression, Slug, VersionedId
@@ -190,11 +192,25 @@ class Lookup:
     serves: tuple[Slug, ...]
     """The requirements that need it, directly or by way of later look-ups."""
 
-    @property
-    def inputs(self) -> frozenset[Concept]:
-        """Every concept that must be known before it can be made."""
+    inputs: frozenset[Concept] = field(init=False)
+    """Every concept that must be known before it can be made."""
+    roles: tuple[Slug, ...] = field(init=False)
+    """The roles that it is about, concerns, or is made by, ordered."""
+    all_fields: frozenset[FieldName] = field(init=False)
+    """Fields that are asked for, and fields that the source compares."""
+
+    def __post_init__(self) -> None:
+        # Worked out here, since a plan is kept and read by many cases.
         region = () if self.region is None else (self.region,)
-        return frozenset([*self.keys.values(), *self.match.values(), *region])
+        inputs = frozenset([*self.keys.values(), *self.match.values(), *region])
+        roles = {self.about, *self.concerns, *(c.partition(".")[0] for c in inputs)}
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "roles", tuple(sorted(roles)))
+        object.__setattr__(self, "all_fields", frozenset([*self.fields, *self.match]))
+
+    @override
+    def __hash__(self) -> int:
+        return hash(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
 from consent.decision import Permit, ProposedLookup, RoleBasis
 from consent.rules import Rule
 from consent.store import ConsentRequest, ask, give
-from consent.uses import Use
+from consent.uses import Claim, Use
 from schemas.directory import (
     LawfulBasis,
     LawfulBasisKind,
@@ -133,14 +133,14 @@ def a_use(
         for place, consent in enumerate(consents)
     }
     bases["mother"] = RoleBasis(a_basis())
-    return Use(
-        lookup=LookupId(lookup),
+    claim = Claim(
         permit=Permit(Rule.CONSENT_GIVEN, "hospital_marriage", 3, bases),
         service="civil_marriage",
         provider="civil_affairs",
         requester="hospital",
         quota=quota,
     )
+    return Use(LookupId(lookup), claim)
 
 
 def a_request(scope: ConsentScope | None = None, **changes: object) -> ConsentRequest:

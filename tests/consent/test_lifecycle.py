@@ -179,7 +179,7 @@ class Lifecycle(RuleBasedStateMachine):
         with self.engine.begin() as connection:
             denied = take_uses(connection, uses, now, LEASE_MINUTES * MINUTE)
         for use in uses:
-            wanted = use.permit.consents
+            wanted = use.claim.permit.consents
             assert self._expected(wanted) == denied.get(use.lookup)
             if use.lookup in denied:
                 continue

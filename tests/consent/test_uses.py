@@ -195,7 +195,7 @@ def test_a_use_without_consent_or_quota_writes_nothing(connection: Connection) -
     use = a_use(L1, [])
     denied = taken(connection, use)
 
-    assert not use.is_written
+    assert not use.claim.is_written
     assert {} == denied
     assert () == open_uses(connection, "provider:civil_affairs", NOW)
 

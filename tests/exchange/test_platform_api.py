@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from audit.receipt import parse_proof, verify_proof, verify_receipt
 from consent.decision import Permit, RoleBasis
 from consent.receipts import open_receipt
 from consent.rules import Rule
-from consent.uses import Use
+from consent.uses import Claim, Use
 from exchange.app import build_app
 from exchange.opening import data_folder
 from exchange.settings import parse_settings
@@ -348,13 +348,13 @@ def under_way(site: Site, use: Use) -> Iterator[Callable[[], None]]:
     in_flight, loop = site.gateway.in_flight, site.gateway.waiting._loop
     assert loop is not None
 
-    async def take() -> Rule | None:
-        return in_flight.take(use)
+    async def take() -> Mapping[LookupId, Rule]:
+        return in_flight.take([use])
 
     def finish() -> None:
-        loop.call_soon_threadsafe(in_flight.finish, use.lookup)
+        loop.call_soon_threadsafe(in_flight.finish, [use.lookup])
 
-    assert asyncio.run_coroutine_threadsafe(take(), loop).result() is None
+    assert {} == asyncio.run_coroutine_threadsafe(take(), loop).result()
     try:
         yield finish
     finally:
@@ -378,14 +378,14 @@ def _use(consent: str) -> Use:
     law = LegalReference(law=Name(zh="法", en="law"), article="1")
     basis = LawfulBasis(kind=LawfulBasisKind.CONSENT, reference=law)
     held = {"father": RoleBasis(basis, consent)}  # type: ignore[arg-type] # an id
-    return Use(
-        lookup=LookupId("lookup-1"),
+    claim = Claim(
         permit=Permit(Rule.CONSENT_GIVEN, "newborn_household", 1, held),
         service="ga_household",
         provider="ga",
         requester=PORTAL,
         quota=None,
     )
+    return Use(LookupId("lookup-1"), claim)
 
 
 # Suspensions.
