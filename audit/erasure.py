@@ -4,13 +4,20 @@ A subject's key takes part in the key of every section that speaks of the subjec
 the shard's key in that of every section of the shard (`sealing`). Destroying one of
 them makes those sections unreadable for good; leaves, proofs and roots stay as they
 are. A restored copy of the directory or the log is brought up to the ledger at the
-next start.
+next start. While it runs, each process carries out what others write to the ledger
+(`hear`; see `forgetting` for how soon).
 
 SOURCE: audit-log design, 5.3.
 """
 
 import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import TypeVar
 
 from audit.ledger import Act, Ledger, Line, What
 from audit.record import milliseconds
@@ -21,6 +28,8 @@ from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import EventId, NewId
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,10 +70,28 @@ class Erasures:
         self._clock = clock
         self._new_id = new_id
         self._one_at_a_time = asyncio.Lock()
+        # A server may be slow to answer: no event loop waits for one.
+        self._asking = (
+            ThreadPoolExecutor(1, thread_name_prefix="audit-ledger")
+            if ledger.is_shared
+            else None
+        )
+        self.heard = 0
+        """The number of the last line that was carried out here."""
+        self._unrecorded: list[Line] = []
+        """Erasures of others of which it is not known that they are recorded."""
 
     def close(self) -> None:
         """Let go of the ledger."""
+        if self._asking is not None:
+            self._asking.shutdown()
         self._ledger.close()
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        """Ask the ledger: a file at once, a server beside the event loop."""
+        if self._asking is None:
+            return work()
+        return await asyncio.get_running_loop().run_in_executor(self._asking, work)
 
     async def erase(self, what: What, name: str, request: Request) -> Appended:
         """Destroy the key of a subject or a shard, for good.
@@ -73,7 +100,8 @@ class Erasures:
         (2) Record it.
         (3) Destroy the key, on the disk and in memory.
 
-        From (1) on it happens, if not now then at the next start.
+        From (1) on it happens: if not now, then as soon as anybody hears of it, or at
+        the next start. `behind` tells whose memory it may still be in.
 
         Raises:
             NotFoundError: There is no such shard.
@@ -88,9 +116,9 @@ class Erasures:
         line = self._new_line(Act.ERASE, what, name, request)
         async with self._one_at_a_time:
             # (1): a crash from here on can't leave it half done.
-            earlier = self._ledger.erased(what, [name])
+            earlier = await self._ask(lambda: self._ledger.erased(what, [name]))
             if earlier is None:
-                self._ledger.add(line)
+                await self._ask(partial(self._ledger.add, line))
             # (2), (3): the same as after a restore.
             return await self._carry_out(earlier or line)
 
@@ -105,10 +133,10 @@ class Erasures:
         if what is What.SHARD and name != self._log.origin:
             self._shelf.named(name)
         async with self._one_at_a_time:
-            if self._ledger.erased(what, [name]) is not None:
+            if await self._ask(lambda: self._ledger.erased(what, [name])) is not None:
                 raise StateConflictError(f"the {what} is erased already")
             line = self._new_line(Act.HOLD, what, name, request)
-            self._ledger.add(line)
+            await self._ask(partial(self._ledger.add, line))
             return await self._record(line)
 
     async def release(self, hold: EventId, request: Request) -> Appended:
@@ -119,28 +147,51 @@ class Erasures:
             LogUnavailableError: It is not known to be released.
         """
         async with self._one_at_a_time:
-            for held in self._ledger.holds():
+            for held in await self._ask(self._ledger.holds):
                 if held.event == hold:
                     line = self._new_line(
                         Act.RELEASE, held.what, held.name, request, hold
                     )
-                    self._ledger.add(line)
+                    await self._ask(partial(self._ledger.add, line))
                     return await self._record(line)
         raise NotFoundError("there is no such hold, or it was released")
 
-    def holds(self) -> list[Line]:
+    async def holds(self) -> list[Line]:
         """Return the holds that stand."""
-        return self._ledger.holds()
+        return await self._ask(self._ledger.holds)
 
-    def erased(self, origin: str, subject_refs: str) -> Line | None:
+    async def erased(self, origin: str, subject_refs: str) -> Line | None:
         """Return what erased the sections of a record; None while nothing did.
 
         Args:
             origin: The record's shard.
             subject_refs: References of its subjects, separated by spaces.
         """
-        by_shard = self._ledger.erased(What.SHARD, [origin])
-        return by_shard or self._ledger.erased(What.SUBJECT, subject_refs.split())
+        return await self._ask(
+            lambda: (
+                self._ledger.erased(What.SHARD, [origin])
+                or self._ledger.erased(What.SUBJECT, subject_refs.split())
+            )
+        )
+
+    async def found(self, event: EventId) -> Line:
+        """Return what a record says was erased.
+
+        Raises:
+            NotFoundError: No erasure has this record.
+        """
+        line = await self._ask(lambda: self._ledger.found(event))
+        if line.act is not Act.ERASE:
+            raise NotFoundError("there is no such erasure")
+        return line
+
+    async def behind(self, event: EventId) -> list[str]:
+        """Return the names of the processes in whose memory a key may still be.
+
+        Args:
+            event: The record of its erasure.
+        """
+        return await self._ask(lambda: self._ledger.behind(event))
 
     async def reapply(self) -> int:
         """Bring directory, keys and log up to the ledger; return what was missing.
@@ -151,14 +202,62 @@ class Erasures:
         Raises:
             LogUnavailableError: A record could not be made again.
         """
-        erasures = self._ledger.erasures()
+        lines = await self._ask(lambda: self._ledger.after(0))
+        erasures = [line for _, line in lines if line.act is Act.ERASE]
         missing = sum([await self._destroy(line) for line in erasures])
-        for line in self._ledger.lines():
-            recorded = await self._log.find(line.event)
-            if recorded is None and self._shelf.find(line.event) is None:
-                await self._record(line)
-                missing += 1
+        for _, line in lines:
+            missing += await self._record_again(line)
+        self.heard = max([number for number, _ in lines], default=0)
         return missing
+
+    async def hear(self) -> None:
+        """Carry out what was written to the ledger since this was last asked.
+
+        (1) Destroy each key that another process erases, on the disk and in memory.
+        (2) Record it where that process did not come so far.
+
+        INVARIANT: when (1) is done, the key is in no directory any more, so that it
+        can't come back to memory; only then the line counts as heard.
+
+        Raises:
+            LogUnavailableError: The ledger, the directory or the log can't be reached;
+                asked again, it goes on from there.
+        """
+        async with self._one_at_a_time:
+            # (1):
+            for number, line in await self._ask(lambda: self._ledger.after(self.heard)):
+                if line.act is Act.ERASE:
+                    await self._destroy(line)
+                    self._unrecorded.append(line)
+                self.heard = number
+            # (2):
+            while self._unrecorded:
+                await self._record_again(self._unrecorded[0])
+                del self._unrecorded[0]
+
+    async def say(self, process: str, name: str, lease: timedelta) -> int:
+        """Tell those who erase how far this process has heard; return how far.
+
+        Args:
+            process: Its id, of this start alone.
+            name: What operators call it.
+            lease: How long it is waited for when it falls silent.
+
+        Raises:
+            LogUnavailableError: It is not known to be told.
+        """
+        heard = self.heard
+        await self._ask(lambda: self._ledger.say(process, name, heard, lease))
+        return heard
+
+    async def leave(self, process: str) -> None:
+        """Be waited for no longer: the process ends."""
+        await self._ask(lambda: self._ledger.leave(process))
+
+    def forget_all(self) -> None:
+        """Drop the keys of all subjects from memory: what is needed is read again."""
+        self._sealer.forget_all()
+        self._shelf.forget_all()
 
     async def _carry_out(self, line: Line) -> Appended:
         recorded = await self._record(line)
@@ -170,16 +269,26 @@ class Erasures:
         [appended] = await self._log.append([line.as_event()])
         return appended
 
+    async def _record_again(self, line: Line) -> bool:
+        """Record a line where no shard has its record; return whether it lacked."""
+        recorded = await self._log.find(line.event)
+        if recorded is not None or self._shelf.find(line.event) is not None:
+            return False
+        await self._record(line)
+        return True
+
     async def _destroy(self, line: Line) -> bool:
         """Destroy a key, on the disk and in memory; return whether it was there."""
         if line.what is What.SHARD:
-            return self._shelf.shred(line.name)
+            # Whoever does not have a shard has no key of it.
+            with suppress(NotFoundError):
+                return self._shelf.shred(line.name)
+            return False
+        # From here on it is not kept in memory, though it may be looked up meanwhile.
         self._sealer.forget(line.name)
+        self._shelf.forget(line.name)
         destroy = self._sealer.directory.destroy
-        found = await asyncio.to_thread(destroy, line.name)
-        # Once more: somebody may have looked it up meanwhile.
-        self._sealer.forget(line.name)
-        return found
+        return await asyncio.to_thread(destroy, line.name)
 
     def _new_line(
         self,

@@ -3,12 +3,16 @@
 It only grows, and a line is durable before anything rests on it. It holds references,
 which mean nothing once the subject directory has lost them, and no id.
 
+On PostgreSQL several processes share it, and each keeps keys in its memory. So each has
+a row beside the ledger with a lease, which says up to which line it has forgotten what
+was erased (`forgetting`). A file belongs to one process, and there are no such rows.
+
 SOURCE: audit-log design, 5.3.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -54,6 +58,12 @@ CREATE TABLE ledger (
     reason TEXT COLLATE "C" NOT NULL,
     hold TEXT COLLATE "C"
 );
+CREATE TABLE replica (
+    id TEXT COLLATE "C" PRIMARY KEY,  -- of one process, made when it starts
+    name TEXT COLLATE "C" NOT NULL,   -- what operators call it
+    heard BIGINT NOT NULL,            -- the last line that it has carried out
+    lease_until TIMESTAMPTZ NOT NULL  -- by the database's clock
+);
 """,
 )
 _COLUMNS = "at_ms, act, what, name, event_id, by_client, reason, hold"
@@ -62,6 +72,19 @@ _HELD = (
     " (SELECT 1 FROM ledger WHERE act = 'release' AND hold = held.event_id)"
 )
 
+_SAY = (
+    "INSERT INTO replica VALUES"
+    " (?, ?, ?, clock_timestamp() + ? * INTERVAL '1 millisecond')"
+    " ON CONFLICT (id) DO UPDATE"
+    " SET heard = excluded.heard, lease_until = excluded.lease_until"
+)
+_TIDY = "DELETE FROM replica WHERE lease_until < clock_timestamp() - INTERVAL '1 day'"
+"""Strikes out who never came to leave."""
+_BEHIND = (
+    "SELECT name FROM replica WHERE lease_until > clock_timestamp()"
+    " AND heard < (SELECT number FROM ledger WHERE event_id = ?) ORDER BY name, id"
+)
+_MILLISECOND = timedelta(milliseconds=1)
 
 _NO_LEDGER = "SELECT 1 WHERE to_regclass('ledger') IS NULL"
 """Finds a row where a schema has no ledger."""
@@ -144,6 +167,11 @@ class Ledger:
         """Let go of it."""
         self._sql.close()
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may write to it."""
+        return not isinstance(self._sql, SqliteSql)
+
     def add(self, line: Line) -> None:
         """Write a line, durably; an erasure that a hold forbids is refused.
 
@@ -153,8 +181,9 @@ class Ledger:
             LogUnavailableError: It is not known to be written.
         """
         with self._sql.transaction() as changes:
-            if not isinstance(self._sql, SqliteSql):
-                # Of two replicas, one holds and the other erases: never both.
+            if self.is_shared:
+                # Of two replicas, one holds and the other erases: never both. And
+                # numbers become visible in their order, so that `after` skips none.
                 changes.change("LOCK TABLE ledger IN EXCLUSIVE MODE")
             _check(line, [_line(row) for row in changes.rows(_HELD)])
             _insert(changes, line)
@@ -168,10 +197,14 @@ class Ledger:
         query = f"SELECT {_COLUMNS} FROM ledger WHERE act = 'erase' ORDER BY number"  # noqa: S608 - names of ours
         return [_line(row) for row in self._sql.rows(query)]
 
-    def lines(self) -> list[Line]:
-        """Return every line, in order."""
-        query = f"SELECT {_COLUMNS} FROM ledger ORDER BY number"  # noqa: S608 - names of ours
-        return [_line(row) for row in self._sql.rows(query)]
+    def after(self, number: int) -> list[tuple[int, Line]]:
+        """Return the lines after one, in order, each with its number; 0 for all."""
+        query = (
+            f"SELECT number, {_COLUMNS} FROM ledger"  # noqa: S608 - names of ours
+            " WHERE number > ? ORDER BY number"
+        )
+        rows = self._sql.rows(query, (number,))
+        return [(number, _line(row)) for number, *row in rows]
 
     def erased(self, what: What, names: Sequence[str]) -> Line | None:
         """Return the line that erased any of these; None when none of them was."""
@@ -183,6 +216,49 @@ class Ledger:
             for row in self._sql.rows(query, (what, name)):
                 return _line(row)
         return None
+
+    def found(self, event: EventId) -> Line:
+        """Return the line of a record.
+
+        Raises:
+            NotFoundError: There is none.
+        """
+        query = f"SELECT {_COLUMNS} FROM ledger WHERE event_id = ?"  # noqa: S608 - names of ours
+        for row in self._sql.rows(query, (event,)):
+            return _line(row)
+        raise NotFoundError("there is no such erasure")
+
+    # Who shares it.
+
+    def say(self, process: str, name: str, heard: int, lease: timedelta) -> None:
+        """Say how far a process has forgotten, and count it in for a while.
+
+        Args:
+            process: Its id, of this start alone.
+            name: What operators call it.
+            heard: The number of the last line that it has carried out.
+            lease: How long it is waited for when it falls silent.
+
+        Raises:
+            LogUnavailableError: It is not known to be written.
+        """
+        if not self.is_shared:
+            return
+        with self._sql.transaction() as changes:
+            changes.change(_SAY, (process, name, heard, lease // _MILLISECOND))
+            changes.change(_TIDY)
+
+    def leave(self, process: str) -> None:
+        """Count a process out that ends: its memory ends with it."""
+        if self.is_shared:
+            with self._sql.transaction() as changes:
+                changes.change("DELETE FROM replica WHERE id = ?", (process,))
+
+    def behind(self, event: EventId) -> list[str]:
+        """Return the names of those that have yet to forget what a line erased."""
+        if not self.is_shared:
+            return []
+        return [str(name) for (name,) in self._sql.rows(_BEHIND, (event,))]
 
 
 def erased_subjects(place: Place) -> frozenset[str]:

@@ -323,13 +323,19 @@ class Sealer:
             extracted = mac(self._shard_key, secret)
             info = b"errand/section-key/v1\n" + self.origin.encode()
             wrapping = AESGCM(mac(extracted, info + b"\x01"))
-            self._wrapping.put(refs, wrapping)
+            if not self.directory.has_forgotten(refs):
+                self._wrapping.put(refs, wrapping)
         return wrapping
 
     def forget(self, ref: str) -> None:
-        """Drop from memory what a subject's key takes part in."""
-        self._wrapping.drop(lambda refs, _: ref in refs)
+        """Drop from memory what a subject's key takes part in, for good."""
         self.directory.forget(ref)
+        self._wrapping.drop(lambda refs, _: ref in refs)
+
+    def forget_all(self) -> None:
+        """Drop from memory what any subject's key takes part in."""
+        self.directory.forget_all()
+        self._wrapping.clear()
 
     def open_sections(
         self,

@@ -125,6 +125,18 @@ class Shelf:
                 return shard
         raise NotFoundError("no sealed shard has this name")
 
+    def forget(self, ref: str) -> None:
+        """Drop from memory what a subject's key takes part in, for good."""
+        for shard in self.shards:
+            if shard.sealer is not None:
+                shard.sealer.forget(ref)
+
+    def forget_all(self) -> None:
+        """Drop from memory what any subject's key takes part in."""
+        for shard in self.shards:
+            if shard.sealer is not None:
+                shard.sealer.forget_all()
+
     def shred(self, origin: str) -> bool:
         """Destroy the key of a shard; return whether it was there.
 

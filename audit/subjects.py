@@ -12,7 +12,7 @@ import os
 import sqlite3
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -68,6 +68,10 @@ class Recent(Generic[_K, _V]):
         unwanted = [key for key, one in self._values.items() if is_unwanted(key, one)]
         for key in unwanted:
             del self._values[key]
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._values.clear()
 
 
 class KeyedHash:
@@ -183,6 +187,7 @@ class SubjectDirectory:
         self._entropy = entropy
         self._wrapping = AESGCM(keys.wrapping)
         self._recent: Recent[bytes, SubjectKey] = Recent(cached)
+        self._forgotten: Recent[str, bool] = Recent(cached)
         self._write = _open_tables(place)
         self._read = open_sql(place)
         self._place = place
@@ -220,16 +225,30 @@ class SubjectDirectory:
         if known is None:
             known = self._find([blind], self._read).get(blind)
             if known is not None:
-                self._recent.put(blind, known)
+                self._keep(blind, known)
         return known
 
     def remember(self, subject: Subject, known: SubjectKey) -> None:
         """Keep at hand what `meet` returned."""
-        self._recent.put(self.blind(subject.namespace, subject.id), known)
+        self._keep(self.blind(subject.namespace, subject.id), known)
+
+    def _keep(self, blind: bytes, known: SubjectKey) -> None:
+        # What was read before a key was destroyed may arrive here after that.
+        if not self.has_forgotten((known.ref,)):
+            self._recent.put(blind, known)
 
     def forget(self, ref: str) -> None:
-        """Drop a subject's key from memory."""
+        """Drop a subject's key from memory, and never keep it there again."""
+        self._forgotten.put(ref, True)
         self._recent.drop(lambda _, known: known.ref == ref)
+
+    def has_forgotten(self, refs: Iterable[str]) -> bool:
+        """Return whether one of these keys is not to be kept in memory."""
+        return any(self._forgotten.get(ref) for ref in refs)
+
+    def forget_all(self) -> None:
+        """Drop every key from memory: what is needed is read again."""
+        self._recent.clear()
 
     def destroy(self, ref: str) -> bool:
         """Destroy a subject's key and id, for good; return whether they were there.

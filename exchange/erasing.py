@@ -8,6 +8,7 @@ case is erased: the case would go on recording what it does.
 from collections.abc import Sequence
 
 from audit.erasure import Erasures, Request
+from audit.forgetting import Forgetting
 from audit.ledger import Line, What
 from audit.record import Actor, Event, Kind, Subject
 from audit.sealing import Sealer
@@ -21,12 +22,16 @@ from schemas.clock import Clock
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import CaseId, EventId, NewId
 
+_WAIT_S = 2.0
+"""How long an answer waits until an erasure holds everywhere, in seconds."""
+
 
 class Erasing:
     """Does what erasure needs to know of cases; belongs to the event loop's thread.
 
     Args:
         erasures: The log's part.
+        forgetting: Knows in whose memory an erased key may still be.
         log: Where the issue of a key is recorded.
         sealer: Has the subject directory.
         oversight: Knows in which cases somebody stands.
@@ -38,6 +43,7 @@ class Erasing:
     def __init__(  # noqa: PLR0913 - it stands between the log and the cases
         self,
         erasures: Erasures,
+        forgetting: Forgetting,
         log: AuditLog,
         sealer: Sealer,
         oversight: Oversight,
@@ -47,6 +53,7 @@ class Erasing:
         new_id: NewId,
     ) -> None:
         self._erasures = erasures
+        self._forgetting = forgetting
         self._log = log
         self._sealer = sealer
         self._oversight = oversight
@@ -119,9 +126,29 @@ class Erasing:
         """
         return await self._erasures.release(hold, request)
 
-    def holds(self) -> Sequence[Line]:
+    async def holds(self) -> Sequence[Line]:
         """Return the holds that stand."""
-        return self._erasures.holds()
+        return await self._erasures.holds()
+
+    async def found(self, event: EventId) -> tuple[Line, Appended]:
+        """Return an erasure by its record, and where that stands.
+
+        Raises:
+            NotFoundError: There is none, or it is not recorded yet.
+        """
+        line = await self._erasures.found(event)
+        appended = await self._log.find(event)
+        if appended is None:
+            raise NotFoundError("the log has no record of this erasure yet")
+        return line, appended
+
+    async def waits_for(self, event: EventId) -> Sequence[str]:
+        """Return the gateways that an erasure waits for; none once it holds everywhere.
+
+        Args:
+            event: The record of the erasure.
+        """
+        return await self._forgetting.awaited(event, _WAIT_S)
 
     async def issue_key(
         self, subject: Subject, request: Request

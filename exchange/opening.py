@@ -11,6 +11,7 @@ import structlog
 
 from audit.erasure import Erasures
 from audit.following import Follower
+from audit.forgetting import Forgetting
 from audit.publisher import Publisher
 from audit.sealing import Sealer
 from audit.shards import Shard, load_shards, sign_list
@@ -53,6 +54,7 @@ from exchange.recording import (
     open_log,
     open_sealer,
     open_shelf,
+    start_forgetting,
 )
 from exchange.registration import record_changes, registered
 from exchange.resolver import Resolver
@@ -165,6 +167,7 @@ class _Kept:
     publisher: Publisher
     followers: tuple[Follower, ...]
     erasures: Erasures
+    forgetting: Forgetting
     shelf: Shelf
     shard: str
     """The name of the shard that is written to."""
@@ -185,11 +188,19 @@ async def _open_kept(
     shard = shards[-1].name if shards else ""
     log, publisher, followers = open_log(settings, keys, sealer, clock, shard, stack)
     erasures = open_erasures(settings, sealer, log, shelf, clock, stack)
-    # INVARIANT: nothing is read from a restored copy that was erased.
-    await erasures.reapply()
+    forgetting = await start_forgetting(settings, erasures, clock, stack)
     vault = Vault(vault_database, keys.master)
     return _Kept(
-        database, vault, sealer, log, publisher, followers, erasures, shelf, shard
+        database=database,
+        vault=vault,
+        sealer=sealer,
+        log=log,
+        publisher=publisher,
+        followers=followers,
+        erasures=erasures,
+        forgetting=forgetting,
+        shelf=shelf,
+        shard=shard,
     )
 
 
@@ -330,6 +341,7 @@ def _shard_list(settings: Settings, keys: GatewayKeys, shelf: Shelf) -> str:
 def _erasing(parts: Parts, kept: _Kept, oversight: Oversight) -> Erasing:
     return Erasing(
         kept.erasures,
+        kept.forgetting,
         parts.log,
         kept.sealer,
         oversight,

@@ -8,7 +8,7 @@ never holds up a case.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TypeVar
@@ -75,7 +75,7 @@ class Oversight:
         *,
         clock: Clock,
         new_id: NewId,
-        erased: Callable[[str, str], Line | None],
+        erased: Callable[[str, str], Awaitable[Line | None]],
         shelf: Shelf,
     ) -> None:
         self._log = log
@@ -175,7 +175,7 @@ class Oversight:
             shard, entry = await self._sealed(event)
         await self._record(auditor, RecordQuery(limit=1), correlation=event)
         origin = self._log.origin if shard is None else shard.origin
-        erased = self._erased(origin, entry.subject_refs)
+        erased = await self._erased(origin, entry.subject_refs)
         if erased is not None:
             return entry.leaf.decode(), {}, erased.event
         sealer = self._sealer if shard is None else shard.sealer

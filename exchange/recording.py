@@ -10,6 +10,7 @@ from typing import TypeAlias
 from audit.cosigning import Cosigning
 from audit.erasure import Erasures
 from audit.following import Follower
+from audit.forgetting import Forgetting
 from audit.keys import Entropy, load_signers
 from audit.ledger import Ledger
 from audit.policy import parse_policy
@@ -135,6 +136,23 @@ def open_erasures(
     erasures = Erasures(log, sealer, ledger, shelf, clock, new_ids(clock))
     stack.callback(erasures.close)
     return erasures
+
+
+async def start_forgetting(
+    settings: Settings, erasures: Erasures, clock: Clock, stack: AsyncExitStack
+) -> Forgetting:
+    """Bring all that is kept up to the ledger, and follow it from then on.
+
+    Raises:
+        LogUnavailableError: The ledger or the directory can't be reached.
+    """
+    # INVARIANT: nothing is read from a restored copy that was erased.
+    await erasures.reapply()
+    process = new_ids(clock)()
+    forgetting = Forgetting(erasures, process, settings.executor_id, clock)
+    await forgetting.start()
+    stack.push_async_callback(forgetting.stop)
+    return forgetting
 
 
 def open_log(

@@ -51,6 +51,9 @@ Reason = Annotated[
 HoldUuid = Annotated[
     str, Path(alias="hold", pattern=_UUID, description="The record that set the hold.")
 ]
+ErasureUuid = Annotated[
+    str, Path(alias="event", pattern=_UUID, description="The record of the erasure.")
+]
 
 
 class Somebody(Model):
@@ -102,6 +105,14 @@ class ActView(Model):
     """Where the record stands in the log."""
 
 
+class ErasureView(ActView):
+    """What was erased, and whether any gateway may still have the key in memory."""
+
+    waits_for: tuple[str, ...]
+    """The gateways (`executor_id`) that have yet to forget it: each does within a
+    second, or ten when it can't be reached. None: it holds everywhere."""
+
+
 class HoldView(Model):
     """A hold that stands."""
 
@@ -134,15 +145,28 @@ class IssuedKey(Model):
     index: int
 
 
-@router.post("/erasures", status_code=201, response_model=ActView)
+@router.post("/erasures", status_code=201, response_model=ErasureView)
 async def erase(body: Target, caller: OperatorCaller, gateway: ThisGateway) -> Response:
     """Make what the log keeps about a person, or in a shard, unreadable for good."""
     request = Request(caller.requester, body.reason)
     if body.shard is not None:
-        done = await gateway.erasing.erase_shard(body.shard, request)
-        return _act(What.SHARD, body.shard, done)
-    ref, done = await gateway.erasing.erase_subject(_subject(body), request)
-    return _act(What.SUBJECT, ref, done)
+        what, name = What.SHARD, body.shard
+        done = await gateway.erasing.erase_shard(name, request)
+    else:
+        what = What.SUBJECT
+        name, done = await gateway.erasing.erase_subject(_subject(body), request)
+    waits_for = await gateway.erasing.waits_for(done.event)
+    return _json({**_act(what, name, done), "waits_for": waits_for}, 201)
+
+
+@router.get("/erasures/{event}", response_model=ErasureView)
+async def find_erasure(
+    event: ErasureUuid, _caller: OperatorCaller, gateway: ThisGateway
+) -> Response:
+    """Return an erasure, and which gateways it waits for."""
+    line, done = await gateway.erasing.found(EventId(event))
+    waits_for = await gateway.erasing.waits_for(line.event)
+    return _json({**_act(line.what, line.name, done), "waits_for": waits_for}, 200)
 
 
 @router.get("/holds", response_model=HoldList)
@@ -157,7 +181,7 @@ async def list_holds(_caller: AuditorCaller, gateway: ThisGateway) -> Response:
             "by": line.by,
             "at_ms": line.at_ms,
         }
-        for line in gateway.erasing.holds()
+        for line in await gateway.erasing.holds()
     ]
     return _json({"holds": holds}, 200)
 
@@ -169,7 +193,8 @@ async def set_hold(
     """Forbid the erasure of a person or a shard until the hold is released."""
     what, name = _named(body, gateway)
     request = Request(caller.requester, body.reason)
-    return _act(what, name, await gateway.erasing.hold(what, name, request))
+    done = await gateway.erasing.hold(what, name, request)
+    return _json(_act(what, name, done), 201)
 
 
 @router.post("/holds/{hold}/release", status_code=201, response_model=ActView)
@@ -177,10 +202,10 @@ async def release_hold(
     hold: HoldUuid, body: ReleaseRequest, caller: AuditorCaller, gateway: ThisGateway
 ) -> Response:
     """End a hold."""
-    held = [line for line in gateway.erasing.holds() if line.event == hold]
+    held = [line for line in await gateway.erasing.holds() if line.event == hold]
     request = Request(caller.requester, body.reason)
     done = await gateway.erasing.release(EventId(hold), request)
-    return _act(held[0].what, held[0].name, done)
+    return _json(_act(held[0].what, held[0].name, done), 201)
 
 
 @router.post("/subject-keys", status_code=201, response_model=IssuedKey)
@@ -216,14 +241,13 @@ def _named(body: Target, gateway: Gateway) -> tuple[What, str]:
     return What.SUBJECT, gateway.erasing.known(_subject(body)).ref
 
 
-def _act(what: What, name: str, done: Appended) -> Response:
-    body = {
+def _act(what: What, name: str, done: Appended) -> Mapping[str, object]:
+    return {
         "what": what.value,
         "name": name,
         "event": done.event,
         "index": done.index,
     }
-    return _json(body, 201)
 
 
 def _json(body: Mapping[str, object], status: int) -> Response:

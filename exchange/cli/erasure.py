@@ -57,10 +57,19 @@ def erase(  # noqa: PLR0913 - what one erasure names
     url: Url = "http://127.0.0.1:8800",
     as_json: AsJson = False,
 ) -> None:
-    """Make what the log keeps about a person unreadable for good; or a whole shard."""
+    """Make what the log keeps about a person unreadable for good; or a whole shard.
+
+    It ends when no gateway has the key in memory any more.
+    """
     body = {**_target(ref, shard, namespace), "reason": reason}
     headers = _bearer(url, client, key_file, "operator")
-    _tell("erased", post_json(f"{url}/v1/audit/erasures", headers, body), as_json)
+    path = f"{url}/v1/audit/erasures"
+    found = post_json(path, headers, body)
+    while found["waits_for"]:
+        # On standard error, since it is not known yet to be done.
+        sys.stderr.write(f"waiting for {', '.join(found['waits_for'])} to forget\n")
+        found = get_json(f"{path}/{found['event']}", headers, {})
+    _tell("erased everywhere", found, as_json)
 
 
 def hold(  # noqa: PLR0913 - as above

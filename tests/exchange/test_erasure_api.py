@@ -65,7 +65,14 @@ def test_an_erased_person_is_found_and_read_no_more(site: Site) -> None:
     again = erase(site)
     after = auditor.get(f"/v1/audit/records/{opened['event']}").json()
 
+    event = done.json()["event"]
+    found = site.client(OPERATOR).get(f"/v1/audit/erasures/{event}")
+    unknown = site.client(OPERATOR).get(f"/v1/audit/erasures/{opened['event']}")
+
     assert (201, "subject") == (done.status_code, done.json()["what"])
+    assert [] == done.json()["waits_for"]
+    assert (200, done.json()) == (found.status_code, found.json())
+    assert 404 == unknown.status_code
     assert "no-store" == done.headers["cache-control"]
     assert before["sections"].keys() >= {"subject", "matter"}
     assert None is before["erased"]
@@ -190,6 +197,7 @@ def test_a_person_is_held_and_erased_from_the_command_line(
     released = errand(AUDITOR, "release", event, "--reason", BECAUSE)
     erased = errand(OPERATOR, "erase", "--reason", BECAUSE)
 
+    assert "erased everywhere: subject" in erased[1]
     assert [0] * 5 == [one[0] for one in (issued, held, listed, released, erased)]
     assert 0o600 == key_file.stat().st_mode & 0o777
     assert 2 == refused[0]
