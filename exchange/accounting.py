@@ -6,12 +6,11 @@ applicant gives instead is counted too, apart, so that no saving is cosmetic. Wh
 not apply in a situation was never asked of this person: it counts on neither side.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Annotated
 
 from pydantic import Field
 
-from exchange.outcomes import is_settled
 from schemas.matter import Matter, Requirement
 from schemas.model import Model, Slug
 from schemas.outcome import (
@@ -23,6 +22,8 @@ from schemas.outcome import (
     SupplyNeeded,
 )
 
+ACCOUNTS_KEPT = 1_024
+"""Most accountings that are kept; the oldest goes first."""
 _Number = Annotated[int, Field(ge=0)]
 
 
@@ -46,6 +47,33 @@ class Accounting(Model):
     """Answers, facts and promises that are asked for now, those still open too."""
     open: _Number
     """Requirements not settled yet: until this is 0, what is after may still grow."""
+
+
+class Accounts:
+    """Accountings of cases as JSON, those of the same kind counted once.
+
+    What a case takes turns on the kinds of its outcomes and on which questions were
+    answered, never on a value.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[Hashable, bytes] = {}
+
+    def json(
+        self, matter: Matter, outcomes: Mapping[Slug, Outcome], answers: Iterable[Slug]
+    ) -> bytes:
+        """Return what `account` counts, counted now or kept."""
+        kinds, answered = tuple(map(type, outcomes.values())), tuple(answers)
+        if AnswerNeeded in kinds:  # which answers it needs counts as well
+            return account(matter, outcomes, answered).model_dump_json().encode()
+        key = (matter.id, matter.version, tuple(outcomes), kinds, answered)
+        found = self._kept.get(key)
+        if found is None:
+            if len(self._kept) == ACCOUNTS_KEPT:
+                del self._kept[next(iter(self._kept))]
+            found = account(matter, outcomes, answered).model_dump_json().encode()
+            self._kept[key] = found
+        return found
 
 
 def account(
@@ -87,7 +115,7 @@ def account(
         ),
         answers=_answers(matter, outcomes, frozenset(answers)),
         open=sum(
-            name not in outcomes or not is_settled(outcomes[name])
+            name not in outcomes or not outcomes[name].is_settled
             for name in matter.requirements
         ),
     )

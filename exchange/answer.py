@@ -10,21 +10,22 @@ names and no others.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import orjson
 
 from audit.record import Event, Kind
 from audit.store import Appended
 from audit.writer import AuditLog
-from exchange.accounting import account
+from exchange.accounting import Accounts
 from exchange.case import Shown
 from exchange.cases import StoredCase
 from exchange.opened import OpenCase
 from schemas.clock import Clock, to_rfc3339_ms
 from schemas.ids import EventId, EvidenceId, NewId
 from schemas.matter import Matter
-from schemas.outcome import NextStep, Outcome
+from schemas.model import Slug
+from schemas.outcome import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +35,9 @@ class Draft:
     case: OpenCase
     releases: tuple[Event, ...]
     """One for each evidence of the answer."""
-    evidence: tuple[EvidenceId, ...]
-    """The evidence of each release, in the same order."""
+    evidence: Mapping[EvidenceId, Mapping[Slug, Shown]]
+    """The evidence of each release, in the same order → by requirement what of it is
+    passed on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +49,17 @@ class Answerer:
     new_id: NewId
     policy: str
     """Digest of the packs in force."""
+    accounts: Accounts = field(default_factory=Accounts, init=False)
 
     def draft(self, case: OpenCase) -> Draft:
         """Return what an answer would release."""
-        uses: dict[EvidenceId, dict[str, Shown]] = {}
+        uses: dict[EvidenceId, dict[Slug, Shown]] = {}
         for requirement, shown in case.content.shown.items():
             for part in shown:
                 if part.evidence in case.evidence:
                     uses.setdefault(part.evidence, {})[requirement] = part
-        releases = tuple(
-            self._release(case, evidence, parts) for evidence, parts in uses.items()
-        )
-        return Draft(case, releases, tuple(uses))
+        releases = [self._release(case, item, parts) for item, parts in uses.items()]
+        return Draft(case, tuple(releases), uses)
 
     def compose(self, draft: Draft, appended: Sequence[Appended]) -> bytes:
         """Return the answer as JSON.
@@ -80,19 +81,19 @@ class Answerer:
             }
             for evidence, record in zip(draft.evidence, appended, strict=True)
         ]
-        content = case.content
+        content, matter = case.content, case.matter
+        counted = self.accounts.json(matter, content.outcomes, content.answers)
         return orjson.dumps(
             {
-                **_head(case, case.matter),
-                "requirements": _requirements(
-                    case.matter, content.outcomes, content.shown
-                ),
-                "evidence": {item: _evidence(case, item) for item in draft.evidence},
+                **_head(case, matter),
+                "requirements": orjson.Fragment(_requirements(case)),
+                "evidence": {
+                    item: _evidence(case, item, parts)
+                    for item, parts in draft.evidence.items()
+                },
                 "receipts": receipts,
                 "next_steps": _next_steps(content.outcomes),
-                "accounting": account(
-                    case.matter, content.outcomes, content.answers
-                ).model_dump(),
+                "accounting": orjson.Fragment(counted),
             }
         )
 
@@ -152,8 +153,7 @@ def compose_closed(stored: StoredCase, matter: Matter) -> bytes:
 
 def summary_of(case: OpenCase) -> bytes:
     """Return what is kept of a case when it is closed: its requirements' outcomes."""
-    content = case.content
-    return orjson.dumps(_requirements(case.matter, content.outcomes, content.shown))
+    return _requirements(case)
 
 
 def _head(case: OpenCase, matter: Matter) -> dict[str, object]:
@@ -170,47 +170,44 @@ def _head(case: OpenCase, matter: Matter) -> dict[str, object]:
     }
 
 
-def _requirements(
-    matter: Matter,
-    outcomes: Mapping[str, Outcome],
-    shown: Mapping[str, tuple[Shown, ...]],
-) -> list[dict[str, object]]:
-    return [
-        {
-            "id": name,
-            "name": {"zh": requirement.name.zh, "en": requirement.name.en},
-            "steps": requirement.steps,
-            "fields": [field for part in shown.get(name, ()) for field in part.fields],
-            **outcomes[name].model_dump(mode="json"),
-        }
-        for name, requirement in matter.requirements.items()
-        if name in outcomes
-    ]
+def _requirements(case: OpenCase) -> bytes:
+    """Return the requirements of a case with their outcomes, as JSON."""
+    heads, content = case.catalogue.heads, case.content
+    written: list[bytes] = []
+    for name, head in heads.items():
+        outcome = content.outcomes.get(name)
+        if outcome is None:
+            continue
+        fields = [
+            field for part in content.shown.get(name, ()) for field in part.fields
+        ]
+        # One object of three parts: the head, its fields, and the outcome's members.
+        members = outcome.model_dump_json().encode()[1:]
+        written.append(b'%b,"fields":%b,%b' % (head, orjson.dumps(fields), members))
+    return b"[%b]" % b",".join(written)
 
 
-def _evidence(case: OpenCase, evidence: EvidenceId) -> dict[str, object]:
+def _evidence(
+    case: OpenCase, evidence: EvidenceId, parts: Mapping[Slug, Shown]
+) -> dict[str, object]:
     held = case.evidence[evidence]
-    presentations = {
-        requirement: {
-            "sd_jwt": held.presentation(part.fields),
-            "fields": held.values(part.fields),
-        }
-        for requirement, shown in case.content.shown.items()
-        for part in shown
-        if part.evidence == evidence
-    }
     return {
         "evidence_type": held.evidence_type,
         "provider": held.provider,
         "as_of": to_rfc3339_ms(held.as_of),
-        "presentations": presentations,
+        "presentations": {
+            requirement: {
+                "sd_jwt": held.presentation(part.fields),
+                "fields": held.values(part.fields),
+            }
+            for requirement, part in parts.items()
+        },
     }
 
 
-def _next_steps(outcomes: Mapping[str, Outcome]) -> list[dict[str, object]]:
-    steps: list[dict[str, object]] = []
-    for requirement, outcome in outcomes.items():
-        step: NextStep | None = outcome.next_step
-        if step is not None:
-            steps.append({"requirement": requirement, **step.model_dump(mode="json")})
-    return steps
+def _next_steps(outcomes: Mapping[Slug, Outcome]) -> list[dict[str, object]]:
+    return [
+        {"requirement": requirement, **outcome.next_step.model_dump(mode="json")}
+        for requirement, outcome in outcomes.items()
+        if outcome.next_step is not None
+    ]

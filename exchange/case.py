@@ -152,10 +152,10 @@ class Unconsented(Model):
     """When that request lapses; None while there is none."""
 
 
-Result: TypeAlias = Annotated[
-    Held | Disputed | Unmatched | Nothing | Later | Down | Wrong | Barred | Unconsented,
-    Field(discriminator="kind"),
-]
+Unmet: TypeAlias = (
+    Disputed | Unmatched | Nothing | Later | Down | Wrong | Barred | Unconsented
+)
+Result: TypeAlias = Annotated[Held | Unmet, Field(discriminator="kind")]
 
 
 class Attempt(Model):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import date
 from functools import partial
 
+import orjson
+
 from exchange.candidates import (
     Candidate,
     count_choices,
@@ -20,7 +22,7 @@ from schemas.directory import DataService
 from schemas.errors import PackError
 from schemas.evidence import EvidenceType
 from schemas.expressions import Program
-from schemas.matter import Matter
+from schemas.matter import Matter, Requirement
 from schemas.model import Concept, Expression, RegionCode, Slug, VersionedId
 from schemas.validation import Pack
 
@@ -57,6 +59,9 @@ class Catalogue:
     namings: Mapping[Slug, tuple[tuple[Expression, ...], ...]]
     """For each ask the places that name it, each as the conditions under which it
     counts. An ask that no requirement names has none: it only leads to others."""
+    heads: Mapping[Slug, bytes]
+    """By requirement, the members with which its part of an answer begins: JSON without
+    the closing brace."""
     personal: tuple[Program, ...]
     """Conditions that can change a plan and read anything but questions with few
     answers, ordered."""
@@ -135,12 +140,23 @@ def compile_matter(
             sorted({r.declare for r in matter.requirements.values() if r.declare})
         ),
         namings={ask: _namings(matter, ask) for ask in sorted(matter.asks)},
+        heads={name: _head(name, one) for name, one in matter.requirements.items()},
         personal=tuple(
             one
             for text, one in programs.items()
             if _can_change_a_plan(matter, one) and _is_personal(one)
         ),
     )
+
+
+def _head(name: Slug, requirement: Requirement) -> bytes:
+    """Return how a requirement is shown, whatever comes of it."""
+    shown = {
+        "id": name,
+        "name": {"zh": requirement.name.zh, "en": requirement.name.en},
+        "steps": requirement.steps,
+    }
+    return orjson.dumps(shown)[:-1]
 
 
 def _can_change_a_plan(matter: Matter, program: Program) -> bool:

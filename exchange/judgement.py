@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
+from functools import cached_property, partial
 from typing import assert_never
 
 from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
-from exchange.outcomes import Judge, is_settled
+from exchange.outcomes import Judge
 from exchange.plan import Part, Plan, State
 from schemas.outcome import Committed, Declared, NotApplicable, Outcome
 
@@ -26,10 +26,10 @@ def judge_case(
         renewed: Whether evidence of earlier runs reads as `reused`.
     """
     judge = Judge(case.head.id, case.matter, case.content, now, renewed=renewed)
-    scope = _Scope(case, judge, case.situation().environment())
+    scope = _Scope(case, judge)
     case.content.outcomes, case.content.shown = {}, {}
     for requirement in case.matter.requirements:
-        plan = _speaking(plans, requirement)
+        plan = plans[0] if len(plans) == 1 else _speaking(plans, requirement)
         state = plan.requirements[requirement]
         outcome = scope.accepted(requirement, scope.judge(requirement, plan, state))
         case.content.outcomes[requirement] = outcome
@@ -41,9 +41,11 @@ def _shown(case: OpenCase, state: planned.Planned) -> tuple[Shown, ...]:
     """Return what each part of a list that is met contributes."""
     results = case.content.attempts
     return tuple(
-        Shown(evidence=result.evidence, lookup=part.lookup, fields=part.fields)
-        for part in state.parts
-        if isinstance(result := results[part.lookup].result, Held)
+        [
+            Shown(evidence=result.evidence, lookup=part.lookup, fields=part.fields)
+            for part in state.parts
+            if isinstance(result := results[part.lookup].result, Held)
+        ]
     )
 
 
@@ -61,18 +63,17 @@ def _speaking(plans: Sequence[Plan], requirement: str) -> Plan:
 class _Scope:
     """What every requirement of one case is judged by."""
 
-    def __init__(
-        self, case: OpenCase, judge: Judge, environment: Mapping[str, object]
-    ) -> None:
+    def __init__(self, case: OpenCase, judge: Judge) -> None:
         self._case = case
         self._judge = judge
-        self._environment = environment
 
     def judge(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
         self, requirement: str, plan: Plan, state: State
     ) -> Outcome:
         """Return the outcome of a requirement, by what stands before it."""
         match state:
+            case planned.Planned():
+                return self._planned(requirement, plan, state)
             case planned.NotApplicable(condition=condition):
                 return NotApplicable(condition=condition)
             case planned.AnswerNeeded(questions=questions):
@@ -83,8 +84,6 @@ class _Scope:
                 return Declared()
             case planned.Derive():
                 return self._derived(requirement, plan, state)
-            case planned.Planned():
-                return self._planned(requirement, plan, state)
             case planned.Uncovered():
                 return self._judge.uncovered(requirement)
             case planned.Unreachable(missing=missing):
@@ -97,7 +96,7 @@ class _Scope:
 
     def accepted(self, requirement: str, found: Outcome) -> Outcome:
         """Let a commitment, or what was handed in, settle what is still open."""
-        if is_settled(found):
+        if found.is_settled:
             return found
         content = self._case.content
         may_commit = self._case.matter.requirements[requirement].commitment is not None
@@ -111,7 +110,7 @@ class _Scope:
             requirement, state.parts, partial(self._unasked, requirement, plan)
         )
         criterion = self._case.matter.requirements[requirement].criterion
-        if criterion is None or not is_settled(found):
+        if criterion is None or not found.is_settled:
             return found
         truth = self._evaluate(criterion)
         if truth is False:
@@ -119,7 +118,7 @@ class _Scope:
         if truth is True:
             return found
         told = self._resting_on(requirement, plan, state.lookups)
-        return self._judge.chained() if is_settled(told) else told
+        return self._judge.chained() if told.is_settled else told
 
     def _derived(self, requirement: str, plan: Plan, state: planned.Derive) -> Outcome:
         told = self._resting_on(requirement, plan, state.lookups)
@@ -128,7 +127,7 @@ class _Scope:
             return self._judge.derived(state.expression, told.elapsed_ms)
         if truth is False:
             return self._judge.criterion_failed(told)
-        return self._judge.chained() if is_settled(told) else told
+        return self._judge.chained() if told.is_settled else told
 
     def _resting_on(
         self, requirement: str, plan: Plan, lookups: Iterable[str]
@@ -174,3 +173,8 @@ class _Scope:
     def _evaluate(self, expression: str) -> object:
         program = self._case.catalogue.programs[expression]
         return program.evaluate(self._environment)
+
+    @cached_property
+    def _environment(self) -> Mapping[str, object]:
+        """What conditions are evaluated in: most requirements have none."""
+        return self._case.situation().environment()

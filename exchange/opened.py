@@ -48,13 +48,21 @@ class OpenCase:
     unrecorded: list[Event] = field(default_factory=list)
     """How look-ups ended: goes to the log with the next append, before the case is
     stored."""
-    _subjects: dict[str, Subject] = field(default_factory=dict, init=False, repr=False)
-    """Who is in a role, once that is known: it never changes."""
+    matter: Matter = field(init=False, repr=False)
+    """The matter, in the version that the case was opened for."""
+    _subjects: dict[tuple[str, ...], tuple[Subject, ...]] = field(
+        default_factory=dict, init=False, repr=False
+    )
+    """Who is in some roles, once that is known of all of them: it never changes."""
+    _actor: RecordedActor = field(init=False, repr=False)
+    _mandate: Mapping[str, str] = field(init=False, repr=False)
 
-    @property
-    def matter(self) -> Matter:
-        """The matter, in the version that the case was opened for."""
-        return self.catalogue.matter
+    def __post_init__(self) -> None:
+        # Worked out here: each of the sixteen records of a usual case names them.
+        actor = self.content.actor
+        self.matter = self.catalogue.matter
+        self._actor = RecordedActor(actor.kind, actor.id)
+        self._mandate = {"mandate": actor.mandate} if isinstance(actor, Agent) else {}
 
     def situation(self, barred: frozenset[str] = frozenset()) -> Situation:
         """Return what the case knows, for planning."""
@@ -93,24 +101,27 @@ class OpenCase:
 
     def subjects(self, roles: Iterable[str]) -> tuple[Subject, ...]:
         """Return the subjects of roles, as far as they are known."""
-        found = [self._subject(role) for role in roles]
-        return tuple([subject for subject in found if subject is not None])
+        together = tuple(roles)
+        kept = self._subjects.get(together)
+        if kept is not None:
+            return kept
+        found = [self._subject(role) for role in together]
+        known = tuple([subject for subject in found if subject is not None])
+        if len(known) == len(together):
+            self._subjects[together] = known
+        return known
 
     def _subject(self, role: str) -> Subject | None:
-        known = self._subjects.get(role)
-        if known is None and (person := self.person(role)) is not None:
-            known = Subject(role=role, namespace=self.namespace(role), id=person)
-            self._subjects[role] = known
-        return known
+        person = self.person(role)
+        return None if person is None else Subject(role, self.namespace(role), person)
 
     def actor(self) -> RecordedActor:
         """Return who acts, as a record names it."""
-        return RecordedActor(self.content.actor.kind, self.content.actor.id)
+        return self._actor
 
     def mandate(self) -> Mapping[str, str]:
         """Return the mandate under which it goes on, as the details of a record."""
-        actor = self.content.actor
-        return {"mandate": actor.mandate} if isinstance(actor, Agent) else {}
+        return self._mandate
 
     def stop_waiting(self, now: datetime) -> None:
         """Let nothing wait for another try: all that is open is decided again now."""

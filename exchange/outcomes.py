@@ -21,6 +21,7 @@ from exchange.case import (
     Nothing,
     Unconsented,
     Unmatched,
+    Unmet,
     Wrong,
 )
 from exchange.plan import Part
@@ -31,16 +32,13 @@ from schemas.matter import Ask, Matter, QuestionType, Requirement, SupplyReason
 from schemas.outcome import (
     AnswerNeeded,
     Assist,
-    Committed,
     Conflict,
     ConflictHint,
     ConsentNeeded,
-    Declared,
     Derived,
     Faulty,
     Mismatch,
     NextStep,
-    NotApplicable,
     NotHeld,
     OpenFact,
     OpenQuestion,
@@ -93,36 +91,6 @@ class _Basis(TypedDict):
     elapsed_ms: float | None
 
 
-def is_settled(outcome: Outcome) -> bool:
-    """Tell whether nobody has to do anything more for a requirement."""
-    match outcome:
-        case (
-            Retrieved()
-            | Verified()
-            | Reused()
-            | Derived()
-            | Committed()
-            | Declared()
-            | Supplied()
-            | NotApplicable()
-        ):
-            return True
-        case ConsentNeeded() | AnswerNeeded() | Pending() | Assist() | SupplyNeeded():
-            return False
-        case (
-            NotHeld()
-            | Mismatch()
-            | Conflict()
-            | OutOfCoverage()
-            | Refused()
-            | Unavailable()
-            | Faulty()
-        ):
-            return False
-        case _:
-            assert_never(outcome)
-
-
 class Judge:
     """Judges the requirements of one case at one instant.
 
@@ -166,7 +134,9 @@ class Judge:
         """
         requirement = self._matter.requirements[requirement_id]
         outcomes = [self._part(requirement, part, unasked) for part in parts]
-        open_ones = [o for o in outcomes if not is_settled(o)]
+        if len(outcomes) == 1:
+            return outcomes[0]
+        open_ones = [o for o in outcomes if not o.is_settled]
         if open_ones:
             return min(open_ones, key=_gravity)
         return _united(outcomes)
@@ -211,7 +181,7 @@ class Judge:
         """Say that the applicant handed it in."""
         return Supplied(reason=reason)
 
-    def _part(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
+    def _part(
         self,
         requirement: Requirement,
         part: Part,
@@ -220,12 +190,18 @@ class Judge:
         attempt = self._content.attempts.get(part.lookup)
         if attempt is None:
             return unasked(part.lookup)
-        ask = self._matter.asks[part.ask]
+        ask, result = self._matter.asks[part.ask], attempt.result
+        if isinstance(result, Held):
+            return self._held(ask, attempt, result.evidence)
+        return self._unmet(requirement, ask, attempt, result)
+
+    def _unmet(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
+        self, requirement: Requirement, ask: Ask, attempt: Attempt, result: Unmet
+    ) -> Outcome:
+        """Judge an attempt that brought no evidence to pass on."""
         basis = _basis(attempt)
         contest = _step("contest", StepOwner.PROVIDER, attempt.provider)
-        match attempt.result:
-            case Held(evidence=evidence):
-                return self._held(ask, attempt, evidence)
+        match result:
             case Disputed(hint=ConflictHint.NONE, against="stated") as disputed:
                 return Mismatch(
                     **basis,
@@ -262,7 +238,7 @@ class Judge:
             case Unconsented() as unconsented:
                 return self._unconsented(attempt, unconsented)
             case _:
-                assert_never(attempt.result)
+                assert_never(result)
 
     def _held(self, ask: Ask, attempt: Attempt, evidence: EvidenceId) -> Outcome:
         basis = _basis(attempt)
@@ -451,8 +427,6 @@ def _gravity(outcome: Outcome) -> int:
 
 def _united(outcomes: Sequence[Outcome]) -> Outcome:
     """Let one settled outcome speak for all, with the evidence of all."""
-    if len(outcomes) == 1:
-        return outcomes[0]
     slowest = max(outcomes, key=lambda o: o.elapsed_ms or 0.0)
     evidence = tuple(dict.fromkeys(e for o in outcomes for e in o.evidence))
     return slowest.model_copy(update={"evidence": evidence})

@@ -36,7 +36,7 @@ from exchange.flow import Flow
 from exchange.identity import Caller
 from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
-from exchange.outcomes import LOOK_AGAIN, is_settled
+from exchange.outcomes import LOOK_AGAIN
 from exchange.planner import Planner
 from exchange.vault import Vault
 from schemas.clock import Clock
@@ -354,7 +354,7 @@ class Resolver:
 
     async def _save(self, case: OpenCase, attempt: int) -> None:
         """Store a case after a run, and what it is owed from now on."""
-        settled = all(map(is_settled, case.content.outcomes.values()))
+        settled = all(one.is_settled for one in case.content.outcomes.values())
         case.step_on(CaseStatus.SETTLED if settled else CaseStatus.OPEN)
         head, content, fresh = case.head, case.sealed_content(), case.sealed_fresh()
         now = self.clock.now()

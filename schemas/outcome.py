@@ -12,7 +12,7 @@ values that differ.
 from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import Field
 
@@ -62,6 +62,8 @@ class RecordRef(Model):
 class _Outcome(Model):
     """What every outcome carries."""
 
+    is_settled: ClassVar[bool]
+    """Whether nobody has to do anything more for a requirement."""
     service: Slug | None = None
     """The data service asked last, or None when none was."""
     provider: Slug | None = None
@@ -77,51 +79,63 @@ class _Outcome(Model):
     """How long the slowest look-up took, in milliseconds; None when none was made."""
 
 
-class Retrieved(_Outcome):
+class _Settled(_Outcome):
+    is_settled = True
+
+
+class _Open(_Outcome):
+    is_settled = False
+
+
+class _Failed(_Outcome):
+    is_settled = False
+
+
+class Retrieved(_Settled):
     """The fields came."""
 
     outcome: Literal["retrieved"] = "retrieved"
 
 
-class Verified(_Outcome):
+class Verified(_Settled):
     """A stated fact was matched; no payload is kept."""
 
     outcome: Literal["verified"] = "verified"
 
 
-class Reused(_Outcome):
+class Reused(_Settled):
     """This case already holds it, fresh."""
 
     outcome: Literal["reused"] = "reused"
 
 
-class Derived(_Outcome):
+class Derived(_Settled):
     """Computed from evidence held, by a stated expression."""
 
     outcome: Literal["derived"] = "derived"
     expression: str
 
 
-class Committed(_Outcome):
+class Committed(_Settled):
     """A written promise (告知承诺) was given where the matter allows it."""
 
     outcome: Literal["committed"] = "committed"
 
 
-class Declared(_Outcome):
+class Declared(_Settled):
     """A fact that no register holds was stated by the applicant."""
 
     outcome: Literal["declared"] = "declared"
 
 
-class Supplied(_Outcome):
+class Supplied(_Settled):
     """The applicant handed it in."""
 
     outcome: Literal["supplied"] = "supplied"
     reason: SupplyReason
 
 
-class NotApplicable(_Outcome):
+class NotApplicable(_Settled):
     """It does not apply in this situation."""
 
     outcome: Literal["not_applicable"] = "not_applicable"
@@ -129,7 +143,7 @@ class NotApplicable(_Outcome):
     """The condition, in CEL, that does not hold."""
 
 
-class ConsentNeeded(_Outcome):
+class ConsentNeeded(_Open):
     """A person must allow it first."""
 
     outcome: Literal["consent_needed"] = "consent_needed"
@@ -162,7 +176,7 @@ class OpenFact(Model):
     type: FactType
 
 
-class AnswerNeeded(_Outcome):
+class AnswerNeeded(_Open):
     """The applicant must answer questions first."""
 
     outcome: Literal["answer_needed"] = "answer_needed"
@@ -171,7 +185,7 @@ class AnswerNeeded(_Outcome):
     """Facts about subjects that the portal must state."""
 
 
-class Pending(_Outcome):
+class Pending(_Open):
     """The source will answer, or is asked again by itself."""
 
     outcome: Literal["pending"] = "pending"
@@ -184,26 +198,26 @@ class Pending(_Outcome):
     """When it is asked again by itself; None when it waits for another requirement."""
 
 
-class Assist(_Outcome):
+class Assist(_Open):
     """A department looks it up by hand."""
 
     outcome: Literal["assist"] = "assist"
 
 
-class SupplyNeeded(_Outcome):
+class SupplyNeeded(_Open):
     """The applicant must hand it in."""
 
     outcome: Literal["supply_needed"] = "supply_needed"
     reason: SupplyReason
 
 
-class NotHeld(_Outcome):
+class NotHeld(_Failed):
     """The provider says it has nothing, and was competent to say so."""
 
     outcome: Literal["not_held"] = "not_held"
 
 
-class Mismatch(_Outcome):
+class Mismatch(_Failed):
     """The register says otherwise; a person decides, and it can be contested."""
 
     outcome: Literal["mismatch"] = "mismatch"
@@ -219,7 +233,7 @@ class ConflictHint(StrEnum):
     NONE = "different"
 
 
-class Conflict(_Outcome):
+class Conflict(_Failed):
     """Two sources disagree, or nearly agree: a person decides."""
 
     outcome: Literal["conflict"] = "conflict"
@@ -228,26 +242,26 @@ class Conflict(_Outcome):
     hint: ConflictHint
 
 
-class OutOfCoverage(_Outcome):
+class OutOfCoverage(_Failed):
     """Nobody registered covers this region or date."""
 
     outcome: Literal["out_of_coverage"] = "out_of_coverage"
 
 
-class Refused(_Outcome):
+class Refused(_Failed):
     """There is no grant, or a rule forbids it."""
 
     outcome: Literal["refused"] = "refused"
     rule: str
 
 
-class Unavailable(_Outcome):
+class Unavailable(_Failed):
     """The source is down or too slow, and no automatic try is left."""
 
     outcome: Literal["unavailable"] = "unavailable"
 
 
-class Faulty(_Outcome):
+class Faulty(_Failed):
     """The source answered wrongly."""
 
     outcome: Literal["faulty"] = "faulty"
