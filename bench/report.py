@@ -17,7 +17,7 @@ from schemas.clock import SystemClock, to_rfc3339_ms
 
 _LIBRARIES = (
     *("cryptography", "fastapi", "httptools", "httpx", "orjson", "pydantic", "pynacl"),
-    *("sniffio", "uvicorn", "uvloop"),
+    *("pyreqwest", "sniffio", "uvicorn", "uvloop"),
 )
 
 

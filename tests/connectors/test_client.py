@@ -195,14 +195,16 @@ async def test_the_name_goes_to_the_address_that_was_checked() -> None:
 @pytest.mark.anyio
 async def test_a_name_that_moves_is_followed_when_its_pin_expires() -> None:
     """Until then the pinned address is used; then the new one, checked again."""
-    homes, asked = [["127.0.0.1"], ["::1"], ["8.8.8.8"]], []
+    homes, asked = [["127.0.0.1"], ["127.0.0.2"], ["8.8.8.8"]], []
 
     async def resolve(host: str, _port: int) -> Sequence[str]:
         asked.append(host)
         return homes[min(len(asked), 3) - 1]
 
-    here = socket.create_server(("127.0.0.1", 0))
-    port = here.getsockname()[1]
+    listener = socket.create_server(("127.0.0.2", 0))
+    port = listener.getsockname()[1]
+    here = socket.create_server(("127.0.0.1", port))
+    listener.close()
     here.settimeout(5)
     clock = FakeClock()
     client = ServiceClient(
@@ -231,7 +233,7 @@ async def test_a_name_that_moves_is_followed_when_its_pin_expires() -> None:
 @pytest.mark.anyio
 async def test_a_name_is_asked_for_again_when_nobody_answers_there() -> None:
     """A department that moved is found at the next look-up, pin or no pin."""
-    homes = [["::1"], ["127.0.0.1"]]
+    homes = [["127.0.0.2"], ["127.0.0.1"]]
 
     async def resolve(_host: str, _port: int) -> Sequence[str]:
         return homes.pop(0)
