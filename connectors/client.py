@@ -8,12 +8,15 @@ each service, which is built again when the name moves.
 """
 
 import asyncio
+import atexit
 import ipaddress
 import re
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Self, TypeAlias
 from urllib.parse import urlsplit
 
@@ -45,6 +48,7 @@ _IDLE = timedelta(seconds=4)
 that is sent into a connection which is being closed is lost and can't be sent twice."""
 _CUT_OFF = "end of file before message length reached"
 """The HTTP library's words for a body that is shorter than announced."""
+_LAST_WORDS_S = 0.1
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -156,6 +160,17 @@ def is_allowed(address: Address, networks: Sequence[Network]) -> bool:
     if address.is_unspecified or address.is_multicast:
         return False
     return any(address in network for network in networks)
+
+
+@cache
+def _end_in_peace() -> None:
+    """Let the HTTP library's thread hand back the interpreter before it goes.
+
+    It hands over a call's result, is overtaken by whoever waited for that, and then
+    asks for the interpreter once more. CPython before 3.14 aborts the process (SIGABRT)
+    when that happens while it goes; there is nothing to wait for, so it is given time.
+    """
+    atexit.register(time.sleep, _LAST_WORDS_S)
 
 
 async def resolve_by_system(host: str, port: int) -> Sequence[str]:
@@ -301,6 +316,7 @@ class ServiceClient:
         self._retired.append(client)
 
     def _build(self, address: str) -> Client:
+        _end_in_peace()
         endpoint, policy = self._endpoint, self._policy
         builder = (
             ClientBuilder()

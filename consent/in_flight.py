@@ -95,9 +95,9 @@ class InFlight:
 
         It holds when every look-up is over that was taken before it was heard of.
         """
-        new = suspended - self._suspended
         self._suspended = suspended
-        for thing in sorted(new):
+        # All of them, not the new ones: an earlier hearing may have been cut off.
+        for thing in sorted(suspended):
             await self.drained(thing)
 
     async def drained(self, thing: Target | ConsentId) -> None:

@@ -75,6 +75,22 @@ async def test_a_withdrawal_waits_for_the_lookups_that_rest_on_it() -> None:
     await waiting
 
 
+@pytest.mark.anyio
+async def test_a_hearing_that_was_cut_off_is_waited_for_again() -> None:
+    """Whoever hears of a suspension twice still waits for what was taken before."""
+    register = InFlight()
+    register.take([a_use(L1, [])])
+    cut_off = asyncio.create_task(register.hear(frozenset({SERVICE})))
+    await _turns()
+    cut_off.cancel()
+    again = asyncio.create_task(register.hear(frozenset({SERVICE})))
+    await _turns()
+
+    assert not again.done()
+    register.finish([L1])
+    await again
+
+
 async def _turns() -> None:
     """Let every task go on as far as it can."""
     for _ in range(5):
