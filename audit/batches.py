@@ -85,18 +85,19 @@ class Batches:
         )
         self.thread.start()
 
-    async def append(self, records: Sequence[SealedRecord]) -> list[Appended]:
-        """Have records stored, together, and return where they stand.
+    def append(
+        self, records: Sequence[SealedRecord]
+    ) -> "asyncio.Future[list[Appended]]":
+        """Have records stored, together; what is awaited says where they stand.
 
-        They were counted as outstanding by the caller; here they are counted out.
+        They were counted as outstanding by the caller; they are counted out when they
+        are durable, or refused.
         """
         try:
-            job = self._submit(_Job(records, ()))
+            return self._submit(_Job(records, ())).future
         except LogUnavailableError:
             self.outstanding -= len(records)
             raise
-        appended: list[Appended] = await job.future
-        return appended
 
     async def meet(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
         """Have subjects made known, durably, and return their keys."""

@@ -91,8 +91,7 @@ CREATE TABLE published (LIKE checkpoint INCLUDING ALL);
 CREATE FUNCTION append_records(
     promised BIGINT, event_ids TEXT[], leaves BYTEA[], leaf_hashes BYTEA[],
     case_refs TEXT[], matters TEXT[], subjects TEXT[], actors TEXT[], ended TEXT[],
-    guards BIGINT[], sealeds BYTEA[], sealed_guards BIGINT[], opens TEXT[],
-    closes TEXT[],
+    guards BIGINT[], sealeds BYTEA[], sealed_guards BIGINT[],
     OUT first BIGINT, OUT added BIGINT
 ) LANGUAGE plpgsql AS $$
 BEGIN
@@ -114,19 +113,12 @@ BEGIN
     WHERE NOT EXISTS (SELECT FROM entry AS e WHERE e.event_id = g.event_id);
     GET DIAGNOSTICS added = ROW_COUNT;
     UPDATE coordinate SET next = first + added;
-    IF cardinality(opens) > 0 THEN
-        INSERT INTO attempt SELECT e.event_id, e.case_ref FROM entry AS e
-        WHERE e.seq >= first AND e.event_id = ANY (opens);
-    END IF;
-    IF cardinality(closes) > 0 THEN
-        DELETE FROM attempt AS a WHERE a.event_id = ANY (closes);
-    END IF;
 END $$;
 """
 _APPEND: Final[LiteralString] = (
     "SELECT first, added FROM append_records(%b::bigint, %b::text[], %b::bytea[],"
     " %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],"
-    " %b::bigint[], %b::bytea[], %b::bigint[], %b::text[], %b::text[])"
+    " %b::bigint[], %b::bytea[], %b::bigint[])"
 )
 _FIND: Final[LiteralString] = (
     "SELECT event_id, seq, leaf, leaf_hash FROM entry WHERE event_id = ANY (%s)"
@@ -275,6 +267,4 @@ def _arguments(records: Sequence[SealedRecord]) -> list[Any]:
         [record.guard for record in records],
         [record.sealed for record in records],
         [record.sealed_guard for record in records],
-        [record.event.id for record in records if record.opens],
-        [event.ends for event in events if event.ends is not None],
     ]

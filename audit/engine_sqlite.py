@@ -6,11 +6,12 @@ nothing may be written until the log is opened again.
 
 import sqlite3
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from shutil import disk_usage
 
 from audit.keys import sync_folder
-from audit.record import Kind, milliseconds, read_leaf
+from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import SqliteSql
 from audit.store import (
@@ -77,9 +78,10 @@ INSERT INTO published SELECT * FROM checkpoint;
 """
 """A table that older files lack: there, what was signed was published."""
 
-_INSERT_ENTRY = "INSERT INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-_INSERT_ATTEMPT = "INSERT INTO attempt VALUES (?, ?)"
-_DELETE_ATTEMPT = "DELETE FROM attempt WHERE event_id = ?"
+_COLUMNS = 12
+_AT_ONCE = 64
+"""Rows of one INSERT. Whenever SQLite runs, another thread may take the interpreter,
+and a busy one keeps it for up to 5 ms: so once for many rows, not once for each."""
 _FIND = "SELECT seq, leaf, leaf_hash FROM entry WHERE event_id = ?"
 _SIZE = "SELECT coalesce(max(seq) + 1, 0) FROM entry"
 
@@ -156,29 +158,16 @@ class SqliteEngine:
 
     def _insert(self, records: Sequence[SealedRecord]) -> list[Appended]:
         """Insert records of which none is in the log yet."""
-        rows: list[tuple[object, ...]] = []
+        values: list[str | bytes | int | None] = []
         places: list[Appended] = []
-        opened: list[tuple[object, object]] = []
-        ended: list[tuple[object]] = []
         for seq, record in enumerate(records, self._size):
             event, leaf, digest, at_ms, refs, actor, guard, sealed, check = record
-            rows.append(
-                (
-                    *(seq, event.id, leaf, digest, event.case, event.matter),
-                    *(refs, actor, event.ends, guard, sealed, check),
-                )
-            )
+            values += (seq, event.id, leaf, digest, event.case, event.matter)
+            values += (refs, actor, event.ends, guard, sealed, check)
             places.append(Appended(event.id, seq, digest, at_ms))
-            if event.kind is Kind.REQUEST_ENDED:
-                ended.append((event.ends,))
-            elif record.opens:
-                opened.append((event.id, event.case))
-        many = self.connection.executemany
-        many(_INSERT_ENTRY, rows)
-        if opened:
-            many(_INSERT_ATTEMPT, opened)
-        if ended:
-            many(_DELETE_ATTEMPT, ended)
+        for at in range(0, len(values), _AT_ONCE * _COLUMNS):
+            part = values[at : at + _AT_ONCE * _COLUMNS]
+            self.connection.execute(_inserting(len(part) // _COLUMNS), part)
         return places
 
     def _insert_new(self, records: Sequence[SealedRecord]) -> list[Appended]:
@@ -235,6 +224,13 @@ class SqliteEngine:
     def close(self) -> None:
         """Let go of the file."""
         self.connection.close()
+
+
+@lru_cache(maxsize=_AT_ONCE)
+def _inserting(rows: int) -> str:
+    """Return the statement that inserts so many records."""
+    row = f"({', '.join('?' * _COLUMNS)})"
+    return f"INSERT INTO entry VALUES {', '.join([row] * rows)}"  # noqa: S608 - question marks
 
 
 def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:

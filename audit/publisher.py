@@ -14,7 +14,7 @@ from audit.leading import open_lead
 from audit.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, tree_root
 from audit.note import Checkpoint, Signer, Verifier, open_checkpoint
 from audit.record import milliseconds
-from audit.store import LogReader, SignedHead
+from audit.store import LogReader, SignedHead, attempts_of
 from audit.swaps import Integration, Publication, Release, head_guard
 from audit.tiles import TileId, integrate, node_reader
 from audit.writer import AuditLog
@@ -300,8 +300,9 @@ class Publisher:
         """
         # A bit that flipped in the right edge would be built upon.
         self._check_root(size, root)
+        links = self._reader.links(size, end)
         hashes: list[bytes] = []
-        for seq, leaf, stored in self._reader.leaves(size, end):
+        for seq, _, leaf, stored, *_ in links:
             if seq != size + len(hashes):
                 raise VerificationError(f"entry {size + len(hashes)} is missing")
             if leaf_hash(leaf) != stored:
@@ -310,7 +311,8 @@ class Publisher:
         changed = integrate(self._reader.tile, size, hashes)
         reached = size + len(hashes)
         new_root = tree_root(node_reader(_Overlay(changed, self._reader)), reached)
-        self._lead.write(Integration((size, root), (reached, new_root), changed))
+        before, after = (size, root), (reached, new_root)
+        self._lead.write(Integration(before, after, changed, *attempts_of(links)))
         return reached, new_root
 
     def _sign(self, head: SignedHead | None, checkpoint: Checkpoint) -> SignedHead:

@@ -107,11 +107,6 @@ class SealedRecord(NamedTuple):
     """The sealed sections, as `open_sections` reads them; b"" for none."""
     sealed_guard: int
 
-    @property
-    def opens(self) -> bool:
-        """Whether this is an attempt of a case, which must end."""
-        return self.event.kind is Kind.REQUEST_ACCEPTED and self.event.case is not None
-
 
 class _About(NamedTuple):
     """What the records of one append about the same people share."""

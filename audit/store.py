@@ -2,26 +2,28 @@
 
 `entry` holds the records in order: `seq` is the leaf's index, gapless from 0. Beside
 the leaf stand private columns for the index, and the sealed sections, which alone
-may ever change. `attempt` holds the look-ups of cases that have not ended, `tile` the
-hash tiles, `tree` what is integrated, `checkpoint` what was signed last, `published`
-what outsiders see: the same, or the last one that enough witnesses have cosigned.
+may ever change. `tile` holds the hash tiles, `tree` what is integrated, `attempt` the
+look-ups of cases that had not ended by then, `checkpoint` what was signed last,
+`published` what outsiders see: the same, or the last one that enough witnesses have
+cosigned.
 
 On SQLite one writer alone writes (`engine_sqlite`), on PostgreSQL that of each
 replica (`engine_postgres`). A log with tiles in files or objects changes this module,
 the engines and the tile rows alone.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from audit.places import open_sql
+from audit.record import Kind
 from audit.sealing import SealedRecord
 from audit.sql import Changes, Place, Row, Sql, SqliteSql
 from audit.tiles import TileId
 from schemas.ids import CaseId, EventId
 
-FORMAT = "1"
+FORMAT = "2"
 """Version of the tables."""
 LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database."""
@@ -59,6 +61,38 @@ class Appended:
     leaf_hash: bytes
     at_ms: int
     """When it happened, in milliseconds since 1970."""
+
+
+class Link(NamedTuple):
+    """What of a record links it to its look-up, and to its leaf."""
+
+    seq: int
+    event: EventId
+    leaf: bytes
+    leaf_hash: bytes
+    case: CaseId | None
+    ends: EventId | None
+
+
+_ATTEMPT = "SELECT event_id, case_ref FROM attempt"
+_LINK = "SELECT seq, event_id, leaf, leaf_hash, case_ref, ends FROM entry"
+_ACCEPTED = f',"kind":"{Kind.REQUEST_ACCEPTED.value}",'.encode()
+"""In a leaf, which is canonical JSON, these bytes stand for the kind and nothing else:
+within a string the quotation marks would be escaped."""
+
+
+def attempts_of(
+    links: Iterable[Link],
+) -> tuple[dict[EventId, CaseId], frozenset[EventId]]:
+    """Return the look-ups of cases that records begin, and those that they end."""
+    begun: dict[EventId, CaseId] = {}
+    ended: list[EventId] = []
+    for _, event, leaf, _, case, ends in links:
+        if ends is not None:
+            ended.append(ends)
+        elif case is not None and _ACCEPTED in leaf:
+            begun[event] = case
+    return begun, frozenset(ended)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,20 +207,38 @@ class LogReader:
         )
         return self.sql.rows(query, (start, end))
 
+    def links(self, start: int, end: int) -> list[Link]:
+        """Return what links records of look-ups in a range, in order."""
+        query = f"{_LINK} WHERE seq >= ? AND seq < ? ORDER BY seq"
+        return [Link(*row) for row in self.sql.rows(query, (start, end))]
+
     def entry_of(self, event: EventId) -> Entry | None:
         """Return the record of an event; None when there is none."""
         for row in self.sql.rows(f"{_ENTRY} WHERE event_id = ?", (event,)):
             return Entry(*row)
         return None
 
-    def attempts(self) -> Mapping[EventId, CaseId]:
-        """Return the case of each look-up that was accepted and has not ended."""
-        return dict(self.sql.rows("SELECT event_id, case_ref FROM attempt"))
+    def attempts(self, case: CaseId | None = None) -> Mapping[EventId, CaseId]:
+        """Return the case of each look-up that was accepted and has not ended.
 
-    def open_attempts(self, case: CaseId) -> list[EventId]:
-        """Return the look-ups of a case that were accepted and have not ended."""
-        query = "SELECT event_id FROM attempt WHERE case_ref = ? ORDER BY event_id"
-        return [row[0] for row in self.sql.rows(query, (case,))]
+        Up to where the tree is, `attempt` names them; from there on, the records do.
+        The tree may move on meanwhile: its size is read first, so that every record is
+        in one part or in both, which does no harm.
+
+        Args:
+            case: The case whose look-ups are wanted; None for those of all.
+        """
+        size, _ = self.tree() or (0, b"")
+        of, values = ("", ()) if case is None else ("case_ref = ?", (case,))
+        begun: dict[EventId, CaseId] = dict(
+            self.sql.rows(_ATTEMPT + (of and f" WHERE {of}"), values)
+        )
+        links = self.sql.rows(
+            f"{_LINK} WHERE seq >= ?" + (of and f" AND {of}"), (size, *values)
+        )
+        later, ended = attempts_of(Link(*row) for row in links)
+        begun |= later
+        return {event: begun[event] for event in begun if event not in ended}
 
     def tile(self, level: int, number: int) -> bytes:
         """Return the hashes of a tile that there are; b"" for none."""

@@ -12,6 +12,7 @@ from audit.sql import Changes
 from audit.store import SignedHead
 from audit.tiles import TileId
 from schemas.errors import LogUnavailableError
+from schemas.ids import CaseId, EventId
 
 
 def head_guard(size: int, note: str, signed_ms: int) -> int:
@@ -21,11 +22,19 @@ def head_guard(size: int, note: str, signed_ms: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Integration:
-    """Stores changed tiles and moves the tree's head, if it is where it was read."""
+    """Stores changed tiles and moves the tree's head, if it is where it was read.
+
+    The look-ups under way move with it, so that the writer of records need not keep
+    them: most have ended by then, and no row is ever written for them.
+    """
 
     before: tuple[int, bytes]
     after: tuple[int, bytes]
     tiles: Mapping[TileId, bytes]
+    begun: Mapping[EventId, CaseId]
+    """The case of each look-up that the new leaves begin."""
+    ended: frozenset[EventId]
+    """The look-ups that they end."""
 
     def __call__(self, changes: Changes) -> None:
         """Do it; raise LogUnavailableError when another one was there before."""
@@ -44,6 +53,14 @@ class Integration:
             "INSERT INTO tile VALUES (?, ?, ?)"
             " ON CONFLICT (level, number) DO UPDATE SET hashes = excluded.hashes",
             [(*tile, hashes) for tile, hashes in self.tiles.items()],
+        )
+        changes.change_all(
+            "DELETE FROM attempt WHERE event_id = ?",
+            [(event,) for event in self.ended if event not in self.begun],
+        )
+        changes.change_all(
+            "INSERT INTO attempt VALUES (?, ?)",
+            [one for one in self.begun.items() if one[0] not in self.ended],
         )
 
 

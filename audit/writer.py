@@ -220,7 +220,7 @@ class AuditLog:
         Raises:
             LogUnavailableError: The log can't be read.
         """
-        return await self._ask(lambda reader: reader.open_attempts(case))
+        return await self._ask(lambda reader: sorted(reader.attempts(case)))
 
     async def find(self, event: EventId) -> Appended | None:
         """Return the durable record of an event; None when there is none."""

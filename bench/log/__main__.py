@@ -121,10 +121,11 @@ def _appends(
         for turn in range(options.rounds):
             console.print(f"appends to SQLite, round {turn + 1} of {options.rounds}")
             order = names[turn % 3 :] + names[: turn % 3]
-            for name, requesters in itertools.product(order, options.requesters):
+            shapes = itertools.product(order, appending.SHAPES, options.requesters)
+            for run in shapes:
                 with tempfile.TemporaryDirectory(dir=folder) as room:
-                    found = bench.measure(Path(room, "log.db"), name, requesters)
-                result.appends.setdefault((name, requesters), []).append(found)
+                    found = bench.measure(Path(room, "log.db"), *run)
+                result.appends.setdefault(run, []).append(found)
 
 
 def _fleets(

@@ -17,7 +17,7 @@ from audit.store import Appended
 from audit.writer import Limits
 from bench.asks import people
 from bench.log.bare import BareCommit, bare_bytes
-from bench.log.closed import Load, closed_loop
+from bench.log.closed import Load, closed_loop, shaped
 from bench.log.events import CaseEvents, many_cases
 from bench.log.room import logging_to
 from schemas.clock import SystemClock
@@ -27,6 +27,10 @@ VARIANTS = {
     "bare": "bare group commit of the same bytes through sqlite3",
     "writer": "the log's writer, records sealed beforehand",
     "append": "the whole append: subjects looked up, sealed, written",
+}
+SHAPES = {
+    "one": "each requester appends one record and waits",
+    "case": "each requester appends six records and waits, then ten: a case",
 }
 _LIMITS = Limits()
 
@@ -89,10 +93,12 @@ class Bench:
     seconds: float
     """How long each run begins new cases."""
 
-    def measure(self, path: Path, variant: str, requesters: int) -> dict[str, float]:
+    def measure(
+        self, path: Path, variant: str, shape: str, requesters: int
+    ) -> dict[str, float]:
         """Append to a new file, and return the figures."""
         run = {"bare": self._bare, "writer": self._writer, "append": self._append}
-        load, commits = uvloop.run(run[variant](path, requesters))
+        load, commits = uvloop.run(run[variant](path, shape, requesters))
         return {
             "records": load.records,
             "per_second": load.rate,
@@ -102,14 +108,16 @@ class Bench:
             "records_a_commit": load.records / commits if commits else 0.0,
         }
 
-    async def _bare(self, path: Path, requesters: int) -> tuple[Load, int]:
+    async def _bare(self, path: Path, shape: str, requesters: int) -> tuple[Load, int]:
         bare = BareCommit(path, _LIMITS.batch, _LIMITS.wal_records)
+        rows = shaped(self.work.rows, shape)
         with closing(bare):
-            rows = self.work.rows
             load = await closed_loop(bare.append, rows, requesters, self.seconds)
         return load, bare.commits
 
-    async def _writer(self, path: Path, requesters: int) -> tuple[Load, int]:
+    async def _writer(
+        self, path: Path, shape: str, requesters: int
+    ) -> tuple[Load, int]:
         engine = _Counting(
             path,
             self.sealer.origin,
@@ -117,13 +125,15 @@ class Bench:
             wal_records=_LIMITS.wal_records,
         )
         batches = Batches(engine, self.sealer.directory, _LIMITS.batch)
+        records = shaped(self.work.records, shape)
         with closing(engine), closing(batches):
-            records = self.work.records
             load = await closed_loop(batches.append, records, requesters, self.seconds)
         return load, engine.commits
 
-    async def _append(self, path: Path, requesters: int) -> tuple[Load, int]:
-        cases = [(case.before, case.after) for case in self.work.events]
+    async def _append(
+        self, path: Path, shape: str, requesters: int
+    ) -> tuple[Load, int]:
+        cases = shaped([(c.before, c.after) for c in self.work.events], shape)
         with logging_to(path, self.sealer, self.keys) as log:
             load = await closed_loop(log.append, cases, requesters, self.seconds)
         return load, 0

@@ -43,6 +43,13 @@ class Load:
         return 1_000 * percentile(self.latencies, share)
 
 
+def shaped(cases: Sequence[Case[T]], shape: str) -> Sequence[Case[T]]:
+    """Return cases in a shape: `case` as they are, `one` with one record an append."""
+    if shape == "case":
+        return cases
+    return [[[record] for batch in case for record in batch] for case in cases]
+
+
 async def closed_loop(
     append: Append[T], cases: Iterable[Case[T]], requesters: int, seconds: float
 ) -> Load:

@@ -28,6 +28,16 @@ _CHECKS: Final = {
     "served": "verify, as served",
     "stored": "verify, the log's own file",
 }
+_SHAPES: Final = {
+    "one": "one record at a time",
+    "case": "6, then 10 records at a time",
+}
+_OF_PACE: Final = {"one": "stored", "case": "bare", "steady": "served"}
+_PACES: Final = {
+    "one": "one record at a time",
+    "case": "6, then 10 at a time",
+    "steady": "steady load of cases",
+}
 _STYLE: Final = {
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -57,16 +67,17 @@ def draw(told: Mapping[str, Any], folder: Path) -> None:
 
 def _appends(told: Mapping[str, Any]) -> Figure:
     """Appends: rate and latency on SQLite, gateways on both engines, lag."""
-    figure, places = plt.subplots(2, 2, figsize=(11, 8), layout="constrained")
-    _append_bars(places[0][0], told, "per_second", "records a second")
-    places[0][0].set_title("SQLite, synchronous=FULL (figures: times the bare rate)")
-    places[0][0].set_ylim(top=1.4 * places[0][0].dataLim.ymax)
-    places[0][0].legend(loc="upper left")
-    _append_bars(places[0][1], told, "p99_ms", "ms")
-    places[0][1].set_title("99th percentile of an append of 6 or 10 records")
+    figure, places = plt.subplots(3, 2, figsize=(11, 12), layout="constrained")
+    for (rates, waits), (shape, what) in zip(places, _SHAPES.items(), strict=False):
+        _append_bars(rates, told, shape, "per_second", "records a second")
+        rates.set_title(f"SQLite, {what} (figures: times the bare rate)")
+        rates.set_ylim(top=1.4 * rates.dataLim.ymax)
+        rates.legend(loc="upper left")
+        _append_bars(waits, told, shape, "p99_ms", "ms")
+        waits.set_title(f"99th percentile, {what}")
     _goal(places[0][1], 25, "goal 25 ms")
-    _gateways(places[1][0], told)
-    _lags(places[1][1], told)
+    _gateways(places[2][0], told)
+    _lags(places[2][1], told)
     return figure
 
 
@@ -75,9 +86,11 @@ def sorted_by_number(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return sorted(rows.items(), key=lambda item: int(item[0]))
 
 
-def _append_bars(axes: Axes, told: Mapping[str, Any], figure: str, unit: str) -> None:
+def _append_bars(
+    axes: Axes, told: Mapping[str, Any], shape: str, figure: str, unit: str
+) -> None:
     for at, (variant, name) in enumerate(_BARS.items()):
-        rows = sorted_by_number(told["appends"][variant])
+        rows = sorted_by_number(told["appends"][shape][variant])
         bars = axes.bar(
             [n + (at - 1) * 0.27 for n in range(len(rows))],
             [row[figure] for _, row in rows],
@@ -86,7 +99,7 @@ def _append_bars(axes: Axes, told: Mapping[str, Any], figure: str, unit: str) ->
             label=name,
         )
         if figure == "per_second":
-            over = [told["over_bare"][variant][n]["rate"] for n, _ in rows]
+            over = [told["over_bare"][shape][variant][n]["rate"] for n, _ in rows]
             labels = [f"{ratio:.2f}" for ratio in over]
         else:
             labels = [f"{row[figure]:.1f}" for _, row in rows]
@@ -107,7 +120,7 @@ def _thousands(value: float, _place: int) -> str:
 def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
     names = list(told["gateways"])
     rates = [told["gateways"][name]["per_second"] for name in names]
-    colours = [_COLOURS["stored" if "closed" in n else "served"] for n in names]
+    colours = [_COLOURS[_OF_PACE[name.split()[2]]] for name in names]
     axes.barh(range(len(names)), rates, color=colours, height=0.6)
     for place, name in enumerate(names):
         text = f" p99 {told['gateways'][name]['p99_ms']:.0f} ms"
@@ -117,7 +130,12 @@ def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
     axes.grid(visible=False, axis="y")
     axes.axvline(3_000, color=_COLOURS["goal"], linestyle="--", linewidth=1)
     axes.text(
-        2_960, 5.45, "goal of the fleet", color=_COLOURS["goal"], fontsize=8, ha="right"
+        2_960,
+        len(names) - 0.55,
+        "goal of the fleet",
+        color=_COLOURS["goal"],
+        fontsize=8,
+        ha="right",
     )
     axes.margins(x=0.2)
     axes.set_xlim(left=0)
@@ -131,14 +149,14 @@ def _gateway(name: str) -> str:
     engine, replicas, pace = name.split()
     engine = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[engine]
     many = "1 process" if replicas == "1" else f"{replicas} processes"
-    return f"{engine}, {many}\n{'as fast as it goes' if pace == 'closed' else 'steady'}"
+    return f"{engine}, {many}\n{_PACES[pace]}"
 
 
 def _lags(axes: Axes, told: Mapping[str, Any]) -> None:
     for name, lag in told["publish_lag_s"].items():
-        if "closed" in name:
+        if "steady" not in name:
             shares = [step * 5 for step in range(21)]
-            label = _gateway(name).partition("\n")[0]
+            label = _gateway(name).replace("\n", ", ")
             axes.plot(lag["steps"], shares, label=label, linewidth=1.8)
     axes.axvline(2, color=_COLOURS["goal"], linestyle="--", linewidth=1)
     axes.text(2.02, 3, "goal 2 s", color=_COLOURS["goal"], fontsize=8)

@@ -24,15 +24,15 @@ from audit.store import LOG_SCHEMA
 from audit.subjects import SUBJECTS_SCHEMA
 from audit.writer import AuditLog
 from bench.asks import people
-from bench.log.closed import closed_loop, open_loop
+from bench.log.closed import closed_loop, open_loop, shaped
 from bench.log.events import many_cases
 from bench.log.lag import Lags
 from bench.log.room import logging_to, sealing
 from schemas.clock import SystemClock
 from schemas.ids import new_ids
 
-PACES: Final = ("closed", "steady")
-"""As fast as it goes, and at a steady pace."""
+PACES: Final = ("one", "case", "steady")
+"""As fast as it goes, one record at a time or those of a case; and at a steady pace."""
 _WARM_S: Final = 60.0
 
 
@@ -87,7 +87,8 @@ async def _measure(
         if pace == "steady":
             load = await open_loop(append, cases, orders["cases_per_s"], seconds)
         else:
-            load = await closed_loop(append, cases, orders["requesters"], seconds)
+            waiting = shaped(cases, pace)
+            load = await closed_loop(append, waiting, orders["requesters"], seconds)
         ended = time.monotonic()
     return {
         "records": load.records,

@@ -8,7 +8,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.table import Table
 
-from bench.log.appending import VARIANTS
+from bench.log.appending import SHAPES, VARIANTS
 from bench.log.figures import medians, percentile
 from bench.log.fleet import Fleet
 from bench.report import machine
@@ -39,8 +39,10 @@ class Result:
     options: Mapping[str, Any]
     load_before: float
     bytes_per_record: float = 0.0
-    appends: dict[tuple[str, int], list[dict[str, float]]] = field(default_factory=dict)
-    """By variant and requesters, the figures of each round."""
+    appends: dict[tuple[str, str, int], list[dict[str, float]]] = field(
+        default_factory=dict
+    )
+    """By variant, shape and requesters, the figures of each round."""
     fleets: dict[str, list[Mapping[str, float]]] = field(default_factory=dict)
     """By engine, replicas and pace: `postgresql 4 steady`."""
     lags: dict[str, list[float]] = field(default_factory=dict)
@@ -60,19 +62,15 @@ class Result:
 
     def as_json(self) -> dict[str, JsonValue]:
         """Return the result: medians over rounds, ratios of these, and the goals."""
-        appends = {
-            variant: {
-                str(n): _rounded(medians(rows))
-                for (name, n), rows in self.appends.items()
-                if name == variant
-            }
-            for variant in VARIANTS
-        }
+        appends = {shape: self._appends(shape) for shape in SHAPES}
         document: dict[str, Any] = {
             "at": to_rfc3339_ms(SystemClock().now()),
             "bytes_per_record": round(self.bytes_per_record),
             "appends": appends,
-            "over_bare": {name: _over_bare(appends, name) for name in VARIANTS},
+            "over_bare": {
+                shape: {name: _over_bare(rows, name) for name in VARIANTS}
+                for shape, rows in appends.items()
+            },
             "gateways": {
                 name: _rounded(medians(rows)) for name, rows in self.fleets.items()
             },
@@ -89,6 +87,17 @@ class Result:
         document["options"] = dict(self.options)
         document["machine"] = machine(self.load_before)
         return document
+
+    def _appends(self, shape: str) -> dict[str, dict[str, dict[str, float]]]:
+        """Return the medians of one shape, by variant and requesters."""
+        return {
+            variant: {
+                str(n): _rounded(medians(rows))
+                for (name, of, n), rows in self.appends.items()
+                if (name, of) == (variant, shape)
+            }
+            for variant in VARIANTS
+        }
 
 
 def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +127,8 @@ def _lag(lags: Sequence[float]) -> dict[str, JsonValue]:
 
 def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
     """Return each figure that has a goal, and whether it is reached."""
-    most = max(told["over_bare"]["append"], key=int)
+    over, ones = told["over_bare"]["one"], told["appends"]["one"]
+    most = max(over["append"], key=int)
     gateways, lags = told["gateways"], told["publish_lag_s"]
     replicas = max(int(name.split()[1]) for name in gateways)
     on_server = f"postgresql {replicas}"
@@ -127,12 +137,12 @@ def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
     proofs = [told["questions"][size]["proof"] for size in (small, large)]
     fsck = [row for row in told["checks"] if row["way"] == "fsck"][-1]
     found = {
-        "writer_over_bare": told["over_bare"]["writer"][most]["rate"],
-        "append_over_bare": told["over_bare"]["append"][most]["rate"],
-        "append_p99_ms": told["appends"]["append"][most]["p99_ms"],
+        "writer_over_bare": over["writer"][most]["rate"],
+        "append_over_bare": over["append"][most]["rate"],
+        "append_p99_ms": ones["append"][most]["p99_ms"],
         "gateway_steady_p99_ms": gateways["sqlite 1 steady"]["p99_ms"],
-        "fleet_per_second": gateways[f"{on_server} closed"]["per_second"],
-        "fleet_p99_ms": gateways[f"{on_server} closed"]["p99_ms"],
+        "fleet_per_second": gateways[f"{on_server} one"]["per_second"],
+        "fleet_p99_ms": gateways[f"{on_server} one"]["p99_ms"],
         "fleet_steady_p99_ms": gateways[f"{on_server} steady"]["p99_ms"],
         "fsck_leaves_per_cpu_s": fsck["size"] / fsck["cpu_s"],
         "subject_list_p99_ms": lists[1]["p99_ms"],
@@ -165,22 +175,24 @@ def show(told: Mapping[str, Any], console: Console) -> None:
 
 def _show_appends(told: Mapping[str, Any], console: Console) -> None:
     columns = ("requesters", "records/s", "over bare", "CPU µs", "p50 ms", "p99 ms")
-    table = _table("Appends to SQLite, synchronous=FULL", "", *columns)
     for variant, what in VARIANTS.items():
         console.print(f"{variant}: {what}")
-    for variant, rows in told["appends"].items():
-        for n, row in rows.items():
-            table.add_row(
-                variant if n == next(iter(rows)) else "",
-                n,
-                f"{row['per_second']:,.0f}",
-                f"{told['over_bare'][variant][n]['rate']:.2f}",
-                f"{row['cpu_us']:.1f}",
-                f"{row['p50_ms']:.2f}",
-                f"{row['p99_ms']:.2f}",
-            )
-        table.add_section()
-    console.print(table)
+    for shape, what in SHAPES.items():
+        title = f"Appends to SQLite, synchronous=FULL: {what}"
+        table = _table(title, "", *columns)
+        for variant, rows in told["appends"][shape].items():
+            for n, row in rows.items():
+                table.add_row(
+                    variant if n == next(iter(rows)) else "",
+                    n,
+                    f"{row['per_second']:,.0f}",
+                    f"{told['over_bare'][shape][variant][n]['rate']:.2f}",
+                    f"{row['cpu_us']:.1f}",
+                    f"{row['p50_ms']:.2f}",
+                    f"{row['p99_ms']:.2f}",
+                )
+            table.add_section()
+        console.print(table)
 
 
 def _show_gateways(told: Mapping[str, Any], console: Console) -> None:

@@ -13,12 +13,14 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from audit.keys import make_keys
+from audit.publisher import Publisher
 from audit.receipt import verify_receipt
 from audit.record import Event, Kind, Subject
 from audit.sql import Place
 from audit.writer import Limits, open_engine
+from schemas.clock import SystemClock
 from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
-from schemas.ids import CaseId
+from schemas.ids import CaseId, EventId
 from tests.audit.examples import (
     CASE,
     FATHER,
@@ -58,11 +60,11 @@ def break_commits(room: Room, error: sqlite3.Error) -> Callable[[], None]:
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-        def execute(self, statement: str) -> sqlite3.Cursor:
+        def execute(self, statement: str, *values: list[object]) -> sqlite3.Cursor:
             """Fail at the commit."""
             if statement == "COMMIT":
                 raise error
-            return real.execute(statement)
+            return real.execute(statement, *values)
 
     log._engine.connection = Broken()  # type: ignore[assignment] # stands in for a broken disk
 
@@ -411,6 +413,43 @@ async def test_look_ups_that_have_not_ended_are_known_after_a_restart(
     await again.log.append([an_event(Kind.REQUEST_ENDED, ends=left.id)])
     assert [] == await again.log.open_attempts(CASE)
     again.close()
+
+
+@pytest.mark.anyio
+@settings(
+    max_examples=12,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=30),
+    st.sampled_from([CASE, CaseId("other")]),
+)
+async def test_look_ups_under_way_are_known_whatever_the_tree_holds(
+    file_room: Room, steps: list[tuple[int, bool]], case: CaseId
+) -> None:
+    """They are those begun and not ended, wherever the tree was moved on between."""
+    publisher = Publisher(file_room.log, file_room.keys.log, SystemClock())
+    open_here: list[EventId] = []
+    for step, is_integrated in steps:
+        if step and open_here:
+            ended = open_here.pop(step % len(open_here))
+            await file_room.log.append(
+                [an_event(Kind.REQUEST_ENDED, ends=ended, case=case)]
+            )
+        else:
+            begun = an_event(case=case)
+            await file_room.log.append([begun, an_event(case=CaseId("elsewhere"))])
+            open_here.append(begun.id)
+        if is_integrated:
+            await asyncio.to_thread(publisher.publish)
+    found = await file_room.log.open_attempts(case)
+    for left in open_here:
+        await file_room.log.append([an_event(Kind.REQUEST_ENDED, ends=left, case=case)])
+
+    assert sorted(open_here) == found
+    assert [] == await file_room.log.open_attempts(case)
+    publisher.stop()
 
 
 @pytest.mark.anyio

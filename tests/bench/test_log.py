@@ -20,6 +20,7 @@ from audit.verify import verify_log
 from bench.asks import people
 from bench.log.bare import BareCommit
 from bench.log.bulk import Bulk
+from bench.log.closed import shaped
 from bench.log.events import PER_CASE, case_events
 from bench.log.figures import percentile
 from bench.log.lag import Lags
@@ -51,17 +52,19 @@ def test_a_quick_run_measures_everything_and_draws_it(tmp_path: Path) -> None:
 
     assert (0, b"") == (done.returncode, done.stderr[-2000:])
     told = orjson.loads(file.read_bytes())
-    assert {"bare", "writer", "append"} == told["appends"].keys()
-    for rows in told["appends"].values():
-        assert {"1", "8", "64"} == rows.keys()
-        for row in rows.values():
-            assert row["records"] >= PER_CASE
-            assert 0 < row["p50_ms"] <= row["p99_ms"]
-    assert {"rate": 1.0, "cpu": 1.0} == told["over_bare"]["bare"]["64"]
+    assert {"one", "case"} == told["appends"].keys()
+    for variants in told["appends"].values():
+        assert {"bare", "writer", "append"} == variants.keys()
+        for rows in variants.values():
+            assert {"1", "8", "64"} == rows.keys()
+            for row in rows.values():
+                assert row["records"] >= PER_CASE
+                assert 0 < row["p50_ms"] <= row["p99_ms"]
+    assert {"rate": 1.0, "cpu": 1.0} == told["over_bare"]["one"]["bare"]["64"]
     gateways = {
         f"{fleet} {pace}"
         for fleet in ("sqlite 1", "postgresql 1", "postgresql 2")
-        for pace in ("closed", "steady")
+        for pace in ("one", "case", "steady")
     }
     assert gateways == told["gateways"].keys() == told["publish_lag_s"].keys()
     assert {"fsck", "served", "stored"} == {row["way"] for row in told["checks"]}
@@ -82,6 +85,14 @@ def test_a_case_appends_what_the_flow_does() -> None:
     assert [Kind.REQUEST_ENDED] * 5 + [Kind.EVIDENCE_RELEASED] * 5 == after
     assert [e.id for e in case.before[1:]] == [e.ends for e in case.after[:5]]
     assert PER_CASE == len({e.id for e in (*case.before, *case.after)})
+
+
+def test_one_record_at_a_time_is_the_same_records() -> None:
+    """A shape changes what is appended together, and neither records nor order."""
+    cases = [[[1, 2], [3]], [[4]]]
+
+    assert cases == shaped(cases, "case")
+    assert [[[1], [2], [3]], [[4]]] == shaped(cases, "one")
 
 
 def test_a_log_that_grew_in_bulk_verifies(tmp_path: Path) -> None:
