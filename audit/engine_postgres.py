@@ -48,7 +48,7 @@ CREATE TABLE entry (
     actor_ref TEXT,
     ends TEXT,                     -- event id of the look-up that ended with this
     guard BIGINT NOT NULL,         -- check value over the private columns
-    sealed BYTEA NOT NULL,         -- sections, as `sealing.split_sections` reads them
+    sealed BYTEA NOT NULL,         -- sections, as `Sealer.open_sections` reads them
     sealed_guard BIGINT NOT NULL
 ) WITH (toast_tuple_target = 8160);
 -- Ciphertext and hashes can't be compressed: nobody tries.

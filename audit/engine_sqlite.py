@@ -38,7 +38,7 @@ CREATE TABLE entry (
     actor_ref TEXT,
     ends TEXT,                     -- event id of the look-up that ended with this
     guard INTEGER NOT NULL,        -- check value over the private columns
-    sealed BLOB NOT NULL,          -- sections, as `sealing.split_sections` reads them
+    sealed BLOB NOT NULL,          -- sections, as `Sealer.open_sections` reads them
     sealed_guard INTEGER NOT NULL
 );
 CREATE TRIGGER entry_is_never_changed

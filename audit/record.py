@@ -10,16 +10,18 @@ The leaf's form is final: no field is ever added, renamed or left out. A verifie
 hashes the stored bytes and never writes a leaf anew.
 """
 
-import binascii
 import re
+from binascii import b2a_base64
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache, partial
-from typing import cast
+from functools import lru_cache
+from types import MappingProxyType
+from typing import NamedTuple, cast
 
 import orjson
+from typing_extensions import override
 
 from audit.note import b64_decode
 from schemas.canonical import Json, canonical_plain
@@ -40,8 +42,11 @@ SUBJECT_LIMIT = TAG_COUNTS[-1]
 
 _FORMAT = 1
 _EVENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_WORDS = re.compile(r"[!-~]{0,256}( [!-~]{0,256}){6}")
-"""The seven open words of an event: printable ASCII without spaces."""
+_WORDS = re.compile(" ".join(["[!-~]{0,256}"] * 8))
+"""The open words of an event: printable ASCII without spaces."""
+_PLAIN = r"[!#-\[\]-~]{0,256}"
+_PLAIN_WORDS = re.compile(" ".join([_PLAIN] * 2 + [_EVENT_ID.pattern] + [_PLAIN] * 5))
+"""The same where JSON writes all of them as they are."""
 
 
 class Kind(StrEnum):
@@ -73,7 +78,7 @@ class Kind(StrEnum):
 
 
 class Section(StrEnum):
-    """The parts of a record that are sealed, each under a key of its own."""
+    """The parts of a record that are sealed; each is shown without the others."""
 
     SUBJECT = "subject"
     """Whom the record is about."""
@@ -127,17 +132,18 @@ class Actor:
     id: str = field(repr=False)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """Something that is about to be recorded.
+_NOTHING: Mapping[str, Json] = MappingProxyType({})
+
+
+class Event(NamedTuple):
+    """Something that is about to be recorded; built by keywords.
 
     What is open in the log (`outcome` to `correlation`) holds words of the
-    exchange's own making: no name, no id of a person, no value.
-
-    Raises:
-        ValueError: A part is not of its form. The message names the part alone.
+    exchange's own making: no name, no id of a person, no value. Whoever seals it
+    refuses one whose parts are not of their form.
     """
 
+    # A named tuple: of all immutable values the cheapest, and a case makes 16.
     id: EventId
     """A UUID in its 36-character form; the log keeps one record for each."""
     at: datetime
@@ -155,42 +161,27 @@ class Event:
     correlation: str = ""
     """What links the records of one thing, such as the look-up's id."""
     subjects: tuple[Subject, ...] = ()
+    """At most eight. Events of one append share what is made of them if they share
+    this tuple; and so with `actor`."""
     actor: Actor | None = None
     case: CaseId | None = None
     matter: str = ""
     """The matter as `id@version`; "" where there is none."""
     ends: EventId | None = None
-    """For `request.ended`: the `request.accepted` that has ended."""
-    details: Mapping[str, Json] = field(default_factory=dict, repr=False)
+    """For `request.ended`, and for it alone: the `request.accepted` that has ended."""
+    details: Mapping[str, Json] = _NOTHING
     """More for the section `matter`: requirements, basis, grant, fields. ASCII keys;
     no floats."""
-    evidence: Mapping[str, Json] = field(default_factory=dict, repr=False)
+    evidence: Mapping[str, Json] = _NOTHING
     """The section `evidence`: ids and digests. ASCII keys; no floats."""
 
-    def __post_init__(self) -> None:
-        if not _EVENT_ID.fullmatch(self.id):
-            raise ValueError("`id` is not a UUID in its 36-character form")
-        if len(self.subjects) > SUBJECT_LIMIT:
-            raise ValueError(f"`subjects` has more than {SUBJECT_LIMIT}")
-        if (self.ends is not None) != (self.kind is Kind.REQUEST_ENDED):
-            raise ValueError("`ends` belongs to `request.ended`, and to it alone")
-        words = (
-            self.outcome,
-            self.requester,
-            self.provider,
-            self.evidence_type,
-            self.policy,
-            self.correlation,
-            self.matter,
-        )
-        if not _WORDS.fullmatch(" ".join(words)):
-            raise ValueError(
-                "`outcome`, `requester`, `provider`, `evidence_type`, `policy`,"
-                " `correlation` and `matter` are printable ASCII without spaces,"
-                " of at most 256 characters"
-            )
+    @override
+    def __repr__(self) -> str:
+        # Sections hold ids and values, which no log line and no traceback may show.
+        return f"Event(id={self.id!r}, kind={self.kind.value!r})"
 
 
+@lru_cache(maxsize=256)
 def milliseconds(instant: datetime) -> int:
     """Return an instant as whole milliseconds since 1970."""
     return int(instant.timestamp()) * 1000 + instant.microsecond // 1000
@@ -210,54 +201,62 @@ def build_leaf(
         origin: The log's name, so that a leaf of one shard is never one of another.
         salt: 16 random bytes.
         tags: One for each subject, with random ones up to 1, 2, 4 or 8 (`sealing`).
-        commitments: By section, the HMAC-SHA256 of the section under its opening.
+        commitments: By section in alphabetical order, the HMAC-SHA256 of the section
+            under its opening.
 
     Raises:
-        ValueError: The leaf would be larger than 16 KiB.
+        ValueError: A word of the event is not of its form, or the leaf would be
+            larger than 16 KiB. The message names the part alone.
     """
-    words = (
-        event.correlation,
-        event.evidence_type,
-        event.id,
-        event.kind,
-        event.outcome,
-        event.policy,
-        event.provider,
-        event.requester,
+    corr, etype, id_, outcome, pol, prov, req, _ = _open_words(event)
+    b64 = b2a_base64
+    committed = ",".join(
+        [
+            f'"{name}":"{b64(value, newline=False).decode()}"'
+            for name, value in commitments.items()
+        ]
     )
-    said = "".join(words)
-    if '"' in said or "\\" in said:
-        words = tuple(map(_escaped, words))  # type: ignore[assignment] # as many
-    names = commitments if len(commitments) == 1 else sorted(commitments)
-    corr, etype, id_, kind, outcome, pol, prov, req = words
-    committed = b",".join(
-        [b'"%b":"%b"' % (_NAMES[name], _b64(commitments[name])) for name in names]
-    )
+    tagged = '","'.join([b64(tag, newline=False).decode() for tag in tags])
+    salted = b64(salt, newline=False).decode()
     # The keys in their order, as RFC 8785 sorts them.
-    said = (
-        f'"corr":"{corr}","etype":"{etype}","id":"{id_}","kind":"{kind}",'
-        f'"log":{_quoted(origin)},"outcome":"{outcome}","pol":"{pol}",'
-        f'"prov":"{prov}","req":"{req}"'
-    )
-    leaf = b'{"c":{%b},%b,"salt":"%b","t":"%b","tags":["%b"],"v":1}' % (
-        committed,
-        said.encode(),
-        _b64(salt),
-        to_rfc3339_ms(event.at).encode(),
-        b'","'.join(map(_b64, tags)),
-    )
+    leaf = (
+        f'{{"c":{{{committed}}},"corr":"{corr}","etype":"{etype}","id":"{id_}",'
+        f'"kind":"{event.kind.value}","log":{_quoted(origin)},"outcome":"{outcome}",'
+        f'"pol":"{pol}","prov":"{prov}","req":"{req}","salt":"{salted}",'
+        f'"t":"{to_rfc3339_ms(event.at)}","tags":["{tagged}"],"v":1}}'
+    ).encode()
     if len(leaf) > LEAF_LIMIT:
         raise ValueError("the leaf is larger than 16 KiB")
     return leaf
 
 
-_b64 = partial(binascii.b2a_base64, newline=False)
-"""As `note.b64`, in bytes."""
+def _open_words(event: Event) -> tuple[str, ...]:
+    """Return the words of an event as they stand in JSON between quotes, each checked.
 
-
-def _escaped(word: str) -> str:
-    """Return a word as it stands in JSON between its quotes."""
-    return canonical_plain(word)[1:-1].decode()
+    They are those of the leaf in its order, and the matter, which stands beside it.
+    """
+    words = (
+        event.correlation,
+        event.evidence_type,
+        event.id,
+        event.outcome,
+        event.policy,
+        event.provider,
+        event.requester,
+        event.matter,
+    )
+    said = " ".join(words)
+    if _PLAIN_WORDS.fullmatch(said):
+        return words
+    if not _EVENT_ID.fullmatch(event.id):
+        raise ValueError("`id` is not a UUID in its 36-character form")
+    if not _WORDS.fullmatch(said):
+        raise ValueError(
+            "`outcome`, `requester`, `provider`, `evidence_type`, `policy`,"
+            " `correlation` and `matter` are printable ASCII without spaces,"
+            " of at most 256 characters"
+        )
+    return tuple([canonical_plain(word)[1:-1].decode() for word in words])
 
 
 @lru_cache(maxsize=16)

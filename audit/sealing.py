@@ -1,19 +1,18 @@
 """What only some may read of a record: its sections, sealed beside the log.
 
-A section is sealed with AES-256-GCM under a data key of its own, which is wrapped
-under a key derived from the keys of all subjects of the record and that of the
-shard. So destroying one subject's key makes every section that speaks of the
-subject unreadable, and destroying the shard's key makes all of them so, while
-leaves, proofs and roots stay as they are. The leaf commits to each section with an
-HMAC under an opening that is sealed with it: whoever is shown section and opening
-can check them against the leaf, and learns nothing about the others.
+The sections of a record are sealed together, with AES-256-GCM, under a key derived
+from the keys of all its subjects and that of the shard. So destroying one subject's
+key makes every section that speaks of the subject unreadable, and destroying the
+shard's key makes all of them so, while leaves, proofs and roots stay as they are. The
+leaf commits to each section with an HMAC under an opening of its own, which is sealed
+with them: whoever is shown section and opening can check them against the leaf, and
+learns nothing about the others (docs/adr/0011).
 """
 
 import hmac
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
@@ -37,27 +36,26 @@ from audit.record import (
     build_leaf,
     milliseconds,
 )
-from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory, SubjectKey, mac
+from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory, SubjectKey, mac, macs
 from schemas.canonical import Json, canonical_plain
 from schemas.entropy import random_bytes
 from schemas.errors import VerificationError
 
-_WRAPPED_SIZE = NONCE_SIZE + SECRET_SIZE + 16
-_SLOT = Struct(f"{SECRET_SIZE}s{SECRET_SIZE}s{NONCE_SIZE}s")
-"""Random bytes that a section takes: data key, opening, nonce of the wrapping."""
-_SINGLE_USE = bytes(NONCE_SIZE)
-"""The nonce under a data key: the key is random and seals one section, once."""
-_SUBJECT = Section.SUBJECT.value
-_ACTOR = Section.ACTOR.value
-_MATTER = Section.MATTER.value
-_EVIDENCE = Section.EVIDENCE.value
-_CODES: Mapping[str, bytes] = {
-    _SUBJECT: b"\x01",
-    _ACTOR: b"\x02",
-    _MATTER: b"\x03",
-    _EVIDENCE: b"\x04",
+_HEAD_SIZE = 1 + NONCE_SIZE
+"""What stands before the ciphertext: which sections there are, and the nonce."""
+_TAIL_SIZE = 16
+"""AES-GCM's tag."""
+_BETWEEN = b"\n"
+"""Between two sections: canonical JSON holds no line feed."""
+_SECTIONS = tuple(sorted(section.value for section in Section))
+"""As a leaf names them, in its order."""
+_CODES: Mapping[tuple[str, ...], bytes] = {
+    names: bytes([sum(1 << _SECTIONS.index(name) for name in names)])
+    for count in range(1, len(_SECTIONS) + 1)
+    for names in combinations(_SECTIONS, count)
 }
-_NAMES = {code[0]: Section(name) for name, code in _CODES.items()}
+"""Every set of sections, and the byte that says which they are."""
+_NAMES = {code[0]: list(names) for names, code in _CODES.items()}
 _PADS = tuple(
     next(count for count in TAG_COUNTS if count >= subjects) - subjects
     for subjects in range(SUBJECT_LIMIT + 1)
@@ -104,7 +102,7 @@ class SealedRecord(NamedTuple):
     guard: int
     """Check value over the private columns."""
     sealed: bytes
-    """The sealed sections, as `open_sections` reads them; b"" for none."""
+    """The sections, as `Sealer.open_sections` reads them; b"" for none."""
     sealed_guard: int
 
 
@@ -114,9 +112,10 @@ class _About(NamedTuple):
     people: Sequence[SubjectKey]
     """Each once: one person may stand in two roles, and a tag twice would say so."""
     refs: str
-    wrapping: AESGCM
+    key: AESGCM
+    """What their sections are sealed under."""
     section: bytes
-    """The section `subject`."""
+    """The section `subject`; b"" where it is about nobody."""
     pads: int
     """How many random tags such a record gets."""
 
@@ -126,7 +125,7 @@ class _By(NamedTuple):
 
     ref: str | None
     section: bytes
-    """The section `actor`."""
+    """The section `actor`; b"" where nobody acted."""
 
 
 class _Draft(NamedTuple):
@@ -144,13 +143,13 @@ class _Shared:
     """What the records of one append have in common, made once.
 
     Subjects and actors are told apart by what they are in memory: those of one case
-    are mostly the same objects, and all of them live as long as the append's events.
+    are the same objects, and all of them live as long as the append's events.
     """
 
     __slots__ = ("about", "by")
 
     def __init__(self) -> None:
-        self.about: dict[tuple[int, ...], _About] = {}
+        self.about: dict[int, _About] = {}
         self.by: dict[int, _By] = {id(None): _By(None, b"")}
 
 
@@ -171,7 +170,8 @@ class Sealer:
         self.directory = directory
         self._shard_key = shard_key
         self._entropy = entropy
-        self._wrapping: Recent[tuple[str, ...], AESGCM] = Recent(cached)
+        self._bound = f"errand/sections/v2\n{origin}\n".encode()
+        self._keys: Recent[tuple[str, ...], AESGCM] = Recent(cached)
         self._actors: Recent[tuple[str, str], str] = Recent(cached)
 
     def seal(self, event: Event, subjects: Sequence[SubjectKey]) -> SealedRecord:
@@ -189,8 +189,9 @@ class Sealer:
                 their order.
 
         Raises:
-            ValueError: A leaf or a section would be too large, or a section holds
-                what has no plain canonical form.
+            ValueError: A part of an event is not of its form (the message names the
+                part alone), a leaf or a section would be too large, or a section
+                holds what has no plain canonical form.
         """
         shared = _Shared()
         drafts = [
@@ -211,31 +212,35 @@ class Sealer:
         self, event: Event, subjects: Sequence[SubjectKey], shared: _Shared
     ) -> _Draft:
         """Return a record without its random parts."""
-        same = tuple(map(id, event.subjects))
-        about = shared.about.get(same)
+        if (event.ends is not None) != (event.kind is Kind.REQUEST_ENDED):
+            raise ValueError("`ends` belongs to `request.ended`, and to it alone")
+        about = shared.about.get(id(event.subjects))
         if about is None:
-            about = shared.about[same] = self._about(event.subjects, subjects)
+            about = self._about(event.subjects, subjects)
+            shared.about[id(event.subjects)] = about
         by = shared.by.get(id(event.actor))
         if by is None:
             by = shared.by[id(event.actor)] = self._by(event.actor)
         sections = _sections(event, about.section, by.section)
-        noise = SALT_SIZE + about.pads * TAG_SIZE + len(sections) * _SLOT.size
+        noise = (
+            NONCE_SIZE + len(sections) * SECRET_SIZE + SALT_SIZE + about.pads * TAG_SIZE
+        )
         return _Draft(event, about, by.ref, sections, noise)
 
     def _about(
         self, named: Sequence[Subject], subjects: Sequence[SubjectKey]
     ) -> _About:
         """Return what records about these people share."""
+        if len(named) > SUBJECT_LIMIT:
+            raise ValueError(f"`subjects` has more than {SUBJECT_LIMIT}")
         people = tuple(dict.fromkeys(subjects))
-        section = canonical_plain(
-            [
-                {"id": who.id, "ns": who.namespace, "ref": known.ref, "role": who.role}
-                for who, known in zip(named, subjects, strict=True)
-            ]
-        )
         refs = " ".join([person.ref for person in people])
-        wrapping = self._wrapping_key(people)
-        return _About(people, refs, wrapping, section, _PADS[len(people)])
+        told = [
+            {"id": who.id, "ns": who.namespace, "ref": known.ref, "role": who.role}
+            for who, known in zip(named, subjects, strict=True)
+        ]
+        section = canonical_plain(told) if told else b""
+        return _About(people, refs, self._key(people), section, _PADS[len(people)])
 
     def _by(self, actor: Actor | None) -> _By:
         """Return what records by an official share."""
@@ -245,18 +250,30 @@ class Sealer:
         return _By(self._actor_ref(actor), section)
 
     def _seal(self, draft: _Draft, noise: bytes) -> SealedRecord:
-        """Return a record with its random parts: salt, tags, keys, openings, nonces."""
-        event, about = draft.event, draft.about
-        salt = noise[:SALT_SIZE]
-        sized = SALT_SIZE + about.pads * TAG_SIZE
+        """Return a record with its random parts: nonce, openings, salt and tags."""
+        event, about, actor_ref, sections, size = draft
+        opened = NONCE_SIZE + len(sections) * SECRET_SIZE
+        openings, salted = noise[NONCE_SIZE:opened], opened + SALT_SIZE
+        salt = noise[opened:salted]
         tags = [person.tag(self._origin, salt) for person in about.people]
-        tags += [noise[at : at + TAG_SIZE] for at in range(SALT_SIZE, sized, TAG_SIZE)]
+        if about.pads:
+            tags += [noise[at : at + TAG_SIZE] for at in range(salted, size, TAG_SIZE)]
         # Sorted, so that a tag's place does not tell whether it is a person's.
         tags.sort()
-        commitments, sealed = self._seal_sections(draft, noise[sized:])
+        contents = sections.values()
+        commitments = dict(zip(sections, macs(openings, contents), strict=True))
         leaf = build_leaf(event, self.origin, salt, tags, commitments)
+        sealed = b""
+        if sections:
+            code, nonce = _CODES[(*sections,)], noise[:NONCE_SIZE]
+            # What binds them to their record, so that they can't be moved.
+            context = self._bound + event.id.encode() + code
+            plain = openings + _BETWEEN.join(contents)
+            if len(plain) > SECTION_LIMIT and max(map(len, contents)) > SECTION_LIMIT:
+                raise ValueError("a section is larger than 65,535 bytes")
+            sealed = code + nonce + about.key.encrypt(nonce, plain, context)
         digest = leaf_hash(leaf)
-        refs, actor_ref = about.refs, draft.actor_ref
+        refs = about.refs
         check = private_guard(
             digest, event.case, event.matter, refs, actor_ref, event.ends
         )
@@ -281,56 +298,34 @@ class Sealer:
             self._actors.put(named, ref)
         return ref
 
-    def _seal_sections(
-        self, draft: _Draft, noise: bytes
-    ) -> tuple[dict[str, bytes], bytes]:
-        """Return the commitment of each section, and all of them sealed."""
-        commitments: dict[str, bytes] = {}
-        parts: list[bytes] = []
-        place = self._place(draft.event.id)
-        wrap = draft.about.wrapping.encrypt
-        slots = _SLOT.iter_unpack(noise)
-        for (name, section), (key, opening, nonce) in zip(
-            draft.sections.items(), slots, strict=True
-        ):
-            code = _CODES[name]
-            context = place + code
-            commitments[name] = mac(opening, section)
-            body = AESGCM(key).encrypt(_SINGLE_USE, opening + section, context)
-            size = len(body).to_bytes(4, "big")
-            parts += code, size, nonce, wrap(nonce, key, context), body
-        return commitments, b"".join(parts)
-
-    def _place(self, event_id: str) -> bytes:
-        """Return what binds a section to its record, so that it can't be moved."""
-        return f"errand/section/v1\n{self.origin}\n{event_id}\n".encode()
-
-    def _wrapping_key(self, subjects: Sequence[SubjectKey]) -> AESGCM:
-        """Return what wraps the section keys of a record about these subjects.
+    def _key(self, subjects: Sequence[SubjectKey]) -> AESGCM:
+        """Return what seals the sections of a record about these subjects.
 
         HKDF-SHA256 (RFC 5869) over the subjects' keys, salted with the shard's key:
-        the loss of any one of them is the loss of the section.
+        the loss of any one of them is the loss of the sections. The nonces under it
+        are random: enough for 2^32 records about the same people in one shard (NIST
+        SP 800-38D, 8.3).
         """
         refs = tuple([subject.ref for subject in subjects])
-        wrapping = self._wrapping.get(refs)
-        if wrapping is None:
+        key = self._keys.get(refs)
+        if key is None:
             secret = b"".join([subject.key for subject in subjects])
             extracted = mac(self._shard_key, secret)
-            info = b"errand/section-key/v1\n" + self.origin.encode()
-            wrapping = AESGCM(mac(extracted, info + b"\x01"))
+            info = b"errand/sections/v2\n" + self._origin
+            key = AESGCM(mac(extracted, info + b"\x01"))
             if not self.directory.has_forgotten(refs):
-                self._wrapping.put(refs, wrapping)
-        return wrapping
+                self._keys.put(refs, key)
+        return key
 
     def forget(self, ref: str) -> None:
         """Drop from memory what a subject's key takes part in, for good."""
         self.directory.forget(ref)
-        self._wrapping.drop(lambda refs, _: ref in refs)
+        self._keys.drop(lambda refs, _: ref in refs)
 
     def forget_all(self) -> None:
         """Drop from memory what any subject's key takes part in."""
         self.directory.forget_all()
-        self._wrapping.clear()
+        self._keys.clear()
 
     def open_sections(
         self,
@@ -346,22 +341,23 @@ class Sealer:
             VerificationError: A section was tampered with, is not the one that the
                 leaf commits to, is missing, or a subject's key is gone.
         """
-        wrapping = self._wrapping_key(self._subjects(subject_refs))
-        opened: dict[Section, OpenedSection] = {}
-        for name, wrapped, body in split_sections(sealed):
-            if name not in wanted:
-                continue
-            context = self._place(event_id) + _CODES[name]
+        key = self._key(self._subjects(subject_refs))
+        names = section_names(sealed)
+        plain = b""
+        if names:
+            context = self._bound + event_id.encode() + sealed[:1]
             try:
-                key = wrapping.decrypt(
-                    wrapped[:NONCE_SIZE], wrapped[NONCE_SIZE:], context
-                )
-                plain = AESGCM(key).decrypt(_SINGLE_USE, body, context)
-            except (InvalidTag, ValueError):
-                raise VerificationError(f"section `{name}` can't be opened") from None
-            opening, section = plain[:SECRET_SIZE], plain[SECRET_SIZE:]
-            verify_section(commitments.get(name, b""), opening, section)
-            opened[name] = OpenedSection(section, opening)
+                nonce, body = sealed[1:_HEAD_SIZE], sealed[_HEAD_SIZE:]
+                plain = key.decrypt(nonce, body, context)
+            except InvalidTag:
+                raise VerificationError("the sections can't be opened") from None
+        opened = {
+            Section(name): one
+            for name, one in zip(names, _split(plain, len(names)), strict=True)
+            if name in wanted
+        }
+        for section, one in opened.items():
+            verify_section(commitments.get(section, b""), one.opening, one.content)
         if any(name in wanted and name not in opened for name in commitments):
             raise VerificationError("a section that the leaf commits to is missing")
         return opened
@@ -406,53 +402,35 @@ def verify_section(committed: bytes, opening: bytes, section: bytes) -> None:
         raise VerificationError("the section is not the one that the leaf commits to")
 
 
-def split_sections(sealed: bytes) -> list[tuple[Section, bytes, bytes]]:
-    """Return the sealed sections of a record: name, wrapped key and ciphertext.
-
-    Raises:
-        VerificationError: They are cut short, or one is unknown or there twice.
-    """
-    sections: list[tuple[Section, bytes, bytes]] = []
-    at = last = 0
-    while at < len(sealed):
-        # In the order of their codes, so that none is there twice.
-        code = sealed[at]
-        start = at + 5 + _WRAPPED_SIZE
-        end = start + int.from_bytes(sealed[at + 1 : at + 5], "big")
-        if code <= last or code not in _NAMES or end > len(sealed):
-            raise VerificationError("the sealed sections are malformed")
-        sections.append((_NAMES[code], sealed[at + 5 : start], sealed[start:end]))
-        at, last = end, code
-    return sections
-
-
 def section_names(sealed: bytes) -> Sequence[str]:
     """Return which sections are sealed for a record, by name, in alphabetical order.
 
     Raises:
-        VerificationError: As for `split_sections`.
+        VerificationError: They are cut short, or of no such set.
     """
-    codes = bytearray()
-    at, size = 0, len(sealed)
-    while at < size:
-        codes.append(sealed[at])
-        at += 5 + _WRAPPED_SIZE + int.from_bytes(sealed[at + 1 : at + 5], "big")
-    names = _IN_ORDER.get(bytes(codes))
-    if names is None or at != size:
+    if not sealed:
+        return []
+    names = _NAMES.get(sealed[0], [])
+    least = _HEAD_SIZE + len(names) * SECRET_SIZE + _TAIL_SIZE
+    if not names or len(sealed) < least:
         raise VerificationError("the sealed sections are malformed")
     return names
 
 
-_IN_ORDER = {
-    bytes(codes): sorted(_NAMES[code].value for code in codes)
-    for count in range(len(_NAMES) + 1)
-    for codes in combinations(sorted(_NAMES), count)
-}
-"""Every set of sections, by their codes in order."""
+def _split(plain: bytes, count: int) -> list["OpenedSection"]:
+    """Return so many sections from what was sealed: first their openings, then they."""
+    size = count * SECRET_SIZE
+    openings = [plain[at : at + SECRET_SIZE] for at in range(0, size, SECRET_SIZE)]
+    # No line feed between two of them can be one of their own.
+    contents = plain[size:].split(_BETWEEN) if count else []
+    return [
+        OpenedSection(content, opening)
+        for content, opening in zip(contents, openings, strict=True)
+    ]
 
 
 def _sections(event: Event, about: bytes, by: bytes) -> dict[str, bytes]:
-    """Return the sections that an event needs, as canonical JSON, by their codes.
+    """Return the sections that an event needs, as canonical JSON, in their order.
 
     What ended says no more than how: whom and what it was about, and who acted,
     stands in the record of its beginning, which the correlation leads to.
@@ -464,17 +442,14 @@ def _sections(event: Event, about: bytes, by: bytes) -> dict[str, bytes]:
     """
     sections: dict[str, bytes] = {}
     is_end = event.kind is Kind.REQUEST_ENDED
-    if event.subjects and not is_end:
-        sections[_SUBJECT] = about
-    if event.actor is not None and not is_end:
-        sections[_ACTOR] = by
+    if by and not is_end:
+        sections["actor"] = by
+    if event.evidence:
+        sections["evidence"] = canonical_plain(event.evidence)
     if event.details or (not is_end and (event.matter or event.case is not None)):
-        sections[_MATTER] = canonical_plain(
+        sections["matter"] = canonical_plain(
             {**event.details, "case": event.case, "matter": event.matter}
         )
-    if event.evidence:
-        sections[_EVIDENCE] = canonical_plain(event.evidence)
-    for section in sections.values():
-        if len(section) > SECTION_LIMIT:
-            raise ValueError("a section is larger than 65,535 bytes")
+    if about and not is_end:
+        sections["subject"] = about
     return sections

@@ -24,7 +24,7 @@ from audit.tiles import TileId
 from schemas.ids import CaseId, EventId
 
 FORMAT = "2"
-"""Version of the tables."""
+"""Version of the tables, and of what is sealed in them."""
 LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database."""
 

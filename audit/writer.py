@@ -132,7 +132,7 @@ class AuditLog:
         Raises:
             LogUnavailableError: They are not known to be durable. Nothing may be
                 asked or released on the strength of them.
-            ValueError: An event is too large.
+            ValueError: An event is too large, or not of its form.
         """
         if not events:
             return []

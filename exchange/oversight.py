@@ -309,7 +309,7 @@ class Oversight:
             query,
             subjects,
         )
-        asked = replace(event, requester=auditor, correlation=correlation)
+        asked = event._replace(requester=auditor, correlation=correlation)
         await self._log.append([asked])
 
     async def _run(self, work: Callable[[], T]) -> T:

@@ -11,7 +11,7 @@ persons with one case each.
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -133,8 +133,7 @@ class Bulk:
         ids = [EventId(str(uuid7(at, random_bytes(10)))) for _ in self._forms]
         self._last = CaseId(str(uuid7(at, random_bytes(10))))
         for form, event_id in zip(self._forms, ids, strict=True):
-            event = replace(
-                form.event,
+            event = form.event._replace(
                 id=event_id,
                 at=at,
                 case=self._last,

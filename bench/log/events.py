@@ -43,12 +43,12 @@ def case_events(
     """
     case = CaseId(new_id())
     who = (Subject("person", "citizen_id", person),)
-    # The flow makes the actor anew for each record; the subjects are shared.
     common: dict[str, object] = {
         "at": at,
         "requester": requester,
         "policy": POLICY,
         "subjects": who,
+        "actor": Actor("system", "bench"),
         "case": case,
         "matter": MATTER,
     }
@@ -56,7 +56,7 @@ def case_events(
 
     def event(kind: Kind, outcome: str, **own: object) -> Event:
         values = {**common, "id": EventId(new_id()), "kind": kind, "outcome": outcome}
-        return Event(**{**values, **own, "actor": Actor("system", "bench")})  # type: ignore[arg-type] # named above, one by one
+        return Event(**{**values, **own})  # type: ignore[arg-type] # named above, one by one
 
     opened = event(Kind.CASE_OPENED, "opened", details={"purpose": PURPOSE})
     intents = [

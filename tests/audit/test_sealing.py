@@ -13,10 +13,10 @@ from audit.record import Kind, Section, Subject, read_leaf
 from audit.sealing import (
     SealedRecord,
     Sealer,
-    split_sections,
+    section_names,
     verify_section,
 )
-from audit.subjects import KeyedHash, SubjectDirectory, mac
+from audit.subjects import KeyedHash, SubjectDirectory, mac, macs
 from schemas.errors import SettingsError, VerificationError
 from tests.audit.examples import (
     FATHER,
@@ -53,10 +53,12 @@ def opened(room: Room, record: SealedRecord) -> dict[Section, object]:
 
 @given(bits, st.binary(max_size=200))
 def test_the_fast_hashes_are_hmac(key: bytes, message: bytes) -> None:
-    """Both short cuts give what the standard library's HMAC gives."""
+    """All short cuts give what the standard library's HMAC gives."""
     expected = hmac.digest(key, message, "sha256")
+    other = bytes(reversed(key))
 
     assert expected == mac(key, message)
+    assert [mac(other, b""), expected] == macs(other + key, [b"", message])
     assert expected == KeyedHash(key).digest(message)
 
 
@@ -268,25 +270,81 @@ def test_another_shard_key_opens_nothing(room: Room) -> None:
         )
 
 
-def test_sections_cut_short_are_malformed(room: Room) -> None:
-    """Every cut of the sealed sections is refused or leaves one out."""
+def test_sections_cut_short_are_refused(room: Room) -> None:
+    """No cut of them opens, and what is too short is not even looked at."""
     record = sealed(room, MOTHER)
-    whole = len(split_sections(record.sealed))
-    for end in range(1, len(record.sealed)):
-        try:
-            count = len(split_sections(record.sealed[:end]))
-        except VerificationError:
-            continue
+    commitments = read_leaf(record.leaf).commitments
 
-        assert count < whole
+    for end in range(len(record.sealed)):
+        with pytest.raises(VerificationError, match=r"malformed|opened|missing"):
+            room.sealer.open_sections(
+                record.event.id, record.subject_refs, record.sealed[:end], commitments
+            )
     with pytest.raises(VerificationError, match="malformed"):
-        split_sections(record.sealed * 2)
+        section_names(record.sealed[:157])
+    assert sorted(Section) == section_names(record.sealed[:158])
+
+
+@pytest.mark.parametrize("code", [0, 16, 255])
+def test_what_is_no_set_of_sections_is_malformed(code: int) -> None:
+    """The first byte says which of the four sections there are, and one there is."""
+    with pytest.raises(VerificationError, match="malformed"):
+        section_names(bytes([code]) + bytes(1_000))
+
+
+def test_sections_are_named_without_any_key(room: Room) -> None:
+    """What is sealed says which sections it holds: those that the leaf commits to."""
+    for fields in ({}, {"actor": None}, {"evidence": {"id": "1"}}):
+        record = room.sealer.seal(an_event(subjects=(), **fields), [])
+
+        assert list(read_leaf(record.leaf).commitments) == section_names(record.sealed)
+
+
+def test_a_section_that_the_leaf_does_not_know_is_refused(room: Room) -> None:
+    """Sealed sections that are more than the leaf commits to don't open."""
+    record = sealed(room, MOTHER)
+    commitments = dict(read_leaf(record.leaf).commitments)
+    del commitments["actor"]
+
+    with pytest.raises(VerificationError, match="commits to"):
+        room.sealer.open_sections(
+            record.event.id, record.subject_refs, record.sealed, commitments
+        )
 
 
 def test_a_section_that_is_too_large_is_refused(room: Room) -> None:
     """Nothing unbounded enters the log."""
     with pytest.raises(ValueError, match="section"):
         room.sealer.seal(an_event(subjects=(), details={"text": "x" * 70_000}), [])
+
+
+def test_a_section_may_be_as_large_as_its_limit(room: Room) -> None:
+    """65,535 bytes are sealed and open again; beside other sections as well."""
+    text = "x" * (65_535 - len('{"case":null,"matter":"newborn@1","text":""}'))
+    event = an_event(subjects=(), case=None, details={"text": text})
+    record = room.sealer.seal(event, [])
+
+    assert text == opened(room, record)[Section.MATTER]["text"]  # type: ignore[index] # a dict
+    with pytest.raises(ValueError, match="section"):
+        room.sealer.seal(event._replace(details={"text": text + "x"}), [])
+
+
+def test_more_than_eight_subjects_are_refused(room: Room) -> None:
+    """There are no more tags than eight."""
+    with pytest.raises(ValueError, match="subjects"):
+        sealed(room, *[Subject("role", "citizen_id", f"id-{n}") for n in range(9)])
+
+
+def test_an_end_names_its_beginning_and_nothing_else_does(room: Room) -> None:
+    """A `request.ended` without the look-up that it ends is refused."""
+    beginning = an_event(subjects=())
+    end = an_event(Kind.REQUEST_ENDED, subjects=())
+    other = an_event(Kind.CASE_OPENED, subjects=(), ends=beginning.id)
+
+    assert room.sealer.seal(end._replace(ends=beginning.id), [])
+    for wrong in (end, other):
+        with pytest.raises(ValueError, match="ends"):
+            room.sealer.seal(wrong, [])
 
 
 def test_a_person_has_one_reference_however_the_id_is_typed(room: Room) -> None:
