@@ -293,7 +293,7 @@ async def test_memory_holds_nothing_of_an_erased_person(room: Room) -> None:
     with erasing(room) as erasures:
         await erasures.erase(What.SUBJECT, mother, BECAUSE)
     recent = room.directory._recent._values.values()
-    wrapping = room.sealer._wrapping._values
+    wrapping = room.sealer._keys._values
 
     assert [father] == [known.ref for known in recent]
     assert not [refs for refs in wrapping if mother in refs]
