@@ -73,7 +73,7 @@ class Member:
         """The references of all whose keys are in memory, in whatever form."""
         directory, sealer = self.room.directory, self.room.sealer
         known = {one.ref for one in directory._recent._values.values()}
-        return known.union(*sealer._wrapping._values)
+        return known.union(*sealer._keys._values)
 
 
 @contextmanager
@@ -289,7 +289,7 @@ async def test_a_key_that_was_read_before_it_was_erased_is_not_kept(
     room.sealer.seal(an_event(subjects=(FATHER,)), [father])
 
     assert [father] == list(room.directory._recent._values.values())
-    assert [(father.ref,)] == list(room.sealer._wrapping._values)
+    assert [(father.ref,)] == list(room.sealer._keys._values)
 
 
 async def test_one_process_alone_has_nobody_to_wait_for(
