@@ -23,7 +23,7 @@ from sqlmodel import Field, SQLModel
 from exchange.case import CaseHead, CaseStatus
 from exchange.statements import Statement, Values
 from schemas.errors import StateConflictError
-from schemas.ids import CaseId, EvidenceId
+from schemas.ids import CaseId, EvidenceId, KeyId
 
 
 class CaseRow(SQLModel, table=True):
@@ -32,7 +32,9 @@ class CaseRow(SQLModel, table=True):
     __tablename__ = "case_file"  # type: ignore[mutable-override] # SQLModel's own way
 
     id: str = Field(primary_key=True)
-    requester: str = Field(index=True)
+    key_id: str = Field(unique=True)
+    """INVARIANT: no two cases have one key."""
+    requester: str
     matter: str
     purpose: str
     status: str
@@ -86,6 +88,7 @@ class StoredCase:
     """A case as it lies in the store."""
 
     head: CaseHead
+    key: KeyId
     content: bytes | None
     """Sealed; None once the case is closed."""
     summary: bytes | None
@@ -110,12 +113,15 @@ def from_ms(milliseconds: int) -> datetime:
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 
-def insert_case(connection: Connection, head: CaseHead, content: bytes) -> None:
-    """Store a new case."""
+def insert_case(
+    connection: Connection, head: CaseHead, key: KeyId, content: bytes
+) -> None:
+    """Store a new case, whose content is sealed under `key`."""
     _INSERT_CASE.run(
         connection,
         {
             "id": head.id,
+            "key_id": key,
             "requester": head.requester,
             "matter": head.matter,
             "purpose": head.purpose,
@@ -144,7 +150,9 @@ def find_case(connection: Connection, case: CaseId) -> StoredCase | None:
         closed_at=None if row.closed_at is None else from_ms(row.closed_at),
         version=row.version,
     )
-    return StoredCase(head=head, content=row.content, summary=row.summary)
+    return StoredCase(
+        head=head, key=KeyId(row.key_id), content=row.content, summary=row.summary
+    )
 
 
 def find_open(connection: Connection, among: Sequence[CaseId]) -> list[CaseId]:
@@ -157,6 +165,12 @@ def find_open(connection: Connection, among: Sequence[CaseId]) -> list[CaseId]:
         )
         found += [CaseId(case) for case in connection.scalars(query)]
     return found
+
+
+def find_keys(connection: Connection, among: Sequence[KeyId]) -> list[KeyId]:
+    """Return those of some keys that cases name."""
+    query = select(_CASE.c.key_id).where(_CASE.c.key_id.in_(among))
+    return [KeyId(key) for key in connection.scalars(query)]
 
 
 def find_version(connection: Connection, case: CaseId) -> int | None:

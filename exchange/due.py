@@ -62,7 +62,7 @@ class DueRow(SQLModel, table=True):
     wake_at: int | None = Field(default=None, sa_column=Column(BigInteger))
     """When something happened that the attempt under way may not have seen."""
     lease_id: str | None = None
-    lease_holder: str | None = Field(default=None, index=True)
+    lease_holder: str | None = None
     """The gateway (its executor id) that works on the case."""
     lease_until: int | None = Field(default=None, sa_column=Column(BigInteger))
 

@@ -2,10 +2,11 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
 
@@ -70,7 +71,7 @@ from schemas.errors import (
     LogUnavailableError,
     StoreUnavailableError,
 )
-from schemas.ids import new_ids
+from schemas.ids import KeyId, new_ids
 from schemas.validation import Pack
 
 _log = structlog.get_logger(__name__)
@@ -189,7 +190,8 @@ async def _open_kept(
     log, publisher, followers = open_log(settings, keys, sealer, clock, shard, stack)
     erasures = open_erasures(settings, sealer, log, shelf, clock, stack)
     forgetting = await start_forgetting(settings, erasures, clock, stack)
-    vault = Vault(vault_database, keys.master)
+    vault = Vault(vault_database, keys.master, settings.executor_id, new_ids(clock))
+    await vault.start(partial(_named, database))
     return _Kept(
         database=database,
         vault=vault,
@@ -202,6 +204,11 @@ async def _open_kept(
         shelf=shelf,
         shard=shard,
     )
+
+
+async def _named(database: Database, keys: Sequence[KeyId]) -> Collection[KeyId]:
+    """Return those of some keys that cases name."""
+    return await database.read(lambda c: cases.find_keys(c, keys))
 
 
 async def _started(

@@ -41,7 +41,7 @@ from exchange.planner import Planner
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.errors import NotFoundError, StateConflictError, StoreUnavailableError
-from schemas.ids import CaseId, DueId, EventId, NewId
+from schemas.ids import CaseId, DueId, EventId, KeyId, NewId
 from schemas.matter import Matter, SupplyReason
 
 _RELEASE_S = 0.5
@@ -107,9 +107,13 @@ class Resolver:
             MandateError: An agent opens it whom no mandate lets do so: nobody is asked.
             LogUnavailableError: The log can't be written: nothing was released.
         """
-        case = self._new_case(opening)
+        case = await self._new_case(opening)
         # INVARIANT: a mandate is checked before anything is asked, kept or planned.
-        await self.mandates.admit(case, powers_for(), is_stored=False)
+        try:
+            await self.mandates.admit(case, powers_for(), is_stored=False)
+        except BaseException:
+            self.vault.give_back(case.key)
+            raise
         lease = self._lease(case.head.id, case.head.opened_at, wait_s)
         made = await self._store_new(case, lease, repeat)
         if made != case.head.id:
@@ -197,7 +201,7 @@ class Resolver:
             due.owe(connection, owed)
 
         await self.database.write(store)
-        await self._forget(case_id)
+        await self._forget(case_id, stored.key)
         return await self.read(case_id, caller)
 
     # What happens by itself.
@@ -219,7 +223,7 @@ class Resolver:
             return "owed"
         stored = await self.database.read(lambda c: cases.find_case(c, found.case))
         if stored is None or stored.content is None:
-            await self._forget(found.case)
+            await self._forget(found.case, None if stored is None else stored.key)
             return "settled"
         case = await self._reopened(stored)
         await self._reconcile(case)
@@ -230,7 +234,7 @@ class Resolver:
 
     # Opening, saving, answering.
 
-    def _new_case(self, opening: Opening) -> OpenCase:
+    async def _new_case(self, opening: Opening) -> OpenCase:
         now, case_id = self.clock.now(), CaseId(self.new_id())
         catalogue: Catalogue = self.planner.catalogue(opening.matter)
         case = OpenCase(
@@ -242,7 +246,7 @@ class Resolver:
                 status=CaseStatus.OPEN,
                 opened_at=now,
             ),
-            key=self.vault.new_key(case_id),
+            key=await self.vault.new_key(case_id),
             catalogue=catalogue,
             content=CaseContent(
                 actor=opening.actor,
@@ -257,7 +261,7 @@ class Resolver:
     async def _store_new(
         self, case: OpenCase, lease: Lease, repeat: idempotency.RepeatKey | None
     ) -> CaseId:
-        """Store a new case, its due row and its key, all durable before anything."""
+        """Store a new case and its due row, durable before anything; so is its key."""
         now, head = case.head.opened_at, case.head
         content = case.sealed_content()
         owed = Due(DueId(self.new_id()), head.id, now, 0, now)
@@ -267,15 +271,13 @@ class Resolver:
                 made = idempotency.claim(connection, repeat, head.id, now)
                 if made != head.id:
                     return CaseId(made)
-            cases.insert_case(connection, head, content)
+            cases.insert_case(connection, head, case.key.id, content)
             due.begin_new(connection, owed, lease)
             return head.id
 
-        _, made = await asyncio.gather(
-            self.vault.keep_key(case.key), self.database.write(store)
-        )
+        made = await self.database.write(store)
         if made != head.id:
-            await self.vault.destroy_key(head.id)
+            self.vault.give_back(case.key)
         return made
 
     async def _take_up(
@@ -383,7 +385,8 @@ class Resolver:
         case_id = stored.head.id
         sealed = await self.database.read(lambda c: cases.find_evidence(c, case_id))
         catalogue = self.planner.catalogue(stored.head.matter)
-        return reopen(stored, sealed, self.vault.key(case_id), catalogue)
+        key = self.vault.key(stored.key, case_id)
+        return reopen(stored, sealed, key, catalogue)
 
     async def _reconcile(self, case: OpenCase) -> None:
         """Record the end of look-ups that a crash cut off.
@@ -395,9 +398,10 @@ class Resolver:
             event = self._event(case, Kind.REQUEST_ENDED, "interrupted", ends=intent)
             case.unrecorded.append(event)
 
-    async def _forget(self, case_id: CaseId) -> None:
+    async def _forget(self, case_id: CaseId, key: KeyId | None) -> None:
         """Destroy a closed case's key, and strike out what it is owed."""
-        await self.vault.destroy_key(case_id)
+        if key is not None:
+            await self.vault.destroy_key(key)
         await self.database.write(lambda c: due.settle(c, case_id))
 
     def _lease(self, case_id: CaseId, now: datetime, wait_s: float) -> Lease:

@@ -3,32 +3,47 @@
 Each case has its own key. Everything that a case knows about people, and every
 evidence it holds, is sealed under that key; closing the case destroys it.
 
+Keys are made some dozens ahead and stored in one commit, so that opening a case takes
+one from memory and waits for no disk. A key has an id of its own, which its case names.
+
 INVARIANT (rule 7, no warehouse): case keys live in a file of their own, with
 `secure_delete`, and a truncating checkpoint follows each destruction, so that no
 copy is left in the file or in its journal.
 """
 
+import asyncio
 import hashlib
 import hmac
 import os
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from sqlalchemy import ColumnElement, Connection, delete, insert, select
+from sqlalchemy import Connection, delete, insert, select
 from sqlmodel import Field, SQLModel
 
 from exchange.connecting import truncate_journal
 from exchange.database import Database
+from exchange.statements import Statement, Values
 from schemas.canonical import b64url
 from schemas.entropy import random_bytes
 from schemas.errors import NotFoundError, VerificationError
-from schemas.ids import CaseId
+from schemas.ids import CaseId, KeyId, NewId
+
+Used = Callable[[Sequence[KeyId]], Awaitable[Collection[KeyId]]]
+"""Returns those of some keys that cases name."""
 
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
 _KEYS_IN_MEMORY = 4096
+_BATCH = 64
+"""How many keys are made ahead in one commit."""
+_FEW = 32
+"""With so many left, more are made: before anybody has to wait for them."""
+
+_log = structlog.get_logger(__name__)
 
 
 class CaseKeyRow(SQLModel, table=True):
@@ -36,20 +51,38 @@ class CaseKeyRow(SQLModel, table=True):
 
     __tablename__ = "case_key"  # type: ignore[mutable-override] # SQLModel's own way
 
-    case_id: str = Field(primary_key=True)
+    id: str = Field(primary_key=True)
     wrapped: bytes
 
 
+class KeyBatchRow(SQLModel, table=True):
+    """Keys that were made together: some of them may have no case yet.
+
+    A gateway has the rows of its last two batches, and removes the keys that no case
+    names when it starts again.
+    """
+
+    __tablename__ = "key_batch"  # type: ignore[mutable-override] # as above
+
+    id: str = Field(primary_key=True)
+    """How the ids of its keys begin (`_ids_of`)."""
+    holder: str
+    """The gateway that made them (its executor id)."""
+    size: int
+
+
 _KEY = CaseKeyRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
-_INSERT_KEY = insert(_KEY)
+_BATCHES = KeyBatchRow.__table__  # type: ignore[attr-defined] # as above
+_INSERT_KEY = Statement(insert(_KEY))
 
 
 class CaseKey:
     """The key of one case: seals and opens what the case holds."""
 
-    def __init__(self, case: CaseId, raw: bytes) -> None:
-        self.case = case
-        self._raw = raw
+    def __init__(self, key_id: KeyId, case: CaseId, raw: bytes) -> None:
+        self.id = key_id
+        self.raw = raw
+        self._case = case
         self._aead = AESGCM(raw)
 
     def seal(self, purpose: str, plaintext: bytes) -> bytes:
@@ -69,13 +102,8 @@ class CaseKey:
         except InvalidTag as e:
             raise VerificationError("sealed content of a case was changed") from e
 
-    def wrapped_under(self, master: AESGCM) -> bytes:
-        """Return the key itself, sealed under the master key."""
-        nonce = random_bytes(_NONCE_BYTES)
-        return nonce + master.encrypt(nonce, self._raw, self.case.encode())
-
     def _label(self, purpose: str) -> bytes:
-        return f"{self.case}/{purpose}".encode()
+        return f"{self._case}/{purpose}".encode()
 
 
 class Vault:
@@ -84,13 +112,23 @@ class Vault:
     Args:
         database: The database of the key file alone.
         master_key: 32 bytes, by reference from a file of its own.
+        holder: This gateway's executor id: nobody else's while it runs.
+        new_id: Names batches of keys.
     """
 
-    def __init__(self, database: Database, master_key: bytes) -> None:
+    def __init__(
+        self, database: Database, master_key: bytes, holder: str, new_id: NewId
+    ) -> None:
         self._database = database
+        self._holder = holder
+        self._new_id = new_id
         self._master = AESGCM(master_key)
         self._person_key = hmac.digest(master_key, b"person-ref/v1", hashlib.sha256)
-        self._open: OrderedDict[CaseId, CaseKey] = OrderedDict()
+        self._open: OrderedDict[KeyId, CaseKey] = OrderedDict()
+        self._ahead: deque[tuple[KeyId, bytes]] = deque()
+        """Keys that are stored, and that no case was given yet."""
+        self._batches: deque[str] = deque()
+        self._making: asyncio.Task[None] | None = None
 
     def person_ref(self, kind: str, identifier: str) -> str:
         """Return the stable reference of a person or an organisation.
@@ -106,59 +144,136 @@ class Vault:
         message = f"{kind}\n{identifier.strip().upper()}".encode()
         return b64url(hmac.digest(self._person_key, message, hashlib.sha256)[:16])
 
-    def new_key(self, case: CaseId) -> CaseKey:
-        """Make the key of a new case, in memory: `keep_key` makes it last."""
-        return self._remember(CaseKey(case, os.urandom(_KEY_BYTES)))
-
-    async def keep_key(self, key: CaseKey) -> None:
-        """Store the key of a new case; durable when this returns."""
-        row = {"case_id": key.case, "wrapped": key.wrapped_under(self._master)}
-        await self._database.write(lambda c: _insert(c, row))
-
-    def key(self, case: CaseId) -> CaseKey:
-        """Return the key of an open case.
+    async def start(self, used: Used) -> None:
+        """Remove the keys that were made ahead in an earlier life, and make some.
 
         Raises:
-            NotFoundError: The case was closed, or never was.
+            StoreUnavailableError: The keys can't be reached.
         """
-        if (key := self._open.get(case)) is not None:
-            self._open.move_to_end(case)
+        # Nobody else is called like this gateway, so nobody takes one of them now.
+        batches = await self._database.read(lambda c: _batches_of(c, self._holder))
+        keys = [key for batch, size in batches for key in _ids_of(batch, size)]
+        unused = set(keys).difference(await used(keys)) if keys else set()
+        left = [batch for batch, _ in batches]
+        await self._database.write(lambda c: _forget(c, sorted(unused), left))
+        await self._database.maintain(truncate_journal)
+        await self._make_keys()
+
+    async def new_key(self, case: CaseId) -> CaseKey:
+        """Return the key of a new case: it is stored already.
+
+        Raises:
+            StoreUnavailableError: There is none left, and the store can't be written.
+        """
+        while len(self._ahead) <= _FEW:
+            self._making = self._begun_making()
+            if self._ahead:
+                break
+            await asyncio.shield(self._making)
+        key_id, raw = self._ahead.popleft()
+        return self._remember(CaseKey(key_id, case, raw))
+
+    def give_back(self, key: CaseKey) -> None:
+        """Take back the key of a case that came to nothing: another case gets it.
+
+        Nothing that was sealed under it may have been stored.
+        """
+        del self._open[key.id]
+        self._ahead.appendleft((key.id, key.raw))
+
+    def key(self, key_id: KeyId, case: CaseId) -> CaseKey:
+        """Return the key of an open case, which names it.
+
+        Raises:
+            NotFoundError: The case was closed.
+        """
+        if (key := self._open.get(key_id)) is not None:
+            self._open.move_to_end(key_id)
             return key
-        wrapped = self._database.read_now(lambda c: _find_wrapped(c, case))
+        wrapped = self._database.read_now(lambda c: _find_wrapped(c, key_id))
         if wrapped is None:
             raise NotFoundError("the key of this case was destroyed")
         nonce, ciphertext = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
-        raw = self._master.decrypt(nonce, ciphertext, case.encode())
-        return self._remember(CaseKey(case, raw))
+        raw = self._master.decrypt(nonce, ciphertext, key_id.encode())
+        return self._remember(CaseKey(key_id, case, raw))
 
-    async def destroy_key(self, case: CaseId) -> None:
+    async def destroy_key(self, key_id: KeyId) -> None:
         """Destroy the key of a case: nothing it sealed can be read again."""
-        self._open.pop(case, None)
-        await self._database.write(lambda c: _delete(c, case))
+        self._open.pop(key_id, None)
+        await self._database.write(lambda c: _forget(c, [key_id], []))
         await self._database.maintain(truncate_journal)
 
     def _remember(self, key: CaseKey) -> CaseKey:
-        self._open[key.case] = key
+        self._open[key.id] = key
         while len(self._open) > _KEYS_IN_MEMORY:
             self._open.popitem(last=False)
         return key
 
+    def _begun_making(self) -> asyncio.Task[None]:
+        """Return the making of keys that is under way; begin it where none is."""
+        if self._making is not None and not self._making.done():
+            return self._making
+        making = asyncio.create_task(self._make_keys(), name="case-keys")
+        making.add_done_callback(_note_failure)
+        return making
 
-def _delete(connection: Connection, case: CaseId) -> None:
-    connection.execute(delete(_KEY).where(_case_is(case)))
+    async def _make_keys(self) -> None:
+        """Make keys and store them, in one commit."""
+        batch, raw = self._new_id(), os.urandom(_BATCH * _KEY_BYTES)
+        keys = {
+            key_id: raw[at * _KEY_BYTES : (at + 1) * _KEY_BYTES]
+            for at, key_id in enumerate(_ids_of(batch, _BATCH))
+        }
+        # A batch before the last one has no key left that no case was given.
+        over = list(self._batches)[:-1]
+        row: Values = {"id": batch, "holder": self._holder, "size": _BATCH}
+
+        def store(connection: Connection) -> None:
+            rows: list[Values] = [
+                {"id": key_id, "wrapped": self._wrapped(key_id, key)}
+                for key_id, key in keys.items()
+            ]
+            _forget(connection, [], over)
+            connection.execute(insert(_BATCHES), row)
+            _INSERT_KEY.run_many(connection, rows)
+
+        await self._database.write(store)
+        self._batches = deque([*self._batches, batch], maxlen=2)
+        self._ahead.extend(keys.items())
+
+    def _wrapped(self, key_id: KeyId, raw: bytes) -> bytes:
+        nonce = random_bytes(_NONCE_BYTES)
+        return nonce + self._master.encrypt(nonce, raw, key_id.encode())
 
 
-def _insert(connection: Connection, row: Mapping[str, object]) -> None:
-    connection.execute(_INSERT_KEY, row)
+def _note_failure(making: asyncio.Task[None]) -> None:
+    """Say that keys could not be made; who waits for one hears it as well."""
+    error = None if making.cancelled() else making.exception()
+    if error is not None:
+        _log.warning("keys_not_made", error=type(error).__name__)
 
 
-def _case_is(case: CaseId) -> ColumnElement[bool]:
-    condition: ColumnElement[bool] = _KEY.c.case_id == case
-    return condition
+def _ids_of(batch: str, size: int) -> list[KeyId]:
+    return [KeyId(f"{batch}.{number}") for number in range(size)]
 
 
-def _find_wrapped(connection: Connection, case: CaseId) -> bytes | None:
+def _batches_of(connection: Connection, holder: str) -> list[tuple[str, int]]:
+    query = select(_BATCHES.c.id, _BATCHES.c.size).where(_BATCHES.c.holder == holder)
+    return [(row.id, row.size) for row in connection.execute(query)]
+
+
+def _forget(
+    connection: Connection, keys: Sequence[KeyId], batches: Sequence[str]
+) -> None:
+    """Delete keys, and the rows of batches."""
+    if keys:
+        connection.execute(delete(_KEY).where(_KEY.c.id.in_(keys)))
+    if batches:
+        connection.execute(delete(_BATCHES).where(_BATCHES.c.id.in_(batches)))
+
+
+def _find_wrapped(connection: Connection, key_id: KeyId) -> bytes | None:
     found: bytes | None = connection.scalar(
-        select(_KEY.c.wrapped).where(_case_is(case))
+        select(_KEY.c.wrapped).where(_KEY.c.id == key_id)
     )
     return found

@@ -14,6 +14,8 @@ from schemas.entropy import random_bytes
 
 CaseId = NewType("CaseId", str)
 """One run of a matter for real people."""
+KeyId = NewType("KeyId", str)
+"""The key of one case: made before the case, which names it."""
 LookupId = NewType("LookupId", str)
 """One question to one data service; a retry is a look-up of its own."""
 EventId = NewType("EventId", str)

@@ -294,7 +294,7 @@ async def an_office(
         departments = InMemoryConnector(clock)
         connectors = dict.fromkeys(pack.services, departments)
         in_flight = InFlight()
-        vault = Vault(keys, bytes(32))
+        vault = Vault(keys, bytes(32), "gateway-1", new_ids(clock))
         parts = Parts(
             pack=pack,
             connectors=connectors,

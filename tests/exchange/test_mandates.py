@@ -14,6 +14,7 @@ from sqlalchemy import text
 from connectors.port import Deferred
 from consent import mandate_store
 from consent.mandates import Authentication, Mandate, Power
+from exchange import vault
 from exchange.case import Agent
 from exchange.mandating import Giving, check_giving
 from exchange.resolver import Additions
@@ -103,6 +104,7 @@ async def test_an_agent_with_an_expired_mandate_is_refused_before_any_look_up(
 
     assert [] == office.departments.asked
     assert 0 == cases_of(office)
+    assert vault._BATCH == len(office.vault._ahead)  # its key is there for another
     assert ("request.denied", "mandate_expired", "", "") == office.records()[-1]
     assert {"consent.changed", "request.denied"} == {r[0] for r in office.records()}
     assert AGENT not in str(refused.value)

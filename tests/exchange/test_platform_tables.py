@@ -6,15 +6,24 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import pytest
+from alembic import command
 from hypothesis import given
 from hypothesis import strategies as st
-from sqlalchemy import Connection
+from sqlalchemy import Connection, inspect
 
+from exchange import cases
 from exchange.connecting import connected
 from exchange.database import Database
 from exchange.idempotency import RepeatKey, RepeatKeys, claim, find, forget_before
-from exchange.migrations.schema import Part, differences, metadata, upgrade
+from exchange.migrations.schema import (
+    Part,
+    _config,
+    differences,
+    metadata,
+    upgrade,
+)
 from schemas.errors import InvalidRequestError, KeyReusedError
+from schemas.ids import KeyId
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
 KEYS = RepeatKeys(bytes(32))
@@ -46,7 +55,7 @@ def test_the_keys_of_cases_are_in_the_vault_alone() -> None:
     """The tables of the gateway have no column that could hold a case's key."""
     vault, tables = metadata(Part.VAULT).tables, metadata(Part.TABLES).tables
 
-    assert set(vault) == {"case_key", "commit_mark"}
+    assert set(vault) == {"case_key", "commit_mark", "key_batch"}
     assert "case_key" not in tables
     assert {"case_file", "evidence", "consent", "due", "idempotency"} <= set(tables)
 
@@ -61,6 +70,28 @@ def test_upgrading_twice_is_upgrading_once(tables_url: str) -> None:
         found = find(connection, _repeat("key", b"{}"))
 
     assert found == "case-1"
+
+
+def test_cases_of_before_keep_their_keys(empty_url: str) -> None:
+    """A case that was opened before keys had ids of their own names its key by its id.
+
+    And the way back leads to the tables as they were.
+    """
+    case = (
+        "INSERT INTO case_file (id, requester, matter, purpose, status, opened_at, "
+        "version) VALUES ('case-1', 'portal', 'newborn@1', 'any', 'open', 0, 0)"
+    )
+    with connected(empty_url, read_only=False) as connection:
+        config = _config(connection, Part.TABLES)
+        command.upgrade(config, "0003")
+        connection.exec_driver_sql(case)
+        command.upgrade(config, "head")
+        keys = cases.find_keys(connection, [KeyId("case-1"), KeyId("case-2")])
+        command.downgrade(config, "0003")
+        columns = {one["name"] for one in inspect(connection).get_columns("case_file")}
+
+    assert ["case-1"] == keys
+    assert "key_id" not in columns
 
 
 def _repeat(header: str, body: bytes, client: str = "portal") -> RepeatKey:

@@ -21,7 +21,7 @@ from exchange.database import Database
 from exchange.due import Due, Lease
 from exchange.registration import Registered
 from schemas.errors import StateConflictError, VerificationError
-from schemas.ids import CaseId, DueId, EvidenceId
+from schemas.ids import CaseId, DueId, EvidenceId, KeyId
 from tests.consent.examples import LEASE, a_quota, a_request, a_use
 from tests.consent.test_mandates import a_mandate
 
@@ -154,7 +154,8 @@ async def test_a_case_is_never_overwritten(postgres_tables: str) -> None:
         opened_at=NOW,
     )
     with Database(postgres_tables) as database:
-        await database.write(partial(cases.insert_case, head=head, content=b"0"))
+        stored = partial(cases.insert_case, head=head, key=KeyId("key"), content=b"0")
+        await database.write(stored)
     after = head.model_copy(update={"version": head.version + 1})
 
     def save(connection: Connection, content: bytes) -> None:

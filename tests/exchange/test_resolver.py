@@ -5,11 +5,12 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -20,7 +21,8 @@ from connectors.port import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.rules import Suspendable, target
 from consent.store import withdraw
-from exchange import due
+from exchange import cases, due
+from exchange.cases import StoredCase
 from schemas.canonical import b64url_decode
 from schemas.errors import (
     ConnectorFaultError,
@@ -329,8 +331,10 @@ async def test_a_closed_case_holds_nothing_but_outcomes(office: Office) -> None:
     assert ({}, []) == (closed["evidence"], closed["receipts"])
     assert outcomes(case) == outcomes(closed)
     assert records + 1 == len(office.records())
+    stored = _stored(office, case)
+    assert stored.content is None
     with pytest.raises(NotFoundError):
-        office.vault.key(CaseId(case["id"]))
+        office.vault.key(stored.key, stored.head.id)
     with pytest.raises(StateConflictError):
         await office.resolve(case)
 
@@ -340,14 +344,22 @@ async def test_closing_leaves_neither_key_nor_value_in_any_file(
 ) -> None:
     """Rule 7: no file of the data folder holds the case's key or a person's value."""
     case = await office.open()
-    raw = office.vault.key(CaseId(case["id"]))._raw
+    stored = _stored(office, case)
+    raw = office.vault.key(stored.key, stored.head.id).raw
     with closing(sqlite3.connect(office.folder / "vault.db")) as keys:
-        wrapped = keys.execute("SELECT wrapped FROM case_key").fetchall()[0][0]
+        query = "SELECT wrapped FROM case_key WHERE id = ?"
+        ((wrapped,),) = keys.execute(query, [stored.key]).fetchall()
         assert _files_that_hold(office, wrapped)
     await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
 
     planted = [raw, wrapped, *map(str.encode, (MOTHER, FATHER, "林云", "H0001"))]
     assert [] == [file for value in planted for file in _files_that_hold(office, value)]
+
+
+def _stored(office: Office, case: Mapping[str, Any]) -> StoredCase:
+    found = office.database.read_now(lambda c: cases.find_case(c, CaseId(case["id"])))
+    assert found is not None
+    return found
 
 
 def _files_that_hold(office: Office, value: bytes) -> list[str]:
