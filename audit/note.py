@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import (
     Ed25519PrivateKey,
     Ed25519PublicKey,
 )
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from audit.merkle import HASH_SIZE
 from schemas.errors import VerificationError
@@ -169,16 +169,12 @@ class Signer:
         if not _NAME.fullmatch(name) or len(seed) != _KEY_SIZE:
             raise ValueError("a signer takes a name without spaces and a 32-byte seed")
         self._seed = seed
-        self._key = Ed25519PrivateKey.from_private_bytes(seed)
-        public = self._key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+        public, self._key = crypto_sign_seed_keypair(seed)
         self.verifier = Verifier(name, ED25519, public)
         """The public half."""
-        self._key_id = self.verifier.key_id
-
-    @property
-    def name(self) -> str:
+        self.name = name
         """The name under which it signs."""
-        return self.verifier.name
+        self._key_id = self.verifier.key_id
 
     @property
     def skey(self) -> str:
@@ -194,7 +190,8 @@ class Signer:
         """
         if not text.endswith("\n") or _CONTROL.search(text):
             raise ValueError("a note's text ends with a newline, without controls")
-        signature = self._key.sign(text.encode())
+        # The signature stands before what it signs.
+        signature = crypto_sign(text.encode(), self._key)[:_SIGNATURE_SIZE]
         return f"{text}\n{_DASH}{self.name} {b64(self._key_id + signature)}\n"
 
 

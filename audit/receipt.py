@@ -30,7 +30,7 @@ from audit.note import (
     open_note,
     parse_checkpoint,
 )
-from audit.store import LogReader
+from audit.store import Appended, LogReader
 from audit.tiles import node_reader, reading_once
 from schemas.canonical import Json
 from schemas.errors import NotFoundError, VerificationError
@@ -53,11 +53,11 @@ class Receipt:
     """When it happened, in milliseconds since 1970."""
 
 
-def sign_receipt(signer: Signer, receipt: Receipt) -> str:
-    """Return a receipt as a signed note, of the key `<origin>/receipt`."""
+def sign_receipt(signer: Signer, record: Receipt | Appended) -> str:
+    """Return a durable record's receipt as a signed note, of `<origin>/receipt`."""
     return signer.sign(
-        f"{signer.name}\n{receipt.event}\n{receipt.index}\n"
-        f"{b64(receipt.leaf_hash)}\n{receipt.at_ms}\n"
+        f"{signer.name}\n{record.event}\n{record.index}\n"
+        f"{b64(record.leaf_hash)}\n{record.at_ms}\n"
     )
 
 

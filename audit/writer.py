@@ -31,7 +31,7 @@ from typing import TypeVar
 from audit.batches import Batches
 from audit.engine_sqlite import SqliteEngine
 from audit.note import Signer
-from audit.receipt import Receipt, sign_receipt
+from audit.receipt import sign_receipt
 from audit.record import Event, Kind, Subject, milliseconds, read_leaf
 from audit.sealing import Sealer
 from audit.sql import Place
@@ -253,10 +253,7 @@ class AuditLog:
 
         The same record always gets the same receipt.
         """
-        receipt = Receipt(
-            appended.event, appended.index, appended.leaf_hash, appended.at_ms
-        )
-        return sign_receipt(self._receipts, receipt)
+        return sign_receipt(self._receipts, appended)
 
     def close(self) -> None:
         """Write what waits, and let go of everything."""
