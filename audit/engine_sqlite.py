@@ -19,7 +19,6 @@ from audit.store import (
     Appended,
     Refusal,
     Work,
-    has_published,
     read_meta,
 )
 from schemas.errors import LogUnavailableError, SettingsError
@@ -65,8 +64,6 @@ CREATE TABLE checkpoint (
     signed_ms INTEGER NOT NULL,    -- when, in milliseconds since 1970
     guard INTEGER NOT NULL         -- check value over the row
 );
-"""
-_PUBLISHED = """
 CREATE TABLE published (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     size INTEGER NOT NULL,
@@ -74,10 +71,7 @@ CREATE TABLE published (
     signed_ms INTEGER NOT NULL,
     guard INTEGER NOT NULL
 );
-INSERT INTO published SELECT * FROM checkpoint;
 """
-"""A table that older files lack: there, what was signed was published."""
-
 _COLUMNS = 12
 _AT_ONCE = 64
 """Rows of one INSERT. Whenever SQLite runs, another thread may take the interpreter,
@@ -254,8 +248,6 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         meta = (("format", FORMAT), ("origin", origin))
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
         connection.execute("COMMIT")
-    if not has_published(sql):
-        connection.executescript("BEGIN IMMEDIATE;" + _PUBLISHED + "COMMIT;")
     if read_meta(sql) != {"format": FORMAT, "origin": origin}:
         connection.close()
         raise SettingsError(f"`{path.name}` is the log of another origin or format")

@@ -115,7 +115,7 @@ def bundles(
         entries = bundle_entries(fetch, Piece(None, number, width))[skipped:]
         if look is not None:
             look(growing.size, entries)
-        growing.add([leaf_hash(entry) for entry in entries])
+        growing.add(list(map(leaf_hash, entries)))
         yield growing.size
 
 

@@ -20,17 +20,35 @@ NodeReader = Callable[[int, int], bytes]
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 """The root of a tree without leaves."""
 
-_sha256 = hashlib.sha256
+# A hash that has taken the first byte in is copied: that costs less than a new one.
+_leaf = hashlib.sha256(b"\x00").copy
+_node = hashlib.sha256(b"\x01").copy
 
 
 def leaf_hash(data: bytes) -> bytes:
     """Return the hash of a leaf that holds `data`."""
-    return _sha256(b"\x00" + data).digest()
+    hashed = _leaf()
+    hashed.update(data)
+    return hashed.digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of an inner node over the hashes of its two children."""
-    return _sha256(b"\x01" + left + right).digest()
+    hashed = _node()
+    hashed.update(left + right)
+    return hashed.digest()
+
+
+def fold(hashes: bytes) -> bytes:
+    """Return the root over a power of two of adjacent hashes, one after the other."""
+    while len(hashes) > HASH_SIZE:
+        row: list[bytes] = []
+        for at in range(0, len(hashes), 2 * HASH_SIZE):
+            hashed = _node()
+            hashed.update(hashes[at : at + 2 * HASH_SIZE])
+            row.append(hashed.digest())
+        hashes = b"".join(row)
+    return hashes
 
 
 class CompactRange:

@@ -26,7 +26,7 @@ def read_piece(reader: LogReader, piece: Piece) -> bytes | None:
         return None
     start = piece.index << 8
     if piece.level is None:
-        leaves = [leaf for _, leaf, _ in reader.leaves(start, start + piece.width)]
+        leaves = reader.leaves(start, start + piece.width)
         if len(leaves) != piece.width:
             raise VerificationError(f"{piece.path} has not all its entries")
         return entry_bundle(leaves)

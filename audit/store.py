@@ -19,7 +19,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from audit.places import open_sql
 from audit.record import Kind
 from audit.sealing import SealedRecord
-from audit.sql import Changes, Place, Row, Sql, SqliteSql
+from audit.sql import Changes, Place, Row, Sql
 from audit.tiles import TileId
 from schemas.ids import CaseId, EventId
 
@@ -199,13 +199,10 @@ class LogReader:
         query = f"{_ENTRY} WHERE seq >= ? AND seq < ? ORDER BY seq"
         return self.sql.rows(query, (start, end))
 
-    def leaves(self, start: int, end: int) -> list[tuple[int, bytes, bytes]]:
-        """Return index, leaf and leaf hash of the records in a range, in order."""
-        query = (
-            "SELECT seq, leaf, leaf_hash FROM entry WHERE seq >= ? AND seq < ?"
-            " ORDER BY seq"
-        )
-        return self.sql.rows(query, (start, end))
+    def leaves(self, start: int, end: int) -> list[bytes]:
+        """Return the leaves of the records in a range that there are, in order."""
+        query = "SELECT leaf FROM entry WHERE seq >= ? AND seq < ? ORDER BY seq"
+        return [leaf for (leaf,) in self.sql.rows(query, (start, end))]
 
     def links(self, start: int, end: int) -> list[Link]:
         """Return what links records of look-ups in a range, in order."""
@@ -263,7 +260,7 @@ class LogReader:
 
     def published(self) -> SignedHead | None:
         """Return the checkpoint that outsiders see; None before the first."""
-        return self._head("published" if has_published(self.sql) else "checkpoint")
+        return self._head("published")
 
     def _head(self, table: str) -> SignedHead | None:
         query = f"SELECT size, note, signed_ms, guard FROM {table}"  # noqa: S608 - one of two names
@@ -275,10 +272,3 @@ class LogReader:
 def read_meta(sql: Changes | Sql) -> Mapping[str, str]:
     """Return the format and the origin of a log."""
     return dict(sql.rows("SELECT name, value FROM meta"))
-
-
-def has_published(sql: Sql) -> bool:
-    """Return whether a log has the table `published`, which older files lack."""
-    if not isinstance(sql, SqliteSql):
-        return True
-    return bool(sql.rows("SELECT 1 FROM sqlite_master WHERE name = 'published'"))

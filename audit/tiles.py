@@ -11,8 +11,10 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
+from struct import Struct
 
-from audit.merkle import HASH_SIZE, NodeReader, node_hash
+from audit.merkle import HASH_SIZE, NodeReader, fold
 from schemas.errors import VerificationError
 
 TILE_WIDTH = 256
@@ -23,6 +25,8 @@ FULL_TILE = TILE_WIDTH * HASH_SIZE
 """Bytes of a full tile."""
 ENTRY_LIMIT = 65_535
 """Largest entry of a bundle, in bytes: its length is 16 bits."""
+_BUNDLE_SIZE = Struct(">H").pack
+"""Writes an entry's length."""
 
 TileId = tuple[int, int]
 """A tile's level and its index within the level."""
@@ -141,9 +145,11 @@ def entry_bundle(leaves: Sequence[bytes]) -> bytes:
     Raises:
         ValueError: There are too many entries, or one is too long.
     """
-    if len(leaves) > TILE_WIDTH or any(len(leaf) > ENTRY_LIMIT for leaf in leaves):
+    sizes = list(map(len, leaves))
+    if len(leaves) > TILE_WIDTH or max(sizes, default=0) > ENTRY_LIMIT:
         raise ValueError("a bundle takes 256 entries of at most 65,535 bytes")
-    return b"".join(len(leaf).to_bytes(2, "big") + leaf for leaf in leaves)
+    pairs = zip(map(_BUNDLE_SIZE, sizes), leaves, strict=True)
+    return b"".join(chain.from_iterable(pairs))
 
 
 def split_bundle(data: bytes) -> list[bytes]:
@@ -154,10 +160,10 @@ def split_bundle(data: bytes) -> list[bytes]:
     """
     entries: list[bytes] = []
     at, size = 0, len(data)
-    while at < size:
-        end = at + 2 + int.from_bytes(data[at : at + 2], "big")
-        entries.append(data[at + 2 : end])
-        at = end
+    while at + 1 < size:
+        start = at + 2
+        at = start + (data[at] << 8) + data[at + 1]
+        entries.append(data[start:at])
     if at != size:
         raise VerificationError("the bundle ends in the middle of an entry")
     return entries
@@ -190,7 +196,7 @@ def node_reader(read_tile: TileReader) -> NodeReader:
             raise VerificationError(
                 f"{tile_path(tile_level, first >> TILE_HEIGHT)} is too short"
             )
-        return _fold(hashes)
+        return fold(hashes)
 
     return read
 
@@ -198,14 +204,6 @@ def node_reader(read_tile: TileReader) -> NodeReader:
 def reading_once(read_tile: TileReader) -> TileReader:
     """Return a reader that reads each tile once: for one proof, which asks again."""
     return lru_cache(maxsize=None)(read_tile)
-
-
-def _fold(hashes: bytes) -> bytes:
-    """Return the root over a power of two of adjacent hashes."""
-    row = [hashes[at : at + HASH_SIZE] for at in range(0, len(hashes), HASH_SIZE)]
-    while len(row) > 1:
-        row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-    return row[0]
 
 
 def integrate(
@@ -231,6 +229,6 @@ def integrate(
             part = row[at : at + FULL_TILE]
             changed[level, index + at // FULL_TILE] = part
             if len(part) == FULL_TILE:
-                roots.append(_fold(part))
+                roots.append(fold(part))
         level, size, added = level + 1, index, b"".join(roots)
     return changed

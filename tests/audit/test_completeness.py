@@ -140,7 +140,7 @@ def test_every_kind_of_record_about_a_person_is_found(room: Room) -> None:
     known = room.directory.lookup(MOTHER)
     assert known is not None
     with room.reader() as reader:
-        leaves = [leaf for _, leaf, _ in reader.leaves(0, len(events))]
+        leaves = reader.leaves(0, len(events))
     found = dict(tagged(known, ORIGIN, 0, leaves))
 
     assert {n: event.id for n, event in enumerate(events)} == found

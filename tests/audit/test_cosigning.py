@@ -15,7 +15,6 @@ from audit.note import Checkpoint, open_checkpoint
 from audit.policy import Policy, parse_policy
 from audit.publisher import Pace, Publisher
 from audit.receipt import parse_proof, prove_event, verify_proof
-from audit.sql import Changes
 from audit.store import SignedHead
 from audit.swaps import Release
 from audit.verify import verify_log
@@ -379,25 +378,7 @@ def test_published_heads_never_go_back(watch: Watch) -> None:
     assert new == seen(room)
 
 
-def _forget_published(changes: Changes) -> None:
-    changes.change("DROP TABLE published")
-
-
-def test_a_log_that_had_no_witnesses_yet_is_read_as_before(
-    room: Room, tmp_path: Path
-) -> None:
-    """A file from before the table `published`: what was signed was published."""
-    append(room, 3)
-    head = room.publisher.publish()
-    room.log.write(_forget_published).result()
-    before = seen(room)
-    verified = verify_log(room.folder, room.keys.log.verifier.vkey)
-    room.close()
-    again = open_room(tmp_path, room.keys)
-    after = seen(again)
-    again.close()
-
-    assert head == before == after
-    assert 3 == verified.published
+def test_what_is_no_note_was_cosigned_by_nobody(room: Room) -> None:
+    """Anything that the log's key has not signed is refused before it is counted."""
     with pytest.raises(VerificationError):
         cosigned_by(b"nothing", room.keys.log.verifier, parse_policy("quorum none\n"))

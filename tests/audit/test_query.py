@@ -85,7 +85,7 @@ def test_a_leaf_that_is_none_is_named_and_none_of_its_chunk_is_taken_in(
     """A damaged leaf stops the index before it; once it is put right, all follows."""
     append(file_room, an_event(), an_event())
     with file_room.reader() as reader:
-        [_, (_, whole, _)] = reader.leaves(0, 2)
+        [_, whole] = reader.leaves(0, 2)
     file_room.change("DROP TRIGGER entry_is_never_changed")
     file_room.change("UPDATE entry SET leaf = ? WHERE seq = 1", (leaf,))
     index = index_of(file_room)

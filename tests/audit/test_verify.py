@@ -178,7 +178,7 @@ def columns() -> list[tuple[str, str]]:
 
 
 WITHOUT_ROWID = {"meta", "attempt"}
-NOT_STORED = {("tree", "id"), ("checkpoint", "id")}
+NOT_STORED = {("tree", "id"), ("checkpoint", "id"), ("published", "id")}
 """Columns that can hold one value alone, by a check of their table."""
 
 

@@ -50,7 +50,7 @@ def a_log(folder: Path) -> Iterator[AuditLog]:
 def told(folder: Path) -> list[tuple[str, str, str]]:
     """Return kind, outcome and thing of each record, in order."""
     reader = LogReader.open(folder / "log.db")
-    leaves = [read_leaf(leaf) for _, leaf, _ in reader.leaves(0, reader.size())]
+    leaves = [read_leaf(leaf) for leaf in reader.leaves(0, reader.size())]
     reader.close()
     return [(leaf.kind.value, leaf.outcome, leaf.correlation) for leaf in leaves]
 
