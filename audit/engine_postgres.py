@@ -12,7 +12,7 @@ it finds those that were committed, and stores the others.
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
@@ -21,12 +21,14 @@ from audit.postgres import PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import Postgres, Tables
-from audit.store import FORMAT, Appended, Refusal, Work, read_meta
+from audit.store import FORMAT, Appended, LogReader, Refusal, Work, read_meta
 from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import EventId
 
 _PUT_BACK: Final = "ER001"
 """The SQL state with which the function refuses, where promised records are gone."""
+_SEALED: Final = "ER002"
+"""The SQL state with which a sealed shard refuses."""
 _RETRY_S: Final = 0.05
 """Seconds between two tries to reach a server that was lost."""
 
@@ -114,6 +116,13 @@ BEGIN
     GET DIAGNOSTICS added = ROW_COUNT;
     UPDATE coordinate SET next = first + added;
 END $$;
+"""
+_FREEZE: Final = """
+CREATE OR REPLACE FUNCTION the_shard_is_sealed() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the shard is sealed' USING ERRCODE = 'ER002'; END $$;
+-- For each row: of a batch that was stored before, nothing is stored, nor refused.
+CREATE OR REPLACE TRIGGER entry_is_sealed BEFORE INSERT ON entry
+FOR EACH ROW EXECUTE FUNCTION the_shard_is_sealed();
 """
 _APPEND: Final[LiteralString] = (
     "SELECT first, added FROM append_records(%b::bigint, %b::text[], %b::bytea[],"
@@ -208,6 +217,9 @@ class PostgresEngine:
             if error.sqlstate == _PUT_BACK:
                 self._fault = "the log was put back: what it has promised is gone"
                 raise LogUnavailableError(self._fault) from None
+            if error.sqlstate == _SEALED:
+                self._fault = "the log is a sealed shard: go on with the next one"
+                raise LogUnavailableError(self._fault) from None
             raise unavailable(error) from None
         return {
             event: Appended(event, seq, digest, milliseconds(read_leaf(leaf).at))
@@ -250,6 +262,42 @@ class PostgresEngine:
         """Let go of the connection."""
         self._stopping.set()
         self.sql.close()
+
+
+def freeze(
+    place: Postgres, last: Callable[[LogReader], Sequence[SealedRecord]]
+) -> None:
+    """Store the last records of a log, and have the server refuse all others for good.
+
+    (1) Lock the row that numbers: nothing is appended meanwhile, by any replica.
+    (2) Read what is there, and store the last records.
+    (3) Have the server refuse every further row.
+
+    INVARIANT: one transaction. Either a log ends with its last record and takes no
+    other, or nothing has happened; whichever gateways are running.
+
+    Args:
+        place: Where the log is kept.
+        last: Returns its last records, given what is there; none where they are there
+            already.
+
+    Raises:
+        LogUnavailableError: It is not known to be done; it may be done again.
+    """
+    sql = PostgresSql(place)
+    try:
+        with sql.transaction() as changes:
+            # (1): who appends waits for the row, before touching any table.
+            [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
+            # (2): in this transaction, as the reader has its connection.
+            records = last(LogReader(sql))
+            if records:
+                batch = [size, *_arguments(records)]
+                sql.connected().execute(_APPEND, batch, binary=True)
+            # (3): not by this gateway's good will, but by the server.
+            changes.change(_FREEZE)
+    finally:
+        sql.close()
 
 
 def _arguments(records: Sequence[SealedRecord]) -> list[Any]:

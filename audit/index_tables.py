@@ -55,6 +55,11 @@ _TABLES = Tables(
 )
 
 
+def index_schema(shard: str) -> str:
+    """Return the schema of a shard's index; "" stands for the first shard."""
+    return f"errand_shard_index_{shard}" if shard else INDEX_SCHEMA
+
+
 def open_index(place: Place) -> Sql:
     """Open the index; start over when it is not one of this form."""
     if not isinstance(place, Path):

@@ -4,35 +4,25 @@ A shard is a log of its own, with an origin, keys and files of its own. Its last
 (`shard.final`) names the next shard and its key; the first record of that one
 (`shard.genesis`) names the size and the root that the sealed one ended with. Both say
 so in the open part of their leaf. Nothing is ever moved: a shard lies where it was
-made, and the list says which one is written to.
+made, and the register says which one is written to.
 
 SOURCE: audit-log design, 5.6.
 """
 
-import os
+import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
-import orjson
-
-from audit.keys import sync_folder
 from audit.merkle import HASH_SIZE
 from audit.note import Checkpoint, Signer, Verifier, b64, b64_decode, decimal, open_note
-from audit.publisher import Publisher
-from audit.record import Actor, Event, Kind, Subject, read_leaf
-from audit.sealing import Sealer
-from audit.store import Entry, LogReader, SignedHead
-from audit.writer import AuditLog
-from schemas.canonical import canonical_plain
-from schemas.errors import LogUnavailableError, SettingsError, VerificationError
-from schemas.ids import EventId, NewId
+from audit.record import Actor, Event, Kind, Leaf
+from schemas.errors import SettingsError, VerificationError
+from schemas.ids import EventId, uuid7
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OPERATOR = Actor("system", "operator")
-_SEALING_ROUNDS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,34 +62,6 @@ def check_name(name: str) -> None:
     """Raise SettingsError unless a shard may have this name."""
     if not _NAME.fullmatch(name):
         raise SettingsError("a shard's name is like `2026h2`: a-z, 0-9 and hyphens")
-
-
-def load_shards(file: Path) -> tuple[Shard, ...]:
-    """Return the shards in their order; none where there is no list yet.
-
-    Raises:
-        SettingsError: The list is damaged.
-    """
-    if not file.is_file():
-        return ()
-    try:
-        return tuple(Shard(**one) for one in orjson.loads(file.read_bytes()))
-    except (ValueError, TypeError):
-        raise SettingsError(f"`{file.name}` is damaged") from None
-
-
-def save_shards(file: Path, shards: Sequence[Shard]) -> None:
-    """Replace the list, whole or not at all, and durably."""
-    rows = [
-        {name: getattr(shard, name) for name in Shard.__slots__} for shard in shards
-    ]
-    beside = file.with_name(file.name + ".new")
-    with beside.open("wb") as stream:
-        stream.write(canonical_plain(rows))
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(file)
-    sync_folder(file.parent)
 
 
 def sign_list(shards: Sequence[Shard], signers: Sequence[Signer]) -> str:
@@ -155,93 +117,69 @@ def final_event(event: EventId, at: datetime, following: Signer) -> Event:
 
 
 def genesis_event(
-    event: EventId, at: datetime, before: Checkpoint, seen: Checkpoint | None = None
+    last: Leaf, at: datetime, before: Checkpoint, seen: Checkpoint | None = None
 ) -> Event:
     """Return the first record of a shard: it names what the one before ended with.
 
+    It has the same id whenever it is made: so it is recorded once.
+
     Args:
-        event: Its id.
+        last: The last record of the shard before.
         at: When.
         before: The last checkpoint of the shard before.
         seen: For a recovery: the head that a witness holds, and that the log has lost.
     """
+    cited = f"{before.origin}#{_cited(before)}"
+    policy = "" if seen is None else _cited(seen)
+    noise = hashlib.sha256(f"{cited}\n{policy}".encode()).digest()[:10]
     return Event(
-        id=event,
+        id=EventId(str(uuid7(last.at, noise))),
         at=at,
         kind=Kind.SHARD_GENESIS,
         outcome="opened" if seen is None else "recovered",
-        correlation=f"{before.origin}#{_cited(before)}",
-        policy="" if seen is None else _cited(seen),
+        correlation=cited,
+        policy=policy,
         actor=_OPERATOR,
     )
 
 
-def _cited(head: Checkpoint) -> str:
-    return f"{head.size}#{b64(head.root)}"
-
-
-def interrupted(
-    reader: LogReader, sealer: Sealer, new_id: NewId, now: datetime
-) -> list[Event]:
-    """Return the ends of look-ups that have not ended: nobody waits for them any more.
-
-    A shard is sealed while no gateway runs, so whatever was under way was cut off.
-    """
-    ends: list[Event] = []
-    for event in sorted(reader.attempts()):
-        entry = reader.entry_of(event)
-        if entry is None:
-            raise VerificationError("a look-up that has not ended is not in the log")
-        ends.append(_end(entry, sealer, EventId(new_id()), now))
-    return ends
-
-
-def _end(entry: Entry, sealer: Sealer, event: EventId, now: datetime) -> Event:
-    """Return the end of one look-up, about those who are not erased."""
-    leaf = read_leaf(entry.leaf)
-    known = [sealer.directory.identity(ref) for ref in entry.subject_refs.split()]
-    return Event(
-        id=event,
-        at=now,
-        kind=Kind.REQUEST_ENDED,
-        outcome="interrupted",
-        requester=leaf.requester,
-        provider=leaf.provider,
-        evidence_type=leaf.evidence_type,
-        policy=leaf.policy,
-        correlation=leaf.correlation,
-        subjects=tuple(Subject("", *who) for who in known if who is not None),
-        case=entry.case_ref,
-        matter=entry.matter,
-        ends=entry.event_id,
-    )
-
-
-async def seal_log(
-    log: AuditLog,
-    publisher: Publisher,
-    ends: Sequence[Event],
-    final: Event,
-) -> SignedHead:
-    """Seal a log: after this it takes no record, and proves all that it has.
-
-    (1) Record the ends of what was under way, and the last record; if an earlier run
-        did, they stand.
-    (2) Publish all of it: sign, and have enough witnesses cosign.
+def check_genesis(leaf: Leaf, expected: Event) -> None:
+    """Verify that a record is the one that a shard begins with.
 
     Raises:
-        LogUnavailableError: It could not be published whole, as when too few witnesses
-            have cosigned. It may be tried again.
-        VerificationError: The log contradicts itself, or what a witness holds.
+        VerificationError: It is another one, or cites something else.
     """
-    # (1): once the last record stands, the log refuses everything else.
-    if not log.is_sealed:
-        await log.append([*ends, final])
-    # (2): sealed is what outsiders can verify whole.
-    for _ in range(_SEALING_ROUNDS):
-        head = publisher.publish()
-        if head is not None and head.size == log.size:
-            return head
-    raise LogUnavailableError(
-        "the shard's last checkpoint is not published: have enough witnesses cosigned?"
+    said = (leaf.kind, leaf.outcome, leaf.correlation, leaf.policy)
+    wanted = (
+        *(expected.kind, expected.outcome),
+        *(expected.correlation, expected.policy),
     )
+    if said != wanted:
+        raise VerificationError("the shard does not begin with what it goes on from")
+
+
+def check_link(final: Leaf, before: Checkpoint, genesis: Leaf, vkey: str) -> None:
+    """Verify that two shards name each other.
+
+    Args:
+        final: The last record of the first.
+        before: The checkpoint of the first, which the record stands under.
+        genesis: The first record of the second.
+        vkey: The key of the second.
+
+    Raises:
+        VerificationError: One of them names something else.
+    """
+    if (final.kind, final.correlation, final.policy) != (
+        *(Kind.SHARD_FINAL, genesis.log, vkey),
+    ):
+        raise VerificationError(f"{before.origin}: the last record names another shard")
+    cited = f"{before.origin}#{_cited(before)}"
+    if (genesis.kind, genesis.correlation) != (Kind.SHARD_GENESIS, cited):
+        raise VerificationError(
+            f"{genesis.log}: the first record does not cite what it goes on from"
+        )
+
+
+def _cited(head: Checkpoint) -> str:
+    return f"{head.size}#{b64(head.root)}"

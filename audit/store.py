@@ -26,7 +26,19 @@ from schemas.ids import CaseId, EventId
 FORMAT = "2"
 """Version of the tables, and of what is sealed in them."""
 LOG_SCHEMA = "errand_log"
-"""Where a log stands in a PostgreSQL database."""
+"""Where a log stands in a PostgreSQL database; its later shards beside it."""
+
+
+def log_schema(shard: str) -> str:
+    """Return the schema of a shard on PostgreSQL; "" stands for the first.
+
+    No two schemas share a name, since a shard's name has no underscore.
+
+    >>> log_schema("2026h2")
+    'errand_shard_2026h2'
+    """
+    return f"errand_shard_{shard}" if shard else LOG_SCHEMA
+
 
 Work: TypeAlias = Callable[[Changes], None]
 """What is done in a transaction of its own."""

@@ -2,7 +2,8 @@
 
 import gc
 import os
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvicorn
@@ -50,8 +51,17 @@ _SHUTDOWN_S = 10
 """How long stopping waits for answers under way, in seconds."""
 
 
-def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
+def build_app(
+    settings: Settings,
+    clock: Clock | None = None,
+    go_on: Callable[[], None] = lambda: None,
+) -> FastAPI:
     """Return the application; its lifespan opens the gateway and closes it.
+
+    Args:
+        settings: What the operator has chosen.
+        clock: Tells the time; by itself the machine's.
+        go_on: Called once it has to be built anew, to go on with the log's next shard.
 
     Raises:
         SettingsError: More than one worker is asked for.
@@ -67,7 +77,7 @@ def build_app(settings: Settings, clock: Clock | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                opening = opened(settings, clock, metrics)
+                opening = opened(settings, clock, metrics, go_on)
                 app.state.gateway = await stack.enter_async_context(opening)
             except Exception as error:
                 app.state.failure = error  # for `serve`: uvicorn keeps it to itself
@@ -110,7 +120,19 @@ def serve(settings: Settings) -> None:
     # Whatever is made from here on, logs' journals included, is the gateway's alone.
     os.umask(0o077)
     configure_logs(settings)
-    app = build_app(settings)
+    while _serve_shard(settings):
+        pass
+
+
+def _serve_shard(settings: Settings) -> bool:
+    """Run the gateway while its shard is written to; return whether to start again."""
+    again = threading.Event()
+
+    def go_on() -> None:
+        again.set()
+        server.should_exit = True
+
+    app = build_app(settings, go_on=go_on)
     _spare_the_collector()
     config = uvicorn.Config(
         app,
@@ -131,6 +153,7 @@ def serve(settings: Settings) -> None:
         _raise_failure(app)
         raise
     _raise_failure(app)
+    return again.is_set()
 
 
 def _spare_the_collector() -> None:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import structlog
 
@@ -14,8 +15,9 @@ from audit.erasure import Erasures
 from audit.following import Follower
 from audit.forgetting import Forgetting
 from audit.publisher import Publisher
+from audit.register import load_shards
 from audit.sealing import Sealer
-from audit.shards import Shard, load_shards, sign_list
+from audit.shards import Shard, sign_list
 from audit.shelf import Shelf
 from audit.writer import AuditLog
 from connectors.client import ClientPolicy
@@ -33,6 +35,7 @@ from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
 from exchange.keys import GatewayKeys
 from exchange.migrations.schema import Part, upgrade
+from exchange.moving import call_at_next_shard
 from exchange.office import (
     Outbound,
     Parts,
@@ -84,7 +87,10 @@ _KEEP_USES = timedelta(days=400)
 
 @asynccontextmanager
 async def opened(
-    settings: Settings, clock: Clock, metrics: Metrics
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    go_on: Callable[[], None] = lambda: None,
 ) -> AsyncIterator[Gateway]:
     """Open everything, in this order; close it in reverse.
 
@@ -95,6 +101,13 @@ async def opened(
     (5) Put the case flow together.
     (6) Start what waits: cases go on from where they were.
 
+    Args:
+        settings: What the operator has chosen.
+        clock: Tells the time.
+        metrics: Shows what the parts count.
+        go_on: Called once the log's shard is sealed, and the gateway has to be opened
+            anew to go on with the next one.
+
     Raises:
         SettingsError: The configuration is wrong, or the data folder is taken.
         PackError: A pack is wrong.
@@ -104,7 +117,7 @@ async def opened(
         # (1): until the process ends, however it ends.
         stack.enter_context(data_folder(settings))
         # (2): they must be on the disk before anything is signed or sealed.
-        shards = load_shards(settings.shards_file)
+        shards = load_shards(settings.shards_place())
         keys = open_gateway_keys(settings, shards)
         pack = read_pack(settings.packs)
         # (3), (4): from here on, what happens can be kept and recorded.
@@ -138,6 +151,9 @@ async def opened(
         _show(gateway, health)
         sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
         stack.callback(sweeping.cancel)
+        if not isinstance(settings.shards_place(), Path):
+            moving = call_at_next_shard(settings, kept.shard, go_on)
+            stack.callback(asyncio.create_task(moving, name="next shard").cancel)
         _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")

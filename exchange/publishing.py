@@ -6,11 +6,13 @@ publishing while gateways come and go.
 
 import os
 from collections.abc import Callable
-from contextlib import ExitStack
-from pathlib import Path
+from contextlib import ExitStack, closing
 
 import structlog
 
+from audit.register import load_shards
+from audit.sql import Postgres
+from exchange.moving import LOOK_S, NextShard
 from exchange.recording import (
     data_folder,
     open_gateway_keys,
@@ -25,31 +27,47 @@ _log = structlog.get_logger(__name__)
 
 
 def publish_until(
-    settings: Settings, clock: Clock, stopped: Callable[[], object]
+    settings: Settings, clock: Clock, stopped: Callable[[float], bool]
 ) -> None:
     """Publish the heads of a log on PostgreSQL until told to stop.
+
+    When its shard is sealed, it goes on with the next one.
 
     Args:
         settings: Those of a gateway; the data folder must be this process's own.
         clock: Tells the time.
-        stopped: Returns when it is time to stop.
+        stopped: Waits for so many seconds, or until it is time to stop; returns
+            whether it is.
 
     Raises:
         SettingsError: The log is in a file, whose one gateway publishes it; or the
             configuration is wrong.
         LogUnavailableError: The log's server can't be reached.
     """
-    if isinstance(settings.log_place(), Path):
+    if not isinstance(settings.shards_place(), Postgres):
         raise SettingsError(
             "the log is in a file, and the gateway that holds it publishes it: "
             "`errand publish` is for a log on PostgreSQL (`log_url`, `database_url`)"
         )
-    with ExitStack() as stack:
-        stack.enter_context(data_folder(settings))
-        # On PostgreSQL a log has one shard, the first, which has no name.
-        keys = open_gateway_keys(settings, (), entropy=None)
-        sealer = open_sealer(settings, keys, stack)
-        log, *_ = open_log(settings, keys, sealer, clock, "", stack)
-        _log.info("publishing", records=log.size, process=os.getpid())
-        stopped()
+    with data_folder(settings):
+        while _publish_shard(settings, clock, stopped):
+            pass
     _log.info("publishing_ended")
+
+
+def _publish_shard(
+    settings: Settings, clock: Clock, stopped: Callable[[float], bool]
+) -> bool:
+    """Publish the current shard; return whether there is a next one to go on with."""
+    with ExitStack() as stack:
+        shards = load_shards(settings.shards_place())
+        current = shards[-1].name if shards else ""
+        keys = open_gateway_keys(settings, shards, entropy=None)
+        sealer = open_sealer(settings, keys, stack)
+        log, *_ = open_log(settings, keys, sealer, clock, current, stack)
+        following = stack.enter_context(closing(NextShard(settings, current)))
+        _log.info("publishing", records=log.size, process=os.getpid())
+        while not stopped(LOOK_S):
+            if following.is_open():
+                return True
+    return False

@@ -15,8 +15,9 @@ from audit.keys import Entropy, load_signers
 from audit.ledger import Ledger
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
+from audit.register import load_shards
 from audit.sealing import Sealer
-from audit.shards import Shard, load_shards
+from audit.shards import Shard
 from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
@@ -94,7 +95,7 @@ def current_shards(settings: Settings) -> tuple[Shard, ...]:
     Raises:
         SettingsError: The list or a key is missing or damaged.
     """
-    listed = load_shards(settings.shards_file)
+    listed = load_shards(settings.shards_place())
     if listed:
         return listed
     signer, _ = load_signers(shard_keys(settings.keys_dir, ""))
@@ -177,6 +178,11 @@ def open_log(
             "see that the disk is there and writable, and run `errand audit verify`"
         ) from error
     stack.callback(log.close)
+    if log.is_sealed:
+        raise SettingsError(
+            "the log's shard is sealed and the next one is not open yet: give "
+            "`errand audit seal-shard` again"
+        )
     pace = Pace(interval_s=settings.checkpoint_every_s)
     witnesses = open_witnesses(settings, keys, clock)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)

@@ -1,34 +1,45 @@
 """Sealing the shard that is written to, and opening the next one.
 
-Both are done while no gateway runs: the data folder is held meanwhile. The list of
-shards is replaced last and at once, so that a crash at any instant leaves either the
-old shard or the new one current, and the command can be given again.
+A log in files is sealed while no gateway runs: the data folder is held meanwhile. One
+on PostgreSQL may be sealed while gateways run: its server refuses what they record from
+one instant on, and they start again with the next shard once the register names it.
+The register is changed last and at once, so that a crash at any instant leaves either
+the old shard or the new one current, and the command can be given again.
 """
 
+import asyncio
 import os
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from audit.anchor import anchor
+from audit.freezing import (
+    PATIENCE_S,
+    Seal,
+    freeze_server,
+    interrupted,
+    last_leaf,
+    publish_whole,
+    record_last,
+)
 from audit.keys import LogKeys
 from audit.merkle import tree_root
 from audit.mirror import mirror
 from audit.note import Checkpoint, open_checkpoint
 from audit.publisher import Publisher
-from audit.record import Event
+from audit.record import Event, Kind, Leaf, read_leaf
+from audit.register import save_shards, sealing
 from audit.sealing import Sealer
 from audit.shards import (
     Shard,
+    check_genesis,
     check_name,
-    final_event,
     genesis_event,
     half_year,
-    interrupted,
-    save_shards,
-    seal_log,
 )
+from audit.sql import Place
 from audit.store import LogReader
 from audit.subjects import SubjectDirectory
 from audit.tiles import node_reader
@@ -38,8 +49,11 @@ from exchange.outward import make_stamper, open_public
 from exchange.recording import current_shards, data_folder, open_witnesses
 from exchange.settings import Settings
 from schemas.clock import Clock
-from schemas.errors import LogUnavailableError, SettingsError
-from schemas.ids import EventId, NewId
+from schemas.errors import LogUnavailableError, SettingsError, StoreUnavailableError
+from schemas.ids import NewId
+
+_SHOWINGS = 3
+"""Tries to bring the store up: a gateway that runs may be doing the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +75,47 @@ def prepare_shard(settings: Settings, clock: Clock, name: str | None) -> str:
     """Make the keys of the next shard, and return its vkey: for witnesses to add.
 
     Raises:
-        SettingsError: The name is taken, or the log is not kept in files.
+        SettingsError: The name is taken, or a gateway holds the data folder.
     """
-    with data_folder(settings):
+    with _held(settings):
         return _begin(settings, clock, lambda: "", name).following.log.verifier.vkey
 
 
 async def seal_shard(
-    settings: Settings, clock: Clock, new_id: NewId, name: str | None = None
+    settings: Settings,
+    clock: Clock,
+    new_id: NewId,
+    name: str | None = None,
+    *,
+    patience_s: float = PATIENCE_S,
 ) -> Sequence[Shard]:
     """Seal the current shard and open the next; return the list.
 
-    (1) Hold the data folder, and make the keys of the next shard.
+    (1) Keep others from sealing, and make the keys of the next shard.
     (2) Record the last record, publish all of it, and have it stamped.
     (3) Make the next shard, with its first record.
-    (4) Replace the list: from here on the next one is current.
+    (4) Change the register: from here on the next one is current.
+
+    Args:
+        settings: Say where everything is.
+        clock: Tells the time.
+        new_id: Makes ids of records.
+        name: The next shard's; by itself that of the half-year.
+        patience_s: How long the last checkpoint may take to be published.
 
     Raises:
-        SettingsError: A gateway runs, the name is taken, or the log is not in files.
+        SettingsError: A gateway holds the data folder, somebody else is sealing, the
+            name is taken, or the shard is sealed for another one.
         LogUnavailableError: The last checkpoint is not published: try again.
     """
-    # (1): no record can come in between.
-    with data_folder(settings):
+    # (1): nobody else may choose a next shard.
+    with _held(settings):
         rollover = _begin(settings, clock, new_id, name)
         # (2): before the next one can cite it.
-        before = await _seal(rollover)
-        # (3), (4): it is nobody's log until the list names it.
-        event, now = EventId(new_id()), clock.now()
-        return await _open_next(rollover, before, [genesis_event(event, now, before)])
+        before, last = await _seal(rollover, patience_s)
+        # (3), (4): it is nobody's log until the register names it.
+        genesis = genesis_event(last, clock.now(), before)
+        return await _open_next(rollover, before, [genesis])
 
 
 async def recover_shard(
@@ -101,47 +128,67 @@ async def recover_shard(
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
     (1) The witness's head is signed by this log, and the log does not contain it.
-    (2) The next shard's first record cites both heads: what is left, and what was seen.
+    (2) On PostgreSQL, the server takes no more records of the old one.
+    (3) The next shard's first record cites both heads: what is left, and what was seen.
 
     Raises:
         VerificationError: The head is not this log's.
-        SettingsError: A gateway runs, or there is nothing to recover from.
+        SettingsError: A gateway holds the data folder, or nothing is lost.
     """
-    with data_folder(settings):
+    with _held(settings):
         rollover = _begin(settings, clock, new_id, name)
-        verifier = rollover.keys.log.log.verifier
         current = rollover.shards[-1]
-        # (1): else this would be a way out of a good log.
-        seen = open_checkpoint(seen_note, verifier)
+        place = settings.log_place(current.name)
         with ExitStack() as stack:
-            reader = LogReader.open(settings.log_place(current.name))
+            reader = LogReader.open(place)
             stack.callback(reader.close)
-            head = reader.head()
-            if head is None:
-                raise SettingsError("the log has signed nothing: restore a copy of it")
-            before = open_checkpoint(head.note.encode(), verifier)
-            if _contains(reader, seen):
-                raise SettingsError("the log contains this head: nothing is lost")
+            # (1): else this would be a way out of a good log.
+            before, seen = _heads(rollover, reader, seen_note)
+            # (2): a file is not opened again; a server has other writers.
+            if not isinstance(place, Path):
+                await asyncio.to_thread(freeze_server, place, None)
             directory = _directory(rollover, stack)
             sealer = Sealer(current.origin, rollover.keys.log.shard, directory)
             ends = interrupted(reader, sealer, new_id, clock.now())
-        # (2): the old file is never written to again.
-        genesis = genesis_event(EventId(new_id()), clock.now(), before, seen)
+            [entry] = reader.entries(before.size - 1, before.size)
+            last = read_leaf(entry.leaf)
+        # (3): the old one is never written to again.
+        genesis = genesis_event(last, clock.now(), before, seen)
         return await _open_next(rollover, before, [genesis, *ends])
+
+
+def _heads(
+    rollover: _Rollover, reader: LogReader, seen_note: bytes
+) -> tuple[Checkpoint, Checkpoint]:
+    """Return the last head of a log, and the one it has lost."""
+    verifier = rollover.keys.log.log.verifier
+    seen = open_checkpoint(seen_note, verifier)
+    head = reader.head()
+    if head is None:
+        raise SettingsError("the log has signed nothing: restore a copy of it")
+    if _contains(reader, seen):
+        raise SettingsError("the log contains this head: nothing is lost")
+    return open_checkpoint(head.note.encode(), verifier), seen
+
+
+@contextmanager
+def _held(settings: Settings) -> Iterator[None]:
+    """Keep others from sealing: by the data folder, or by a lock of the server."""
+    place = settings.shards_place()
+    with data_folder(settings) if isinstance(place, Path) else sealing(place):
+        yield
 
 
 def _begin(
     settings: Settings, clock: Clock, new_id: NewId, name: str | None
 ) -> _Rollover:
-    """Read the list and the keys, and make those of the next shard."""
-    if not isinstance(settings.log_place(), Path):
-        raise SettingsError("shards are sealed where the log is kept in files")
-    name = name or half_year(clock.now())
-    check_name(name)
+    """Read the register and the keys, and make those of the next shard."""
     shards = current_shards(settings)
+    current = shards[-1]
+    name = name or _named(settings, shards) or half_year(clock.now())
+    check_name(name)
     if name in {shard.name for shard in shards} | {"first"}:
         raise SettingsError(f"there is a shard `{name}` already: give another name")
-    current = shards[-1]
     keys = open_keys(
         settings.keys_dir, current.origin, entropy=None, shard=current.name
     )
@@ -151,6 +198,21 @@ def _begin(
     return _Rollover(settings, clock, new_id, shards, keys, name, following)
 
 
+def _named(settings: Settings, shards: Sequence[Shard]) -> str | None:
+    """Return the name that an earlier run has sealed the log for; None for none."""
+    place = settings.log_place(shards[-1].name)
+    if isinstance(place, Path) and not place.is_file():
+        return None
+    reader = LogReader.open(place)
+    try:
+        last = last_leaf(reader)
+    finally:
+        reader.close()
+    if last is None or last.kind is not Kind.SHARD_FINAL:
+        return None
+    return last.correlation.removeprefix(f"{shards[0].origin}/")
+
+
 def _directory(rollover: _Rollover, stack: ExitStack) -> SubjectDirectory:
     place = rollover.settings.subjects_place()
     directory = SubjectDirectory(place, rollover.keys.log.directory)
@@ -158,8 +220,8 @@ def _directory(rollover: _Rollover, stack: ExitStack) -> SubjectDirectory:
     return directory
 
 
-async def _seal(rollover: _Rollover) -> Checkpoint:
-    """Seal the current shard; return its last checkpoint."""
+async def _seal(rollover: _Rollover, patience_s: float) -> tuple[Checkpoint, Leaf]:
+    """Seal the current shard; return its last checkpoint and its last record."""
     settings, clock, keys = rollover.settings, rollover.clock, rollover.keys
     with ExitStack() as stack:
         sealer = Sealer(keys.log.origin, keys.log.shard, _directory(rollover, stack))
@@ -171,23 +233,36 @@ async def _seal(rollover: _Rollover) -> Checkpoint:
         stack.callback(publisher.stop)
         reader = LogReader.open(place)
         stack.callback(reader.close)
-        ends = interrupted(reader, sealer, rollover.new_id, clock.now())
-        event = EventId(rollover.new_id())
-        final = final_event(event, clock.now(), rollover.following.log)
-        head = await seal_log(log, publisher, ends, final)
+        following = rollover.following.log
+        await record_last(log, Seal(sealer, following, rollover.new_id, clock.now()))
+        head = await publish_whole(publisher, reader, clock, patience_s)
         _show_outside(settings, rollover.shards[-1], reader, clock)
-    return open_checkpoint(head.note.encode(), keys.log.log.verifier)
+        last = last_leaf(reader)
+    if last is None:
+        raise LogUnavailableError("the last record can't be read")
+    return open_checkpoint(head.note.encode(), keys.log.log.verifier), last
 
 
 def _show_outside(
     settings: Settings, shard: Shard, reader: LogReader, clock: Clock
 ) -> None:
-    """Copy a sealed shard, and have its last checkpoint stamped, where that is set."""
+    """Copy a sealed shard, and have its last checkpoint stamped, where that is set.
+
+    Raises:
+        StoreUnavailableError: A store or the authority fails: try again.
+    """
     public = open_public(settings, shard.name)
-    if settings.tiles_url is not None:
-        mirror(reader, public)
-    if settings.anchor_url is not None:
-        anchor(reader, public, make_stamper(settings), clock.now(), 0)
+    for left in reversed(range(_SHOWINGS)):
+        try:
+            if settings.tiles_url is not None:
+                mirror(reader, public)
+            if settings.anchor_url is not None:
+                anchor(reader, public, make_stamper(settings), clock.now(), 0)
+        except StoreUnavailableError:
+            if not left:
+                raise
+        else:
+            return
 
 
 async def _open_next(
@@ -205,8 +280,7 @@ async def _open_next(
         stack.callback(log.close)
         if log.size == 0:
             await log.append(events)
-        elif log.size < len(events):
-            raise LogUnavailableError("the next shard was begun, and not as it should")
+        _check_begun(place, events)
     *earlier, current = rollover.shards
     vkey = following.log.verifier.vkey
     shards = (
@@ -214,8 +288,25 @@ async def _open_next(
         current.sealed(before),
         Shard(following.origin, rollover.name, vkey),
     )
-    save_shards(settings.shards_file, shards)
+    save_shards(settings.shards_place(), shards)
     return shards
+
+
+def _check_begun(place: Place, events: Sequence[Event]) -> None:
+    """Verify that a shard begins as it should, whichever run has begun it.
+
+    Raises:
+        VerificationError: It begins with something else: nobody may go on with it.
+    """
+    reader = LogReader.open(place)
+    try:
+        found = [read_leaf(one.leaf) for one in reader.entries(0, len(events))]
+    finally:
+        reader.close()
+    if len(found) < len(events):
+        raise LogUnavailableError("the next shard was begun, and not as it should")
+    # INVARIANT: a shard cites what the one before ended with, or is never current.
+    check_genesis(found[0], events[0])
 
 
 def _contains(reader: LogReader, seen: Checkpoint) -> bool:

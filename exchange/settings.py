@@ -22,11 +22,12 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from audit.index_tables import INDEX_SCHEMA
+from audit.index_tables import index_schema
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA
 from audit.places import libpq_url
+from audit.register import REGISTER_SCHEMA
 from audit.sql import Place, Postgres
-from audit.store import LOG_SCHEMA
+from audit.store import log_schema
 from audit.subjects import SUBJECTS_SCHEMA
 from schemas.errors import SettingsError
 from schemas.model import Model
@@ -212,17 +213,21 @@ class Settings(Model):
 
     @property
     def shards_file(self) -> Path:
-        """The list of the log's shards; none while there is one alone."""
+        """The register of shards of a log in files; none while there is one alone."""
         return self.data_dir / "shards.json"
+
+    def shards_place(self) -> Place:
+        """Return where the register of the log's shards is kept."""
+        return self._log_part(REGISTER_SCHEMA) or self.shards_file
 
     def log_place(self, shard: str = "") -> Place:
         """Return where a shard of the access log is kept; by itself the first one."""
-        place = self._log_part(LOG_SCHEMA)
+        place = self._log_part(log_schema(shard))
         return place or self._shard_folder(shard) / self.log_file.name
 
     def index_place(self, shard: str = "") -> Place:
         """Return where a shard's search index is kept, which can be made anew."""
-        place = self._log_part(INDEX_SCHEMA)
+        place = self._log_part(index_schema(shard))
         return place or self._shard_folder(shard) / "log-index.db"
 
     def _shard_folder(self, shard: str) -> Path:

@@ -30,10 +30,11 @@ def show_keys(config: Config = None, *, as_json: AsJson = False) -> None:
 
 
 def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:
-    from audit.shards import Shard, load_shards
+    from audit.register import load_shards
+    from audit.shards import Shard
     from exchange.keys import open_keys
 
-    shards = load_shards(settings.shards_file)
+    shards = load_shards(settings.shards_place())
     *_, current = shards or (Shard(settings.log_origin, "", ""),)
     opened = open_keys(
         settings.keys_dir,

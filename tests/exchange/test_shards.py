@@ -16,8 +16,9 @@ from audit.note import Checkpoint, Signer, b64, open_checkpoint, parse_vkey
 from audit.publisher import Publisher
 from audit.receipt import parse_proof, verify_proof, verify_receipt
 from audit.record import Kind, read_leaf
+from audit.register import load_shards
 from audit.sealing import Sealer
-from audit.shards import Shard, load_shards, read_list, sign_list
+from audit.shards import Shard, read_list, sign_list
 from audit.store import LogReader
 from audit.subjects import SubjectDirectory
 from audit.tiles import pieces_of_size

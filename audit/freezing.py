@@ -1,0 +1,178 @@
+"""Sealing a log: its last records, and nothing after them.
+
+Look-ups that are under way are ended first, as interrupted: nobody waits for them any
+more, and their cases ask anew, in the next shard. A log in a file is sealed while no
+gateway runs. One on PostgreSQL may be sealed while gateways record: all is done under
+the lock that numbers records, and from then on the server refuses every other.
+
+SOURCE: audit-log design, 5.6; ADR 9 and 11.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from audit.note import Signer
+from audit.publisher import Publisher
+from audit.record import Event, Kind, Leaf, Subject, read_leaf
+from audit.sealing import SealedRecord, Sealer
+from audit.shards import final_event
+from audit.sql import Postgres
+from audit.store import Entry, LogReader, SignedHead
+from audit.writer import AuditLog
+from schemas.clock import Clock
+from schemas.errors import LogUnavailableError, SettingsError, VerificationError
+from schemas.ids import EventId, NewId
+
+PATIENCE_S = 60.0
+"""How long the gateway that leads, and witnesses, may take for the last checkpoint."""
+_LOOK_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """What a log is sealed with."""
+
+    sealer: Sealer
+    following: Signer
+    """The key of the next shard's checkpoints."""
+    new_id: NewId
+    now: datetime
+
+    def last_events(self, reader: LogReader) -> list[Event]:
+        """Return the last events of a log, given what is there; none if it is sealed.
+
+        Raises:
+            SettingsError: It is sealed already, for another shard than this one.
+        """
+        last = last_leaf(reader)
+        if last is not None and last.kind is Kind.SHARD_FINAL:
+            self._check_sealed_for(last)
+            return []
+        final = final_event(EventId(self.new_id()), self.now, self.following)
+        return [*interrupted(reader, self.sealer, self.new_id, self.now), final]
+
+    def _check_sealed_for(self, last: Leaf) -> None:
+        # INVARIANT: the record that says which shard goes on is kept, or is a lie.
+        named = (last.correlation, last.policy)
+        if named != (self.following.name, self.following.verifier.vkey):
+            raise SettingsError(
+                f"the log is sealed for the shard `{last.correlation}`: give its name, "
+                "and have its keys in place"
+            )
+
+
+def last_leaf(reader: LogReader) -> Leaf | None:
+    """Return the last record of a log; None when it is empty."""
+    size = reader.size()
+    for entry in reader.entries(size - 1, size):
+        return read_leaf(entry.leaf)
+    return None
+
+
+def interrupted(
+    reader: LogReader, sealer: Sealer, new_id: NewId, now: datetime
+) -> list[Event]:
+    """Return the ends of look-ups that have not ended: nobody waits for them any more.
+
+    Whoever was asked and answers later is answered by nobody: without a record of the
+    release no evidence leaves, and this log takes no more records.
+    """
+    ends: list[Event] = []
+    for event in sorted(reader.attempts()):
+        entry = reader.entry_of(event)
+        if entry is None:
+            raise VerificationError("a look-up that has not ended is not in the log")
+        ends.append(_end(entry, sealer, EventId(new_id()), now))
+    return ends
+
+
+def _end(entry: Entry, sealer: Sealer, event: EventId, now: datetime) -> Event:
+    """Return the end of one look-up, about those who are not erased."""
+    leaf = read_leaf(entry.leaf)
+    known = [sealer.directory.identity(ref) for ref in entry.subject_refs.split()]
+    return Event(
+        id=event,
+        at=now,
+        kind=Kind.REQUEST_ENDED,
+        outcome="interrupted",
+        requester=leaf.requester,
+        provider=leaf.provider,
+        evidence_type=leaf.evidence_type,
+        policy=leaf.policy,
+        correlation=leaf.correlation,
+        subjects=tuple(Subject("", *who) for who in known if who is not None),
+        case=entry.case_ref,
+        matter=entry.matter,
+        ends=entry.event_id,
+    )
+
+
+async def record_last(log: AuditLog, seal: Seal) -> None:
+    """Record what a log ends with; if an earlier run did, that stands.
+
+    Raises:
+        SettingsError: It is sealed already, for another shard.
+        LogUnavailableError: It is not known to be recorded; it may be tried again.
+    """
+    if not isinstance(log.place, Path):
+        await asyncio.to_thread(freeze_server, log.place, seal)
+        return
+    reader = LogReader.open(log.place)
+    try:
+        events = seal.last_events(reader)
+    finally:
+        reader.close()
+    if events:
+        await log.append(events)
+
+
+def freeze_server(place: Postgres, seal: Seal | None) -> None:
+    """Freeze a log on PostgreSQL, in one transaction, whichever gateways are running.
+
+    Args:
+        place: Where it is kept.
+        seal: What it ends with; None leaves it as it is, since it may sign nothing.
+
+    Raises:
+        SettingsError: It is sealed already, for another shard.
+        LogUnavailableError: It is not known to be done; it may be done again.
+    """
+    from audit.engine_postgres import freeze  # noqa: PLC0415 - on PostgreSQL alone
+
+    def last(reader: LogReader) -> Sequence[SealedRecord]:
+        if seal is None:
+            return ()
+        events = seal.last_events(reader)
+        directory = seal.sealer.directory
+        people = [directory.meet(event.subjects) for event in events]
+        return seal.sealer.seal_all(events, people)
+
+    freeze(place, last)
+
+
+async def publish_whole(
+    publisher: Publisher, reader: LogReader, clock: Clock, patience_s: float
+) -> SignedHead:
+    """Return the published head over all that a sealed log holds.
+
+    A gateway may lead and publish it, or too few witnesses have cosigned yet: it is
+    waited for.
+
+    Raises:
+        LogUnavailableError: It is not published in time. It may be tried again.
+        VerificationError: The log contradicts itself, or what a witness holds.
+    """
+    size, until = reader.size(), clock.monotonic() + patience_s
+    while True:
+        head = await asyncio.to_thread(publisher.publish)
+        if head is not None and head.size == size:
+            return head
+        if clock.monotonic() >= until:
+            raise LogUnavailableError(
+                "the shard's last checkpoint is not published: have enough witnesses "
+                "cosigned? Then give the command again"
+            )
+        await asyncio.sleep(_LOOK_S)
