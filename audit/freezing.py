@@ -5,7 +5,7 @@ more, and their cases ask anew, in the next shard. A log in a file is sealed whi
 gateway runs. One on PostgreSQL may be sealed while gateways record: all is done under
 the lock that numbers records, and from then on the server refuses every other.
 
-SOURCE: audit-log design, 5.6; ADR 9 and 11.
+SOURCE: audit-log design, 5.6; ADR 9 and 12.
 """
 
 import asyncio

@@ -1,10 +1,12 @@
 """The application: the API over an open gateway, and the server that runs it."""
 
+import asyncio
 import gc
 import os
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
@@ -25,6 +27,7 @@ from exchange.api import (
 )
 from exchange.api.edge import Edge, Limits
 from exchange.api.shortcut import Shortcut
+from exchange.moving import call_at_next_shard
 from exchange.opening import opened
 from exchange.settings import Settings
 from exchange.telemetry import Metrics, configure_logs
@@ -77,11 +80,12 @@ def build_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             try:
-                opening = opened(settings, clock, metrics, go_on)
+                opening = opened(settings, clock, metrics)
                 app.state.gateway = await stack.enter_async_context(opening)
             except Exception as error:
                 app.state.failure = error  # for `serve`: uvicorn keeps it to itself
                 raise
+            _watch_shards(settings, app.state.gateway.log.origin, go_on, stack)
             yield
 
     app = FastAPI(
@@ -109,6 +113,15 @@ def build_app(
         new_id=new_ids(clock),
     )
     return app
+
+
+def _watch_shards(
+    settings: Settings, origin: str, go_on: Callable[[], None], stack: AsyncExitStack
+) -> None:
+    """Watch for the next shard, where others may seal the one that is open."""
+    if not isinstance(settings.shards_place(), Path):
+        moving = call_at_next_shard(settings, origin, go_on)
+        stack.callback(asyncio.create_task(moving, name="next shard").cancel)
 
 
 def serve(settings: Settings) -> None:

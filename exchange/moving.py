@@ -30,12 +30,12 @@ class NextShard:
 
     Args:
         settings: Say where the register and the keys are; the log is on PostgreSQL.
-        current: The name of the shard that we have open.
+        origin: The shard that we have open.
     """
 
-    def __init__(self, settings: Settings, current: str) -> None:
+    def __init__(self, settings: Settings, origin: str) -> None:
         self._keys = settings.keys_dir
-        self._current = current
+        self._origin = origin
         self._sql = open_sql(settings.shards_place(), read_only=True)
         self._trouble = ""
 
@@ -50,7 +50,7 @@ class NextShard:
         """
         try:
             shards = read_register(self._sql)
-            if not shards or shards[-1].name == self._current:
+            if not shards or shards[-1].origin == self._origin:
                 return False
             load_keys(shard_keys(self._keys, shards[-1].name))
         except LogUnavailableError:
@@ -68,10 +68,10 @@ class NextShard:
 
 
 async def call_at_next_shard(
-    settings: Settings, current: str, go_on: Callable[[], None]
+    settings: Settings, origin: str, go_on: Callable[[], None]
 ) -> None:
-    """Call once another shard is written to than the current one, and then return."""
-    with closing(NextShard(settings, current)) as following:
+    """Call once another shard is written to than that of an origin, and return."""
+    with closing(NextShard(settings, origin)) as following:
         while True:
             await asyncio.sleep(LOOK_S)
             if await asyncio.to_thread(following.is_open):

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import structlog
 
@@ -35,7 +34,6 @@ from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
 from exchange.keys import GatewayKeys
 from exchange.migrations.schema import Part, upgrade
-from exchange.moving import call_at_next_shard
 from exchange.office import (
     Outbound,
     Parts,
@@ -87,10 +85,7 @@ _KEEP_USES = timedelta(days=400)
 
 @asynccontextmanager
 async def opened(
-    settings: Settings,
-    clock: Clock,
-    metrics: Metrics,
-    go_on: Callable[[], None] = lambda: None,
+    settings: Settings, clock: Clock, metrics: Metrics
 ) -> AsyncIterator[Gateway]:
     """Open everything, in this order; close it in reverse.
 
@@ -100,13 +95,6 @@ async def opened(
     (4) Open the log and its publisher, and record what changed since the last start.
     (5) Put the case flow together.
     (6) Start what waits: cases go on from where they were.
-
-    Args:
-        settings: What the operator has chosen.
-        clock: Tells the time.
-        metrics: Shows what the parts count.
-        go_on: Called once the log's shard is sealed, and the gateway has to be opened
-            anew to go on with the next one.
 
     Raises:
         SettingsError: The configuration is wrong, or the data folder is taken.
@@ -151,9 +139,6 @@ async def opened(
         _show(gateway, health)
         sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
         stack.callback(sweeping.cancel)
-        if not isinstance(settings.shards_place(), Path):
-            moving = call_at_next_shard(settings, kept.shard, go_on)
-            stack.callback(asyncio.create_task(moving, name="next shard").cancel)
         _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")

@@ -65,7 +65,7 @@ def _publish_shard(
         keys = open_gateway_keys(settings, shards, entropy=None)
         sealer = open_sealer(settings, keys, stack)
         log, *_ = open_log(settings, keys, sealer, clock, current, stack)
-        following = stack.enter_context(closing(NextShard(settings, current)))
+        following = stack.enter_context(closing(NextShard(settings, log.origin)))
         _log.info("publishing", records=log.size, process=os.getpid())
         while not stopped(LOOK_S):
             if following.is_open():

@@ -1,4 +1,4 @@
-"""Commands that seal a log's shard and open the next; the gateway is stopped first."""
+"""Commands that seal a log's shard and open the next one."""
 
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
@@ -45,9 +45,11 @@ def seal(
     config: Config = None,
     as_json: AsJson = False,
 ) -> None:
-    """Seal the log's current shard and open the next; the gateway is stopped first.
+    """Seal the log's current shard and open the next.
 
-    With witnesses, prepare first: they have to know the next shard's key.
+    Where the log is in files the gateway is stopped first; on PostgreSQL gateways go
+    on with the next one by themselves. With witnesses, prepare first: they have to
+    know the next shard's key.
     """
     from exchange.rollover import prepare_shard, seal_shard
     from schemas.clock import SystemClock
@@ -72,7 +74,7 @@ def recover(
 ) -> None:
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
-    Its first record cites both heads. The gateway is stopped first.
+    Its first record cites both heads. A gateway on files is stopped first.
     """
     from exchange.rollover import recover_shard
     from schemas.clock import SystemClock

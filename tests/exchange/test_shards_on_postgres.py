@@ -254,9 +254,9 @@ def test_a_replica_goes_on_once_the_register_names_the_next_and_its_keys_are_the
         f"data_dir: other\nlog_url: {begun.log_url}\n", {}, folder
     )
     with (
-        closing(NextShard(begun, "")) as here,
-        closing(NextShard(elsewhere, "")) as there,
-        closing(NextShard(begun, NEXT)) as gone_on,
+        closing(NextShard(begun, ORIGIN)) as here,
+        closing(NextShard(elsewhere, ORIGIN)) as there,
+        closing(NextShard(begun, f"{ORIGIN}/{NEXT}")) as gone_on,
     ):
         prepare_shard(begun, SystemClock(), NEXT)
         before = [one.is_open() for one in (here, there, gone_on)]
