@@ -18,7 +18,7 @@ from audit.record import Event, Kind
 from audit.store import Appended
 from audit.writer import AuditLog
 from exchange.accounting import Accounts
-from exchange.case import Shown
+from exchange.case import Shown, to_json
 from exchange.cases import StoredCase
 from exchange.opened import OpenCase
 from schemas.clock import Clock, to_rfc3339_ms
@@ -92,7 +92,7 @@ class Answerer:
                     for item, parts in draft.evidence.items()
                 },
                 "receipts": receipts,
-                "next_steps": _next_steps(content.outcomes),
+                "next_steps": orjson.Fragment(_next_steps(content.outcomes)),
                 "accounting": orjson.Fragment(counted),
             }
         )
@@ -182,7 +182,7 @@ def _requirements(case: OpenCase) -> bytes:
             field for part in content.shown.get(name, ()) for field in part.fields
         ]
         # One object of three parts: the head, its fields, and the outcome's members.
-        members = outcome.model_dump_json().encode()[1:]
+        members = to_json(outcome)[1:]
         written.append(b'%b,"fields":%b,%b' % (head, orjson.dumps(fields), members))
     return b"[%b]" % b",".join(written)
 
@@ -205,9 +205,11 @@ def _evidence(
     }
 
 
-def _next_steps(outcomes: Mapping[Slug, Outcome]) -> list[dict[str, object]]:
-    return [
-        {"requirement": requirement, **outcome.next_step.model_dump(mode="json")}
+def _next_steps(outcomes: Mapping[Slug, Outcome]) -> bytes:
+    """Return who must do what next, by requirement, as JSON."""
+    steps = [
+        b'{"requirement":%b,%b' % (orjson.dumps(requirement), to_json(step)[1:])
         for requirement, outcome in outcomes.items()
-        if outcome.next_step is not None
+        if (step := outcome.next_step) is not None
     ]
+    return b"[%b]" % b",".join(steps)

@@ -5,17 +5,27 @@ All of this is sealed under the key of the case before it is stored
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from functools import cache
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BaseModel, Field
+import orjson
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    TypeAdapter,
+    ValidationError,
+)
 
 from schemas.codes import CitizenId
-from schemas.errors import Fault, Layer
+from schemas.errors import Fault, Layer, VerificationError
 from schemas.ids import CaseId, ConsentId, EvidenceId, LookupId, MandateId
 from schemas.matter import SupplyReason
-from schemas.model import Model, Slug
+from schemas.model import Model, Slug, value
 from schemas.outcome import ConflictHint, Outcome, RecordRef
 
 PlannedId: TypeAlias = str
@@ -55,7 +65,8 @@ class Agent(Model):
 AnyActor: TypeAlias = Annotated[Actor | Agent, Field(discriminator="kind")]
 
 
-class CaseHead(Model):
+@value
+class CaseHead:
     """What can be known of a case without its key."""
 
     id: CaseId
@@ -70,7 +81,8 @@ class CaseHead(Model):
     """Grows with every change; followers compare it."""
 
 
-class Held(Model):
+@value
+class Held:
     """The evidence came, was checked, and agrees with what the case knows."""
 
     kind: Literal["held"] = "held"
@@ -80,7 +92,8 @@ class Held(Model):
     """First instant at which it is no longer fresh; None when it does not age."""
 
 
-class Disputed(Model):
+@value
+class Disputed:
     """The evidence came and disagrees: it is kept, and passed to nobody."""
 
     kind: Literal["disputed"] = "disputed"
@@ -91,14 +104,16 @@ class Disputed(Model):
     """Whether it differs from what the portal stated or from another source."""
 
 
-class Unmatched(Model):
+@value
+class Unmatched:
     """The register says that the stated facts do not match."""
 
     kind: Literal["unmatched"] = "unmatched"
     evidence: EvidenceId
 
 
-class Nothing(Model):
+@value
+class Nothing:
     """The source holds nothing, or says it does not cover this."""
 
     kind: Literal["nothing"] = "nothing"
@@ -107,14 +122,16 @@ class Nothing(Model):
     """When it is asked again by itself: only the output of a step is waited for."""
 
 
-class Later(Model):
+@value
+class Later:
     """The source will answer later."""
 
     kind: Literal["later"] = "later"
     retry_at: datetime
 
 
-class Down(Model):
+@value
+class Down:
     """The source could not be asked."""
 
     kind: Literal["down"] = "down"
@@ -127,21 +144,24 @@ class Down(Model):
     """Whether only the time of this answer was up."""
 
 
-class Wrong(Model):
+@value
+class Wrong:
     """The source answered wrongly."""
 
     kind: Literal["wrong"] = "wrong"
     fault: Fault
 
 
-class Barred(Model):
+@value
+class Barred:
     """A rule forbids the look-up."""
 
     kind: Literal["barred"] = "barred"
     rule: str
 
 
-class Unconsented(Model):
+@value
+class Unconsented:
     """A person has to allow the look-up first."""
 
     kind: Literal["unconsented"] = "unconsented"
@@ -158,7 +178,8 @@ Unmet: TypeAlias = (
 Result: TypeAlias = Annotated[Held | Unmet, Field(discriminator="kind")]
 
 
-class Attempt(Model):
+@value
+class Attempt:
     """The last try of one look-up, and what came of it."""
 
     result: Result
@@ -174,7 +195,8 @@ class Attempt(Model):
     """The run of the case in which it was made: an older one was reused."""
 
 
-class KnownFact(Model):
+@value
+class KnownFact:
     """One concept's value, and who said so first."""
 
     value: str | int | float | bool
@@ -184,7 +206,8 @@ class KnownFact(Model):
     """Whether look-ups may be made by it; what may only be compared settles no key."""
 
 
-class Shown(Model):
+@value
+class Shown:
     """What one evidence contributes to one requirement."""
 
     evidence: EvidenceId
@@ -193,25 +216,62 @@ class Shown(Model):
     """The fields that are passed on for this requirement, and no others."""
 
 
-class CaseContent(BaseModel):
+@dataclass(kw_only=True)
+class CaseContent:
     """Everything about people that a case knows: only ever stored sealed."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
 
     actor: AnyActor
     subjects: dict[Slug, dict[Slug, str]]
     answers: dict[Slug, bool | str]
-    committed: set[RequirementId] = Field(default_factory=set)
-    supplied: dict[RequirementId, SupplyReason] = Field(default_factory=dict)
-    attempts: dict[PlannedId, Attempt] = Field(default_factory=dict)
+    committed: set[RequirementId] = field(default_factory=set)
+    supplied: dict[RequirementId, SupplyReason] = field(default_factory=dict)
+    attempts: dict[PlannedId, Attempt] = field(default_factory=dict)
     """The last try of each look-up, by its id in the plan."""
-    concerned: dict[PlannedId, tuple[Slug, ...]] = Field(default_factory=dict)
+    concerned: dict[PlannedId, tuple[Slug, ...]] = field(default_factory=dict)
     """The roles that each look-up was about, concerned, or was made by."""
-    facts: dict[str, KnownFact] = Field(default_factory=dict)
+    facts: dict[str, KnownFact] = field(default_factory=dict)
     """What is known by concept; a later source that differs never overwrites."""
-    outcomes: dict[RequirementId, Outcome] = Field(default_factory=dict)
-    shown: dict[RequirementId, tuple[Shown, ...]] = Field(default_factory=dict)
+    outcomes: dict[RequirementId, Outcome] = field(default_factory=dict)
+    shown: dict[RequirementId, tuple[Shown, ...]] = field(default_factory=dict)
     """The evidence that each settled requirement rests on."""
     run: int = 0
     """How often the case was resolved."""
+
+
+def to_json(known: object) -> bytes:
+    """Return what a case knows, or a part of it, as JSON."""
+    return orjson.dumps(known, default=_plain, option=orjson.OPT_UTC_Z)
+
+
+def read_content(stored: bytes) -> CaseContent:
+    """Return what a case knows, of JSON that was stored.
+
+    Raises:
+        VerificationError: It is not what `to_json` writes.
+    """
+    try:
+        return _content().validate_json(stored)
+    except ValidationError:
+        # Not chained: what pydantic raises repeats values of persons.
+        raise VerificationError("a stored case has not its form") from None
+
+
+@cache
+def _content() -> TypeAdapter[CaseContent]:
+    return TypeAdapter(CaseContent)
+
+
+def _plain(part: object) -> JsonValue:
+    """Return a part that JSON has no form for: names, who acts, and sets of ids."""
+    match part:
+        case BaseModel():
+            return part.model_dump(mode="json")
+        case set() | frozenset():
+            return sorted(part)
+        case _:
+            raise TypeError
 
 
 def stated_facts(subjects: Mapping[Slug, Mapping[Slug, str]]) -> dict[str, KnownFact]:

@@ -5,7 +5,7 @@ by one at a time, who holds the lease of the case (`exchange.due`).
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from audit.record import Actor as RecordedActor
@@ -21,6 +21,8 @@ from exchange.case import (
     Held,
     Later,
     Nothing,
+    read_content,
+    to_json,
 )
 from exchange.cases import SealedEvidence, StoredCase
 from exchange.catalogue import Catalogue
@@ -128,9 +130,8 @@ class OpenCase:
         for lookup, attempt in self.content.attempts.items():
             result = attempt.result
             if isinstance(result, Later | Down | Nothing) and result.retry_at:
-                waited = result.model_copy(update={"retry_at": now})
-                tried = attempt.model_copy(update={"result": waited})
-                self.content.attempts[lookup] = tried
+                waited = replace(result, retry_at=now)
+                self.content.attempts[lookup] = replace(attempt, result=waited)
 
     def is_held(self, attempt: Attempt | None, now: datetime) -> bool:
         """Tell whether an attempt brought evidence that is here and still fresh."""
@@ -147,13 +148,11 @@ class OpenCase:
 
     def step_on(self, status: CaseStatus) -> None:
         """Move the head on to the next version."""
-        self.head = self.head.model_copy(
-            update={"status": status, "version": self.head.version + 1}
-        )
+        self.head = replace(self.head, status=status, version=self.head.version + 1)
 
     def sealed_content(self) -> bytes:
         """Return what the case knows, sealed under its key."""
-        return self.key.seal(_CONTENT, self.content.model_dump_json().encode())
+        return self.key.seal(_CONTENT, to_json(self.content))
 
     def sealed_fresh(self) -> list[SealedEvidence]:
         """Return the evidence that came in this run, each sealed under the case key."""
@@ -187,7 +186,7 @@ def reopen(
     """
     if stored.content is None:
         raise ValueError("a closed case has no content")
-    content = CaseContent.model_validate_json(key.open(_CONTENT, stored.content))
+    content = read_content(key.open(_CONTENT, stored.content))
     return OpenCase(
         head=stored.head,
         key=key,

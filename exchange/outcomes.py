@@ -5,6 +5,7 @@ a decision: it names who looks at it next, and how it is contested.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypedDict, assert_never
 
@@ -331,7 +332,7 @@ class Judge:
         )
         if rule in _NO_MANDATE:
             anew = NextStep(owner=StepOwner.APPLICANT, action="apply", link="/v1/cases")
-            return refused.model_copy(update={"next_step": anew})
+            return replace(refused, next_step=anew)
         if rule not in _NO_CONSENT:
             return refused
         return self._fallen_back(requirement, SupplyReason.NO_CONSENT, refused)
@@ -429,4 +430,4 @@ def _united(outcomes: Sequence[Outcome]) -> Outcome:
     """Let one settled outcome speak for all, with the evidence of all."""
     slowest = max(outcomes, key=lambda o: o.elapsed_ms or 0.0)
     evidence = tuple(dict.fromkeys(e for o in outcomes for e in o.evidence))
-    return slowest.model_copy(update={"evidence": evidence})
+    return replace(slowest, evidence=evidence)

@@ -10,6 +10,7 @@ values that differ.
 """
 
 from collections.abc import Mapping
+from dataclasses import field
 from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
@@ -19,7 +20,7 @@ from pydantic import Field
 from schemas.errors import Fault, Layer
 from schemas.ids import ConsentId, EventId, EvidenceId
 from schemas.matter import FactType, QuestionType, SupplyReason
-from schemas.model import Concept, Model, Name, Slug
+from schemas.model import Concept, Name, Slug, value
 
 
 class StepOwner(StrEnum):
@@ -35,7 +36,8 @@ class StepOwner(StrEnum):
     OPERATOR = "operator"
 
 
-class NextStep(Model):
+@value
+class NextStep:
     """Who must do what next, and by when."""
 
     owner: StepOwner
@@ -52,14 +54,16 @@ class NextStep(Model):
     again by itself. None where a person decides and nothing sets a limit."""
 
 
-class RecordRef(Model):
+@value
+class RecordRef:
     """The log record that an outcome rests on."""
 
     event: EventId
     index: int
 
 
-class _Outcome(Model):
+@value
+class _Outcome:
     """What every outcome carries."""
 
     is_settled: ClassVar[bool]
@@ -79,36 +83,43 @@ class _Outcome(Model):
     """How long the slowest look-up took, in milliseconds; None when none was made."""
 
 
+@value
 class _Settled(_Outcome):
     is_settled = True
 
 
+@value
 class _Open(_Outcome):
     is_settled = False
 
 
+@value
 class _Failed(_Outcome):
     is_settled = False
 
 
+@value
 class Retrieved(_Settled):
     """The fields came."""
 
     outcome: Literal["retrieved"] = "retrieved"
 
 
+@value
 class Verified(_Settled):
     """A stated fact was matched; no payload is kept."""
 
     outcome: Literal["verified"] = "verified"
 
 
+@value
 class Reused(_Settled):
     """This case already holds it, fresh."""
 
     outcome: Literal["reused"] = "reused"
 
 
+@value
 class Derived(_Settled):
     """Computed from evidence held, by a stated expression."""
 
@@ -116,18 +127,21 @@ class Derived(_Settled):
     expression: str
 
 
+@value
 class Committed(_Settled):
     """A written promise (告知承诺) was given where the matter allows it."""
 
     outcome: Literal["committed"] = "committed"
 
 
+@value
 class Declared(_Settled):
     """A fact that no register holds was stated by the applicant."""
 
     outcome: Literal["declared"] = "declared"
 
 
+@value
 class Supplied(_Settled):
     """The applicant handed it in."""
 
@@ -135,6 +149,7 @@ class Supplied(_Settled):
     reason: SupplyReason
 
 
+@value
 class NotApplicable(_Settled):
     """It does not apply in this situation."""
 
@@ -143,6 +158,7 @@ class NotApplicable(_Settled):
     """The condition, in CEL, that does not hold."""
 
 
+@value
 class ConsentNeeded(_Open):
     """A person must allow it first."""
 
@@ -152,7 +168,8 @@ class ConsentNeeded(_Open):
     consent: ConsentId | None = None
 
 
-class OpenQuestion(Model):
+@value
+class OpenQuestion:
     """A question that waits for the applicant, with all that is needed to put it."""
 
     id: Slug
@@ -160,13 +177,14 @@ class OpenQuestion(Model):
     name: Name
     """The question as it is put."""
     type: QuestionType
-    choices: Mapping[Slug, Name] = {}
+    choices: Mapping[Slug, Name] = field(default_factory=dict)
     """The answers of a `choice`."""
     max_length: int | None = None
     """Longest answer of a `text`, in characters."""
 
 
-class OpenFact(Model):
+@value
+class OpenFact:
     """A fact about a subject that waits to be stated."""
 
     id: Concept
@@ -176,6 +194,7 @@ class OpenFact(Model):
     type: FactType
 
 
+@value
 class AnswerNeeded(_Open):
     """The applicant must answer questions first."""
 
@@ -185,6 +204,7 @@ class AnswerNeeded(_Open):
     """Facts about subjects that the portal must state."""
 
 
+@value
 class Pending(_Open):
     """The source will answer, or is asked again by itself."""
 
@@ -198,12 +218,14 @@ class Pending(_Open):
     """When it is asked again by itself; None when it waits for another requirement."""
 
 
+@value
 class Assist(_Open):
     """A department looks it up by hand."""
 
     outcome: Literal["assist"] = "assist"
 
 
+@value
 class SupplyNeeded(_Open):
     """The applicant must hand it in."""
 
@@ -211,12 +233,14 @@ class SupplyNeeded(_Open):
     reason: SupplyReason
 
 
+@value
 class NotHeld(_Failed):
     """The provider says it has nothing, and was competent to say so."""
 
     outcome: Literal["not_held"] = "not_held"
 
 
+@value
 class Mismatch(_Failed):
     """The register says otherwise; a person decides, and it can be contested."""
 
@@ -233,6 +257,7 @@ class ConflictHint(StrEnum):
     NONE = "different"
 
 
+@value
 class Conflict(_Failed):
     """Two sources disagree, or nearly agree: a person decides."""
 
@@ -242,12 +267,14 @@ class Conflict(_Failed):
     hint: ConflictHint
 
 
+@value
 class OutOfCoverage(_Failed):
     """Nobody registered covers this region or date."""
 
     outcome: Literal["out_of_coverage"] = "out_of_coverage"
 
 
+@value
 class Refused(_Failed):
     """There is no grant, or a rule forbids it."""
 
@@ -255,12 +282,14 @@ class Refused(_Failed):
     rule: str
 
 
+@value
 class Unavailable(_Failed):
     """The source is down or too slow, and no automatic try is left."""
 
     outcome: Literal["unavailable"] = "unavailable"
 
 
+@value
 class Faulty(_Failed):
     """The source answered wrongly."""
 

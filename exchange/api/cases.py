@@ -13,6 +13,7 @@ from pydantic import Field, JsonValue, StringConstraints, create_model
 from exchange import cases
 from exchange.accounting import Accounting
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
+from exchange.api.documented import members_of
 from exchange.api.forms import UUID, IdempotencyKey, repeat_key, wait_asked
 from exchange.case import AnyActor, CaseStatus
 from exchange.identity import Caller
@@ -93,7 +94,12 @@ class RequirementHead(Model):
 def _requirement_views() -> object:
     """Return the union of all outcomes, each with the head of its requirement."""
     views = [
-        create_model(f"{kind.__name__}Requirement", __base__=(RequirementHead, kind))
+        create_model(
+            f"{kind.__name__}Requirement",
+            __base__=RequirementHead,
+            __doc__=None,
+            **members_of(kind),
+        )
         for kind in OUTCOMES
     ]
     return Annotated[Union[tuple(views)], Field(discriminator="outcome")]  # noqa: UP007 - made of a list
@@ -131,10 +137,13 @@ class ReceiptView(Model):
     """A C2SP signed note; `GET /v1/receipts/{event}` proves it."""
 
 
-class NextStepView(NextStep):
-    """Who must do what for one requirement."""
-
-    requirement: Slug
+NextStepView = create_model(
+    "NextStepView",
+    __base__=Model,
+    __doc__="Who must do what for one requirement.",
+    **members_of(NextStep),
+    requirement=Slug,
+)
 
 
 class CaseView(Model):

@@ -4,6 +4,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -156,7 +157,7 @@ async def test_a_case_is_never_overwritten(postgres_tables: str) -> None:
     with Database(postgres_tables) as database:
         stored = partial(cases.insert_case, head=head, key=KeyId("key"), content=b"0")
         await database.write(stored)
-    after = head.model_copy(update={"version": head.version + 1})
+    after = replace(head, version=head.version + 1)
 
     def save(connection: Connection, content: bytes) -> None:
         held = cases.SealedEvidence(EvidenceId(content.decode()), content, None)
