@@ -109,8 +109,7 @@ def check_first(
     shown = _shown(orjson.loads(answer.content))
     for ask in ASKS:
         opened = open_evidence(shown[ask.evidence_type], keys[ask.provider])
-        values = {name: one.value for name, one in opened.disclosures.items()}
-        if values != ask.values:
+        if opened.disclosed.values != ask.values:
             raise BenchError(f"{name} answers other values than were held")
 
 

@@ -77,9 +77,12 @@ def admit(breaker: Breaker, now: float) -> tuple[Breaker, float]:
             return (breaker, wait) if wait > 0 else (HalfOpen(now, cooldown_s), 0.0)
 
 
+_CLOSED = Closed()
+
+
 def succeeded(_breaker: Breaker) -> Breaker:
     """Return the breaker after a look-up that reached the department."""
-    return Closed()
+    return _CLOSED
 
 
 def failed(breaker: Breaker, now: float, policy: BreakerPolicy) -> Breaker:
@@ -134,10 +137,13 @@ class Health:
 
     def admit(self, service: str, now: float) -> float:
         """Return 0 when the service may be asked, else the seconds to wait."""
-        health = self._services.setdefault(service, ServiceHealth())
+        health = self._services.get(service)
+        if health is None:
+            health = self._services[service] = ServiceHealth()
         health.breaker, wait = admit(health.breaker, now)
-        if wait > 0:
-            health.outcomes["held_back"] += 1
+        if wait == 0:
+            return wait
+        health.outcomes["held_back"] += 1
         if isinstance(health.breaker, HalfOpen):
             return min(wait, PROBE_TELLS_S)
         return wait

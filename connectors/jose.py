@@ -141,16 +141,16 @@ class SigningKey:
 
 
 @lru_cache(maxsize=256)
-def _protected(kid: str, typ: str) -> bytes:
+def _protected(kid: str, typ: str) -> str:
     """Return the protected header segment, which is the same for every token."""
     header: Json = {"alg": ALGORITHM, "kid": kid, "typ": typ}
-    return b64url(canonical_plain(header)).encode()
+    return b64url(canonical_plain(header))
 
 
 def sign_compact(payload: bytes, typ: str, key: SigningKey) -> str:
     """Return `payload` as a compact JWS of media type `typ`, signed by `key`."""
-    signed = _protected(key.kid, typ) + b"." + b64url(payload).encode()
-    return f"{signed.decode()}.{b64url(key.sign(signed))}"
+    signed = f"{_protected(key.kid, typ)}.{b64url(payload)}"
+    return f"{signed}.{b64url(key.sign(signed.encode()))}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,22 +201,27 @@ def verify_compact(token: str, typ: str, keys: Sequence[PublicKey]) -> VerifiedT
     Raises:
         VerificationError: Any of this does not hold.
     """
-    segments = token.split(".")
-    if len(segments) != 3:  # noqa: PLR2004 - header, payload, signature
+    signed, _, mark = token.rpartition(".")
+    head, _, body = signed.partition(".")
+    if not body or "." in body:  # header, payload, signature
         raise VerificationError("not a compact JWS")
-    head, body, mark = segments
-    header = parse_header(head)
-    if header.typ != typ or header.alg not in ACCEPTED_ALGORITHMS:  # (1)
-        raise VerificationError(f"not a token of type `{typ}` signed with Ed25519")
-    key = next((k for k in keys if k.jwk.get("kid") == header.kid), None)
-    if key is None:
-        raise VerificationError("signed by a key that is not pinned")
+    key = _signer(parse_header(head), typ, keys)  # (1)
     try:
         signature = b64url_decode(mark)
-        crypto_sign_open(signature + f"{head}.{body}".encode(), raw_key(key))  # (2)
+        crypto_sign_open(signature + signed.encode(), raw_key(key))  # (2)
         return VerifiedToken(b64url_decode(body), key)
     except (BadSignatureError, ValueError) as error:
         raise VerificationError("the signature does not hold") from error
+
+
+def _signer(header: Header, typ: str, keys: Sequence[PublicKey]) -> PublicKey:
+    """Return the pinned key that a header names."""
+    if header.typ != typ or header.alg not in ACCEPTED_ALGORITHMS:
+        raise VerificationError(f"not a token of type `{typ}` signed with Ed25519")
+    for key in keys:
+        if key.jwk.get("kid") == header.kid:
+            return key
+    raise VerificationError("signed by a key that is not pinned")
 
 
 def raw_key(key: PublicKey) -> bytes:

@@ -11,6 +11,7 @@ import asyncio
 import hmac
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TypeAlias, assert_never
@@ -22,12 +23,12 @@ from pydantic import JsonValue
 from connectors.health import Health
 from connectors.protocol import (
     CLOCK_SKEW_S,
-    Disclosure,
+    Disclosed,
     EvidenceClaims,
     OpenedEvidence,
     from_seconds,
     open_evidence,
-    parse_disclosure,
+    parse_disclosures,
     subject_digest,
 )
 from schemas.canonical import b64url_decode, sha256_b64url
@@ -102,8 +103,8 @@ class Evidence:
     issued_at: datetime
     jwt: str
     """The issuer-signed JWT, without disclosures."""
-    disclosures: Mapping[str, Disclosure] = field(repr=False)
-    """By field name; only fields that were asked for. Empty in verify mode."""
+    disclosed: Disclosed
+    """Only fields that were asked for; none in verify mode."""
 
     def presentation(self, fields: Iterable[str]) -> str:
         """Return the SD-JWT with the disclosures of `fields` and no others.
@@ -112,7 +113,7 @@ class Evidence:
             KeyError: The evidence does not hold one of the fields.
         """
         # INVARIANT: a field that is not named here does not leave: rule 4.
-        shown = [self.disclosures[name].encoded for name in fields]
+        shown = [self.disclosed.encoded[name] for name in fields]
         return "~".join([self.jwt, *shown, ""])
 
     def values(self, fields: Iterable[str]) -> dict[str, JsonValue]:
@@ -121,7 +122,7 @@ class Evidence:
         Raises:
             KeyError: The evidence does not hold one of the fields.
         """
-        return {name: self.disclosures[name].value for name in fields}
+        return {name: self.disclosed.values[name] for name in fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +366,7 @@ def check_evidence(
     # INVARIANT: the person in the answer is the person asked about: rule 6.
     if not hmac.compare_digest(subject, claims.subject):  # (3)
         raise ConnectorFaultError(Fault.SUBJECT, "it is about somebody else")
-    _check_times(request, claims, now)  # (4)
+    _check_times(request, opened, now)  # (4)
     _check_mode(request, opened)  # (5)
     if request.mode is Mode.RETRIEVE:
         _check_fields(request, opened, checker)  # (6)
@@ -385,15 +386,15 @@ def _check_addressed(request: LookupRequest, claims: EvidenceClaims) -> None:
         raise ConnectorFaultError(Fault.LOOKUP, message)
 
 
-def _check_times(request: LookupRequest, claims: EvidenceClaims, now: datetime) -> None:
-    issued = from_seconds(claims.iat)
-    if not request.issued_at - _SKEW <= issued <= now + _SKEW:
+def _check_times(request: LookupRequest, opened: OpenedEvidence, now: datetime) -> None:
+    latest, as_of = now + _SKEW, opened.claims.as_of
+    if not request.issued_at - _SKEW <= opened.issued_at <= latest:
         message = "it was not signed between the look-up and now"
         raise ConnectorFaultError(Fault.STALE, message)
-    if claims.as_of > now + _SKEW:
+    if as_of > latest:
         raise ConnectorFaultError(Fault.STALE, "`as_of` lies in the future")
     max_age = request.evidence_type.max_age
-    if max_age is not None and now - claims.as_of > max_age:
+    if max_age is not None and now - as_of > max_age:
         raise ConnectorFaultError(Fault.STALE, "`as_of` is older than allowed")
 
 
@@ -415,18 +416,22 @@ def _check_mode(request: LookupRequest, opened: OpenedEvidence) -> None:
 def _check_fields(
     request: LookupRequest, opened: OpenedEvidence, checker: FieldChecker
 ) -> None:
-    asked, shown = set(request.fields), set(opened.disclosures)
+    asked, values = frozenset(request.fields), opened.disclosed.values
     # INVARIANT: a field that nobody asked for ends here, signed or not: rule 4.
-    if shown - asked:
-        message = "it discloses a field that was not asked for"
-        raise ConnectorFaultError(Fault.UNASKED_FIELD, message)
-    if asked - shown:
-        names = ", ".join(f"`{name}`" for name in sorted(asked - shown))
-        raise ConnectorFaultError(Fault.MISSING_FIELD, f"it does not disclose {names}")
-    values = {name: shown.value for name, shown in opened.disclosures.items()}
+    if values.keys() != asked:
+        raise _other_fields(asked, values.keys())
     if not checker.is_valid(request.evidence_type, values):
         message = "a field's value does not fit its schema"
         raise ConnectorFaultError(Fault.SCHEMA, message)
+
+
+def _other_fields(asked: AbstractSet[str], shown: AbstractSet[str]) -> ConnectorFaultError:
+    """Return the fault of evidence that discloses more, or less, than was asked for."""
+    if shown - asked:
+        message = "it discloses a field that was not asked for"
+        return ConnectorFaultError(Fault.UNASKED_FIELD, message)
+    names = ", ".join(f"`{name}`" for name in sorted(asked - shown))
+    return ConnectorFaultError(Fault.MISSING_FIELD, f"it does not disclose {names}")
 
 
 def _evidence(opened: OpenedEvidence, service: str) -> Evidence:
@@ -438,9 +443,9 @@ def _evidence(opened: OpenedEvidence, service: str) -> Evidence:
         evidence_type=claims.evidence_type,
         lookup=LookupId(claims.lookup),
         as_of=claims.as_of,
-        issued_at=from_seconds(claims.iat),
+        issued_at=opened.issued_at,
         jwt=opened.jwt,
-        disclosures=opened.disclosures,
+        disclosed=opened.disclosed,
     )
 
 
@@ -456,8 +461,7 @@ def restore_evidence(sd_jwt: str, service: str) -> Evidence:
     jwt, *encoded, _ = sd_jwt.split("~")
     payload = orjson.loads(b64url_decode(jwt.split(".")[1]))
     claims = EvidenceClaims.model_validate(payload)
-    disclosures = {}
-    for text in encoded:
-        name, value = parse_disclosure(text)
-        disclosures[name] = Disclosure(text, value)
-    return _evidence(OpenedEvidence(claims, jwt, disclosures), service)
+    opened = OpenedEvidence(
+        claims, from_seconds(claims.iat), jwt, parse_disclosures(encoded)
+    )
+    return _evidence(opened, service)

@@ -8,7 +8,6 @@ name can collide with a claim. What is refused is refused with a problem (RFC 94
 a closed list.
 """
 
-import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -176,12 +175,12 @@ class EvidenceClaims(_Wire):
 
 
 @dataclass(frozen=True, slots=True)
-class Disclosure:
-    """One field of one evidence, as the department disclosed it (RFC 9901, 4.2)."""
+class Disclosed:
+    """The fields of one evidence, as the department disclosed them, by field name."""
 
-    encoded: str = field(repr=False)
-    """base64url(JSON([salt, name, value])): these characters are what is digested."""
-    value: JsonValue = field(repr=False)
+    encoded: Mapping[str, str] = field(repr=False)
+    """base64url(JSON([salt, name, value])), RFC 9901, 4.2: what is digested."""
+    values: Mapping[str, JsonValue] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,9 +188,10 @@ class OpenedEvidence:
     """An SD-JWT whose signature and digests hold; what it says is not yet judged."""
 
     claims: EvidenceClaims
+    issued_at: datetime
+    """`iat`."""
     jwt: str
-    disclosures: Mapping[str, Disclosure]
-    """By field name."""
+    disclosed: Disclosed
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,8 +208,7 @@ def subject_digest(salt: bytes, keys: Mapping[str, str]) -> str:
     The salt is not in the evidence: an id has too few possible values to be hidden
     by a digest whose salt everybody can read.
     """
-    mac = hmac.new(salt, canonical_plain(dict(keys)), hashlib.sha256)
-    return b64url(mac.digest())
+    return b64url(hmac.digest(salt, canonical_plain(dict(keys)), "sha256"))
 
 
 def sign_lookup(claims: LookupClaims, key: SigningKey) -> str:
@@ -280,10 +279,12 @@ def open_evidence(sd_jwt: str, keys: Sequence[PublicKey]) -> OpenedEvidence:
     except VerificationError as error:
         raise ConnectorFaultError(Fault.SIGNATURE, str(error)) from None
     claims = _evidence_claims(verified.payload)  # (3)
-    if not was_valid(verified.key, from_seconds(claims.iat)):
+    issued_at = from_seconds(claims.iat)
+    if not was_valid(verified.key, issued_at):
         raise ConnectorFaultError(Fault.SIGNATURE, "the key was not valid at `iat`")
-    signed = set(claims.fields.sd) if claims.fields is not None else set()
-    return OpenedEvidence(claims, jwt, _disclosed(disclosures, signed))  # (4)
+    digests = claims.fields.sd if claims.fields is not None else ()
+    _check_digests(disclosures, digests)  # (4)
+    return OpenedEvidence(claims, issued_at, jwt, parse_disclosures(disclosures))
 
 
 def _evidence_claims(payload: bytes) -> EvidenceClaims:
@@ -299,35 +300,42 @@ def _evidence_claims(payload: bytes) -> EvidenceClaims:
         raise ConnectorFaultError(Fault.FORMAT, _places(error)) from None
 
 
-def _disclosed(encoded: Sequence[str], signed: set[str]) -> dict[str, Disclosure]:
-    found: dict[str, Disclosure] = {}
-    for text in encoded:
-        digest = sha256_b64url(text.encode())
-        if digest not in signed:
-            message = "a disclosure is not among the signed digests, or comes twice"
-            raise ConnectorFaultError(Fault.SIGNATURE, message)
-        signed.remove(digest)
-        name, value = parse_disclosure(text)
-        if name in found:
-            raise ConnectorFaultError(Fault.FORMAT, "a field is disclosed twice")
-        found[name] = Disclosure(text, value)
-    return found
+def _check_digests(disclosures: Sequence[str], signed: Sequence[str]) -> None:
+    """Hold disclosures against the signed digests, before any of them is read."""
+    shown = {sha256_b64url(encoded.encode()) for encoded in disclosures}
+    # RFC 9901, 7.1: a digest that comes twice, on either side, is not to be trusted.
+    once = len(shown) == len(disclosures) and len(set(signed)) == len(signed)
+    if not (once and shown.issubset(signed)):
+        message = "a disclosure is not among the signed digests, or comes twice"
+        raise ConnectorFaultError(Fault.SIGNATURE, message)
 
 
-def parse_disclosure(encoded: str) -> tuple[str, JsonValue]:
-    """Return the name and the value of a disclosure.
+def parse_disclosures(disclosures: Sequence[str]) -> Disclosed:
+    """Return the fields in disclosures whose digests were checked.
 
     Raises:
-        ConnectorFaultError: It is not base64url of a JSON array of salt, name, value.
+        ConnectorFaultError: One is not base64url of a JSON array of salt, name, value;
+            or a field is disclosed twice.
     """
-    try:
-        parts = orjson.loads(b64url_decode(encoded))
-    except ValueError:  # not chained: it holds the text, and with it the value
-        raise ConnectorFaultError(Fault.FORMAT, "a disclosure is not JSON") from None
-    is_triple = isinstance(parts, list) and len(parts) == 3  # noqa: PLR2004 - salt, name, value
-    if is_triple and isinstance(parts[0], str) and isinstance(parts[1], str):
-        return parts[1], parts[2]
-    raise ConnectorFaultError(Fault.FORMAT, "a disclosure is not [salt, name, value]")
+    encoded: dict[str, str] = {}
+    values: dict[str, JsonValue] = {}
+    for text in disclosures:
+        try:
+            parts = orjson.loads(b64url_decode(text))
+        except ValueError:  # not chained: it holds the text, and with it the value
+            message = "a disclosure is not JSON"
+            raise ConnectorFaultError(Fault.FORMAT, message) from None
+        if not (
+            type(parts) is list
+            and len(parts) == 3  # noqa: PLR2004 - salt, name, value
+            and type(parts[0]) is type(parts[1]) is str
+        ):
+            message = "a disclosure is not [salt, name, value]"
+            raise ConnectorFaultError(Fault.FORMAT, message)
+        encoded[parts[1]], values[parts[1]] = text, parts[2]
+    if len(encoded) != len(disclosures):
+        raise ConnectorFaultError(Fault.FORMAT, "a field is disclosed twice")
+    return Disclosed(encoded, values)
 
 
 def problem_body(problem: ProblemType, detail: str, code: str | None = None) -> bytes:

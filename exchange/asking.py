@@ -339,9 +339,9 @@ class Asker:
         if not planned.shows:
             return held, "retrieved"
         told = [
-            Told(concept, evidence.disclosures[name].value, concept in planned.tells)
+            Told(concept, evidence.disclosed.values[name], concept in planned.tells)
             for concept, name in planned.shows.items()
-            if name in evidence.disclosures
+            if name in evidence.disclosed.values
         ]
         new, dispute = learn(case.content.facts, told, planned.id)
         case.content.facts.update(new)

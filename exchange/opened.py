@@ -201,7 +201,7 @@ def reopen(
 
 def _kept(evidence: Evidence) -> bytes:
     """Return what is stored of evidence: its service, and all that was disclosed."""
-    presentation = evidence.presentation(evidence.disclosures)
+    presentation = evidence.presentation(evidence.disclosed.encoded)
     return f"{evidence.service}~{presentation}".encode()
 
 

@@ -24,7 +24,7 @@ _FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
 """What is not of the alphabet becomes what the decoder refuses."""
 _PADDING = (b"", b"!", b"==", b"=")
 _ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
-_LAST = tuple(map(frozenset, (("", *_ALPHABET), "", _ALPHABET[::16], _ALPHABET[::4])))
+_LAST = tuple(map(frozenset, (_ALPHABET, "", _ALPHABET[::16], _ALPHABET[::4])))
 """By length modulo 4, the last characters whose bits to spare are zero."""
 
 
@@ -75,16 +75,16 @@ def b64url_decode(text: str) -> bytes:
         ValueError: `text` has padding, white space, another alphabet's characters,
             or bits to spare that are not zero.
     """
+    odd = len(text) % 4
+    if odd and text[-1] not in _LAST[odd]:
+        raise ValueError("not base64url without padding")
     try:
-        standard = text.encode("ascii").translate(_FROM_URL)
+        standard = text.encode("ascii").translate(_FROM_URL) + _PADDING[odd]
         # `binascii.Error`, for another alphabet or an impossible length, is a
         # ValueError, and so is what `encode` raises.
-        data = binascii.a2b_base64(standard + _PADDING[len(text) % 4], strict_mode=True)
+        return binascii.a2b_base64(standard, strict_mode=True)
     except ValueError:
         raise ValueError("not base64url without padding") from None
-    if text[-1:] not in _LAST[len(text) % 4]:
-        raise ValueError("not base64url without padding")
-    return data
 
 
 def sha256_b64url(data: bytes) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import JsonValue, StringConstraints
@@ -76,7 +77,7 @@ class EvidenceType(Model):
     max_age: timedelta | None
     """How old `as_of` may be when the evidence is used; None when it does not age."""
 
-    @property
+    @cached_property
     def ref(self) -> VersionedId:
         """The evidence type as `id@version`."""
         return f"{self.id}@{self.version}"

@@ -147,7 +147,7 @@ def _verify(
     if claims.aud != requester:  # (3)
         raise FilingError("a presentation was given to somebody else")
     kind = claims.evidence_type.partition("@")[0]
-    fields = {name: shown.value for name, shown in opened.disclosures.items()}
+    fields = dict(opened.disclosed.values)
     return Proved(claims.iss, kind, claims.lookup, fields)
 
 

@@ -78,7 +78,7 @@ def values_of(reply: Reply) -> dict[str, Any]:
     """Return the fields of an evidence reply."""
     assert EVIDENCE_MEDIA_TYPE == reply.media_type
     opened = open_evidence(reply.body.decode(), pinned())
-    return {name: shown.value for name, shown in opened.disclosures.items()}
+    return opened.disclosed.values
 
 
 def test_gives_the_fields_asked_for_and_no_others(department: Department) -> None:
@@ -119,7 +119,7 @@ def test_compares_every_stated_fact(
     opened = open_evidence(reply.body.decode(), pinned())
 
     assert match is opened.claims.match
-    assert {} == opened.disclosures
+    assert {} == opened.disclosed.values
 
 
 @pytest.mark.parametrize(

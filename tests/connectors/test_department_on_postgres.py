@@ -118,7 +118,7 @@ def test_dates_and_rows_of_another_table_come_from_postgresql(
             {"name": "一诺", "born": "2019-09-09"},
             {"name": "子墨", "born": "2021-03-03"},
         ],
-    } == {name: shown.value for name, shown in opened.disclosures.items()}
+    } == opened.disclosed.values
 
 
 @pytest.mark.parametrize(("spouse", "match"), [(FATHER, True), (MOTHER, False)])

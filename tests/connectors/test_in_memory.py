@@ -35,7 +35,7 @@ async def test_answers_by_record_through_the_real_guard() -> None:
     nothing = await department.fetch(a_request(keys={"person_id": FATHER}))
 
     assert isinstance(answer, Answered)
-    assert {"status", "spouse_id"} == set(answer.evidence.disclosures)
+    assert {"status", "spouse_id"} == set(answer.evidence.disclosed.values)
     assert NothingHeld() == nothing
 
 

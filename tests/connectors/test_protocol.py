@@ -121,7 +121,7 @@ def test_a_comparison_passes_without_fields(match: bool) -> None:  # noqa: FBT00
     evidence, seen = checked(request, sealed(request, match=match))
 
     assert match is seen
-    assert {} == evidence.disclosures
+    assert {} == evidence.disclosed.values
 
 
 names = st.text("abcdefghij", min_size=1, max_size=8)
@@ -144,14 +144,12 @@ def test_dropping_any_disclosures_keeps_the_signature_valid(
         st.sets(st.sampled_from(sorted(values))) if values else st.just(set())
     )
     evidence = restore_evidence(
-        "~".join([whole.jwt, *(d.encoded for d in whole.disclosures.values()), ""]),
+        "~".join([whole.jwt, *whole.disclosed.encoded.values(), ""]),
         "any_service",
     )
     part = open_evidence(evidence.presentation(shown), pinned())
 
-    assert {n: values[n] for n in shown} == {
-        n: d.value for n, d in part.disclosures.items()
-    }
+    assert {n: values[n] for n in shown} == part.disclosed.values
     assert whole.claims == part.claims
 
 
@@ -294,8 +292,32 @@ def test_a_disclosure_given_twice_is_faulty() -> None:
     assert Fault.SIGNATURE is fault_of(request, sd_jwt + sd_jwt.split("~")[1] + "~")
 
 
+def test_a_digest_signed_twice_is_faulty() -> None:
+    """Nor is it signed twice, whether or not it is opened (RFC 9901, 7.1)."""
+    request = a_request()
+    token, *disclosures, _ = sealed(request).split("~")
+    claims = orjson.loads(b64url_decode(token.split(".")[1]))
+    claims["fields"]["_sd"].append(claims["fields"]["_sd"][0])
+    token = sign_compact(orjson.dumps(claims), EVIDENCE_TYPE, DEPARTMENT_KEY)
+
+    assert Fault.SIGNATURE is fault_of(request, "~".join([token, *disclosures, ""]))
+
+
+def test_a_field_disclosed_twice_is_faulty() -> None:
+    """Of two signed values of one field, neither is chosen."""
+    request = a_request()
+    texts = [b64url(orjson.dumps(["salt", "status", v])) for v in ("MARRIED", "X")]
+    claims = claims_for(request).model_dump(
+        mode="json", by_alias=True, exclude_none=True
+    )
+    claims["fields"] = {"_sd": [sha256_b64url(text.encode()) for text in texts]}
+    token = sign_compact(orjson.dumps(claims), EVIDENCE_TYPE, DEPARTMENT_KEY)
+
+    assert Fault.FORMAT is fault_of(request, "~".join([token, *texts, ""]))
+
+
 @pytest.mark.parametrize(
-    "parts", [{"a": 1, "b": 2, "c": 3}, ["s", 1, 2], ["s", "n"], 7]
+    "parts", [{"a": 1, "b": 2, "c": 3}, "snv", ["s", 1, 2], [1, "n", 2], ["s", "n"], 7]
 )
 def test_a_disclosure_of_another_shape_is_faulty(parts: JsonValue) -> None:
     """Only [salt, name, value] discloses a field."""
@@ -343,7 +365,7 @@ def test_kept_evidence_comes_back_as_it_was() -> None:
     evidence, _ = checked(request, sealed(request))
 
     assert evidence == restore_evidence(
-        evidence.presentation(evidence.disclosures), evidence.service
+        evidence.presentation(evidence.disclosed.encoded), evidence.service
     )
 
 
@@ -352,7 +374,7 @@ def test_evidence_shows_no_value_when_it_is_printed() -> None:
     request = a_request()
     evidence, _ = checked(request, sealed(request))
 
-    shown = repr((request, evidence, evidence.disclosures["spouse_id"]))
+    shown = repr((request, evidence, evidence.disclosed))
 
     assert MOTHER not in shown
     assert FATHER not in shown
@@ -424,7 +446,7 @@ def test_nobody_tests_guesses_of_an_id_against_evidence() -> None:
     """The salt of the subject digest is nowhere in what the portal gets."""
     request = a_request()
     evidence, _ = checked(request, sealed(request))
-    whole = evidence.presentation(evidence.disclosures)
+    whole = evidence.presentation(evidence.disclosed.encoded)
     segments = [part for text in whole.split("~") for part in text.split(".") if part]
 
     assert all(SALT not in b64url_decode(segment) for segment in segments)

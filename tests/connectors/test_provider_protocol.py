@@ -90,8 +90,8 @@ def test_the_worked_example_verifies() -> None:
     part = open_evidence(shown["presentation"], [DEPARTMENT.pinned(LONG_AGO)])
 
     assert LOOKUP == lookup
-    assert {"status", "registered_on"} == set(whole.disclosures)
-    assert {"status"} == set(part.disclosures)
+    assert {"status", "registered_on"} == set(whole.disclosed.values)
+    assert {"status"} == set(part.disclosed.values)
     assert whole.claims == part.claims
 
 

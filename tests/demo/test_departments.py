@@ -163,8 +163,7 @@ def test_what_a_department_says_of_anybody_fits_the_published_schema(
     }
     for ref, keys in asked.items():
         fields = tuple(town.stage.pack.evidence_types[ref].fields)
-        shown = town.opened(town.ask(ref, keys, fields)).disclosures
-        values = {name: shown[name].value for name in shown}
+        values = town.opened(town.ask(ref, keys, fields)).disclosed.values
 
         town.stage.pack.validator(ref)(values)
         assert set(fields) == set(values)
@@ -178,14 +177,14 @@ def test_a_name_is_compared_and_nothing_is_told(town: Town) -> None:
 
     assert town.opened(right).claims.match is True
     assert town.opened(wrong).claims.match is False
-    assert {} == town.opened(right).disclosures
+    assert {} == town.opened(right).disclosed.values
 
 
 def test_one_marriage_record_names_a_husband_who_is_one_digit_off(town: Town) -> None:
     """The register of the near match differs from the certificate."""
     family = town.population.families["near_match"]
     answer = town.ask("marriage@1", {"id": family.mother.id}, ("spouse_id",))
-    spouse = town.opened(answer).disclosures["spouse_id"].value
+    spouse = town.opened(answer).disclosed.values["spouse_id"]
 
     assert family.father is not None
     assert spouse != family.father.id
@@ -200,7 +199,7 @@ def test_the_police_enter_a_newborn_and_give_it_a_valid_id(town: Town) -> None:
     certificate = town.population.births[0].certificate
     fields = ("id", "name", "relation_to_head", "police_station", "registered_on")
     answer = town.ask("child_registration@1", {"CSYXZMBH": certificate}, fields)
-    child = {n: d.value for n, d in town.opened(answer).disclosures.items()}
+    child = town.opened(answer).disclosed.values
 
     assert {"performed": True, "verified": 2} == filed.json()
     check_citizen_id(str(child["id"]))
@@ -218,7 +217,7 @@ def test_a_step_that_is_filed_twice_is_performed_once(town: Town) -> None:
     for _ in range(2):
         assert 200 == town.file("n3", *papers).status_code
         answer = town.ask("child_registration@1", keys, ("id",))
-        ids.append(town.opened(answer).disclosures["id"].value)
+        ids.append(town.opened(answer).disclosed.values["id"])
 
     assert ids[0] == ids[1]
 
@@ -230,7 +229,7 @@ def test_a_child_joins_its_grandmothers_household_as_grandchild(town: Town) -> N
     keys = {"CSYXZMBH": town.population.births[1].certificate}
     answer = town.ask("child_registration@1", keys, ("relation_to_head",))
 
-    assert "43" == town.opened(answer).disclosures["relation_to_head"].value
+    assert "43" == town.opened(answer).disclosed.values["relation_to_head"]
 
 
 def test_a_step_without_the_evidence_it_rests_on_is_not_performed(town: Town) -> None:
@@ -259,7 +258,7 @@ def test_the_vaccination_card_comes_with_the_doses_given_so_far(town: Town) -> N
     filed = town.file("n2", town.certificate("source_down").text)
     keys = {"CSYXZMBH": town.population.births[3].certificate}
     answer = town.ask("vaccination@1", keys, ("card_no", "doses"))
-    doses: Any = town.opened(answer).disclosures["doses"].value
+    doses: Any = town.opened(answer).disclosed.values["doses"]
     dates = [date.fromisoformat(dose["date"]) for dose in doses]
 
     assert 200 == filed.status_code
