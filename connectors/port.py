@@ -425,7 +425,9 @@ def _check_fields(
         raise ConnectorFaultError(Fault.SCHEMA, message)
 
 
-def _other_fields(asked: AbstractSet[str], shown: AbstractSet[str]) -> ConnectorFaultError:
+def _other_fields(
+    asked: AbstractSet[str], shown: AbstractSet[str]
+) -> ConnectorFaultError:
     """Return the fault of evidence that discloses more, or less, than was asked for."""
     if shown - asked:
         message = "it discloses a field that was not asked for"
