@@ -26,7 +26,7 @@ from exchange.api import (
     tokens,
 )
 from exchange.api.edge import Edge, Limits
-from exchange.api.shortcut import Shortcut
+from exchange.api.shortcut import Application
 from exchange.moving import call_at_next_shard
 from exchange.opening import opened
 from exchange.settings import Settings
@@ -88,7 +88,7 @@ def build_app(
             _watch_shards(settings, app.state.gateway.log.origin, go_on, stack)
             yield
 
-    app = FastAPI(
+    app = Application(
         title="Errand",
         version=VERSION,
         summary="An exchange between government departments.",
@@ -102,9 +102,8 @@ def build_app(
     app.openapi = lambda: contract.document(app)  # type: ignore[method-assign] # FastAPI's own way
     for room in _ROOMS:
         app.include_router(room.router)
-    app.add_middleware(Shortcut)  # inside the edge, which is added last
-    app.add_middleware(
-        Edge,
+    app.edge = Edge(
+        app.shortcut,
         limits=Limits(
             body_bytes=settings.body_limit, in_flight=settings.most_in_flight
         ),

@@ -97,10 +97,10 @@ def _missing_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]
 
 def _wrong_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]:
     for role_id, facts in subjects.items():
-        path = f"/subjects/{_pointer(role_id)}"
         role = matter.roles.get(role_id)
         if role is None:
             roles = ", ".join(f"`{r}`" for r in matter.roles)
+            path = f"/subjects/{_pointer(role_id)}"
             yield Complaint(path, f"no such role; there are {roles}")
             continue
         for fact_id, value in facts.items():
@@ -108,9 +108,10 @@ def _wrong_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]:
             if fact is None:
                 known = ", ".join(f"`{f}`" for f in role.facts)
                 message = f"no such fact; of this role there are {known}"
-                yield Complaint(f"{path}/{_pointer(fact_id)}", message)
+                path = f"/subjects/{role_id}/{_pointer(fact_id)}"
+                yield Complaint(path, message)
             elif message := _wrong_fact(fact, value):
-                yield Complaint(f"{path}/{fact_id}", message)
+                yield Complaint(f"/subjects/{role_id}/{fact_id}", message)
 
 
 def _changed_facts(subjects: Subjects, known: Subjects) -> Iterator[Complaint]:

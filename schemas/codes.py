@@ -69,10 +69,8 @@ def citizen_check_digit(first_17: str) -> str:
     >>> citizen_check_digit("11010519491231002")
     'X'
     """
-    total = sum(
-        int(digit) * weight
-        for digit, weight in zip(first_17, _CITIZEN_WEIGHTS, strict=True)
-    )
+    pairs = zip(map(int, first_17), _CITIZEN_WEIGHTS, strict=True)
+    total = sum([digit * weight for digit, weight in pairs])
     return _CITIZEN_CHECKS[total % 11]
 
 

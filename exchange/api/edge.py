@@ -1,6 +1,6 @@
 """The outermost ring of the API, as pure ASGI: limits, ids, the access log, metrics.
 
-Every request passes `Edge` once, and nothing else that wraps it: a middleware that
+Every request passes `Edge` once, before the framework has seen it: a middleware that
 builds request objects of its own would cost more than a governed look-up.
 """
 
@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import structlog
 from fastapi import Response
+from prometheus_client import Counter, Histogram
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -23,6 +24,8 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 """SOURCE: W3C Trace Context, section 3.2."""
 _ALWAYS_ANSWERED = "/health/"
+_NOT_TO_BE_GUESSED = (b"x-content-type-options", b"nosniff")
+_NOT_TO_BE_KEPT = (b"cache-control", b"no-store")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +60,8 @@ class Edge:
         self._clock = clock
         self._new_id = new_id
         self._in_flight = 0
+        self._meters: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        """What counts and times the answers of one kind: looked up once."""
         metrics.in_flight.set_function(lambda: self._in_flight)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,8 +105,10 @@ class Edge:
         # The route's own pattern: a path may hold what its caller put there.
         route = getattr(exchange.scope.get("route"), "path", "none")
         status = exchange.status or 499  # the caller left before any answer
-        self._metrics.requests.labels(method, route, status).inc()
-        self._metrics.request_seconds.labels(route).observe(seconds)
+        counter, histogram = self._meters_of(method, route, status)
+        counter.inc()
+        histogram.observe(seconds)
+        state = exchange.scope["state"]
         _log.info(
             "request",
             method=method,
@@ -109,9 +116,21 @@ class Edge:
             status=status,
             ms=round(seconds * 1000, 1),
             request=exchange.request_id,
-            trace=exchange.scope["state"]["trace_id"],
-            client=exchange.scope["state"].get("client"),
+            trace=state["trace_id"],
+            client=state.get("client"),
         )
+
+    def _meters_of(
+        self, method: str, route: str, status: int
+    ) -> tuple[Counter, Histogram]:
+        found = self._meters.get((method, route, status))
+        if found is None:
+            found = (
+                self._metrics.requests.labels(method, route, status),
+                self._metrics.request_seconds.labels(route),
+            )
+            self._meters[method, route, status] = found
+        return found
 
 
 class _Exchange:
@@ -151,7 +170,7 @@ class _Exchange:
                 parent = value
         # 20 digits are more than any limit, and few enough to read.
         self.announced = int(length[:20]) if length.isdigit() else 0
-        traced = _TRACEPARENT.fullmatch(parent.decode("latin-1"))
+        traced = parent and _TRACEPARENT.fullmatch(parent.decode("latin-1"))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
         state["trace_id"] = traced[1] if traced else request_id.replace("-", "")
@@ -173,9 +192,11 @@ class _Exchange:
         """Pass on the answer with its id, and as nothing to be kept by others."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = message["headers"] = list(message.get("headers", ()))
-            headers.append((b"x-request-id", self.request_id.encode()))
-            headers.append((b"x-content-type-options", b"nosniff"))
-            if not any(name == b"cache-control" for name, _ in headers):
-                headers.append((b"cache-control", b"no-store"))
+            headers = message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-request-id", self.request_id.encode()),
+                _NOT_TO_BE_GUESSED,
+            ]
+            if b"cache-control" not in [name for name, _ in headers]:
+                headers.append(_NOT_TO_BE_KEPT)
         await self._send(message)

@@ -212,6 +212,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(ErrandError, _on_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_fault)
 
 
 def of(error: ErrandError) -> Response:
@@ -239,6 +240,10 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     if any(one["type"] == "json_invalid" for one in found):
         return problem(MALFORMED, "the body is not JSON")
     return problem(INVALID_REQUEST, complaints=complaints_of(found, error.body))
+
+
+async def _on_fault(_request: Request, _error: Exception) -> Response:
+    return problem(INTERNAL)  # and the framework raises it again, for the edge to log
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

@@ -1,4 +1,6 @@
-"""The hot route, taken in front of the framework: a well-formed `POST /v1/cases`.
+"""The API as it is served: the framework, with the edge and the hot route before it.
+
+The hot route is a well-formed `POST /v1/cases`.
 
 What is well-formed is checked by the very model of the route, and answered by the very
 function; everything else (a header twice, a wrong token, a body that doesn't fit) goes
@@ -10,10 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 
-from fastapi import Response
+from fastapi import FastAPI, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
 
 from exchange.api import problems
 from exchange.api.cases import (
@@ -44,22 +47,30 @@ class _Asked:
     idempotency_key: str | None
 
 
-class Shortcut:
-    """Answers the hot route; hands everything else to the application (ASGI)."""
+class Application(FastAPI):
+    """The API behind its edge.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    The framework's own layers are passed by those who need none of them: the edge
+    answers what goes wrong itself, and the hot route is one function.
+    """
 
+    edge: ASGIApp
+    """What every request passes first; it ends at `shortcut`."""
+
+    @override
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        await self.edge(scope, receive, send)
+
+    async def shortcut(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the hot route; hand everything else to the framework (ASGI)."""
         if scope.get("path") != PATH or scope.get("method") != "POST":
-            await self._app(scope, receive, send)
+            await super().__call__(scope, receive, send)
             return
         messages = await _read(receive)
-        gateway: Gateway = scope["app"].state.gateway
+        gateway: Gateway = self.state.gateway
         asked = _asked(gateway, scope["headers"], messages)
         if asked is None:
-            await self._app(scope, _again(messages, receive), send)
+            await super().__call__(scope, _again(messages, receive), send)
             return
         scope["route"] = _ROUTE
         scope["state"]["client"] = asked.caller.requester
@@ -115,18 +126,15 @@ def _asked(
     messages: Sequence[Message | HTTPException],
 ) -> _Asked | None:
     """Return the request, or None when the route has to look at it."""
-    pieces = [
-        message.get("body", b"")
-        for message in messages
-        if not isinstance(message, HTTPException) and message["type"] == "http.request"
-    ]
-    read = [(name, value.decode("latin-1")) for name, value in headers if name in _READ]
-    sent = dict(read)
+    pieces: list[bytes] = []
+    for message in messages:
+        if isinstance(message, HTTPException) or message["type"] != "http.request":
+            return None
+        pieces.append(message.get("body", b""))
+    sent = _headers(headers)
     prefer, key = sent.get(b"prefer"), sent.get(b"idempotency-key")
     if (
-        len(pieces) != len(messages)
-        or len(sent) != len(read)
-        or sent.get(b"content-type") != "application/json"
+        sent.get(b"content-type") != "application/json"
         or len(prefer or "") > PREFER_MOST
         or len(key or "") > KEY_MOST
     ):
@@ -142,3 +150,14 @@ def _asked(
     if Right.PORTAL not in caller.scopes:
         return None
     return _Asked(caller, body, raw, prefer, key)
+
+
+def _headers(headers: Sequence[tuple[bytes, bytes]]) -> dict[bytes, str]:
+    """Return the headers that matter here; none when one of them comes twice."""
+    sent: dict[bytes, str] = {}
+    for name, value in headers:
+        if name in _READ:
+            if name in sent:
+                return {}
+            sent[name] = value.decode("latin-1")
+    return sent

@@ -6,6 +6,7 @@ import httpx
 import orjson
 import pytest
 
+from exchange.resolver import Resolver
 from tests.harness.application import OPENING, PORTAL, Site
 
 THE_ROUTE = {"content-type": "application/json; charset=utf-8"}
@@ -87,6 +88,30 @@ def test_both_ways_are_counted_as_one_route(site: Site) -> None:
     told = [line for line in lines if line.get("route") == "/v1/cases"][-2:]
 
     assert [(PORTAL, 201)] * 2 == [(line["client"], line["status"]) for line in told]
+
+
+@pytest.mark.parametrize("way", [THE_ROUTE, SHORT], ids=["the route", "the shortcut"])
+def test_an_unexpected_error_is_a_problem_either_way(
+    site: Site, monkeypatch: pytest.MonkeyPatch, way: dict[str, str]
+) -> None:
+    """Whoever meets it, it is answered as a problem and logged once, without words."""
+
+    async def fail(*_args: object) -> None:
+        raise KeyError(PORTAL)
+
+    monkeypatch.setattr(Resolver, "open", fail)
+    answer = site.client(PORTAL).post(
+        "/v1/cases", content=CASES["well-formed"][0], headers=way
+    )
+    lines = [orjson.loads(line) for line in site.output.getvalue().splitlines()]
+    request = answer.headers["x-request-id"]
+    told = [line for line in lines if line.get("request") == request]
+
+    assert 500 == answer.status_code
+    assert answer.json()["type"].endswith("/internal-error")
+    assert "no-store" == answer.headers["cache-control"]
+    assert ["unexpected_error", "request"] == [line["event"] for line in told]
+    assert "KeyError" == told[0]["error"]
 
 
 def _lasting(answer: httpx.Response) -> object:
