@@ -231,7 +231,10 @@ class ServiceClient:
                 before the end of its reply.
             ConnectorFaultError: The reply is packed, too large or not HTTP.
         """
-        await self._take_slot()  # (1)
+        if self._slots.locked():  # (1)
+            await self._queue()
+        else:
+            await self._slots.acquire()
         try:
             client = await self._client()  # (2)
             request = (
@@ -261,8 +264,8 @@ class ServiceClient:
         for client in clients:
             await client.close()
 
-    async def _take_slot(self) -> None:
-        if self._waiting >= self._policy.max_waiting and self._slots.locked():
+    async def _queue(self) -> None:
+        if self._waiting >= self._policy.max_waiting:
             message = "too many look-ups wait for this data service"
             raise ConnectorUnavailableError(message, layer=Layer.GATEWAY)
         self._waiting += 1
@@ -366,16 +369,13 @@ class ServiceClient:
         if encoding is not None and encoding.lower() != "identity":
             message = "the reply is packed, and nothing was asked to be"
             raise ConnectorFaultError(Fault.FORMAT, message)
-        limit, size = self._policy.max_reply, 0
-        chunks: list[bytes] = []
-        reader = response.body_reader
-        while size <= limit:
-            chunk = await reader.read_chunk()
-            if chunk is None:
-                return _reply(response, b"".join(chunks))
-            chunks.append(bytes(chunk))
-            size += len(chunk)
-        raise ConnectorFaultError(Fault.TOO_LARGE, f"the reply exceeds {limit} bytes")
+        limit = self._policy.max_reply
+        # One byte more than allowed tells a reply that is too large, unread.
+        body = await response.body_reader.read(limit + 1)
+        if body is not None and len(body) > limit:
+            message = f"the reply exceeds {limit} bytes"
+            raise ConnectorFaultError(Fault.TOO_LARGE, message)
+        return _reply(response, bytes(body or b""))
 
 
 def _is_cut_off(error: DecodeError) -> bool:

@@ -4,7 +4,8 @@ Ids are UUIDs of version 7 (RFC 9562, section 5.7), so that they sort by time, i
 the 36-character form. Nothing about a person ever goes into an id.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import NewType
 from uuid import UUID
@@ -53,13 +54,39 @@ def uuid7(now: datetime, entropy: bytes) -> UUID:
 
 
 def new_ids(clock: Clock, entropy: Callable[[int], bytes] = random_bytes) -> NewId:
-    """Return a source of ids that reads `clock` and `entropy`."""
+    """Return a source of ids that reads `clock` and `entropy`, for any thread."""
+    # As `str(uuid7(...))` writes it; but a case makes 26 of them, so the random ends
+    # are written a page at a time, and the time once a millisecond.
+    ends = _ready if entropy is random_bytes else []
+    now, written = clock.now, (-1, "")
 
     def new_id() -> str:
-        # As `str(uuid7(...))` writes it, digit by digit: a case makes 26 of them.
-        time = f"{int(clock.now().timestamp() * 1000):012x}"
-        rest = entropy(10).hex()
-        head = f"{time[:8]}-{time[8:]}-7{rest[:3]}"
-        return f"{head}-{_VARIANT[rest[4]]}{rest[5:8]}-{rest[8:]}"
+        nonlocal written
+        milliseconds = int(now().timestamp() * 1000)
+        instant, time = written  # both at once: another thread may be writing them
+        if instant != milliseconds:
+            digits = f"{milliseconds:012x}"
+            time = f"{digits[:8]}-{digits[8:]}"
+            written = (milliseconds, time)
+        while True:
+            try:
+                return time + ends.pop()  # one step: no two threads get the same
+            except IndexError:
+                ends.extend(_random_ends(entropy(_PAGE)))
 
     return new_id
+
+
+_PAGE = 2_560
+"""Random bytes drawn at once, ten for each id."""
+_ready: list[str] = []
+"""Random ends of ids to come, for all of this process; not for what it forks."""
+os.register_at_fork(after_in_child=_ready.clear)
+
+
+def _random_ends(entropy: bytes) -> Iterator[str]:
+    """Yield what follows the time in an id, for each ten random bytes."""
+    digits = entropy.hex()
+    for at in range(0, len(digits), 20):
+        one = digits[at : at + 20]
+        yield f"-7{one[:3]}-{_VARIANT[one[4]]}{one[5:8]}-{one[8:]}"
