@@ -11,6 +11,7 @@ names and no others.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import orjson
 
@@ -58,7 +59,10 @@ class Answerer:
             for part in shown:
                 if part.evidence in case.evidence:
                     uses.setdefault(part.evidence, {})[requirement] = part
-        releases = [self._release(case, item, parts) for item, parts in uses.items()]
+        now = self.clock.now()
+        releases = [
+            self._release(case, item, parts, now) for item, parts in uses.items()
+        ]
         return Draft(case, tuple(releases), uses)
 
     def compose(self, draft: Draft, appended: Sequence[Appended]) -> bytes:
@@ -98,14 +102,18 @@ class Answerer:
         )
 
     def _release(
-        self, case: OpenCase, evidence: EvidenceId, parts: Mapping[str, Shown]
+        self,
+        case: OpenCase,
+        evidence: EvidenceId,
+        parts: Mapping[Slug, Shown],
+        now: datetime,
     ) -> Event:
         """Say that evidence is about to leave, to whom, and for which requirements."""
         held = case.evidence[evidence]
         lookup = next(iter(parts.values())).lookup
         return Event(
             id=EventId(self.new_id()),
-            at=self.clock.now(),
+            at=now,
             kind=Kind.EVIDENCE_RELEASED,
             outcome="released",
             requester=case.head.requester,
@@ -114,13 +122,13 @@ class Answerer:
             policy=self.policy,
             correlation=held.lookup,
             subjects=case.concerned(lookup),
-            actor=case.actor(),
+            actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,
             details={
                 "purpose": case.head.purpose,
                 "fields": {name: list(part.fields) for name, part in parts.items()},
-                **case.mandate(),
+                **case.mandate,
             },
             evidence={"evidence": evidence},
         )

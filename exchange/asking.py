@@ -194,10 +194,10 @@ class Asker:
             policy=self.pack.digest,
             correlation=lookup,
             subjects=case.concern(planned),
-            actor=case.actor(),
+            actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,
-            details={**approved.details, **case.mandate()},
+            details={**approved.details, **case.mandate},
         )
 
     def _question(
@@ -417,7 +417,7 @@ class Asker:
             policy=self.pack.digest,
             correlation=asked.request.id,
             subjects=case.concerned(planned.id),
-            actor=case.actor(),
+            actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,
             ends=asked.record.event,

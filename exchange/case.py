@@ -16,7 +16,6 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
-    JsonValue,
     TypeAdapter,
     ValidationError,
 )
@@ -263,15 +262,13 @@ def _content() -> TypeAdapter[CaseContent]:
     return TypeAdapter(CaseContent)
 
 
-def _plain(part: object) -> JsonValue:
+def _plain(part: object) -> object:
     """Return a part that JSON has no form for: names, who acts, and sets of ids."""
-    match part:
-        case BaseModel():
-            return part.model_dump(mode="json")
-        case set() | frozenset():
-            return sorted(part)
-        case _:
-            raise TypeError
+    if isinstance(part, BaseModel):
+        return vars(part)  # texts alone
+    if isinstance(part, set):
+        return sorted(part)
+    raise TypeError
 
 
 def stated_facts(subjects: Mapping[Slug, Mapping[Slug, str]]) -> dict[str, KnownFact]:

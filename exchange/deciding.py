@@ -100,7 +100,7 @@ class Decider:
     _prepared: dict[_PreparedFor, Prepared] = field(default_factory=dict, init=False)
 
     def decide(
-        self, case: OpenCase, lookups: Iterable[Lookup]
+        self, case: OpenCase, lookups: Iterable[Lookup], now: datetime
     ) -> dict[str, Decided | None]:
         """Decide look-ups; None stands for one whose region nobody covers.
 
@@ -108,7 +108,6 @@ class Decider:
         (2) Read what the persons concerned have said, and what quotas are used.
         (3) Decide each alone.
         """
-        now = self.clock.now()
         # (1): a service whose region is not known yet is decided for the first.
         prepared: dict[str, Prepared | None] = {}
         for lookup in lookups:
@@ -202,7 +201,7 @@ class Decider:
             policy=self.pack.digest,
             correlation=consent.id,
             subjects=subjects,
-            actor=case.actor(),
+            actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,
             details={

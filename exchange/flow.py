@@ -13,7 +13,16 @@ from datetime import datetime, timedelta
 from audit.record import Event, Kind
 from consent.decision import ConsentNeeded, Permit, Provisional, Refuse
 from exchange.asking import Approved, Asker
-from exchange.case import Attempt, Barred, Down, Held, Later, Nothing, Unconsented
+from exchange.case import (
+    Attempt,
+    Barred,
+    Down,
+    Held,
+    KnownFact,
+    Later,
+    Nothing,
+    Unconsented,
+)
 from exchange.deciding import AskedConsent, Decided, Decider
 from exchange.judgement import judge_case
 from exchange.mandating import Mandates
@@ -70,15 +79,17 @@ class Flow:
         plans: dict[frozenset[str], Plan] = {}
         barred: frozenset[str] = frozenset()
         tried: set[str] = set()
+        planned_with: dict[str, KnownFact] = {}
         while True:
-            # (1), (2): pure and kept, so planning again after each wave costs little.
             now = self.clock.now()
-            plan = self.planner.plan(
-                case.head.matter, case.situation(barred), now.date()
-            )
-            plans[barred] = plan
+            plan = plans.get(barred)
+            # (1), (2): again after each wave that told something.
+            if plan is None or planned_with != case.content.facts:
+                situation, planned_with = case.situation(barred), {**case.content.facts}
+                plan = self.planner.plan(case.head.matter, situation, now.date())
+                plans[barred] = plan
             # (3): all that is left of the plan, so that nothing is asked before.
-            approved = await self._decided(case, plan, tried, renew=renew)
+            approved = await self._decided(case, plan, tried, now, renew=renew)
             if not approved:
                 useless = self._useless(case, plan) - barred
                 if not useless:
@@ -95,10 +106,15 @@ class Flow:
         self.on_outcome(case)
 
     async def _decided(
-        self, case: OpenCase, plan: Plan, tried: set[str], *, renew: bool
+        self,
+        case: OpenCase,
+        plan: Plan,
+        tried: set[str],
+        now: datetime,
+        *,
+        renew: bool,
     ) -> list[Approved]:
         """Return the look-ups of the next wave; note why others are not made."""
-        now = self.clock.now()
         open_ones = [
             lookup
             for lookup in plan.lookups.values()
@@ -107,7 +123,7 @@ class Flow:
         ]
         if not open_ones:
             return []
-        decided = self.decider.decide(case, open_ones)
+        decided = self.decider.decide(case, open_ones, now)
         asked = await self.decider.ask_consents(
             case, [one for one in decided.values() if one is not None]
         )
@@ -209,14 +225,14 @@ class Flow:
             evidence_type=lookup.evidence_type,
             policy=self.policy,
             subjects=case.concern(lookup),
-            actor=case.actor(),
+            actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,
             details={
                 "purpose": case.head.purpose,
                 "requirements": list(lookup.serves),
                 "fields": [*lookup.fields, *lookup.match],
-                **case.mandate(),
+                **case.mandate,
             },
         )
 

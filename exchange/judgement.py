@@ -31,7 +31,9 @@ def judge_case(
     for requirement in case.matter.requirements:
         plan = plans[0] if len(plans) == 1 else _speaking(plans, requirement)
         state = plan.requirements[requirement]
-        outcome = scope.accepted(requirement, scope.judge(requirement, plan, state))
+        outcome = scope.judge(requirement, plan, state)
+        if not outcome.is_settled:
+            outcome = scope.accepted(requirement, outcome)
         case.content.outcomes[requirement] = outcome
         if outcome.evidence and isinstance(state, planned.Planned):
             case.content.shown[requirement] = _shown(case, state)
@@ -96,8 +98,6 @@ class _Scope:
 
     def accepted(self, requirement: str, found: Outcome) -> Outcome:
         """Let a commitment, or what was handed in, settle what is still open."""
-        if found.is_settled:
-            return found
         content = self._case.content
         may_commit = self._case.matter.requirements[requirement].commitment is not None
         if may_commit and requirement in content.committed:

@@ -213,14 +213,14 @@ class Mandates:
             outcome=rule.value,
             requester=case.head.requester,
             policy=self.pack.digest,
-            subjects=case.subjects(case.content.subjects),
-            actor=case.actor(),
+            subjects=case.subjects(tuple(case.content.subjects)),
+            actor=case.actor,
             case=case.head.id if is_stored else None,
             matter=case.head.matter,
             details={
                 "purpose": case.head.purpose,
                 "powers": sorted(power.value for power in powers),
-                **case.mandate(),
+                **case.mandate,
             },
         )
         await self.log.append([event])

@@ -4,7 +4,7 @@ What the case knows is in `content`; the evidence it holds is beside it. Work is
 by one at a time, who holds the lease of the case (`exchange.due`).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -56,15 +56,17 @@ class OpenCase:
         default_factory=dict, init=False, repr=False
     )
     """Who is in some roles, once that is known of all of them: it never changes."""
-    _actor: RecordedActor = field(init=False, repr=False)
-    _mandate: Mapping[str, str] = field(init=False, repr=False)
+    actor: RecordedActor = field(init=False, repr=False)
+    """Who acts, as a record names it."""
+    mandate: Mapping[str, str] = field(init=False, repr=False)
+    """The mandate under which it goes on, as the details of a record."""
 
     def __post_init__(self) -> None:
         # Worked out here: each of the sixteen records of a usual case names them.
         actor = self.content.actor
         self.matter = self.catalogue.matter
-        self._actor = RecordedActor(actor.kind, actor.id)
-        self._mandate = {"mandate": actor.mandate} if isinstance(actor, Agent) else {}
+        self.actor = RecordedActor(actor.kind, actor.id)
+        self.mandate = {"mandate": actor.mandate} if isinstance(actor, Agent) else {}
 
     def situation(self, barred: frozenset[str] = frozenset()) -> Situation:
         """Return what the case knows, for planning."""
@@ -101,29 +103,20 @@ class OpenCase:
         """Return everybody whom a look-up concerned, as far as they are known."""
         return self.subjects(self.content.concerned.get(lookup, ()))
 
-    def subjects(self, roles: Iterable[str]) -> tuple[Subject, ...]:
+    def subjects(self, roles: tuple[str, ...]) -> tuple[Subject, ...]:
         """Return the subjects of roles, as far as they are known."""
-        together = tuple(roles)
-        kept = self._subjects.get(together)
+        kept = self._subjects.get(roles)
         if kept is not None:
             return kept
-        found = [self._subject(role) for role in together]
+        found = [self._subject(role) for role in roles]
         known = tuple([subject for subject in found if subject is not None])
-        if len(known) == len(together):
-            self._subjects[together] = known
+        if len(known) == len(roles):
+            self._subjects[roles] = known
         return known
 
     def _subject(self, role: str) -> Subject | None:
         person = self.person(role)
         return None if person is None else Subject(role, self.namespace(role), person)
-
-    def actor(self) -> RecordedActor:
-        """Return who acts, as a record names it."""
-        return self._actor
-
-    def mandate(self) -> Mapping[str, str]:
-        """Return the mandate under which it goes on, as the details of a record."""
-        return self._mandate
 
     def stop_waiting(self, now: datetime) -> None:
         """Let nothing wait for another try: all that is open is decided again now."""

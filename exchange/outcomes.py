@@ -134,9 +134,9 @@ class Judge:
             unasked: Says of a look-up that could not be made yet what it waits for.
         """
         requirement = self._matter.requirements[requirement_id]
+        if len(parts) == 1:
+            return self._part(requirement, parts[0], unasked)
         outcomes = [self._part(requirement, part, unasked) for part in parts]
-        if len(outcomes) == 1:
-            return outcomes[0]
         open_ones = [o for o in outcomes if not o.is_settled]
         if open_ones:
             return min(open_ones, key=_gravity)
@@ -242,12 +242,18 @@ class Judge:
                 assert_never(result)
 
     def _held(self, ask: Ask, attempt: Attempt, evidence: EvidenceId) -> Outcome:
-        basis = _basis(attempt)
+        kind: type[Retrieved | Reused | Verified] = Retrieved
         if self._renewed and attempt.run < self._content.run:
-            return Reused(**basis, evidence=(evidence,))
-        if ask.mode is Mode.VERIFY:
-            return Verified(**basis, evidence=(evidence,))
-        return Retrieved(**basis, evidence=(evidence,))
+            kind = Reused
+        elif ask.mode is Mode.VERIFY:
+            kind = Verified
+        return kind(
+            service=attempt.service,
+            provider=attempt.provider,
+            evidence=(evidence,),
+            record=attempt.record,
+            elapsed_ms=attempt.elapsed_ms,
+        )
 
     def _nothing(
         self, ask: Ask, requirement: Requirement, attempt: Attempt, result: Nothing

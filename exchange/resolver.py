@@ -359,19 +359,22 @@ class Resolver:
         settled = all(one.is_settled for one in case.content.outcomes.values())
         case.step_on(CaseStatus.SETTLED if settled else CaseStatus.OPEN)
         head, content, fresh = case.head, case.sealed_content(), case.sealed_fresh()
-        now = self.clock.now()
-        owed = Due(DueId(self.new_id()), head.id, _next_due(case, now), attempt, now)
+        owed = None if settled else self._owed(case, attempt)
 
         def store(connection: Connection) -> None:
             cases.save_case(connection, head, content)
             cases.put_evidence(connection, head.id, fresh)
-            if settled:
+            if owed is None:
                 due.settle(connection, head.id)
             else:
                 due.owe(connection, owed)
 
         await self.database.write(store)
         case.fresh.clear()
+
+    def _owed(self, case: OpenCase, attempt: int) -> Due:
+        now, due_id = self.clock.now(), DueId(self.new_id())
+        return Due(due_id, case.head.id, _next_due(case, now), attempt, now)
 
     async def _stored(self, case_id: CaseId, caller: Caller) -> StoredCase:
         found = self.database.read_now(lambda c: cases.find_case(c, case_id))
@@ -418,12 +421,12 @@ class Resolver:
             outcome=outcome,
             requester=case.head.requester,
             policy=self.answerer.policy,
-            subjects=case.subjects(case.content.subjects),
-            actor=case.actor(),
+            subjects=case.subjects(tuple(case.content.subjects)),
+            actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,
             ends=ends,
-            details={"purpose": case.head.purpose, **case.mandate()},
+            details={"purpose": case.head.purpose, **case.mandate},
         )
 
 
