@@ -41,6 +41,8 @@ from schemas.canonical import Json, canonical_plain
 from schemas.entropy import random_bytes
 from schemas.errors import VerificationError
 
+_SALT_END = NONCE_SIZE + SALT_SIZE
+"""Random bytes of a record: nonce, salt, an opening for each section, filling tags."""
 _HEAD_SIZE = 1 + NONCE_SIZE
 """What stands before the ciphertext: which sections there are, and the nonce."""
 _TAIL_SIZE = 16
@@ -85,8 +87,14 @@ def private_guard(
     ends: str | None,
 ) -> int:
     """Return the check value over an entry's private columns."""
+    return guard(digest, _private(case, matter, subjects, actor, ends))
+
+
+def _private(
+    case: str | None, matter: str, subjects: str, actor: str | None, ends: str | None
+) -> bytes:
     text = f"{case or ''}\x1f{matter}\x1f{subjects}\x1f{actor or ''}\x1f{ends or ''}"
-    return crc32(text.encode(), crc32(digest))
+    return text.encode()
 
 
 class SealedRecord(NamedTuple):
@@ -135,8 +143,8 @@ class _Draft(NamedTuple):
     about: _About
     actor_ref: str | None
     sections: Mapping[str, bytes]
-    noise: int
-    """How many random bytes it takes."""
+    openings_end: int
+    """Where the openings end in its random bytes."""
 
 
 class _Shared:
@@ -183,6 +191,15 @@ class Sealer:
     ) -> list[SealedRecord]:
         """Return the records of events that are appended together.
 
+        (1) Write the sections.
+        (2) Draw random bytes, once for all: each byte is used once.
+        (3) Commit to the sections, and make the tags.
+        (4) Write the leaves, and hash them.
+        (5) Seal the sections.
+
+        Each step is done for all records before the next: the processor keeps at hand
+        what one step runs, and not what all of them do, which is a tenth of the time.
+
         Args:
             events: What happened.
             people: For each event the directory's entries for its `subjects`, in
@@ -193,20 +210,32 @@ class Sealer:
                 part alone), a leaf or a section would be too large, or a section
                 holds what has no plain canonical form.
         """
+        # (1): what records share is made once.
         shared = _Shared()
         drafts = [
             self._draft(event, who, shared)
             for event, who in zip(events, people, strict=True)
         ]
-        # One draw for all of them: each byte is still used once.
-        noise = self._entropy(sum([draft.noise for draft in drafts]))
-        records: list[SealedRecord] = []
-        at = 0
-        for draft in drafts:
-            end = at + draft.noise
-            records.append(self._seal(draft, noise[at:end]))
-            at = end
-        return records
+        # (2): before anything is made of them.
+        noises = self._draw(drafts)
+        # (3): each under its own opening, and this record's salt.
+        salts = [noise[NONCE_SIZE:_SALT_END] for noise in noises]
+        commitments = [
+            macs(noise[_SALT_END:], draft.sections)
+            for draft, noise in zip(drafts, noises, strict=True)
+        ]
+        tags = list(map(self._tags, drafts, salts, noises))
+        # (4): from here on the leaves are final.
+        leaves = [
+            build_leaf(draft.event, self.origin, salt, those, committed)
+            for draft, salt, those, committed in zip(
+                drafts, salts, tags, commitments, strict=True
+            )
+        ]
+        digests = list(map(leaf_hash, leaves))
+        # (5): all of a record's at once.
+        sealed = list(map(self._sealed, drafts, noises))
+        return list(map(_record, drafts, leaves, digests, sealed))
 
     def _draft(
         self, event: Event, subjects: Sequence[SubjectKey], shared: _Shared
@@ -222,10 +251,8 @@ class Sealer:
         if by is None:
             by = shared.by[id(event.actor)] = self._by(event.actor)
         sections = _sections(event, about.section, by.section)
-        noise = (
-            NONCE_SIZE + len(sections) * SECRET_SIZE + SALT_SIZE + about.pads * TAG_SIZE
-        )
-        return _Draft(event, about, by.ref, sections, noise)
+        openings_end = _SALT_END + len(sections) * SECRET_SIZE
+        return _Draft(event, about, by.ref, sections, openings_end)
 
     def _about(
         self, named: Sequence[Subject], subjects: Sequence[SubjectKey]
@@ -249,45 +276,44 @@ class Sealer:
         section = canonical_plain({"kind": actor.kind, "id": actor.id})
         return _By(self._actor_ref(actor), section)
 
-    def _seal(self, draft: _Draft, noise: bytes) -> SealedRecord:
-        """Return a record with its random parts: nonce, openings, salt and tags."""
-        event, about, actor_ref, sections, size = draft
-        opened = NONCE_SIZE + len(sections) * SECRET_SIZE
-        openings, salted = noise[NONCE_SIZE:opened], opened + SALT_SIZE
-        salt = noise[opened:salted]
+    def _draw(self, drafts: Sequence[_Draft]) -> list[bytes]:
+        """Return random bytes for each record."""
+        sizes = [draft.openings_end + draft.about.pads * TAG_SIZE for draft in drafts]
+        drawn = self._entropy(sum(sizes))
+        noises: list[bytes] = []
+        at = 0
+        for size in sizes:
+            noises.append(drawn[at : at + size])
+            at += size
+        return noises
+
+    def _tags(self, draft: _Draft, salt: bytes, noise: bytes) -> list[bytes]:
+        """Return a tag for each subject of a record, and those that fill them up."""
+        about = draft.about
         tags = [person.tag(self._origin, salt) for person in about.people]
         if about.pads:
-            tags += [noise[at : at + TAG_SIZE] for at in range(salted, size, TAG_SIZE)]
-        # Sorted, so that a tag's place does not tell whether it is a person's.
+            filling = range(draft.openings_end, len(noise), TAG_SIZE)
+            tags += [noise[at : at + TAG_SIZE] for at in filling]
+        # So that a tag's place does not tell whether it is a person's.
         tags.sort()
-        contents = sections.values()
-        commitments = dict(zip(sections, macs(openings, contents), strict=True))
-        leaf = build_leaf(event, self.origin, salt, tags, commitments)
-        sealed = b""
-        if sections:
-            code, nonce = _CODES[(*sections,)], noise[:NONCE_SIZE]
-            # What binds them to their record, so that they can't be moved.
-            context = self._bound + event.id.encode() + code
-            plain = openings + _BETWEEN.join(contents)
-            if len(plain) > SECTION_LIMIT and max(map(len, contents)) > SECTION_LIMIT:
-                raise ValueError("a section is larger than 65,535 bytes")
-            sealed = code + nonce + about.key.encrypt(nonce, plain, context)
-        digest = leaf_hash(leaf)
-        refs = about.refs
-        check = private_guard(
-            digest, event.case, event.matter, refs, actor_ref, event.ends
-        )
-        return SealedRecord(
-            event,
-            leaf,
-            digest,
-            milliseconds(event.at),
-            refs,
-            actor_ref,
-            check,
-            sealed,
-            guard(digest, sealed),
-        )
+        return tags
+
+    def _sealed(self, draft: _Draft, noise: bytes) -> bytes:
+        """Return the sealed sections of a record."""
+        sections = draft.sections
+        if not sections:
+            return b""
+        joined = _BETWEEN.join(sections.values())
+        if len(joined) > SECTION_LIMIT:
+            _check_sizes(sections)
+        head, nonce = _CODES[(*sections,)], noise[:NONCE_SIZE]
+        plain = noise[_SALT_END : draft.openings_end] + joined
+        context = self._context(draft.event.id, head)
+        return head + nonce + draft.about.key.encrypt(nonce, plain, context)
+
+    def _context(self, event_id: str, head: bytes) -> bytes:
+        """Return what binds sections to their record, so that they can't be moved."""
+        return self._bound + event_id.encode() + head
 
     def _actor_ref(self, actor: Actor) -> str:
         """Return the stable name of an official, made once."""
@@ -345,7 +371,7 @@ class Sealer:
         names = section_names(sealed)
         plain = b""
         if names:
-            context = self._bound + event_id.encode() + sealed[:1]
+            context = self._context(event_id, sealed[:1])
             try:
                 nonce, body = sealed[1:_HEAD_SIZE], sealed[_HEAD_SIZE:]
                 plain = key.decrypt(nonce, body, context)
@@ -415,6 +441,30 @@ def section_names(sealed: bytes) -> Sequence[str]:
     if not names or len(sealed) < least:
         raise VerificationError("the sealed sections are malformed")
     return names
+
+
+def _record(draft: _Draft, leaf: bytes, digest: bytes, sealed: bytes) -> SealedRecord:
+    """Return a record with the check values over what stands beside its leaf."""
+    event, refs, actor = draft.event, draft.about.refs, draft.actor_ref
+    private = _private(event.case, event.matter, refs, actor, event.ends)
+    begun = crc32(digest)
+    return SealedRecord(
+        event,
+        leaf,
+        digest,
+        milliseconds(event.at),
+        refs,
+        actor,
+        crc32(private, begun),
+        sealed,
+        crc32(sealed, begun),
+    )
+
+
+def _check_sizes(sections: Mapping[str, bytes]) -> None:
+    """Refuse a section that is too large."""
+    if max(map(len, sections.values())) > SECTION_LIMIT:
+        raise ValueError("a section is larger than 65,535 bytes")
 
 
 def _split(plain: bytes, count: int) -> list["OpenedSection"]:

@@ -12,7 +12,7 @@ import os
 import sqlite3
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -102,18 +102,18 @@ def mac(key: bytes, message: bytes) -> bytes:
     return sha256(key.translate(_OUTER_PAD) + _OUTER_FILL + inner).digest()
 
 
-def macs(keys: bytes, messages: Iterable[bytes]) -> list[bytes]:
+def macs(keys: bytes, messages: Mapping[str, bytes]) -> dict[str, bytes]:
     """Return the HMAC-SHA256 of messages, each under the next 32 bytes of `keys`.
 
     As `mac` for each; the keys are padded all at once.
     """
     inner, outer = keys.translate(_INNER_PAD), keys.translate(_OUTER_PAD)
-    found: list[bytes] = []
+    found: dict[str, bytes] = {}
     at = 0
-    for message in messages:
+    for name, message in messages.items():
         end = at + SECRET_SIZE
         digest = sha256(inner[at:end] + _INNER_FILL + message).digest()
-        found.append(sha256(outer[at:end] + _OUTER_FILL + digest).digest())
+        found[name] = sha256(outer[at:end] + _OUTER_FILL + digest).digest()
         at = end
     return found
 

@@ -174,19 +174,18 @@ class AuditLog:
         """Return the subjects of each event; those who are new are made known."""
         directory = self._sealer.directory
         at_hand = directory.at_hand
-        # The events of one case share their subjects: each is looked up once.
+        # The events of one case share their subjects: these are looked up once.
+        about = {id(event.subjects): event.subjects for event in events}
         found: dict[int, SubjectKey] = {}
         new: dict[int, Subject] = {}
         try:
-            for event in events:
-                for subject in event.subjects:
-                    same = id(subject)
-                    if same not in found and same not in new:
-                        key = at_hand(subject)
-                        if key is None:
-                            new[same] = subject
-                        else:
-                            found[same] = key
+            for subjects in about.values():
+                for subject in subjects:
+                    key = at_hand(subject)
+                    if key is None:
+                        new[id(subject)] = subject
+                    else:
+                        found[id(subject)] = key
         except sqlite3.Error:
             raise LogUnavailableError("the subject directory can't be read") from None
         if new:
@@ -194,7 +193,11 @@ class AuditLog:
             for (same, subject), key in zip(new.items(), keys, strict=True):
                 found[same] = key
                 directory.remember(subject, key)
-        return [[found[id(subject)] for subject in event.subjects] for event in events]
+        known = {
+            same: [found[id(subject)] for subject in subjects]
+            for same, subjects in about.items()
+        }
+        return [known[id(event.subjects)] for event in events]
 
     def hold(self, reason: str | None) -> None:
         """Refuse appends for a reason that may pass; None takes it back."""

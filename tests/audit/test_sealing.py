@@ -58,7 +58,9 @@ def test_the_fast_hashes_are_hmac(key: bytes, message: bytes) -> None:
     other = bytes(reversed(key))
 
     assert expected == mac(key, message)
-    assert [mac(other, b""), expected] == macs(other + key, [b"", message])
+    assert {"a": mac(other, b""), "b": expected} == macs(
+        other + key, {"a": b"", "b": message}
+    )
     assert expected == KeyedHash(key).digest(message)
 
 
@@ -102,7 +104,7 @@ def test_an_end_does_not_repeat_its_beginning(room: Room) -> None:
 
 
 def test_records_of_one_append_share_no_random_bytes(room: Room) -> None:
-    """Salts, tags and commitments differ, though all bytes come from one draw."""
+    """Salts, tags and commitments differ, though much else is shared."""
     mother, father = room.directory.meet([MOTHER, FATHER])
     about: list[tuple[Subject, ...]] = [(MOTHER,), (), (MOTHER, FATHER), (MOTHER,)]
     people = [[mother], [], [mother, father], [mother]]
