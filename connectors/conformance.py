@@ -160,7 +160,12 @@ class Kit:
             matter="conformance@1",
             basis={"subject": "statutory_duty"},
             grant="conformance",
-            intent=IntentRef(EventId(self._new_id()), 0, bytes(32), "conformance"),
+            intent=IntentRef(
+                event=EventId(self._new_id()),
+                index=0,
+                leaf_hash=bytes(32),
+                log="conformance",
+            ),
             subject_salt=self._entropy(16),
             issued_at=self.clock.now(),
             timeout_s=target.timeout_s,

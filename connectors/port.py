@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias, assert_never
+from typing import NamedTuple, TypeAlias, assert_never
 
 import jsonschema_rs
 import orjson
@@ -43,11 +43,12 @@ from schemas.errors import (
 )
 from schemas.evidence import EvidenceType, Mode
 from schemas.ids import EventId, EvidenceId, LookupId
+from schemas.model import value
 
 _SKEW = timedelta(seconds=CLOCK_SKEW_S)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class IntentRef:
     """The durable log record of the intent that a look-up rests on."""
 
@@ -59,7 +60,7 @@ class IntentRef:
     """Origin of the log, as in its checkpoints."""
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class LookupRequest:
     """One question to one data service."""
 
@@ -89,7 +90,7 @@ class LookupRequest:
     timeout_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Evidence:
     """One signed statement of a provider about a subject, checked."""
 
@@ -125,8 +126,7 @@ class Evidence:
         return {name: self.disclosed.values[name] for name in fields}
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The fields came, and every check held."""
 
     evidence: Evidence

@@ -20,7 +20,7 @@ from consent.rules import Rule, Suspendable, Target, suspension_rule, target
 from schemas.directory import LawfulBasis, LawfulBasisKind, Quota, SharingGrant
 from schemas.evidence import FieldName, Mode
 from schemas.ids import CaseId, ConsentId
-from schemas.model import Slug, VersionedId
+from schemas.model import Slug, VersionedId, value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ class Examined:
         return decisions[0] if len(decisions) == 1 else min(decisions, key=_preference)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value
 class Moment:
     """What is looked at each time: who, what they said, what is stopped, and when.
 

@@ -13,6 +13,7 @@ Each function takes a connection inside a transaction that the caller owns, as i
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
+from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
@@ -100,8 +101,7 @@ class Claim:
         object.__setattr__(self, "is_written", is_written)
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """One look-up that is about to be sent, and what it rests on."""
 
     lookup: LookupId

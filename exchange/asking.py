@@ -223,7 +223,10 @@ class Asker:
             basis=approved.permit.kinds,
             grant=approved.permit.grant,
             intent=IntentRef(
-                record.event, record.index, record.leaf_hash, self.log.origin
+                event=record.event,
+                index=record.index,
+                leaf_hash=record.leaf_hash,
+                log=self.log.origin,
             ),
             subject_salt=self.random_bytes(16),
             issued_at=intent.at,

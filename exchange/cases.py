@@ -7,6 +7,7 @@ are stored as milliseconds since 1970, so that both engines compare them alike.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from sqlalchemy import (
     BigInteger,
@@ -94,8 +95,7 @@ class StoredCase:
     summary: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class SealedEvidence:
+class SealedEvidence(NamedTuple):
     """One evidence as it lies in the store."""
 
     id: EvidenceId

@@ -8,7 +8,7 @@ wave reveals is decided by role and fields first, and again with that person kno
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from audit.record import Event, Kind, Subject
 from consent import store
@@ -56,8 +56,7 @@ class Prepared:
     """By grant, what is approved where it permits the look-up under a duty alone."""
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
+class Decided(NamedTuple):
     """One look-up with its service and the decision about it."""
 
     prepared: Prepared

@@ -148,7 +148,12 @@ def a_request(  # noqa: PLR0913 - each is what some test is about
         matter="newborn@1",
         basis={"mother": "statutory_duty"},
         grant="portal_marriage",
-        intent=IntentRef(EventId("event-00000001"), 7, bytes(32), "log.example/errand"),
+        intent=IntentRef(
+            event=EventId("event-00000001"),
+            index=7,
+            leaf_hash=bytes(32),
+            log="log.example/errand",
+        ),
         subject_salt=SALT,
         issued_at=issued_at,
         timeout_s=timeout_s,
