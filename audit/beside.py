@@ -1,34 +1,78 @@
-"""What lies beside a log, for whoever opens its sections: the people, and who is gone.
+"""What lies beside a log, for whoever verifies it: people, who is gone, and anchors.
 
-The subject directory and the shred ledger stand where the log does: in the data folder
-of its file, or in its database; unless it is said where.
+The subject directory, the shred ledger and the anchors stand where the log does: in the
+data folder of its file, or in its database; unless it is said where.
 """
 
 import shutil
 import sqlite3
 import tempfile
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from audit.anchor import ANCHORS
+from audit.fetching import PUBLIC_FOLDER, SHARDS_FOLDER, Fetch, fetch_from_folder
 from audit.keys import LogKeys
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA, erased_subjects
+from audit.places import open_sql
 from audit.sealing import Sealer
 from audit.sql import Place, Postgres
+from audit.store import shard_of_schema
 from audit.subjects import SUBJECTS_SCHEMA, SubjectDirectory
+from audit.table_objects import PUBLIC_SCHEMA, TableObjects
 from audit.walking import Opener
 from schemas.errors import VerificationError
 
-SHARDS_FOLDER: Final = "shards"
-"""The folder of later shards in a data folder."""
 SUBJECTS_FILE: Final = "subjects.db"
 """The subject directory's file in a data folder."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elsewhere:
+    """Where what belongs to a log is kept; None for beside it."""
+
+    subjects: Place | None = None
+    """The subject directory."""
+    erasures: Place | None = None
+    """The shred ledger."""
+    anchors: Fetch | None = None
+    """Reads anchors."""
+
+
+BESIDE: Final = Elsewhere()
+"""All of it stands beside the log."""
+
+
+def anchors_of(log: Place, elsewhere: Elsewhere = BESIDE) -> Fetch:
+    """Return what reads the anchors of a log."""
+    if elsewhere.anchors is not None:
+        return elsewhere.anchors
+    if not isinstance(log, Path):
+        public = Postgres(log.url, PUBLIC_SCHEMA)
+        return TableObjects(public, shard_of_schema(log.schema)).read
+    folder = log if log.is_dir() else log.parent
+    if folder.parent.name == SHARDS_FOLDER:
+        return fetch_from_folder(folder.parent.parent / PUBLIC_FOLDER / folder.name)
+    return fetch_from_folder(folder / PUBLIC_FOLDER)
+
+
+def with_anchors(fetch: Fetch, anchors: Fetch) -> Fetch:
+    """Return what reads a log from one place, and its anchors from another."""
+
+    def fetched(path: str) -> bytes | None:
+        return (anchors if path.startswith(f"{ANCHORS}/") else fetch)(path)
+
+    return fetched
+
+
 @contextmanager
-def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
-    """Open the subject directory beside a log, where keys are given; a file's copy.
+def open_sealer(
+    log: Place, keys: LogKeys | None, elsewhere: Elsewhere = BESIDE
+) -> Iterator[Sealer | None]:
+    """Open a log's subject directory, where keys are given; a file's copy.
 
     Raises:
         VerificationError: There is none.
@@ -36,12 +80,27 @@ def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
     if keys is None:
         yield None
         return
-    if not isinstance(log, Path):
-        place = Postgres(log.url, SUBJECTS_SCHEMA)
-        with closing(SubjectDirectory(place, keys.directory)) as directory:
-            yield Sealer(keys.origin, keys.shard, directory)
-        return
-    source = _beside(log, SUBJECTS_FILE)
+    source = elsewhere.subjects or _subjects_beside(log)
+    with ExitStack() as stack:
+        if isinstance(source, Path):
+            source = stack.enter_context(_copied(source))
+        else:
+            _check_there(source)
+        with _naming_subjects():
+            directory = SubjectDirectory(source, keys.directory)
+        stack.callback(directory.close)
+        yield Sealer(keys.origin, keys.shard, directory)
+
+
+def _subjects_beside(log: Place) -> Place:
+    if isinstance(log, Path):
+        return _beside(log, SUBJECTS_FILE)
+    return Postgres(log.url, SUBJECTS_SCHEMA)
+
+
+@contextmanager
+def _copied(source: Path) -> Iterator[Path]:
+    """Copy a directory's file away, so that nothing is written beside it."""
     if not source.is_file():
         raise VerificationError(f"there is no `{SUBJECTS_FILE}` beside the log")
     with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
@@ -49,12 +108,17 @@ def open_sealer(log: Place, keys: LogKeys | None) -> Iterator[Sealer | None]:
             name = source.name + suffix
             if source.with_name(name).is_file():
                 shutil.copyfile(source.with_name(name), Path(folder, name))
-        with _naming_subjects():
-            directory = SubjectDirectory(Path(folder, source.name), keys.directory)
-        try:
-            yield Sealer(keys.origin, keys.shard, directory)
-        finally:
-            directory.close()
+        yield Path(folder, source.name)
+
+
+def _check_there(place: Postgres) -> None:
+    """Raise unless a database has a subject directory: none is ever made here."""
+    with closing(open_sql(place, read_only=True)) as sql:
+        if sql.rows("SELECT 1 WHERE to_regclass('subject') IS NULL"):
+            raise VerificationError(
+                f"the database has no subject directory (`{place.schema}`): name the "
+                "one that has"
+            )
 
 
 @contextmanager
@@ -66,22 +130,25 @@ def _naming_subjects() -> Iterator[None]:
         raise VerificationError(f"`{SUBJECTS_FILE}`: {error}") from None
 
 
-def make_opener(log: Place, sealer: Sealer | None) -> Opener | None:
-    """Return what opens sections, with what the ledger beside the log has erased.
+def make_opener(
+    log: Place, sealer: Sealer | None, elsewhere: Elsewhere = BESIDE
+) -> Opener | None:
+    """Return what opens sections, with what the ledger has erased.
 
     Raises:
         VerificationError: A row of the subject directory is not what was written.
     """
-    ledger: Place
     if sealer is None:
         return None
     with _naming_subjects():
         sealer.directory.check()
-    if not isinstance(log, Path):
-        ledger = Postgres(log.url, ERASURES_SCHEMA)
-    else:
-        ledger = _beside(log, ERASURES_FILE)
-    return Opener(sealer, erased_subjects(ledger))
+    return Opener(sealer, erased_subjects(elsewhere.erasures or _ledger_beside(log)))
+
+
+def _ledger_beside(log: Place) -> Place:
+    if isinstance(log, Path):
+        return _beside(log, ERASURES_FILE)
+    return Postgres(log.url, ERASURES_SCHEMA)
 
 
 def _beside(log: Path, name: str) -> Path:

@@ -12,27 +12,70 @@ from typing import IO, Any, Final
 import orjson
 
 from audit.keys import sync_folder
-from audit.query import RecordRow, row_of
+from audit.query import RecordQuery, RecordRow, row_of
+from audit.record import milliseconds
 from audit.store import LogReader
 
 PAGE: Final = 4_096
 """Records read at a time; also a row group of Parquet."""
 
+EVERYTHING: Final = RecordQuery()
+"""No condition."""
+
 Write = Callable[[IO[bytes], Iterable[Sequence[RecordRow]]], int]
 """Writes pages of rows, and returns how many rows there were."""
 
 
-def published_rows(reader: LogReader) -> Iterator[Sequence[RecordRow]]:
-    """Yield the published records, in order, in pages.
+def published_rows(
+    reader: LogReader, wanted: RecordQuery = EVERYTHING
+) -> Iterator[Sequence[RecordRow]]:
+    """Yield the published records that are wanted, in order, in pages.
+
+    Args:
+        reader: Reads the log.
+        wanted: Conditions, all of which must hold; its limit and its cursor say nothing
+            here.
 
     Raises:
         VerificationError: A leaf is not of its form.
     """
     head = reader.published()
     size = 0 if head is None else head.size
+    page: list[RecordRow] = []
     for start in range(0, size, PAGE):
-        end = min(size, start + PAGE)
-        yield [row_of(entry) for entry in reader.entries(start, end)]
+        for entry in reader.entries(start, min(size, start + PAGE)):
+            row = row_of(entry)
+            if meets(row, entry.subject_refs, wanted):
+                page.append(row)
+        if len(page) >= PAGE:
+            yield page
+            page = []
+    if page:
+        yield page
+
+
+def meets(row: RecordRow, subject_refs: str, wanted: RecordQuery) -> bool:
+    """Return whether a record meets all conditions, as the index would say it.
+
+    Args:
+        row: The record.
+        subject_refs: References of its subjects, separated by spaces.
+        wanted: The conditions.
+    """
+    for name in _EQUAL:
+        value = getattr(wanted, name)
+        if value is not None and getattr(row, name) != value:
+            return False
+    if wanted.since is not None and row.at_ms < milliseconds(wanted.since):
+        return False
+    if wanted.until is not None and row.at_ms >= milliseconds(wanted.until):
+        return False
+    return wanted.subject_ref is None or wanted.subject_ref in subject_refs.split()
+
+
+_EQUAL: Final = (
+    *("requester", "provider", "matter", "case", "actor_ref", "outcome", "kind"),
+)
 
 
 def write_export(

@@ -18,12 +18,16 @@ import httpx
 from audit.places import parse_place
 from audit.served import CHECKPOINT, read_piece
 from audit.sql import Place, SqliteSql
-from audit.store import LOG_SCHEMA, LogReader
+from audit.store import LogReader, log_schema
 from audit.tiles import Piece, parse_piece
 from schemas.errors import VerificationError
 
 LOG_FILE: Final = "log.db"
 """The log's file in a data folder."""
+SHARDS_FOLDER: Final = "shards"
+"""The folder of later shards in a data folder, and below a log's address."""
+FIRST: Final = "first"
+"""What the first shard is called, which has no name."""
 PUBLIC_FOLDER: Final = "public"
 """Where a data folder keeps what is given away and stands in no table: anchors."""
 PIECE_LIMIT = 32 << 20
@@ -44,44 +48,57 @@ def is_address(where: str) -> bool:
     return where.startswith(("http://", "https://"))
 
 
-def stored_log(where: str) -> Place | None:
+def stored_log(where: str, shard: str | None = None) -> Place | None:
     """Return where a log itself is kept; None where only what it serves is.
 
-    That is a database (PostgreSQL URL), a log's file, or a data folder with one.
+    Args:
+        where: A database (PostgreSQL URL), a log's file, or a data folder with one.
+        shard: The name of one of its shards; `first` or None for the first.
     """
     if is_address(where):
         return None
-    place = parse_place(where, LOG_SCHEMA)
+    later = "" if shard in (None, FIRST) else shard
+    place = parse_place(where, log_schema(later))
     if not isinstance(place, Path):
         return place
-    file = place / LOG_FILE if place.is_dir() else place
+    folder = place / SHARDS_FOLDER / later if later else place
+    file = folder / LOG_FILE if folder.is_dir() else folder
     return file if file.is_file() else None
 
 
 @contextmanager
-def fetching(where: str, token: str | None = None) -> Iterator[Fetch]:
+def fetching(
+    where: str, token: str | None = None, shard: str | None = None
+) -> Iterator[Fetch]:
     """Read a log from wherever it is.
 
     Args:
         where: Its address, a folder of files as served, or where it is kept itself.
         token: An access token, for a log whose entries are for members.
+        shard: The name of one of its shards; None for what stands there itself.
 
     Raises:
         VerificationError: There is nothing.
     """
     if is_address(where):
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        below = "" if shard is None else f"/{SHARDS_FOLDER}/{shard}"
         with httpx.Client(headers=headers) as client:
-            yield fetch_from_url(client, where)
+            yield fetch_from_url(client, where.rstrip("/") + below)
         return
-    stored = stored_log(where)
+    stored = stored_log(where, shard)
     if stored is not None:
         with open_still(stored) as reader:
             yield fetch_from_file(reader)
-    elif Path(where).is_dir():
-        yield fetch_from_folder(Path(where))
+    elif (folder := _served_folder(where, shard)).is_dir():
+        yield fetch_from_folder(folder)
     else:
         raise VerificationError(f"there is no log at `{Path(where).name}`")
+
+
+def _served_folder(where: str, shard: str | None) -> Path:
+    """Return the folder of a shard's pieces: the first shard's is that of them all."""
+    return Path(where) if shard in (None, FIRST) else Path(where) / shard
 
 
 def fetch_from_folder(folder: Path) -> Fetch:

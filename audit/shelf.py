@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audit.keys import load_shard_secret, shred_file
 from audit.note import Signer, Verifier
+from audit.objects import Objects
 from audit.query import AccessIndex
 from audit.receipt import Proof, Receipt, prove_event, sign_receipt
 from audit.record import milliseconds, read_leaf
@@ -30,6 +31,8 @@ class ShardFiles:
     index: Place
     keys: Path
     """The folder of its keys."""
+    public: Objects
+    """Its anchors."""
 
 
 class SealedShard:

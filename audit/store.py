@@ -29,6 +29,9 @@ LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database; its later shards beside it."""
 
 
+_SHARD_SCHEMA = "errand_shard_"
+
+
 def log_schema(shard: str) -> str:
     """Return the schema of a shard on PostgreSQL; "" stands for the first.
 
@@ -37,7 +40,17 @@ def log_schema(shard: str) -> str:
     >>> log_schema("2026h2")
     'errand_shard_2026h2'
     """
-    return f"errand_shard_{shard}" if shard else LOG_SCHEMA
+    return f"{_SHARD_SCHEMA}{shard}" if shard else LOG_SCHEMA
+
+
+def shard_of_schema(schema: str) -> str:
+    """Return the name of the shard in a schema; "" for the first.
+
+    >>> shard_of_schema("errand_shard_2026h2")
+    '2026h2'
+    """
+    has_name = schema.startswith(_SHARD_SCHEMA)
+    return schema.removeprefix(_SHARD_SCHEMA) if has_name else ""
 
 
 Work: TypeAlias = Callable[[Changes], None]

@@ -5,16 +5,14 @@ compared with it. Nothing is written. What does not hold is named.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from audit.anchor import LIST, Anchored
-from audit.beside import make_opener, open_sealer
+from audit.beside import BESIDE, Elsewhere, anchors_of, make_opener, open_sealer
 from audit.demands import Demands
 from audit.fetching import (
-    PUBLIC_FOLDER,
     fetch_from_file,
-    fetch_from_folder,
     open_still,
 )
 from audit.fsck import Progress
@@ -54,7 +52,7 @@ class Verified:
     """Sections that were opened and compared with their commitment."""
     sections_erased: int
     """Sections that nobody can open any more: a subject was erased."""
-    receipts: int
+    receipts: int = 0
     """Receipts that were given and found to be kept."""
     cosigned: Mapping[str, int] = field(default_factory=dict)
     """Who has cosigned, and when, in seconds since 1970."""
@@ -91,6 +89,7 @@ def verify_stored(
     keys: LogKeys | None = None,
     progress: Progress = _nobody,
     state_file: Path | None = None,
+    elsewhere: Elsewhere = BESIDE,
 ) -> Verified:
     """Verify a log where it is kept: a copy of its file, or its database.
 
@@ -106,6 +105,7 @@ def verify_stored(
         keys: The log's own keys: with them every section is opened as well.
         progress: Told how far it is.
         state_file: Keeps how far this log is verified, from run to run.
+        elsewhere: Where directory, ledger and anchors are, if not beside the log.
 
     Raises:
         VerificationError: Something does not hold; the message names it.
@@ -113,24 +113,40 @@ def verify_stored(
     """
     verifier = parse_vkey(demands.vkey)
     keeper = Keeper(state_file, verifier, "file" if keys is None else "file, opened")
-    with open_still(log) as reader, open_sealer(log, keys) as sealer:
+    anchors = anchors_of(log, elsewhere)
+    # Before the log is read: it may go on, and be stamped again, meanwhile.
+    listed = None if demands.anchors is None else anchors(LIST)
+    with open_still(log) as reader, open_sealer(log, keys, elsewhere) as sealer:
         # (1): before anything in it is believed.
         _check_file(reader, verifier, is_first=not keeper.tally)
         # (2): who signs says what size and root must come out.
         heads = _check_heads(reader, verifier)
         cosigned = _check_published(reader, demands, verifier)
         # (3): the one pass over all records.
-        walk = Walk(reader, verifier.name, make_opener(log, sealer), keeper.tally)
+        walk = Walk(
+            reader, verifier.name, make_opener(log, sealer, elsewhere), keeper.tally
+        )
         growing = _grow(reader, heads, keeper)
         _run(walk, growing, keeper, progress)
         # (4): what waits to be ended decides what happens after a crash.
         _check_attempts(reader, walk)
         # (5): a promise is kept, or its signature convicts the log.
         kept = _check_receipts(reader, demands)
-        anchored = _check_anchors(log, reader, demands)
+        anchored = None
+        if demands.anchors is not None:
+            tree = open_tree(fetch_from_file(reader), verifier)
+            anchored = demands.check_anchors(anchors, listed, tree)
+    found = _found(verifier.name, heads, walk, growing)
+    return replace(found, receipts=kept, cosigned=cosigned, anchored=anchored)
+
+
+def _found(
+    origin: str, heads: Sequence[tuple[str, int, bytes]], walk: Walk, growing: Growing
+) -> Verified:
+    """Return what a pass over all records has found to hold."""
     _, size, root = heads[-1] if heads else ("", 0, EMPTY_ROOT)
     return Verified(
-        origin=verifier.name,
+        origin=origin,
         records=walk.size,
         published=size,
         root=b64(root),
@@ -140,9 +156,6 @@ def verify_stored(
         sections=walk.sections,
         sections_opened=walk.opened,
         sections_erased=walk.erased,
-        receipts=kept,
-        cosigned=cosigned,
-        anchored=anchored,
     )
 
 
@@ -261,15 +274,3 @@ def _check_receipts(reader: LogReader, demands: Demands) -> int:
                 f"receipt {number}: the log broke its promise at {receipt.index}"
             )
     return len(demands.receipts)
-
-
-def _check_anchors(log: Place, reader: LogReader, demands: Demands) -> Anchored | None:
-    """Verify the anchors that are kept beside a log's file, where any are demanded."""
-    if demands.anchors is None:
-        return None
-    if not isinstance(log, Path):
-        raise VerificationError("anchors do not stand in the database: give a store")
-    folder = log if log.is_dir() else log.parent
-    anchors = fetch_from_folder(folder / PUBLIC_FOLDER)
-    tree = open_tree(fetch_from_file(reader), parse_vkey(demands.vkey))
-    return demands.check_anchors(anchors, anchors(LIST), tree)

@@ -14,7 +14,7 @@ from typing import Annotated
 import orjson
 import typer
 
-from exchange.cli import audit, department, keys, pack, records, witness
+from exchange.cli import audit, department, exporting, keys, pack, records, witness
 from exchange.cli.console import (
     AsJson,
     ClientName,
@@ -38,6 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 audit.app.add_typer(records.app)
+audit.app.add_typer(exporting.app)
 for _name, _group in (
     ("department", department.app),
     ("audit", audit.app),

@@ -1,11 +1,14 @@
 """What the log gives away by itself: followers of what is published."""
 
+from pathlib import Path
+
 from audit.anchor import Stamper, anchor, parse_trust
 from audit.following import Follower, Patience
 from audit.mirror import mirror
 from audit.objects import FolderObjects, Objects, open_objects
 from audit.publisher import Publisher
 from audit.store import LogReader
+from audit.table_objects import TableObjects
 from audit.writer import AuditLog
 from exchange.settings import Settings
 from schemas.clock import Clock
@@ -51,14 +54,17 @@ def open_followers(
 
 
 def open_public(settings: Settings, shard: str = "") -> Objects:
-    """Return where a shard's anchors are kept: with its tiles, or in the data folder.
+    """Return where a shard's anchors are kept: with its tiles, or beside the log.
 
     Raises:
         SettingsError: The store's address is wrong.
     """
     if settings.tiles_url is not None:
         return open_objects(settings.tiles_address(shard), settings.tiles_endpoint)
-    return FolderObjects(settings.public_dir / shard)
+    place = settings.public_place()
+    if isinstance(place, Path):
+        return FolderObjects(place / shard)
+    return TableObjects(place, shard)
 
 
 def make_stamper(settings: Settings) -> Stamper:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from audit.indexing import IndexFollower
 from audit.ledger import Line
+from audit.objects import Objects
 from audit.publisher import Publisher
 from audit.query import (
     AccessIndex,
@@ -281,6 +282,14 @@ class Oversight:
             return await self._run(lambda: read_piece(self._proofs, piece))
         one = self._shelf.named(shard)
         return await self._run(lambda: one.piece(piece))
+
+    def anchors(self, shard: str) -> Objects:
+        """Return where the anchors of a sealed shard are kept.
+
+        Raises:
+            NotFoundError: There is no such shard.
+        """
+        return self._shelf.named(shard).files.public
 
     async def last_checkpoint(self, shard: str) -> str:
         """Return the last head of a sealed shard.

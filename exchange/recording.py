@@ -22,7 +22,7 @@ from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from exchange.keys import GatewayKeys, open_keys, shard_keys
-from exchange.outward import open_followers
+from exchange.outward import open_followers, open_public
 from exchange.settings import Settings
 from schemas.clock import Clock
 from schemas.errors import SettingsError
@@ -116,6 +116,7 @@ def open_shelf(
             settings.log_place(shard.name),
             settings.index_place(shard.name),
             shard_keys(settings.keys_dir, shard.name),
+            open_public(settings, shard.name),
         )
         signers = load_signers(files.keys)
         opened.append(SealedShard(files, *signers, sealer.directory))

@@ -29,6 +29,7 @@ from audit.register import REGISTER_SCHEMA
 from audit.sql import Place, Postgres
 from audit.store import log_schema
 from audit.subjects import SUBJECTS_SCHEMA
+from audit.table_objects import PUBLIC_SCHEMA
 from schemas.errors import SettingsError
 from schemas.model import Model
 
@@ -197,11 +198,6 @@ class Settings(Model):
         return (self.database_url or "").startswith(("postgresql:", "postgresql+"))
 
     @property
-    def public_dir(self) -> Path:
-        """What is given away and stands in no table."""
-        return self.data_dir / "public"
-
-    @property
     def keys_dir(self) -> Path:
         """The folder of the gateway's own keys."""
         return self.keys_folder or self.data_dir / "keys"
@@ -237,6 +233,10 @@ class Settings(Model):
         """Return the store that a shard's pieces are copied to."""
         base = (self.tiles_url or "").rstrip("/")
         return f"{base}/{shard}" if shard else base
+
+    def public_place(self) -> Place:
+        """Return where the anchors of all shards are kept, unless a store has them."""
+        return self._log_part(PUBLIC_SCHEMA) or self.data_dir / "public"
 
     def subjects_place(self) -> Place:
         """Return where the log's subject directory is kept."""

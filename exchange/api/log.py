@@ -14,6 +14,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response, Security
 
 from audit.anchor import ANCHORS, LIST, parse_name
+from audit.objects import Objects
 from audit.tiles import parse_piece
 from exchange.api.dependencies import (
     Authorization,
@@ -96,10 +97,15 @@ async def read_anchor(path: AnchorPath, gateway: ThisGateway) -> Response:
 
     `NAME.checkpoint`, `NAME.tsq` or `NAME.tsr`.
     """
+    return await _anchor(gateway.public, path)
+
+
+async def _anchor(public: Objects, path: str) -> Response:
+    """Return a part of an anchor, to be kept for good."""
     parsed = parse_name(path)
     found = None
     if parsed is not None:
-        found = await asyncio.to_thread(gateway.public.read, f"{ANCHORS}/{path}")
+        found = await asyncio.to_thread(public.read, f"{ANCHORS}/{path}")
     if parsed is None or found is None:
         return problem(
             NOT_FOUND, "there is no such anchor", headers={"cache-control": "no-store"}
@@ -119,6 +125,22 @@ async def read_last_checkpoint(shard: ShardName, gateway: ThisGateway) -> Respon
     """Return the last signed head of a sealed shard."""
     note = await gateway.oversight.last_checkpoint(shard)
     return Response(note, 200, {"cache-control": f"public, {_FOREVER}"}, _NOTE)
+
+
+@router.get("/log/shards/{shard}/anchors/list", response_class=Response)
+async def read_sealed_anchors(shard: ShardName, gateway: ThisGateway) -> Response:
+    """Return the names of all time stamps over a sealed shard's checkpoints."""
+    public = gateway.oversight.anchors(shard)
+    listed = await asyncio.to_thread(public.read, LIST)
+    return Response(listed or b"", 200, _FEW_SECONDS, _NOTE)
+
+
+@router.get("/log/shards/{shard}/anchors/{path}", response_class=Response)
+async def read_sealed_anchor(
+    shard: ShardName, path: AnchorPath, gateway: ThisGateway
+) -> Response:
+    """Return a part of a sealed shard's anchor, as `/log/anchors/{path}` does."""
+    return await _anchor(gateway.oversight.anchors(shard), path)
 
 
 @router.get("/log/shards/{shard}/tile/entries/{path:path}", response_class=Response)

@@ -5,7 +5,7 @@
 import sys
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -17,11 +17,26 @@ from exchange.cli.console import (
     print_json,
     print_table,
 )
+from exchange.cli.logs import (
+    AnchorsPlace,
+    ErasuresPlace,
+    LogKey,
+    LogKeysFolder,
+    PolicyFile,
+    ShardName,
+    StampCertificates,
+    SubjectsPlace,
+    TokenFile,
+    Where,
+    elsewhere_of,
+    read_token,
+)
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from audit.beside import Elsewhere
     from audit.completeness import Compared
     from audit.demands import Demands
     from schemas.canonical import Json
@@ -31,31 +46,14 @@ erasure.add_commands(app)
 shards.add_commands(app)
 
 
-Where = Annotated[
-    str, typer.Argument(help="Its address, a folder as served or of data, or its file.")
-]
-LogKey = Annotated[
-    str,
-    typer.Option("--vkey", "--key", help="The log's vkey, as `errand keys show`."),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(help="An access token, for a log with entries for members."),
-]
-
-
 @app.command("verify")
 def verify_audit(  # noqa: PLR0913 - what one verification may demand
     log: Where,
     vkey: LogKey,
     *,
-    policy: Annotated[
-        Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
-    ] = None,
-    anchors: Annotated[
-        Path | None,
-        typer.Option(help="Certificates (PEM) of whose time stamps there must be."),
-    ] = None,
+    policy: PolicyFile = None,
+    anchors: StampCertificates = None,
+    anchors_in: AnchorsPlace = None,
     receipt: Annotated[
         list[Path] | None, typer.Option(help="A receipt that must be kept.")
     ] = None,
@@ -70,10 +68,14 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
         Path | None,
         typer.Option(help="Remembers what is verified: a later run goes on from it."),
     ] = None,
-    keys_folder: Annotated[
-        Path | None,
-        typer.Option("--keys", help="The log's own keys: opens every section."),
-    ] = None,
+    keys_folder: LogKeysFolder = None,
+    subjects: SubjectsPlace = None,
+    erasures: ErasuresPlace = None,
+    shard: ShardName = None,
+    following: Annotated[
+        bool,
+        typer.Option("--shards", help="And all later shards, and how they are linked."),
+    ] = False,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -93,24 +95,45 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
         receipt_vkey=receipt_key,
         anchors=None if anchors is None else parse_trust(anchors.read_bytes()),
     )
-    found = _verify(log, demands, state, keys_folder, _read_token(token_file))
-    _show_found(found, as_json=as_json)
+    place = _Place(log, shard, read_token(token_file))
+    elsewhere = elsewhere_of(subjects, erasures, anchors_in)
+    if not following:
+        found = _verify(place, demands, state, keys_folder, elsewhere)
+        _show_found(found, as_json=as_json)
+        return
+    if {shard, state, keys_folder} != {None} or demands.receipts:
+        raise ErrandError("with `--shards`: no shard, state, keys, or receipts")
+    shards = _verify_series(place, demands, elsewhere)
+    if as_json:
+        print_json({"verified": True, "shards": shards})
+    else:
+        for one in shards:
+            _show_found(one, as_json=False)
+
+
+class _Place(NamedTuple):
+    """A log, or one of its shards, as a command names it."""
+
+    log: str
+    shard: str | None
+    token: str | None
 
 
 def _verify(
-    log: str,
+    place: _Place,
     demands: "Demands",
     state: Path | None,
     keys_folder: Path | None,
-    token: str | None,
+    elsewhere: "Elsewhere",
 ) -> "Mapping[str, Json]":
     """Verify a log where it is kept or as it is served, whichever is named."""
+    from audit.beside import with_anchors
     from audit.fetching import fetching, is_address, stored_log
     from audit.keys import load_keys
     from audit.verify import verify_stored
     from audit.verify_served import verify_served
 
-    stored = stored_log(log)
+    stored = stored_log(place.log, place.shard)
     if keys_folder is not None and stored is None:
         raise ErrandError("sections stand in the log's own file: give that")
     with ExitStack() as stack:
@@ -118,16 +141,47 @@ def _verify(
             keys = None if keys_folder is None else load_keys(keys_folder)
             progress = stack.enter_context(_progress())
             return verify_stored(
-                stored, demands, keys=keys, progress=progress, state_file=state
+                stored,
+                demands,
+                keys=keys,
+                progress=progress,
+                state_file=state,
+                elsewhere=elsewhere,
             ).as_json()
-        fetch = stack.enter_context(fetching(log, token))
+        fetch = stack.enter_context(fetching(place.log, place.token, place.shard))
+        if elsewhere.anchors is not None:
+            fetch = with_anchors(fetch, elsewhere.anchors)
         return verify_served(
             fetch,
             demands,
             stack.enter_context(_progress()),
             state_file=state,
-            at_once=is_address(log),
+            at_once=is_address(place.log),
         ).as_json()
+
+
+def _verify_series(
+    place: _Place, demands: "Demands", elsewhere: "Elsewhere"
+) -> "list[Mapping[str, Json]]":
+    """Verify a shard and all after it, and that each names the next and is cited."""
+    from dataclasses import replace
+
+    from audit.note import parse_vkey
+    from audit.series import Ends, ends_of, shard_at
+
+    found: list[Mapping[str, Json]] = []
+    before: Ends | None = None
+    vkey: str | None = demands.vkey
+    while vkey is not None:
+        verifier = parse_vkey(vkey)
+        shard = shard_at(place.log, verifier.name, place.token)
+        here, wanted = place._replace(shard=shard), replace(demands, vkey=vkey)
+        found.append(_verify(here, wanted, None, None, elsewhere))
+        ends = ends_of(place.log, shard, verifier, place.token)
+        if before is not None:
+            before.check_next(ends, vkey)
+        before, vkey = ends, ends.next_vkey
+    return found
 
 
 @app.command("complete")
@@ -142,9 +196,8 @@ def check_completeness(  # noqa: PLR0913 - what the comparison takes
         typer.Option("--list", help="The gateway's answer (JSON); one for each page."),
     ],
     *,
-    policy: Annotated[
-        Path | None, typer.Option(help="A tlog-policy: who must have cosigned.")
-    ] = None,
+    policy: PolicyFile = None,
+    shard: ShardName = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -162,7 +215,7 @@ def check_completeness(  # noqa: PLR0913 - what the comparison takes
     listed = read_list([page.read_bytes() for page in pages])
     key = read_subject_key(subject_key)
     with (
-        fetching(log, _read_token(token_file)) as fetch,
+        fetching(log, read_token(token_file), shard) as fetch,
         _progress() as progress,
     ):
         found = check_complete(
@@ -193,22 +246,23 @@ def _show_compared(found: "Compared", *, as_json: bool) -> None:
 
 @app.command("fsck")
 def fsck_log(
-    log: Where, vkey: LogKey, *, token_file: TokenFile = None, as_json: AsJson = False
+    log: Where,
+    vkey: LogKey,
+    *,
+    shard: ShardName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Compute every tile and the root anew from the entries, and compare them."""
     from audit.fetching import fetching
     from audit.fsck import check_log
 
     with (
-        fetching(log, _read_token(token_file)) as fetch,
+        fetching(log, read_token(token_file), shard) as fetch,
         _progress() as progress,
     ):
         found = check_log(fetch, vkey, progress).as_json()
     _show_found(found, as_json=as_json)
-
-
-def _read_token(file: Path | None) -> str | None:
-    return None if file is None else file.read_text(encoding="ascii").strip()
 
 
 @contextmanager
@@ -250,6 +304,7 @@ def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
         tuple[int, int] | None,
         typer.Option(help="Two sizes: that the second tree continues the first."),
     ] = None,
+    shard: ShardName = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -263,7 +318,7 @@ def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
 
     if [index, event, sizes].count(None) != 2:  # noqa: PLR2004 - all but one
         raise ErrandError("say one of `--index`, `--event` and `--sizes`")
-    with fetching(log, _read_token(token_file)) as fetch:
+    with fetching(log, read_token(token_file), shard) as fetch:
         tree = open_tree(fetch, parse_vkey(vkey))
         if sizes is not None:
             growth = prove_growth(tree, *sizes)
@@ -272,7 +327,7 @@ def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
                 "".join(f"{b64(one)}\n" for one in growth.hashes),
             )
         else:
-            at = _index_of(log, event) if index is None else index
+            at = _index_of(log, shard, event) if index is None else index
             proof = prove_index(tree, at)
             found, text = proof.as_json(), proof.as_text()
     if as_json:
@@ -281,13 +336,13 @@ def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
         sys.stdout.write(text)
 
 
-def _index_of(log: str, event: str | None) -> int:
+def _index_of(log: str, shard: str | None, event: str | None) -> int:
     """Return where the record of an event stands in a log's own file."""
     from audit.fetching import open_still, stored_log
     from schemas.errors import NotFoundError
     from schemas.ids import EventId
 
-    stored = stored_log(log)
+    stored = stored_log(log, shard)
     if stored is None:
         raise ErrandError("events stand in the log's own file: give that, or an index")
     with open_still(stored) as reader:

@@ -20,10 +20,19 @@ from exchange.cli.console import (
     print_json,
     print_table,
 )
+from exchange.cli.logs import (
+    ShardName,
+    SubjectsPlace,
+    elsewhere_of,
+    stored_shard,
+)
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from audit.beside import Elsewhere
+    from audit.sql import Place
 
 app = typer.Typer()
 """Part of the group `audit`."""
@@ -41,9 +50,11 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
     log: Annotated[
         str | None, typer.Option(help="The log's own file, folder or database.")
     ] = None,
+    shard: ShardName = None,
     keys_folder: Annotated[
         Path | None, typer.Option("--keys", help="The log's own keys.")
     ] = None,
+    subjects: SubjectsPlace = None,
     audience: Annotated[
         Literal["auditor", "requester", "provider", "citizen"],
         typer.Option(help="Whose sections are opened with `--keys`."),
@@ -55,7 +66,9 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
     Each section is compared with its commitment before it is shown.
     """
     if log is not None:
-        print_json(_record_in(log, event, keys_folder, audience))
+        place = elsewhere_of(subjects)
+        stored = stored_shard(log, shard)
+        print_json(_record_in(stored, event, keys_folder, audience, place))
         return
     if client is None or key_file is None:
         raise ErrandError("say `--client` and `--key-file`, or `--log`")
@@ -65,24 +78,25 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
 
 
 def _record_in(
-    log: str, event: str, keys_folder: Path | None, audience: str
+    stored: "Place",
+    event: str,
+    keys_folder: Path | None,
+    audience: str,
+    elsewhere: "Elsewhere",
 ) -> "Mapping[str, object]":
     """Return a record of a stored log, with its sections where keys are given."""
     import orjson
 
     from audit.beside import open_sealer
-    from audit.fetching import open_still, stored_log
+    from audit.fetching import open_still
     from audit.keys import load_keys
     from audit.query import open_for
     from audit.record import Audience
     from schemas.errors import NotFoundError
     from schemas.ids import EventId
 
-    stored = stored_log(log)
-    if stored is None:
-        raise ErrandError(f"there is no log at `{Path(log).name}`")
     keys = None if keys_folder is None else load_keys(keys_folder)
-    with open_still(stored) as reader, open_sealer(stored, keys) as sealer:
+    with open_still(stored) as reader, open_sealer(stored, keys, elsewhere) as sealer:
         entry = reader.entry_of(EventId(event))
         if entry is None:
             raise NotFoundError("the log has no record of this event")
@@ -118,51 +132,6 @@ def _checked_record(told: "Mapping[str, Any]") -> "Mapping[str, object]":
         verify_section(leaf.commitments.get(name, b""), opening, section)
         sections[name] = orjson.loads(section)
     return {"leaf": orjson.loads(told["leaf"]), "sections": sections}
-
-
-@app.command("export")
-def export_log(
-    log: Annotated[
-        str, typer.Argument(help="A data folder, a log's file, or its database.")
-    ],
-    target: Annotated[Path, typer.Argument(help="The folder, or the table's file.")],
-    form: Annotated[
-        Literal["files", "ndjson", "parquet"],
-        typer.Option("--format", help="Static files as served, or a table of records."),
-    ] = "files",
-) -> None:
-    """Write the published log: as static files for any web server, or as a table.
-
-    A table holds what auditors search by, in columns; it opens no section.
-    """
-    from contextlib import closing
-
-    from audit.anchor import copy_anchors
-    from audit.export import (
-        published_rows,
-        write_export,
-        write_ndjson,
-        write_parquet,
-    )
-    from audit.fetching import PUBLIC_FOLDER, fetch_from_folder, stored_log
-    from audit.mirror import mirror
-    from audit.objects import FolderObjects
-    from audit.store import LogReader
-
-    stored = stored_log(log)
-    if stored is None:
-        raise ErrandError(f"there is no log at `{Path(log).name}`")
-    with closing(LogReader.open(stored)) as reader:
-        if form == "files":
-            objects = FolderObjects(target)
-            if isinstance(stored, Path):
-                public = stored.parent / PUBLIC_FOLDER
-                copy_anchors(fetch_from_folder(public), objects)
-            size = mirror(reader, objects)
-        else:
-            write = write_ndjson if form == "ndjson" else write_parquet
-            size = write_export(target, published_rows(reader), write)
-    sys.stdout.write(f"{size} entries\n")
 
 
 @app.command("query")

@@ -17,6 +17,8 @@ from audit.merkle import EMPTY_ROOT
 from audit.mirror import mirror
 from audit.note import Checkpoint
 from audit.objects import FolderObjects, Objects, S3Objects, open_objects
+from audit.sql import Postgres
+from audit.table_objects import TableObjects
 from audit.tiles import pieces_between, pieces_of_size
 from schemas.errors import SettingsError, StoreUnavailableError, VerificationError
 from tests.audit.examples import Room, open_room
@@ -32,13 +34,16 @@ def s3() -> Iterator[S3]:
         yield server
 
 
-@pytest.fixture(params=["folder", "s3"])
+@pytest.fixture(params=["folder", "s3", "table"])
 def objects(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Objects:
-    """Return an empty store of either kind."""
+    """Return an empty store of each kind."""
     if request.param == "folder":
         return open_objects((tmp_path / "a folder").as_uri())
+    if request.param == "table":
+        place: Postgres = request.getfixturevalue("a_schema")()
+        return TableObjects(place, "2026h2")
     server: S3 = request.getfixturevalue("s3")
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)

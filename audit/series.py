@@ -1,0 +1,125 @@
+"""The shards of a log, one after the other: that each names the next, and is cited."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from audit.fetching import FIRST, fetching, is_address, open_still, stored_log
+from audit.fsck import served_entry
+from audit.merkle import inclusion_proof, leaf_hash, verify_inclusion
+from audit.note import Checkpoint, Verifier, open_checkpoint
+from audit.proving import ServedTree, open_tree
+from audit.record import Kind, Leaf, read_leaf
+from audit.served import CHECKPOINT
+from audit.shards import check_link
+from audit.sql import Place
+from schemas.errors import VerificationError
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """The first and the last record of a shard."""
+
+    checkpoint: Checkpoint | None
+    """What is published of it; None for nothing yet."""
+    first: Leaf
+    last: Leaf
+
+    @property
+    def next_vkey(self) -> str | None:
+        """The key of the shard that it names; None while it is written to."""
+        return self.last.policy if self.last.kind is Kind.SHARD_FINAL else None
+
+    def check_next(self, following: "Ends", vkey: str) -> None:
+        """Verify that another shard goes on from this one.
+
+        Raises:
+            VerificationError: One of them names something else.
+        """
+        if self.checkpoint is None:
+            raise VerificationError(f"{self.last.log}: sealed, and not published")
+        check_link(self.last, self.checkpoint, following.first, vkey)
+
+
+def ends_of(
+    where: str, shard: str | None, verifier: Verifier, token: str | None = None
+) -> Ends:
+    """Return the first and the last record of a shard.
+
+    Args:
+        where: An address, a folder of files as served, or where the log is kept.
+        shard: What the shard is called there, as `shard_at` found it.
+        verifier: Its key.
+        token: An access token, for a log whose entries are for members.
+
+    Raises:
+        VerificationError: It has none, or it is not the shard of this key.
+    """
+    stored = stored_log(where, shard)
+    if stored is not None:
+        return _stored_ends(stored, verifier)
+    with fetching(where, token, shard) as fetch:
+        tree = open_tree(fetch, verifier)
+        size = tree.head.size
+        first, last = (
+            _proved(tree, at, served_entry(fetch, at, size)) for at in (0, size - 1)
+        )
+    return Ends(tree.head, first, last)
+
+
+def _proved(tree: ServedTree, index: int, entry: bytes) -> Leaf:
+    """Return a record, once it is shown to stand in the tree."""
+    hashes = inclusion_proof(tree.read, index, tree.head.size)
+    verify_inclusion(leaf_hash(entry), index, tree.head.size, hashes, tree.head.root)
+    return read_leaf(entry)
+
+
+def _stored_ends(stored: Place, verifier: Verifier) -> Ends:
+    """Return what a log's own rows say, which `verify` holds against its tree."""
+    with open_still(stored) as reader:
+        size, head = reader.size(), reader.published()
+        found = [
+            read_leaf(one.leaf)
+            for at in (0, size - 1)
+            for one in reader.entries(at, at + 1)
+        ]
+    if not found:
+        raise VerificationError(f"{verifier.name}: it has no record")
+    checkpoint = None
+    if head is not None:
+        checkpoint = open_checkpoint(head.note.encode(), verifier)
+    is_whole = checkpoint is not None and checkpoint.size == size
+    if found[-1].kind is Kind.SHARD_FINAL and not is_whole:
+        raise VerificationError(f"{verifier.name}: sealed, and not published whole")
+    return Ends(checkpoint, found[0], found[-1])
+
+
+def shard_at(where: str, origin: str, token: str | None = None) -> str | None:
+    """Return what the shard of an origin is called where a log is kept or served.
+
+    None stands for what is there itself: the first shard where a log is kept, and the
+    one that is written to where it is served.
+
+    Raises:
+        VerificationError: It is not there.
+    """
+    for shard in (None, origin.rpartition("/")[2], FIRST):
+        if _origin_of(where, shard, token) == origin:
+            return shard
+    raise VerificationError(f"there is no shard `{origin}`")
+
+
+def _origin_of(where: str, shard: str | None, token: str | None) -> str | None:
+    """Return which shard stands somewhere; None for none."""
+    stored = stored_log(where, shard)
+    if isinstance(stored, Path):
+        with open_still(stored) as reader:
+            return reader.meta().get("origin")
+    if stored is not None:
+        with open_still(stored) as reader:
+            is_made = reader.sql.rows("SELECT to_regclass('meta')")[0][0] is not None
+            return reader.meta().get("origin") if is_made else None
+    if not is_address(where) and not Path(where).is_dir():
+        return None
+    with fetching(where, token, shard) as fetch:
+        note = fetch(CHECKPOINT) or b""
+        return note.partition(b"\n")[0].decode("utf-8", "replace")

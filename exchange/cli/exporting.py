@@ -1,0 +1,166 @@
+"""The command that writes an access log to files: as it is served, or as a table."""
+
+# ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
+
+import sys
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from exchange.cli.logs import (
+    ShardName,
+    SubjectsPlace,
+    elsewhere_of,
+    stored_shard,
+)
+from schemas.errors import ErrandError
+
+if TYPE_CHECKING:
+    from audit.query import RecordQuery
+    from audit.sql import Place
+    from audit.store import LogReader
+
+app = typer.Typer()
+"""Part of the group `audit`."""
+
+
+@app.command("export")
+def export_log(  # noqa: PLR0913 - the conditions of `query`
+    log: Annotated[
+        str, typer.Argument(help="A data folder, a log's file, or its database.")
+    ],
+    target: Annotated[Path, typer.Argument(help="The folder, or the table's file.")],
+    form: Annotated[
+        Literal["files", "ndjson", "parquet"],
+        typer.Option("--format", help="Static files as served, or a table of records."),
+    ] = "files",
+    *,
+    shard: ShardName = None,
+    subject: Annotated[
+        bool, typer.Option("--subject", help="Read whom it is about from stdin.")
+    ] = False,
+    keys_folder: Annotated[
+        Path | None, typer.Option("--keys", help="The log's own keys: for `--subject`.")
+    ] = None,
+    subjects: SubjectsPlace = None,
+    requester: str | None = None,
+    provider: str | None = None,
+    matter: str | None = None,
+    case: str | None = None,
+    outcome: str | None = None,
+    kind: str | None = None,
+    since: str | None = None,
+    until: str | None = None,
+) -> None:
+    """Write the published log: as static files for any web server, or as a table.
+
+    A table holds what auditors search by, in columns, of all records or of those that
+    meet every condition; it opens no section.
+    """
+    stored = stored_shard(log, shard)
+    conditions = {
+        "requester": requester,
+        "provider": provider,
+        "matter": matter,
+        "case": case,
+        "outcome": outcome,
+        "kind": kind,
+        "since": since,
+        "until": until,
+    }
+    given = {name: value for name, value in conditions.items() if value is not None}
+    if form == "files":
+        if given or subject:
+            raise ErrandError("files hold all of the log: conditions are for tables")
+        size = _export_files(stored, target)
+    else:
+        ref = _subject_ref(stored, keys_folder, subjects) if subject else None
+        size = _export_table(stored, target, form, _query(given, ref))
+    sys.stdout.write(f"{size} entries\n")
+
+
+def _export_files(stored: "Place", target: Path) -> int:
+    """Write static files, as they are served; return how many entries there are."""
+    from audit.anchor import copy_anchors
+    from audit.beside import anchors_of
+    from audit.mirror import mirror
+    from audit.objects import FolderObjects
+
+    objects = FolderObjects(target)
+    copy_anchors(anchors_of(stored), objects)
+    with _reading(stored) as reader:
+        return mirror(reader, objects)
+
+
+def _export_table(
+    stored: "Place", target: Path, form: str, wanted: "RecordQuery"
+) -> int:
+    """Write a table; return how many rows it has."""
+    from audit.export import published_rows, write_export, write_ndjson, write_parquet
+
+    write = write_ndjson if form == "ndjson" else write_parquet
+    with _reading(stored) as reader:
+        return write_export(target, published_rows(reader, wanted), write)
+
+
+def _reading(stored: "Place") -> "closing[LogReader]":
+    from audit.store import LogReader
+
+    return closing(LogReader.open(stored))
+
+
+def _query(given: dict[str, str], ref: str | None) -> "RecordQuery":
+    """Return the conditions, read.
+
+    Raises:
+        ErrandError: One of them is of no form that records have.
+    """
+    from audit.query import RecordQuery
+    from audit.record import Kind
+
+    kind, since, until = (given.pop(name, None) for name in ("kind", "since", "until"))
+    try:
+        read = None if kind is None else Kind(kind)
+    except ValueError:
+        raise ErrandError("`--kind` is none that records have") from None
+    return RecordQuery(
+        **given,  # type: ignore[arg-type] # what is left is text, and so are the fields
+        subject_ref=ref,
+        kind=read,
+        since=_instant("since", since),
+        until=_instant("until", until),
+    )
+
+
+def _instant(name: str, text: str | None) -> datetime | None:
+    """Return an instant that a condition names."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ErrandError(f"`--{name}` is an instant, as 2026-07-01T00:00:00+08:00")
+    return found
+
+
+def _subject_ref(
+    stored: "Place", keys_folder: Path | None, subjects: str | None
+) -> str:
+    """Return the reference of whoever stdin names; "" for nobody that is known."""
+    from audit.beside import open_sealer
+    from audit.keys import load_keys
+    from audit.record import Subject
+
+    if keys_folder is None:
+        raise ErrandError("`--subject` takes `--keys`, to find the person with")
+    # Not an argument: shells and process lists would keep it.
+    who = Subject("", "citizen_id", sys.stdin.readline().strip())
+    keys = load_keys(keys_folder)
+    with open_sealer(stored, keys, elsewhere_of(subjects)) as sealer:
+        known = None if sealer is None else sealer.directory.lookup(who)
+    return "" if known is None else known.ref
