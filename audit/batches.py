@@ -150,9 +150,10 @@ class Batches:
         stopped = False
         while not stopped:
             jobs, calls, stopped = self._drain()
-            self._work(jobs)
+            # A publisher's few rows first: they wait for no batch but the last one.
             for call in calls:
                 self._call(call)
+            self._work(jobs)
             try:
                 self._engine.tidy()
             except Exception as error:  # noqa: BLE001 - told to the next caller

@@ -17,6 +17,7 @@ from typing import Any, Final, LiteralString, TypeAlias
 
 import psycopg
 
+from audit.arrays import Blobs, Numbers, Texts
 from audit.postgres import PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
@@ -97,7 +98,9 @@ CREATE FUNCTION append_records(
     OUT first BIGINT, OUT added BIGINT
 ) LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT c.next INTO STRICT first FROM coordinate AS c FOR UPDATE;
+    -- Whoever changes this row first is numbered first; the others wait here.
+    UPDATE coordinate SET next = next + cardinality(event_ids)
+    RETURNING next - cardinality(event_ids) INTO STRICT first;
     IF first < promised THEN
         RAISE EXCEPTION 'the log was put back' USING ERRCODE = 'ER001';
     END IF;
@@ -114,7 +117,9 @@ BEGIN
     )
     WHERE NOT EXISTS (SELECT FROM entry AS e WHERE e.event_id = g.event_id);
     GET DIAGNOSTICS added = ROW_COUNT;
-    UPDATE coordinate SET next = first + added;
+    IF added < cardinality(event_ids) THEN
+        UPDATE coordinate SET next = first + added;
+    END IF;
 END $$;
 """
 _FREEZE: Final = """
@@ -304,15 +309,15 @@ def _arguments(records: Sequence[SealedRecord]) -> list[Any]:
     """Return what the function takes, one array for each column."""
     events = [record.event for record in records]
     return [
-        [event.id for event in events],
-        [record.leaf for record in records],
-        [record.leaf_hash for record in records],
-        [event.case for event in events],
-        [event.matter for event in events],
-        [record.subject_refs for record in records],
-        [record.actor_ref for record in records],
-        [event.ends for event in events],
-        [record.guard for record in records],
-        [record.sealed for record in records],
-        [record.sealed_guard for record in records],
+        Texts.of([event.id for event in events]),
+        Blobs.of([record.leaf for record in records]),
+        Blobs.of([record.leaf_hash for record in records]),
+        Texts.of([event.case for event in events]),
+        Texts.of([event.matter for event in events]),
+        Texts.of([record.subject_refs for record in records]),
+        Texts.of([record.actor_ref for record in records]),
+        Texts.of([event.ends for event in events]),
+        Numbers.of([record.guard for record in records]),
+        Blobs.of([record.sealed for record in records]),
+        Numbers.of([record.sealed_guard for record in records]),
     ]

@@ -13,6 +13,7 @@ from typing import Any, Final, TypeAlias, cast
 import psycopg
 from psycopg import errors, sql
 
+from audit.arrays import take_packed
 from audit.sql import Changes, Postgres, Row, Tables, Value
 from schemas.errors import LogUnavailableError, SettingsError
 
@@ -108,6 +109,7 @@ class PostgresSql:
         for name, value in {**settings, "search_path": path}.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         connection.add_notice_handler(self._note)
+        take_packed(connection)
         return connection
 
     def _note(self, notice: errors.Diagnostic) -> None:

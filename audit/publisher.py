@@ -21,6 +21,9 @@ from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import VerificationError
 
+_LEAST_PAUSE = 0.25
+"""Of the interval, between two rounds: appends need their share of the machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pace:
@@ -40,6 +43,10 @@ class Pace:
     """Seconds without enough cosignatures, from which nothing more is recorded."""
     silent_s: float = 15.0
     """Seconds without a sign of life, after which another replica's publisher leads."""
+
+    def pause(self, took: float) -> float:
+        """Return for how many seconds to wait after a round that took some."""
+        return max(self.interval_s - took, self.interval_s * _LEAST_PAUSE)
 
 
 class Publisher:
@@ -111,9 +118,12 @@ class Publisher:
         self._reader.close()
 
     def _run(self) -> None:
-        """Publish at the pace that was set."""
-        while not self._stopping.wait(self._pace.interval_s):
+        """Publish at the pace that was set: what a round takes is part of the pace."""
+        took = 0.0
+        while not self._stopping.wait(self._pace.pause(took)):
+            began = self._clock.monotonic()
             self.tick()
+            took = self._clock.monotonic() - began
         self.tick()
 
     def tick(self) -> None:

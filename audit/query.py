@@ -29,7 +29,7 @@ from audit.record import (
 )
 from audit.sealing import OpenedSection, Sealer
 from audit.sql import Place, Value
-from audit.store import Entry, LogReader
+from audit.store import Described, Entry, LogReader
 from schemas.canonical import Json
 from schemas.errors import (
     Complaint,
@@ -45,6 +45,7 @@ PAGE_LIMIT: Final = 1_000
 _CHUNK = 2_000
 """Records taken in with one transaction."""
 
+_INSERT = f"INSERT INTO record VALUES ({', '.join('?' * 12)})"  # noqa: S608 - question marks
 _COLUMNS = (
     "record.seq, event_id, record.t, kind, outcome, requester, provider,"
     " evidence_type, correlation, matter, case_ref, actor_ref"
@@ -166,26 +167,22 @@ class AccessIndex:
         end = min(size, start + limit)
         while start < end:
             chunk = min(end, start + _CHUNK)
-            self._take(start, list(self._reader.entries(start, chunk)))
+            self._take(start, self._reader.described(start, chunk))
             start = self._indexed()
         return size - start
 
-    def _take(self, start: int, entries: Sequence[Entry]) -> None:
+    def _take(self, start: int, described: Sequence[Described]) -> None:
         """Store the index's rows of some records, unless another replica has."""
-        rows = [_row(entry) for entry in entries]
+        rows = list(map(_row, described))
         about = [
-            (ref, row[2], entry.seq)
-            for entry, row in zip(entries, rows, strict=True)
-            for ref in entry.subject_refs.split()
+            (ref, row[2], one.seq)
+            for one, row in zip(described, rows, strict=True)
+            for ref in one.subject_refs.split()
         ]
         moved = "UPDATE followed SET size = ? WHERE size = ?"
-        places = ", ".join("?" * 12)
         with self._sql.transaction() as changes:
-            if changes.change(moved, (start + len(entries), start)) == 1:
-                changes.change_all(
-                    f"INSERT INTO record VALUES ({places})",  # noqa: S608 - question marks
-                    rows,
-                )
+            if changes.change(moved, (start + len(rows), start)) == 1:
+                changes.change_all(_INSERT, rows)
                 changes.change_all(
                     "INSERT INTO about VALUES (?, ?, ?) ON CONFLICT DO NOTHING", about
                 )
@@ -236,31 +233,29 @@ def row_of(entry: Entry) -> RecordRow:
     Raises:
         VerificationError: Its leaf is not of its form.
     """
-    return RecordRow(*(*_row(entry), read_leaf(entry.leaf).log))
+    who = (entry.matter, entry.case_ref, entry.actor_ref, entry.subject_refs)
+    described = Described(entry.seq, entry.event_id, entry.leaf, *who)
+    return RecordRow(*(*_row(described), read_leaf(entry.leaf).log))
 
 
 _OPEN_WORDS = itemgetter("kind", "outcome", "req", "prov", "etype", "corr")
 
 
-def _row(entry: Entry) -> tuple[Any, ...]:
+def _row(one: Described) -> tuple[Any, ...]:
     """Return the index's row of a record.
 
     The whole form of the leaf is for `verify` to look at: that takes many times as
     long, for which the index would be behind.
     """
+    seq, event, data, matter, case, actor, _ = one
     try:
-        leaf = orjson.loads(entry.leaf)
+        leaf = orjson.loads(data)
         words = _OPEN_WORDS(leaf)
         "".join(words)  # all of them are text
         at = milliseconds(datetime.fromisoformat(leaf["t"]))
     except (ValueError, TypeError, KeyError):
-        raise VerificationError(f"entry {entry.seq} is no leaf") from None
-    return (
-        entry.seq,
-        *(entry.event_id, at),
-        *words,
-        *(entry.matter, entry.case_ref, entry.actor_ref),
-    )
+        raise VerificationError(f"entry {seq} is no leaf") from None
+    return (seq, event, at, *words, matter, case, actor)
 
 
 def _statement(query: RecordQuery) -> tuple[str, list[Value]]:

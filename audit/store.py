@@ -88,6 +88,23 @@ class Appended:
     """When it happened, in milliseconds since 1970."""
 
 
+class Described(NamedTuple):
+    """What of a record the search index is made from."""
+
+    seq: int
+    event: EventId
+    leaf: bytes
+    matter: str
+    case: CaseId | None
+    actor_ref: str | None
+    subject_refs: str
+
+
+_DESCRIBED = (
+    "SELECT seq, event_id, leaf, matter, case_ref, actor_ref, subject_refs FROM entry"
+)
+
+
 class Link(NamedTuple):
     """What of a record links it to its look-up, and to its leaf."""
 
@@ -232,7 +249,12 @@ class LogReader:
     def links(self, start: int, end: int) -> list[Link]:
         """Return what links records of look-ups in a range, in order."""
         query = f"{_LINK} WHERE seq >= ? AND seq < ? ORDER BY seq"
-        return [Link(*row) for row in self.sql.rows(query, (start, end))]
+        return list(map(Link._make, self.sql.rows(query, (start, end))))
+
+    def described(self, start: int, end: int) -> list[Described]:
+        """Return what the search index is made from, of a range, in order."""
+        query = f"{_DESCRIBED} WHERE seq >= ? AND seq < ? ORDER BY seq"
+        return list(map(Described._make, self.sql.rows(query, (start, end))))
 
     def entry_of(self, event: EventId) -> Entry | None:
         """Return the record of an event; None when there is none."""
@@ -258,7 +280,7 @@ class LogReader:
         links = self.sql.rows(
             f"{_LINK} WHERE seq >= ?" + (of and f" AND {of}"), (size, *values)
         )
-        later, ended = attempts_of(Link(*row) for row in links)
+        later, ended = attempts_of(map(Link._make, links))
         begun |= later
         return {event: begun[event] for event in begun if event not in ended}
 

@@ -5,6 +5,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from audit.merkle import tree_root, verify_consistency
 from audit.note import Checkpoint, open_checkpoint
@@ -204,3 +206,13 @@ def test_a_signer_of_another_log_is_refused(room: Room) -> None:
     """The key's name is the log's origin."""
     with pytest.raises(ValueError, match="origin"):
         Publisher(room.log, room.keys.receipt, room.clock)
+
+
+@given(st.floats(0, 60), st.floats(0.001, 60))
+def test_a_round_is_part_of_the_pace(took: float, interval: float) -> None:
+    """Rounds begin an interval apart, unless one took so long that appends wait."""
+    pause = Pace(interval_s=interval).pause(took)
+
+    assert pause >= interval / 4
+    if took <= interval / 2:
+        assert took + pause == pytest.approx(interval)

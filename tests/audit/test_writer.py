@@ -3,6 +3,7 @@
 import asyncio
 import resource
 import sqlite3
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from audit.keys import make_keys
 from audit.publisher import Publisher
 from audit.receipt import verify_receipt
 from audit.record import Event, Kind, Subject
-from audit.sql import Place
+from audit.sql import Changes, Place
 from audit.writer import Limits, open_engine
 from schemas.clock import SystemClock
 from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
@@ -450,6 +451,33 @@ async def test_look_ups_under_way_are_known_whatever_the_tree_holds(
     assert sorted(open_here) == found
     assert [] == await file_room.log.open_attempts(case)
     publisher.stop()
+
+
+@pytest.mark.anyio
+async def test_a_publishers_rows_wait_for_no_batch_that_has_not_begun(
+    file_room: Room,
+) -> None:
+    """What is handed in while the thread is busy: such a call goes before records."""
+    busy, seen = threading.Event(), list[int]()
+
+    def look(changes: Changes) -> None:
+        [[count]] = changes.rows("SELECT count(*) FROM entry")
+        seen.append(count)
+
+    blocked = file_room.log.write(lambda _: assert_set(busy))
+    appending = asyncio.create_task(file_room.log.append([an_event(subjects=())]))
+    await asyncio.sleep(0)
+    looked = file_room.log.write(look)
+    busy.set()
+    await asyncio.gather(appending, *map(asyncio.wrap_future, (blocked, looked)))
+
+    assert [0] == seen
+    assert 1 == file_room.log.size
+
+
+def assert_set(event: threading.Event) -> None:
+    """Wait until something is allowed to go on."""
+    assert event.wait(10)
 
 
 @pytest.mark.anyio
