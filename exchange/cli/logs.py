@@ -31,6 +31,10 @@ StampCertificates = Annotated[
     Path | None,
     typer.Option(help="Certificates (PEM) of whose time stamps there must be."),
 ]
+StateFile = Annotated[
+    Path | None,
+    typer.Option(help="Remembers what is verified: a later run goes on from it."),
+]
 LogKeysFolder = Annotated[
     Path | None,
     typer.Option("--keys", help="The log's own keys: opens every section."),
