@@ -9,7 +9,7 @@ from starlette.types import Receive, Scope, Send
 
 from bench.asks import ASKS, Ask
 from bench.ungoverned import question
-from connectors.client import ClientPolicy, ServiceClient
+from connectors.client import ClientPolicy, Media, ServiceClient
 from connectors.protocol import EVIDENCE_MEDIA_TYPE
 from schemas.clock import SystemClock
 
@@ -24,7 +24,11 @@ class Floor:
         policy, clock = ClientPolicy.of("127.0.0.1/32"), SystemClock()
         self._clients = {
             ask.name: ServiceClient(
-                departments + ask.path, policy, clock, concurrency=_CONCURRENCY
+                departments + ask.path,
+                policy,
+                clock,
+                media=Media("application/json", EVIDENCE_MEDIA_TYPE),
+                concurrency=_CONCURRENCY,
             )
             for ask in ASKS
         }
@@ -56,9 +60,7 @@ class Floor:
 
     async def _fetch(self, ask: Ask, person: str) -> str:
         reply = await self._clients[ask.name].post(
-            orjson.dumps(question(ask, person)).decode(),
-            media_type="application/json",
-            accept=EVIDENCE_MEDIA_TYPE,
+            orjson.dumps(question(ask, person)).decode()
         )
         if reply.status != 200:
             raise ValueError(f"a department answered {reply.status}")

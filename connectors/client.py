@@ -22,9 +22,11 @@ from urllib.parse import urlsplit
 
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import DecodeError, RequestError
+from pyreqwest.http import Url
 from pyreqwest.request import StreamRequest
 from pyreqwest.response import Response
 
+from connectors.protocol import LOOKUP_MEDIA_TYPE
 from schemas.clock import Clock
 from schemas.errors import (
     ConnectorFaultError,
@@ -91,6 +93,14 @@ class Endpoint:
     port: int
     address: Address | None
     """The address, when the host is one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """The media types that a client sends and accepts."""
+
+    sends: str = LOOKUP_MEDIA_TYPE
+    accepts: str = "*/*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,15 +209,30 @@ class ServiceClient:
         policy: ClientPolicy,
         clock: Clock,
         *,
+        media: Media = Media(),  # noqa: B008 - a frozen value
         concurrency: int = 32,
         resolve: Resolve = resolve_by_system,
     ) -> None:
         """Take the endpoint apart; nothing is connected yet.
 
+        Args:
+            endpoint: Where it is posted to.
+            policy: What holds for every call.
+            clock: Tells when to ask for the name again.
+            media: What is posted, and what is understood.
+            concurrency: How many calls may be under way.
+            resolve: Finds the addresses of a name.
+
         Raises:
             SettingsError: The endpoint is refused; see `parse_endpoint`.
         """
         self._endpoint = parse_endpoint(endpoint)
+        self._url = Url(self._endpoint.url)
+        self._headers = {
+            "accept": media.accepts,
+            "accept-encoding": "identity",
+            "content-type": media.sends,
+        }
         self._policy = policy
         self._clock = clock
         self._concurrency = concurrency
@@ -218,7 +243,7 @@ class ServiceClient:
         self._pinned: _Pinned | None = None
         self._retired: list[Client] = []
 
-    async def post(self, body: str, *, media_type: str, accept: str) -> HttpReply:
+    async def post(self, body: str) -> HttpReply:
         """Post `body` and return the reply. The caller bounds the time.
 
         (1) Wait for one of the service's slots, in a queue that is bounded.
@@ -237,13 +262,7 @@ class ServiceClient:
             await self._slots.acquire()
         try:
             client = await self._client()  # (2)
-            request = (
-                client.post(self._endpoint.url)
-                .header("content-type", media_type)
-                .header("accept", accept)
-                .body_text(body)
-                .build_streamed()
-            )
+            request = client.post(self._url).body_text(body).build_streamed()
             return await self._exchange(request)  # (3)
         finally:
             self._slots.release()
@@ -331,7 +350,7 @@ class ServiceClient:
             .zstd(enable=False)
             .deflate(enable=False)
             .user_agent("errand")
-            .default_headers({"accept-encoding": "identity"})
+            .default_headers(self._headers)
             .connect_timeout(timedelta(seconds=policy.connect_timeout_s))
             .pool_max_idle_per_host(self._concurrency)
             .pool_idle_timeout(_IDLE)

@@ -28,7 +28,6 @@ from connectors.port import (
 )
 from connectors.protocol import (
     EVIDENCE_MEDIA_TYPE,
-    LOOKUP_MEDIA_TYPE,
     LOOKUP_TYPE,
     MAX_LOOKUP,
     PROBLEM_MEDIA_TYPE,
@@ -180,7 +179,7 @@ class Kit:
 
     async def send(self, body: str) -> HttpReply:
         """Post any body, right or wrong."""
-        return await self._client.post(body, media_type=LOOKUP_MEDIA_TYPE, accept="*/*")
+        return await self._client.post(body)
 
     async def evidence(self, request: LookupRequest) -> tuple[Evidence, bool | None]:
         """Ask, and return what the gateway's own checks let through."""

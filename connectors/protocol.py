@@ -8,6 +8,7 @@ name can collide with a claim. What is refused is refused with a problem (RFC 94
 a closed list.
 """
 
+import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -208,7 +209,8 @@ def subject_digest(salt: bytes, keys: Mapping[str, str]) -> str:
     The salt is not in the evidence: an id has too few possible values to be hidden
     by a digest whose salt everybody can read.
     """
-    return b64url(hmac.digest(salt, canonical_plain(dict(keys)), "sha256"))
+    mac = hmac.new(salt, canonical_plain(dict(keys)), hashlib.sha256)
+    return b64url(mac.digest())
 
 
 def sign_lookup(claims: LookupClaims, key: SigningKey) -> str:

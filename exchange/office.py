@@ -8,10 +8,10 @@ from pathlib import Path
 import structlog
 
 from audit.writer import AuditLog
-from connectors.client import ClientPolicy, ServiceClient
+from connectors.client import ClientPolicy, Media, ServiceClient
 from connectors.health import Health
 from connectors.jose import SigningKey
-from connectors.kinds.http import HttpConnector
+from connectors.kinds.http import UNDERSTOOD, HttpConnector
 from connectors.port import Connector, ProviderKeys
 from consent.in_flight import InFlight
 from exchange.answer import Answerer
@@ -123,6 +123,7 @@ def open_connectors(
                     service.endpoint,
                     outbound.policy,
                     clock,
+                    media=Media(accepts=UNDERSTOOD),
                     concurrency=service.concurrency,
                 )
                 connectors[service.id] = HttpConnector(

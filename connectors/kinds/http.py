@@ -24,7 +24,6 @@ from connectors.port import (
 from connectors.protocol import (
     DEFERRED_MEDIA_TYPE,
     EVIDENCE_MEDIA_TYPE,
-    LOOKUP_MEDIA_TYPE,
     LOOKUP_TYPE,
     MAX_LIFETIME_S,
     MAX_VALUE,
@@ -44,7 +43,8 @@ from schemas.errors import (
     Layer,
 )
 
-_ACCEPT = f"{EVIDENCE_MEDIA_TYPE}, {DEFERRED_MEDIA_TYPE}, {PROBLEM_MEDIA_TYPE}"
+UNDERSTOOD = f"{EVIDENCE_MEDIA_TYPE}, {DEFERRED_MEDIA_TYPE}, {PROBLEM_MEDIA_TYPE}"
+"""What a client of this kind accepts."""
 _GRACE_S = 30
 """How much longer than its time limit a look-up stays valid, for slow clocks."""
 _TOO_MANY_REQUESTS = 429
@@ -85,9 +85,7 @@ class HttpConnector(Connector):
     async def _fetch(self, request: LookupRequest) -> Reply:
         payload = lookup_payload(request, self._gateway)
         token = sign_compact(payload, LOOKUP_TYPE, self._signing_key)
-        reply = await self._client.post(
-            token, media_type=LOOKUP_MEDIA_TYPE, accept=_ACCEPT
-        )
+        reply = await self._client.post(token)
         return read_reply(reply, request.id, self._clock.now())
 
     @override

@@ -37,7 +37,7 @@ async def post(client: ServiceClient) -> HttpReply:
     """Post something, for at most five seconds, and close the client."""
     try:
         async with asyncio.timeout(5):
-            return await client.post("x", media_type="application/jwt", accept="*/*")
+            return await client.post("x")
     finally:
         await client.aclose()
 
@@ -217,9 +217,7 @@ async def test_a_name_that_moves_is_followed_when_its_pin_expires() -> None:
     with here:
         for pause in (0.0, 59.0, 1.0, 60.0):
             clock.advance(pause)
-            request = asyncio.create_task(
-                client.post("x", media_type="application/jwt", accept="*/*")
-            )
+            request = asyncio.create_task(client.post("x"))
             if pause in (0.0, 59.0):
                 await asyncio.to_thread(_answer_once, here)
                 await request
@@ -247,7 +245,7 @@ async def test_a_name_is_asked_for_again_when_nobody_answers_there() -> None:
             f"http://reg.example:{port}/", LOOPBACK, FakeClock(), resolve=resolve
         )
         with pytest.raises(ConnectorUnavailableError):
-            await client.post("x", media_type="application/jwt", accept="*/*")
+            await client.post("x")
         answer = await post(client)
 
     assert b"here" == answer.body
@@ -367,13 +365,13 @@ async def test_a_service_takes_so_many_at_once_and_lets_so_many_wait() -> None:
     client = ServiceClient(
         "http://a.example/", waiting, FakeClock(), concurrency=1, resolve=resolve
     )
-    first = asyncio.create_task(client.post("1", media_type="a/b", accept="*/*"))
+    first = asyncio.create_task(client.post("1"))
     await arrived.wait()
-    second = asyncio.create_task(client.post("2", media_type="a/b", accept="*/*"))
+    second = asyncio.create_task(client.post("2"))
     await checkpoint()
     with pytest.raises(ConnectorUnavailableError, match="too many") as caught:
         async with asyncio.timeout(5):
-            await client.post("3", media_type="a/b", accept="*/*")
+            await client.post("3")
     go.set()
     ended = await asyncio.gather(first, second, return_exceptions=True)
 
@@ -410,7 +408,7 @@ from schemas.clock import SystemClock
 async def call():
     policy = ClientPolicy.of("127.0.0.0/8")
     client = ServiceClient(sys.argv[1], policy, SystemClock())
-    await client.post("x", media_type="application/jwt", accept="*/*")
+    await client.post("x")
     await client.aclose()
 
 asyncio.run(call())
