@@ -209,7 +209,7 @@ class ServiceClient:
         policy: ClientPolicy,
         clock: Clock,
         *,
-        media: Media = Media(),  # noqa: B008 - a frozen value
+        media: Media = Media(),
         concurrency: int = 32,
         resolve: Resolve = resolve_by_system,
     ) -> None:
