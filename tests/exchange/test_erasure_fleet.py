@@ -1,0 +1,171 @@
+"""Two gateways on one PostgreSQL: what one erases, the other one forgets as well."""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from audit.record import Subject
+from audit.sql import Postgres
+from audit.store import LOG_SCHEMA
+from audit.verify import verify_log
+from exchange.demo.children import Child, CommandProcess, answers
+from exchange.demo.stage import free_ports
+from tests.harness.application import MOTHER, OPERATOR, PACK, PORTAL, Site, a_site
+from tests.harness.commands import errand
+from tests.harness.postgres import Databases
+
+HER = Subject("", "citizen_id", MOTHER)
+BODY = {"subject": {"namespace": "citizen_id", "id": MOTHER}, "reason": "file-2026-118"}
+PATIENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A gateway in this process, and one in a process of its own."""
+
+    here: Site
+    there: str
+    """The other one's address."""
+    child: Child
+    database_url: str
+
+    def other(self, client: str) -> httpx.Client:
+        """Return a client of the other gateway; a token is good at both."""
+        headers = self.here.client(client).headers
+        authorization = {"authorization": headers["authorization"]}
+        return httpx.Client(base_url=self.there, headers=authorization, timeout=30)
+
+    def meet(self) -> str:
+        """Have the mother in the memory of both; return her reference."""
+        with self.other(PORTAL) as other:
+            for client in (self.here.client(PORTAL), other):
+                case = self.here.open_case(client)
+                assert client.post(f"/v1/cases/{case['id']}/close").is_success
+        return self.here.gateway.erasing.known(HER).ref
+
+    @property
+    def at_hand(self) -> set[str]:
+        """The references of all whose keys are in the memory of the one here."""
+        sealer = self.here.gateway.erasing._sealer
+        recent = list(sealer.directory._recent._values.values())
+        return {one.ref for one in recent}.union(*list(sealer._wrapping._values))
+
+
+@contextmanager
+def frozen(child: Child) -> Iterator[Callable[[], None]]:
+    """Hold a process still until the block ends, or until what it yields is called."""
+    assert child.pid is not None
+    wake = partial(os.kill, child.pid, signal.SIGCONT)
+    os.kill(child.pid, signal.SIGSTOP)
+    try:
+        yield wake
+    finally:
+        wake()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+@contextmanager
+def another(folder: Path, site: Site, database_url: str) -> Iterator[Fleet]:
+    """Run a second gateway beside one, with the same keys, pack and database."""
+    [port] = free_ports(1)
+    settings = {
+        "data_dir": "other",
+        "keys_folder": "data/keys",
+        "packs": [str(PACK), "deployment"],
+        "listen_port": port,
+        "public_url": site.url,
+        "database_url": database_url,
+        "executor_id": "gateway-2",
+    }
+    file, url = folder / "other.yaml", f"http://127.0.0.1:{port}"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    command = (sys.executable, "-m", "exchange", "serve", "--config", str(file))
+    child = Child(
+        name="gateway-2",
+        log=folder / "other.log",
+        is_ready=partial(answers, f"{url}/health/ready"),
+        launch=partial(CommandProcess, command),
+    )
+    child.start()
+    try:
+        child.wait()
+        yield Fleet(site, url, child, database_url)
+    finally:
+        child.stop()
+
+
+@pytest.fixture(scope="module")
+def fleet(
+    tmp_path_factory: pytest.TempPathFactory, databases: Databases
+) -> Iterator[Fleet]:
+    """Run two gateways."""
+    folder, url = tmp_path_factory.mktemp("fleet"), databases.empty()
+    settings = f"database_url: {url}\nexecutor_id: gateway-1\n"
+    with (
+        a_site(folder, settings=settings) as site,
+        another(folder, site, url) as fleet,
+    ):
+        yield fleet
+
+
+def test_what_another_gateway_erased_is_forgotten_here(fleet: Fleet) -> None:
+    """When it is told to hold everywhere, the key is in no memory, and in no record."""
+    mother = fleet.meet()
+    before = fleet.at_hand
+    with fleet.other(OPERATOR) as operator:
+        done = operator.post("/v1/audit/erasures", json=BODY).json()
+        path = f"/v1/audit/erasures/{done['event']}"
+        until(lambda: operator.get(path).json()["waits_for"] == [])
+    again = fleet.meet()
+    keys = fleet.here.gateway.keys.log
+    log = Postgres(fleet.database_url, LOG_SCHEMA)
+    verified = verify_log(log, keys.log.verifier.vkey, keys=keys)
+
+    assert mother == done["name"]
+    assert mother in before
+    assert mother not in fleet.at_hand
+    assert mother != again
+    assert verified.sections_erased > 0
+
+
+def test_an_erasure_says_which_gateway_it_waits_for(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    """The command ends when that one has forgotten too."""
+    mother, site = fleet.meet(), fleet.here
+    key = tmp_path / "operator.pem"
+    key.write_bytes(site.keys[OPERATOR].to_pem())
+    key.chmod(0o600)
+    erase = (
+        *("audit", "erase", "--ref", mother, "--reason", "file-2026-119"),
+        *("--client", OPERATOR, "--key-file", key, "--url", site.url),
+    )
+    site.output.truncate(0)
+    with ThreadPoolExecutor(1) as pool, frozen(fleet.child) as wake:
+        erasing = pool.submit(errand, *erase)
+        until(lambda: b"/v1/audit/erasures" in site.output.getvalue())
+        is_over = erasing.done()
+        wake()
+        done = erasing.result(PATIENCE_S)
+
+    assert not is_over
+    assert (0, "waiting for gateway-2 to forget\n") == (done.status, done.stderr)
+    assert done.stdout.startswith(f"erased everywhere: subject {mother}")
