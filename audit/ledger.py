@@ -58,6 +58,10 @@ CREATE TABLE ledger (
     reason TEXT COLLATE "C" NOT NULL,
     hold TEXT COLLATE "C"
 );
+CREATE FUNCTION the_ledger_only_grows() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the ledger only grows'; END $$;
+CREATE TRIGGER ledger_is_never_changed BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger
+FOR EACH STATEMENT EXECUTE FUNCTION the_ledger_only_grows();
 CREATE TABLE replica (
     id TEXT COLLATE "C" PRIMARY KEY,  -- of one process, made when it starts
     name TEXT COLLATE "C" NOT NULL,   -- what operators call it

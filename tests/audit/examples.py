@@ -88,9 +88,12 @@ class Room:
             return self.folder / f"{name}.db"
         return Postgres(self.place.url, f"{self.place.schema}_{name}")
 
-    def change(self, statement: str, values: Sequence[Value] = ()) -> int:
-        """Change what is stored, behind the log's back."""
-        with closing(open_sql(self.place)) as sql, sql.transaction() as changes:
+    def change(
+        self, statement: str, values: Sequence[Value] = (), part: str | None = None
+    ) -> int:
+        """Change what is stored in the log, or in a part beside it, unseen by it."""
+        place = self.place if part is None else self.beside(part)
+        with closing(open_sql(place)) as sql, sql.transaction() as changes:
             return changes.change(statement, values)
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import sqlite3
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,22 +53,34 @@ def key_of(room: Room, subject: Subject) -> bytes:
     return known.key
 
 
-def filled(folder: Path, count: int = 300) -> Room:
-    """Return a room with a published log of many records, exported to `served`."""
-    room = open_room(folder)
+def fill(room: Room, count: int = 300) -> None:
+    """Publish a log of many records, and export it to `served`."""
     about = events_of_many(count)
     asyncio.run(room.log.append([an_event(subjects=subjects) for subjects in about]))
     room.publisher.publish()
     with room.reader() as reader:
-        mirror(reader, FolderObjects(folder / "served"))
-    return room
+        mirror(reader, FolderObjects(room.folder / "served"))
+
+
+@pytest.fixture
+def full(either_room: Room) -> Room:
+    """Return a room with a published log, on one engine after the other."""
+    fill(either_room)
+    return either_room
+
+
+@pytest.fixture
+def full_file(file_room: Room) -> Room:
+    """Return a room with a published log in a file."""
+    fill(file_room)
+    return file_room
 
 
 def pages_of(room: Room, subject: Subject, limit: int = 7) -> list[bytes]:
     """Return the gateway's answer about a subject, page by page."""
     known = room.directory.lookup(subject)
     assert known is not None
-    index = AccessIndex(room.folder / "index.db", LogReader.open(room.path))
+    index = AccessIndex(room.beside("index"), LogReader.open(room.place))
     pages: list[bytes] = []
     after: str | None = None
     while not pages or after is not None:
@@ -89,9 +100,9 @@ def compared(room: Room, key: bytes, listed: Sequence[Listed]) -> Compared:
     return check_complete(fetch, demands, key, listed, nothing)
 
 
-def test_the_gateways_list_is_complete(tmp_path: Path) -> None:
+def test_the_gateways_list_is_complete(full: Room) -> None:
     """The mother's list names all that is about her; the father's names other ones."""
-    room = filled(tmp_path)
+    room = full
     mother, father = (read_list(pages_of(room, who)) for who in (MOTHER, FATHER))
     whole = compared(room, key_of(room, MOTHER), mother)
     other = compared(room, key_of(room, MOTHER), father)
@@ -106,28 +117,25 @@ def test_the_gateways_list_is_complete(tmp_path: Path) -> None:
     assert {one.index for one in father} - {one.index for one in mother} == set(
         other.foreign
     )
-    room.close()
 
 
-def test_a_row_that_the_index_has_lost_is_found(tmp_path: Path) -> None:
+def test_a_row_that_the_index_has_lost_is_found(full: Room) -> None:
     """One row dropped from the index: the scan names the record."""
-    room = filled(tmp_path)
+    room = full
     before = read_list(pages_of(room, MOTHER))
     dropped = before[len(before) // 2]
-    other = sqlite3.connect(tmp_path / "index.db")
-    with other:
-        other.execute("DELETE FROM about WHERE seq = ?", (dropped.index,))
-    other.close()
+    query = "DELETE FROM about WHERE seq = ?"
+    assert 1 <= room.change(query, (dropped.index,), part="index")
     found = compared(room, key_of(room, MOTHER), read_list(pages_of(room, MOTHER)))
 
     assert not found.is_complete
     assert ([dropped.index], []) == (found.missing, found.foreign)
     assert len(before) - 1 == found.listed
-    room.close()
 
 
-def test_every_kind_of_record_about_a_person_is_found(room: Room) -> None:
+def test_every_kind_of_record_about_a_person_is_found(either_room: Room) -> None:
     """An end, an auditor's question and an issued key carry the tag as well."""
+    room = either_room
     begun = an_event()
     events = [
         begun if kind is Kind.REQUEST_ACCEPTED else an_event(
@@ -146,9 +154,9 @@ def test_every_kind_of_record_about_a_person_is_found(room: Room) -> None:
     assert {n: event.id for n, event in enumerate(events)} == found
 
 
-def test_another_event_at_a_right_index_is_foreign(tmp_path: Path) -> None:
+def test_another_event_at_a_right_index_is_foreign(full_file: Room) -> None:
     """The list has to name the record that stands there."""
-    room = filled(tmp_path)
+    room = full_file
     first, second, *rest = read_list(pages_of(room, MOTHER))
     wrong = [Listed(first.index, second.event), second, *rest, Listed(300, "later")]
     found = compared(room, key_of(room, MOTHER), wrong)
@@ -156,13 +164,12 @@ def test_another_event_at_a_right_index_is_foreign(tmp_path: Path) -> None:
     assert ([], [first.index], [300]) == (
         found.missing, found.foreign, found.unpublished,
     )  # fmt: skip
-    room.close()
 
 
-def test_a_copy_that_leaves_something_out_proves_nothing(tmp_path: Path) -> None:
+def test_a_copy_that_leaves_something_out_proves_nothing(full_file: Room) -> None:
     """A bundle that was changed is named, and no list is called complete by it."""
-    room = filled(tmp_path)
-    bundle = tmp_path / "served" / "tile" / "entries" / "001.p" / "44"
+    room = full_file
+    bundle = room.folder / "served" / "tile" / "entries" / "001.p" / "44"
     content = bytearray(bundle.read_bytes())
     at = content.index(b'"tags":["') + 9
     content[at] = ord("A") if content[at] != ord("A") else ord("B")
@@ -170,7 +177,6 @@ def test_a_copy_that_leaves_something_out_proves_nothing(tmp_path: Path) -> None
 
     with pytest.raises(VerificationError, match="tile/0/001"):
         compared(room, key_of(room, MOTHER), read_list(pages_of(room, MOTHER)))
-    room.close()
 
 
 ONE = {"index": 1, "event": "a"}
@@ -223,9 +229,9 @@ def test_no_word_of_a_leaf_hides_its_tags(said: list[str], others: int) -> None:
     assert [] == list(tagged(stranger, ORIGIN, 9, [leaf]))
 
 
-def test_the_command_says_so_with_its_status(tmp_path: Path) -> None:
+def test_the_command_says_so_with_its_status(full_file: Room, tmp_path: Path) -> None:
     """0 when the list is complete, 1 with what is missing; from files alone."""
-    room = filled(tmp_path)
+    room = full_file
     key_file = tmp_path / "subject.key"
     write_secret(key_file, b64url(key_of(room, MOTHER)))
     pages = pages_of(room, MOTHER)

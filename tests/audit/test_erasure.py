@@ -5,7 +5,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -17,6 +17,7 @@ from psycopg import sql
 from audit.erasure import Erasures, Request
 from audit.keys import make_keys
 from audit.ledger import Act, Ledger, Line, What
+from audit.places import open_sql
 from audit.query import AccessIndex, RecordQuery
 from audit.record import Kind, Section, Subject, read_leaf
 from audit.sealing import OpenedSection
@@ -366,17 +367,19 @@ def test_what_is_held_is_never_in_an_erasure(
     ledger.close()
 
 
-def test_the_ledger_only_grows(tmp_path: Path) -> None:
+def test_the_ledger_only_grows(place: Place) -> None:
     """No line of it can be changed or removed, and it names nobody."""
-    ledger = Ledger(tmp_path / "erasures.db")
+    ledger = Ledger(place)
     ledger.add(Line(0, Act.ERASE, What.SUBJECT, "ref", an_id(), "client", "reason"))
     ledger.close()
-    other = sqlite3.connect(tmp_path / "erasures.db", isolation_level=None)
 
     for statement in ("UPDATE ledger SET name = ''", "DELETE FROM ledger"):
-        with pytest.raises(sqlite3.IntegrityError, match="only grows"):
-            other.execute(statement)
-    other.close()
+        with (
+            closing(open_sql(place)) as other,
+            pytest.raises((sqlite3.IntegrityError, psycopg.Error), match="only grows"),
+            other.transaction() as changes,
+        ):
+            changes.change(statement)
 
 
 @pytest.mark.anyio

@@ -1,7 +1,6 @@
 """Subjects, tags and sections: who can read what, and what tampering does."""
 
 import hmac
-import sqlite3
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from audit.sealing import (
     section_names,
     verify_section,
 )
+from audit.sql import Place
 from audit.subjects import KeyedHash, SubjectDirectory, mac, macs
 from schemas.errors import SettingsError, VerificationError
 from tests.audit.examples import (
@@ -64,8 +64,9 @@ def test_the_fast_hashes_are_hmac(key: bytes, message: bytes) -> None:
     assert expected == KeyedHash(key).digest(message)
 
 
-def test_sections_open_as_what_was_sealed(room: Room) -> None:
+def test_sections_open_as_what_was_sealed(either_room: Room) -> None:
     """With the keys, each section is there and is the one that the leaf commits to."""
+    room = either_room
     record = sealed(room, MOTHER, FATHER)
     sections = opened(room, record)
 
@@ -139,8 +140,9 @@ def test_the_number_of_tags_tells_little(room: Room, people: int, tags: int) -> 
         assert known.tag(b"another log", leaf.salt) not in leaf.tags
 
 
-def test_one_person_in_two_roles_has_one_tag(room: Room) -> None:
+def test_one_person_in_two_roles_has_one_tag(either_room: Room) -> None:
     """The same tag twice would show that two roles are one person."""
+    room = either_room
     record = sealed(room, MOTHER, Subject("applicant", "citizen_id", MOTHER.id))
 
     assert 1 == len(read_leaf(record.leaf).tags)
@@ -243,15 +245,13 @@ def test_one_section_can_be_shown_without_the_others(room: Room) -> None:
         verify_section(leaf.commitments["matter"], shown.opening, b"{}")
 
 
-def test_losing_one_subject_closes_what_speaks_of_them(room: Room) -> None:
+def test_losing_one_subject_closes_what_speaks_of_them(either_room: Room) -> None:
     """Without the father's key, what concerns both can't be opened; the rest can."""
+    room = either_room
     both, mother = sealed(room, MOTHER, FATHER), sealed(room, MOTHER)
     father = room.directory.lookup(FATHER)
     assert father is not None
-    other = sqlite3.connect(room.folder / "subjects.db")
-    with other:
-        other.execute("DELETE FROM subject WHERE ref = ?", (father.ref,))
-    other.close()
+    room.change("DELETE FROM subject WHERE ref = ?", (father.ref,), part="subjects")
 
     assert set(Section) == set(opened(room, mother))
     with pytest.raises(VerificationError, match="is gone"):
@@ -349,8 +349,9 @@ def test_an_end_names_its_beginning_and_nothing_else_does(room: Room) -> None:
             room.sealer.seal(wrong, [])
 
 
-def test_a_person_has_one_reference_however_the_id_is_typed(room: Room) -> None:
+def test_a_person_has_one_reference_however_the_id_is_typed(either_room: Room) -> None:
     """Case, white space and full-width characters make no second person."""
+    room = either_room
     room.directory.meet([Subject("mother", "citizen_id", "99010119900307002X")])
     full_width = "\uff19\uff19" + "010119900307002\uff38"
     typed = ("99010119900307002X", " 99010119900307002x ", full_width)
@@ -364,31 +365,32 @@ def test_a_person_has_one_reference_however_the_id_is_typed(room: Room) -> None:
     assert room.directory.lookup(Subject("m", "passport", "99010119900307002X")) is None
 
 
-def test_oversight_finds_who_is_behind_a_reference(room: Room) -> None:
+def test_oversight_finds_who_is_behind_a_reference(either_room: Room) -> None:
     """The directory alone knows the id, and knows nobody by a made-up reference."""
+    room = either_room
     record = sealed(room, MOTHER)
 
     assert ("citizen_id", MOTHER.id) == room.directory.identity(record.subject_refs)
     assert room.directory.identity("nobody") is None
 
 
-def test_a_directory_that_was_tampered_with_is_named(room: Room) -> None:
+def test_a_directory_that_was_tampered_with_is_named(either_room: Room) -> None:
     """A changed wrapped key or sealed id is refused."""
+    room = either_room
     record = sealed(room, MOTHER)
-    other = sqlite3.connect(room.folder / "subjects.db", isolation_level=None)
-    other.execute("UPDATE subject SET sealed_id = zeroblob(60)")
+    nothing = (bytes(60),)
+    room.change("UPDATE subject SET sealed_id = ?", nothing, part="subjects")
     with pytest.raises(VerificationError, match="id can't be opened"):
         room.directory.identity(record.subject_refs)
-    other.execute("UPDATE subject SET wrapped_key = zeroblob(60)")
+    room.change("UPDATE subject SET wrapped_key = ?", nothing, part="subjects")
     with pytest.raises(VerificationError, match="key can't be unwrapped"):
         room.directory.identity(record.subject_refs)
-    other.close()
 
 
-def test_few_subjects_are_kept_in_memory(tmp_path: Path) -> None:
+def test_few_subjects_are_kept_in_memory(place: Place) -> None:
     """More people than the cache holds are found all the same."""
     keys = DirectoryKeys(bytes(32), bytes(32))
-    directory = SubjectDirectory(tmp_path / "subjects.db", keys, cached=3)
+    directory = SubjectDirectory(place, keys, cached=3)
     people = [Subject("role", "citizen_id", f"id-{n}") for n in range(20)]
     directory.meet(people)
     refs = [known.ref for who in people * 2 if (known := directory.lookup(who))]
