@@ -32,6 +32,10 @@ NONCE_SIZE = 12
 REFERENCE_SIZE = 16
 """Random bytes of a subject's reference."""
 
+_PIECE_SIZE = 8
+"""Bytes of a secret that are looked for together: fewer tell nothing of it."""
+_CHUNK_SIZE = 1 << 20
+"""Bytes of a file that are read at once."""
 _BLOCK_SIZE = 64
 _INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
 _OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
@@ -269,28 +273,35 @@ class SubjectDirectory:
     def destroy(self, ref: str) -> bool:
         """Destroy a subject's key and id, for good; return whether they were there.
 
-        INVARIANT: when it returns, no byte of them is left in the directory's files:
-        SQLite overwrites what is deleted, and the write-ahead file is emptied. The row
-        goes whole: whoever comes again is somebody new, under another reference.
+        (1) Delete the row whole: whoever comes again is somebody new, under another
+            reference.
+        (2) Empty the write-ahead file, which still has it.
+        (3) Look whether it is gone; where it is not, write the file anew.
+
+        INVARIANT: when it returns, no piece of them is left in the directory's files.
 
         Raises:
             LogUnavailableError: Somebody else reads the directory just now, so it is
                 not known to be done.
         """
+        query = "SELECT blind, wrapped_key, sealed_id FROM subject WHERE ref = ?"
         sql = _open_tables(self._place)
         try:
-            with sql.transaction() as changes:
-                found = changes.change("DELETE FROM subject WHERE ref = ?", (ref,))
-            if isinstance(sql, SqliteSql):
-                [[is_busy, *_]] = sql.rows("PRAGMA wal_checkpoint(TRUNCATE)")
-                if is_busy:
-                    raise LogUnavailableError("the subject directory is being read")
+            with sql.transaction() as changes:  # (1)
+                rows = changes.rows(query, (ref,))
+                changes.change("DELETE FROM subject WHERE ref = ?", (ref,))
+            if isinstance(self._place, Path):
+                _empty_journal(sql)  # (2)
+                secrets = [ref.encode(), *(secret for row in rows for secret in row)]
+                if rows and _holds(self._place, secrets):  # (3)
+                    sql.rows("VACUUM")
+                    _empty_journal(sql)
         except sqlite3.Error as error:
             reason = f"the subject directory can't be written: {error}"
             raise LogUnavailableError(reason) from None
         finally:
             sql.close()
-        return found > 0
+        return bool(rows)
 
     def meet(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
         """Return the keys of subjects; those who are new are made known, durably.
@@ -403,6 +414,34 @@ class SubjectDirectory:
             raise VerificationError("a subject's id can't be opened") from None
         namespace, _, subject_id = text.decode().partition("\x00")
         return namespace, subject_id
+
+
+def _empty_journal(sql: Sql) -> None:
+    """Move SQLite's write-ahead file into the directory's file, and empty it."""
+    [[is_busy, *_]] = sql.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+    if is_busy:
+        raise LogUnavailableError("the subject directory is being read")
+
+
+def _holds(file: Path, secrets: Sequence[bytes]) -> bool:
+    """Return whether a file holds a piece of secrets.
+
+    SQLite overwrites what is deleted (`secure_delete`), and not the copies of it that
+    it left behind when it moved rows from a page to another one.
+    """
+    pieces = [
+        secret[at : at + _PIECE_SIZE]
+        for secret in secrets
+        for at in range(0, len(secret) - _PIECE_SIZE + 1, _PIECE_SIZE)
+    ]
+    tail = b""
+    with file.open("rb") as stream:
+        while content := stream.read(_CHUNK_SIZE):
+            content = tail + content
+            if any(piece in content for piece in pieces):
+                return True
+            tail = content[1 - _PIECE_SIZE :]
+    return False
 
 
 def _open_tables(place: Place) -> Sql:
