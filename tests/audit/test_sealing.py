@@ -4,7 +4,7 @@ import hmac
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from audit.keys import DirectoryKeys, load_keys, make_keys, save_keys
@@ -180,6 +180,7 @@ def test_two_records_about_one_person_can_not_be_linked(room: Room) -> None:
     assert first.salt != second.salt
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_a_flipped_bit_in_a_section_is_found(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
