@@ -142,13 +142,21 @@ class Asker:
         uses = [Use(one.request.id, one.approved.claim) for one in questions]
         until = self.clock.monotonic() + _SEND_WITHIN_S
         denied = await self._take(uses)
+        new_task = asyncio.get_running_loop().create_task
+        asking = [
+            new_task(self._fetch(one, denied.get(one.request.id), until))
+            for one in questions
+        ]
         try:
-            await asyncio.gather(
-                *[
-                    self._fetch(one, denied.get(one.request.id), until)
-                    for one in questions
-                ]
-            )
+            # They run at once; waiting for each in turn is waiting for the slowest.
+            for task in asking:
+                await task
+        except BaseException:
+            # This run is cut off: none of its look-ups outlives it.
+            for task in asking:
+                task.cancel()
+            await asyncio.wait(asking)
+            raise
         finally:
             await self._finish(uses, denied)
         # (4): in the order of the plan, so that the same answers teach the same.
@@ -419,7 +427,7 @@ class Asker:
             evidence_type=planned.evidence_type,
             policy=self.pack.digest,
             correlation=asked.request.id,
-            subjects=case.concerned(planned.id),
+            subjects=case.subjects(planned.roles),
             actor=case.actor,
             case=case.head.id,
             matter=case.head.matter,

@@ -14,11 +14,13 @@ from consent.artefact import Consent, ConsentState
 from consent.decision import (
     ConsentNeeded,
     Decision,
+    Moment,
     Permit,
     ProposedLookup,
     Provisional,
     Refuse,
     decide,
+    examine,
 )
 from consent.mandates import MANDATE_RULES
 from consent.rules import Rule
@@ -625,6 +627,31 @@ def test_order_never_matters(world: World, random: Random) -> None:
     )
 
     assert world.decide() == other.decide()
+
+
+@given(_WORLDS, _WORLDS)
+def test_what_is_kept_of_a_look_up_is_decided_anew_each_time(
+    first: World, then: World
+) -> None:
+    """Held against the grants once, it is decided by what is so at each moment."""
+    known = {role: then.lookup.subjects.get(role) for role in first.lookup.subjects}
+    second = replace(
+        then, lookup=replace(first.lookup, subjects=known), grants=first.grants
+    )
+    kept = examine(first.lookup, first.lookup.subjects, first.grants)
+    moments = [
+        Moment(
+            case=world.lookup.case,
+            persons=world.lookup.subjects,
+            consents=world.consents,
+            suspended=world.suspended,
+            used=world.used,
+            now=world.now,
+        )
+        for world in (first, second)
+    ]
+
+    assert [first.decide(), second.decide()] == [kept.decide(one) for one in moments]
 
 
 @given(_WORLDS, _consents(_STATES))

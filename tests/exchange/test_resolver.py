@@ -187,6 +187,43 @@ async def test_a_marriage_to_a_stranger_is_never_refused_by_a_machine(
     )
 
 
+async def test_a_grant_that_ran_out_since_the_last_case_permits_nothing(
+    office: Office,
+) -> None:
+    """What is kept of a decision holds no instant: each case is decided at its own."""
+    before = await office.open()
+    asked = len(office.departments.asked)
+    office.clock.advance(timedelta(days=6 * 366))
+    after = await office.open()
+
+    assert "verified" == outcomes(before)["mother_identity"]
+    assert "grant_expired" == after["by_id"]["mother_identity"]["rule"]
+    assert asked == len(office.departments.asked)
+
+
+async def test_a_run_that_is_cut_off_leaves_no_look_up_under_way(
+    office: Office,
+) -> None:
+    """Whoever stops the gateway waits for nobody, and nothing is asked any more."""
+    case = await office.open(wait_s=0.0)
+    office.clock.advance(timedelta(seconds=6))
+    gates = [
+        office.departments.close_gate(one)
+        for one in ("identity@1", "birth_certificate@1")
+    ]
+    before = asyncio.all_tasks()
+    attempt = asyncio.ensure_future(office.attempt(case))
+    for gate in gates:
+        await gate.reached()
+    under_way = office.in_flight.count
+    attempt.cancel()
+    await asyncio.wait([attempt])
+
+    assert under_way >= len(gates)
+    assert office.in_flight.count == 0
+    assert asyncio.all_tasks() <= before
+
+
 async def test_a_source_that_is_down_is_pending_and_settles_by_itself(
     office: Office,
 ) -> None:
