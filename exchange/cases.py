@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlmodel import Field, SQLModel
 
 from exchange.case import CaseHead, CaseStatus
-from exchange.statements import Statement, Values
+from exchange.statements import Rows, Statement, Values
 from schemas.errors import StateConflictError
 from schemas.ids import CaseId, EvidenceId, KeyId
 
@@ -67,7 +67,7 @@ _EVIDENCE = EvidenceRow.__table__  # type: ignore[attr-defined] # as above
 
 # Every case passes these.
 _INSERT_CASE = Statement(insert(_CASE))
-_INSERT_EVIDENCE = Statement(insert(_EVIDENCE))
+_EVIDENCE_ROWS = Rows(_EVIDENCE)
 _SAVE_CASE = Statement(
     update(_CASE).where(
         _CASE.c.id == bindparam("saved"),
@@ -239,7 +239,7 @@ def put_evidence(
         for item in evidence
     ]
     if rows:
-        _INSERT_EVIDENCE.run_many(connection, rows)
+        _EVIDENCE_ROWS.insert(connection, rows)
 
 
 def find_evidence(connection: Connection, case: CaseId) -> Mapping[EvidenceId, bytes]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import orjson
+from psycopg.pq import TransactionStatus
 from sqlalchemy import (
     URL,
     Connection,
@@ -184,6 +185,24 @@ def is_gone(connection: Connection) -> bool:
         return True
     driver: Any = connection.connection.dbapi_connection
     return bool(getattr(driver, "closed", False))
+
+
+def see_it_holds(connection: Connection) -> None:
+    """Check that the transaction that is about to be committed is still there, whole.
+
+    SQLite rolls everything back by itself on a full disk; PostgreSQL would answer the
+    commit of a failed transaction by rolling it back, and that is no error.
+
+    Raises:
+        StoreUnavailableError: It is not: a failure of the engine was passed over.
+    """
+    driver: Any = connection.connection.dbapi_connection
+    if _is_postgres(connection):
+        holds = driver.info.transaction_status is not TransactionStatus.INERROR
+    else:
+        holds = driver.in_transaction
+    if not holds:
+        raise StoreUnavailableError("the engine gave the transaction up")
 
 
 def let_go(connection: Connection) -> None:

@@ -2,8 +2,8 @@
 
 Whoever wants to change something hands a function to `Database.write`. One thread
 owns the writing connection; whatever was handed in while a commit was under way
-goes into the next one (natural batching, no linger), each function inside a
-savepoint of its own, so that one that fails takes nothing else with it.
+goes into the next one (natural batching, no linger). Where one of them fails, all are
+run again, each inside a savepoint of its own, so that it takes nothing else with it.
 
 INVARIANT: no database transaction is open while a department is asked (rule 9):
 a transaction lives only inside a plain function that runs in a thread here, and a
@@ -46,6 +46,7 @@ from exchange.connecting import (
     let_go,
     lost_a_race,
     open_engine,
+    see_it_holds,
     take_warnings,
     unavailable,
 )
@@ -104,6 +105,14 @@ class _CommitLostError(Exception):
     def __init__(self, done: "list[_Done]") -> None:
         super().__init__()
         self.done = done
+
+
+class _JobFailedError(Exception):
+    """A job raised while the batch was run without savepoints."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,9 +206,9 @@ class Database:
         """Run `work` in a transaction; return its result once that is durable.
 
         A caller that is cancelled meanwhile doesn't cancel the commit. What `work`
-        raises rolls back what `work` did, and only that. Where the transaction lost
-        against another replica's, or its connection was lost before the commit,
-        `work` is run again.
+        raises rolls back what `work` did, and only that. Where another one of its
+        batch raised, the transaction lost against another replica's, or its connection
+        was lost before the commit, `work` is run again: it must change nothing else.
 
         Raises:
             StoreUnavailableError: Too much waits already, or the tables can't be
@@ -380,6 +389,9 @@ class Database:
         return batch
 
 
+_Run = Callable[[Connection, list[_Job]], list[_Done]]
+
+
 class _Writing:
     """The writing connection, on the writer's own thread.
 
@@ -395,10 +407,11 @@ class _Writing:
         self._batch = 0
 
     def commit(self, batch: list[_Job]) -> list[_Done]:
-        """Run each job inside a savepoint of one transaction, and commit once.
+        """Run the jobs in one transaction, and commit once.
 
         (1) Connect where needed.
-        (2) Run the jobs, mark the batch, and commit.
+        (2) Run the jobs, mark the batch, and commit; where one of several raised, do
+            so with a savepoint for each.
         (3) Where the connection was lost in the commit, look for the mark.
         (4) Where it was lost and nothing was stored, do it again, once.
 
@@ -431,13 +444,23 @@ class _Writing:
 
     def _try(self, batch: list[_Job]) -> list[_Done]:
         """(1) and (2)."""
+        try:
+            return self._run(batch, _run_together)
+        except _JobFailedError as failed:
+            if self._connection is None:
+                raise failed.error from None
+            if len(batch) == 1:
+                return [_Done(batch[0], error=for_caller(failed.error))]
+        return self._run(batch, _run_apart)
+
+    def _run(self, batch: list[_Job], jobs_run: _Run) -> list[_Done]:
         connection = self._connected()
         ran: list[_Done] | None = None
         try:
             with connection.begin():
-                execute = connection.connection.cursor().execute
-                done = [_run_one(connection, execute, job) for job in batch]
+                done = jobs_run(connection, batch)
                 self._note(connection)
+                see_it_holds(connection)
                 ran = done
         except Exception as error:
             if not self._is_lost(connection) or ran is None:
@@ -515,6 +538,28 @@ def _new_mark(connection: Connection) -> str | None:
     connection.commit()
     take_warnings(connection)  # nothing rests on this commit
     return name
+
+
+def _run_together(connection: Connection, batch: list[_Job]) -> list[_Done]:
+    """Run jobs as one: hardly any fails, and each savepoint would be two statements.
+
+    Raises:
+        _JobFailedError: One raised: nothing of the batch may be kept.
+    """
+    done: list[_Done] = []
+    for job in batch:
+        try:
+            result = _plain(job.work(connection))
+        except Exception as error:
+            raise _JobFailedError(error) from error
+        done.append(_Done(job, result))
+    return done
+
+
+def _run_apart(connection: Connection, batch: list[_Job]) -> list[_Done]:
+    """Run each job inside a savepoint of its own."""
+    execute = connection.connection.cursor().execute
+    return [_run_one(connection, execute, job) for job in batch]
 
 
 def _run_one(

@@ -8,7 +8,7 @@ run for every case has no use for this.
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import ClauseElement, Connection
+from sqlalchemy import ClauseElement, Connection, Table, bindparam, insert
 from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import DBAPIError
 
@@ -19,6 +19,8 @@ Values: TypeAlias = Mapping[str, Value]
 
 _STYLES = {"sqlite": "named", "postgresql": "pyformat"}
 """How each driver wants parameters written, so that both take them by name."""
+_MOST_ROWS = 32
+"""Rows in one statement: an engine takes so many parameters and no more."""
 
 
 class Statement:
@@ -51,14 +53,6 @@ class Statement:
             raise _as_sqlalchemys(connection, text, error) from error
         return cursor
 
-    def run_many(self, connection: Connection, rows: Sequence[Values]) -> None:
-        """Run it once for each row, as `run` does."""
-        text = self._on(connection)
-        try:
-            connection.connection.cursor().executemany(text, rows)
-        except Exception as error:
-            raise _as_sqlalchemys(connection, text, error) from error
-
     def _on(self, connection: Connection) -> str:
         """Return the statement in the words of the engine; see to a transaction."""
         if not connection.in_transaction():
@@ -72,6 +66,48 @@ class Statement:
             text = str(self._core.compile(dialect=words, column_keys=columns))
             self._texts[engine] = text
         return text
+
+
+class Rows:
+    """An INSERT of several rows as one statement.
+
+    The driver's own way runs a statement for each, and each time lets go of the
+    interpreter, so that the event loop's thread and the writer's change places.
+
+    Args:
+        table: Every column of it is given.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._statements: dict[int, Statement] = {}
+
+    def insert(self, connection: Connection, rows: Sequence[Values]) -> None:
+        """Insert rows in the transaction of `connection`.
+
+        Raises:
+            DBAPIError: As `connection.execute` does.
+        """
+        for at in range(0, len(rows), _MOST_ROWS):
+            some = rows[at : at + _MOST_ROWS]
+            values = {
+                f"{name}_{number}": value
+                for number, row in enumerate(some)
+                for name, value in row.items()
+            }
+            self._of(len(some)).run(connection, values)
+
+    def _of(self, count: int) -> Statement:
+        statement = self._statements.get(count)
+        if statement is None:
+            names = self._table.columns.keys()
+            rows: list[dict[str, Any]] = [
+                {name: bindparam(f"{name}_{number}") for name in names}
+                for number in range(count)
+            ]
+            statement = Statement(insert(self._table).values(rows))
+            self._statements[count] = statement
+        return statement
 
 
 def _as_sqlalchemys(connection: Connection, text: str, error: Exception) -> Exception:

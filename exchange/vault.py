@@ -26,7 +26,7 @@ from sqlmodel import Field, SQLModel
 
 from exchange.connecting import truncate_journal
 from exchange.database import Database
-from exchange.statements import Statement, Values
+from exchange.statements import Rows, Values
 from schemas.canonical import b64url
 from schemas.entropy import random_bytes
 from schemas.errors import NotFoundError, VerificationError
@@ -73,7 +73,7 @@ class KeyBatchRow(SQLModel, table=True):
 
 _KEY = CaseKeyRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
 _BATCHES = KeyBatchRow.__table__  # type: ignore[attr-defined] # as above
-_INSERT_KEY = Statement(insert(_KEY))
+_KEYS = Rows(_KEY)
 
 
 class CaseKey:
@@ -235,7 +235,7 @@ class Vault:
             ]
             _forget(connection, [], over)
             connection.execute(insert(_BATCHES), row)
-            _INSERT_KEY.run_many(connection, rows)
+            _KEYS.insert(connection, rows)
 
         await self._database.write(store)
         self._batches = deque([*self._batches, batch], maxlen=2)

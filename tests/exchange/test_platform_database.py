@@ -112,6 +112,21 @@ async def test_a_failing_write_takes_zero_else_with_it(database: Database) -> No
     assert database.read_now(_count) == 2
 
 
+async def test_a_write_that_fails_alone_is_run_once(database: Database) -> None:
+    """Nothing is gained by running again what failed by itself."""
+    runs: list[int] = []
+
+    def fail(connection: Connection) -> None:
+        runs.append(_add(connection, len(runs)))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await database.write(fail)
+
+    assert [0] == runs
+    assert database.read_now(_count) == 0
+
+
 async def test_what_waits_together_shares_one_commit(database: Database) -> None:
     """Writes that were handed in during a commit are stored by the next one, all."""
     commits: list[int] = []

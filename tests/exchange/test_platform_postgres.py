@@ -10,6 +10,7 @@ from functools import partial
 import psycopg
 import pytest
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 
 from exchange.connecting import connected
 from exchange.database import Database
@@ -94,6 +95,24 @@ async def test_while_it_is_down_callers_hear_so_at_once(
     await database.write(partial(add, number=3))
 
     assert [1, 3] == await database.read(things)
+
+
+async def test_a_failure_that_is_passed_over_is_no_promise(database: Database) -> None:
+    """What PostgreSQL will not keep is never said to be stored, to anybody."""
+
+    def pass_over(connection: Connection) -> None:
+        with suppress(IntegrityError):
+            add(connection, 1)
+
+    def both(connection: Connection) -> None:
+        add(connection, 2)
+        pass_over(connection)
+
+    await database.write(partial(add, number=1))
+    with pytest.raises(StoreUnavailableError):
+        await database.write(both)
+
+    assert [1] == await database.read(things)
 
 
 def who_waits(url: str, event: str) -> int | None:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError, OperationalError
 
 from exchange.connecting import connected
-from exchange.statements import Statement, Value
+from exchange.statements import Rows, Statement, Value
 from tests.harness.postgres import Lend
 
 _METADATA = MetaData()
@@ -34,6 +34,7 @@ _THING = Table(
     Column("content", LargeBinary),
 )
 _INSERT = Statement(insert(_THING))
+_ROWS = Rows(_THING)
 _COUNT = Statement(update(_THING).where(_THING.c.name == bindparam("named")), "count")
 _DELETE = Statement(delete(_THING).where(_THING.c.name == bindparam("named")))
 
@@ -78,16 +79,25 @@ def test_what_a_statement_stores_reads_the_same(connection: Connection) -> None:
     holds()
 
 
-def test_many_rows_are_one_call(connection: Connection) -> None:
-    """Each row of a call is stored."""
-    _INSERT.run_many(connection, [_thing("a", 1), _thing("b", 2)])
+def test_each_row_of_many_is_stored(connection: Connection) -> None:
+    """However many rows are given at once, all are there, and nothing else."""
 
-    assert [("a", 1, b""), ("b", 2, b"")] == sorted(_all(connection))
+    @settings(max_examples=20, deadline=None)
+    @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=100))
+    def holds(counts: list[int]) -> None:
+        names = [f"{number:03}" for number in range(len(counts))]
+        _ROWS.insert(connection, list(map(_thing, names, counts)))
+        found = sorted(_all(connection))
+        connection.rollback()
+
+        assert [(n, c, b"") for n, c in zip(names, counts, strict=True)] == found
+
+    holds()
 
 
 def test_it_counts_the_rows_that_it_changed(connection: Connection) -> None:
     """Who changes a row learns whether it was there."""
-    _INSERT.run_many(connection, [_thing("a"), _thing("b")])
+    _ROWS.insert(connection, [_thing("a"), _thing("b")])
     changed = [
         statement.run(connection, values).rowcount
         for statement, values in (
@@ -116,7 +126,7 @@ def test_its_error_is_like_any_other_and_holds_no_value(connection: Connection) 
     """A row that is there twice is SQLAlchemy's own error, without the parameters."""
     _INSERT.run(connection, _thing("a", content=b"planted"))
     connection.commit()
-    for run in (_INSERT.run, lambda c, row: _INSERT.run_many(c, [row])):
+    for run in (_INSERT.run, lambda c, row: _ROWS.insert(c, [row])):
         with pytest.raises(IntegrityError) as caught:
             run(connection, _thing("a", content=b"planted"))
         connection.rollback()
