@@ -96,7 +96,7 @@ class Engine:
         *,
         version: str = APPLICATION_VERSION,
         most_at_once: int = 8,
-        poll_s: float = 1.0,
+        poll_s: float = 2.0,
     ) -> None:
         self._url = url
         self._executor_id = executor_id
@@ -260,14 +260,17 @@ def _dbos() -> "type[DBOS]":
 def _quieten(dbos: "DBOS") -> None:
     """Have DBOS look less often for what we never give it: half of its idle work.
 
-    We start nothing with a delay or a deadline, and nothing on DBOS's own queue; it
-    looks for either once a second, and has no setting for it. A test tells when a
-    release of DBOS keeps these numbers elsewhere.
+    We start nothing with a delay, a deadline or a schedule, and nothing on DBOS's own
+    queue; it looks for each of them once a second, for schedules in its first minute,
+    and has no setting for it. A test tells when a release of DBOS keeps these numbers
+    elsewhere.
     """
-    from dbos import _workflow_commands  # noqa: PLC0415 - as above
+    from dbos import _scheduler, _workflow_commands  # noqa: PLC0415 - as above
 
     jobs: Any = _workflow_commands
     jobs._BACKGROUND_JOBS_INTERVAL_SEC = _IDLE_S  # noqa: SLF001 - as the docstring says
+    schedules: Any = _scheduler
+    schedules._STARTUP_FAST_POLL_DURATION_SEC = 0.0  # noqa: SLF001 - likewise
     internal: Any = dbos._registry.get_internal_queue()  # noqa: SLF001 - likewise
     internal._polling_interval_sec = _IDLE_S  # noqa: SLF001 - likewise
 

@@ -77,7 +77,7 @@ class Terms:
 
     waits: tuple[float, ...]
     """Seconds after each attempt that failed by itself; the last one repeats."""
-    poll_s: float = 0.5
+    poll_s: float = 1.0
     """Seconds between two looks at what is due."""
     attempt_s: float = 60.0
     """The longest that one attempt may take; leases must last longer."""

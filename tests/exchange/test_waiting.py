@@ -426,12 +426,14 @@ def _is_ours(thread: threading.Thread) -> bool:
 
 def test_what_is_quietened_in_dbos_is_still_where_it_was() -> None:
     """A release of DBOS that keeps its intervals elsewhere is noticed here."""
-    commands, queues, main = (
+    commands, queues, schedules, main = (
         Path(str(files("dbos") / name)).read_text(encoding="utf-8")
-        for name in ("_workflow_commands.py", "_queue.py", "_dbos.py")
+        for name in ("_workflow_commands.py", "_queue.py", "_scheduler.py", "_dbos.py")
     )
 
     assert "_BACKGROUND_JOBS_INTERVAL_SEC = 1.0\n" in commands
     assert "        _BACKGROUND_JOBS_INTERVAL_SEC,\n" in commands
     assert "min_polling_interval = queue._polling_interval_sec\n" in queues
+    assert "\n_STARTUP_FAST_POLL_DURATION_SEC = 60.0\n" in schedules
+    assert "time.monotonic() + _STARTUP_FAST_POLL_DURATION_SEC\n" in schedules
     assert "def get_internal_queue(self) -> Queue:\n" in main
