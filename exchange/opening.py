@@ -79,6 +79,8 @@ _log = structlog.get_logger(__name__)
 
 _SWEEP_S = 3_600.0
 """How often what has run out is deleted, in seconds."""
+_REST_S = 15.0
+"""How long a case's key stays in memory unused, in seconds; at most twice as long."""
 _KEEP_USES = timedelta(days=400)
 """How long counts of quotas are kept: longer than any period of a quota."""
 
@@ -139,6 +141,8 @@ async def opened(
         _show(gateway, health)
         sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
         stack.callback(sweeping.cancel)
+        resting = asyncio.create_task(_rest(kept.vault), name="case-keys-rest")
+        stack.callback(resting.cancel)
         _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")
@@ -424,6 +428,13 @@ def _show(gateway: Gateway, health: Health) -> None:
         ("ended",),
         lambda: {(e.value,): count for e, count in gateway.waiting.ended.items()},
     )
+
+
+async def _rest(vault: Vault) -> None:
+    """Drop keys of cases that nobody used for a while from memory, until cancelled."""
+    while True:
+        await asyncio.sleep(_REST_S)
+        vault.rest()
 
 
 async def _sweep(gateway: Gateway) -> None:

@@ -381,6 +381,8 @@ class Resolver:
         # Another requester's case is as if it were not there.
         if found is None or found.head.requester != caller.requester:
             raise NotFoundError("there is no such case")
+        if found.content is None:  # perhaps another gateway closed it
+            self.vault.forget(found.key)
         caller.require_purpose(found.head.purpose)
         return found
 

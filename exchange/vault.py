@@ -15,7 +15,7 @@ import asyncio
 import hashlib
 import hmac
 import os
-from collections import OrderedDict, deque
+from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
@@ -37,7 +37,8 @@ Used = Callable[[Sequence[KeyId]], Awaitable[Collection[KeyId]]]
 
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
-_KEYS_IN_MEMORY = 4096
+_MOST_OPEN = 2048
+"""How many keys are used before the others are dropped: there may be twice as many."""
 _BATCH = 64
 """How many keys are made ahead in one commit."""
 _FEW = 32
@@ -124,7 +125,10 @@ class Vault:
         self._new_id = new_id
         self._master = AESGCM(master_key)
         self._person_key = hmac.digest(master_key, b"person-ref/v1", hashlib.sha256)
-        self._open: OrderedDict[KeyId, CaseKey] = OrderedDict()
+        self._open: dict[KeyId, CaseKey] = {}
+        """Keys that were used since the last `rest`."""
+        self._resting: dict[KeyId, CaseKey] = {}
+        """Keys that were used before it, and not since."""
         self._ahead: deque[tuple[KeyId, bytes]] = deque()
         """Keys that are stored, and that no case was given yet."""
         self._batches: deque[str] = deque()
@@ -178,7 +182,7 @@ class Vault:
 
         Nothing that was sealed under it may have been stored.
         """
-        del self._open[key.id]
+        self.forget(key.id)
         self._ahead.appendleft((key.id, key.raw))
 
     def key(self, key_id: KeyId, case: CaseId) -> CaseKey:
@@ -188,8 +192,9 @@ class Vault:
             NotFoundError: The case was closed.
         """
         if (key := self._open.get(key_id)) is not None:
-            self._open.move_to_end(key_id)
             return key
+        if (key := self._resting.pop(key_id, None)) is not None:
+            return self._remember(key)
         wrapped = self._database.read_now(lambda c: _find_wrapped(c, key_id))
         if wrapped is None:
             raise NotFoundError("the key of this case was destroyed")
@@ -199,14 +204,27 @@ class Vault:
 
     async def destroy_key(self, key_id: KeyId) -> None:
         """Destroy the key of a case: nothing it sealed can be read again."""
-        self._open.pop(key_id, None)
+        self.forget(key_id)
         await self._database.write(lambda c: _forget(c, [key_id], []))
         await self._database.maintain(truncate_journal)
 
+    def forget(self, key_id: KeyId) -> None:
+        """Drop a key from memory: its case was closed, here or by another gateway."""
+        self._open.pop(key_id, None)
+        self._resting.pop(key_id, None)
+
+    def rest(self) -> None:
+        """Drop from memory what was not used since this was called last.
+
+        INVARIANT: of a case that another gateway has closed, no key stays in memory
+        for longer than between two calls after its last use here.
+        """
+        self._resting, self._open = self._open, {}
+
     def _remember(self, key: CaseKey) -> CaseKey:
+        if len(self._open) >= _MOST_OPEN:
+            self.rest()
         self._open[key.id] = key
-        while len(self._open) > _KEYS_IN_MEMORY:
-            self._open.popitem(last=False)
         return key
 
     def _begun_making(self) -> asyncio.Task[None]:

@@ -59,7 +59,7 @@ class Fleet:
         """The references of all whose keys are in the memory of the one here."""
         sealer = self.here.gateway.erasing._sealer
         recent = list(sealer.directory._recent._values.values())
-        return {one.ref for one in recent}.union(*list(sealer._wrapping._values))
+        return {one.ref for one in recent}.union(*list(sealer._keys._values))
 
 
 @contextmanager
@@ -169,3 +169,29 @@ def test_an_erasure_says_which_gateway_it_waits_for(
     assert not is_over
     assert (0, "waiting for gateway-2 to forget\n") == (done.status, done.stderr)
     assert done.stdout.startswith(f"erased everywhere: subject {mother}")
+
+
+def keys_in_memory(fleet: Fleet) -> set[str]:
+    """Return the ids of the keys of cases that the gateway here has in memory."""
+    vault = fleet.here.gateway.vault
+    return {*vault._open, *vault._resting}
+
+
+def test_a_case_that_another_gateway_closed_leaves_no_key_here(fleet: Fleet) -> None:
+    """At once when the case is looked at, and soon when it is not."""
+    portal, vault = fleet.here.client(PORTAL), fleet.here.gateway.vault
+    before = keys_in_memory(fleet)
+    read, unread = (fleet.here.open_case(portal)["id"] for _ in range(2))
+    opened = keys_in_memory(fleet) - before
+    with fleet.other(PORTAL) as other:
+        for case in (read, unread):
+            assert other.post(f"/v1/cases/{case}/close").is_success
+    kept = keys_in_memory(fleet) & opened
+    answer = portal.get(f"/v1/cases/{read}").json()
+    left = keys_in_memory(fleet) & opened
+    vault.rest()
+    vault.rest()
+
+    assert [2, 2, 1] == [len(opened), len(kept), len(left)]
+    assert "closed" == answer["status"]
+    assert not keys_in_memory(fleet) & opened
