@@ -1,7 +1,9 @@
 """One thread that works for many callers: what waits is done together.
 
 What callers hand in while a batch is under way goes into the next one, all of it
-(natural batching): nothing waits for company, and many callers share one commit.
+(natural batching): nothing waits for company, and many callers share one commit. What
+they hand in during one turn of the event loop goes together as well: none of them
+could hear of its result before the turn is over.
 
 INVARIANT: whoever is cancelled cancels nothing but their own waiting.
 """
@@ -14,7 +16,7 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -27,6 +29,9 @@ from schemas.errors import LogUnavailableError
 _log = structlog.get_logger(__name__)
 
 _REMEDY = "look at the disk, run `errand audit verify`, then restart the gateway"
+
+_ENOUGH = 64
+"""Records that are worth a commit: sharing it further would save next to nothing."""
 
 
 class _Job:
@@ -57,7 +62,6 @@ class _Stop:
 
 
 _Result: TypeAlias = tuple[_Job, Sequence[object] | Exception]
-_J = TypeVar("_J", _Job, _Call)
 
 
 class Batches:
@@ -73,7 +77,11 @@ class Batches:
         self._engine = engine
         self._directory = directory
         self._most = most
-        self._jobs: SimpleQueue[_Job | _Call | _Stop] = SimpleQueue()
+        self._jobs: SimpleQueue[list[_Job] | _Call | _Stop] = SimpleQueue()
+        self._gathered: list[_Job] = []
+        """Jobs of this turn of the event loop; of its thread."""
+        self._room = _ENOUGH
+        """Records until they are enough."""
         self._closed = False
         self.outstanding = 0
         """Records that wait to be durable; of the event loop's thread."""
@@ -94,14 +102,14 @@ class Batches:
         are durable, or refused.
         """
         try:
-            return self._submit(_Job(records, ())).future
+            return self._gather(_Job(records, ())).future
         except LogUnavailableError:
             self.outstanding -= len(records)
             raise
 
     async def meet(self, subjects: Sequence[Subject]) -> list[SubjectKey]:
         """Have subjects made known, durably, and return their keys."""
-        job = self._submit(_Job((), subjects))
+        job = self._gather(_Job((), subjects))
         keys: list[SubjectKey] = await job.future
         return keys
 
@@ -111,18 +119,31 @@ class Batches:
         The future fails with what `work` raised, or LogUnavailableError.
         """
         call = _Call(work, Future())
-        try:
-            self._submit(call)
-        except LogUnavailableError as error:
-            call.future.set_exception(error)
+        if self._closed:
+            call.future.set_exception(LogUnavailableError("the log is closed"))
+        else:
+            self._jobs.put(call)
         return call.future
 
-    def _submit(self, job: _J) -> _J:
-        """Hand a job to the thread."""
+    def _gather(self, job: _Job) -> _Job:
+        """Keep a job until this turn of the event loop is over."""
         if self._closed:
             raise LogUnavailableError("the log is closed")
-        self._jobs.put(job)
+        if self._gathered and self._gathered[0].loop is not job.loop:
+            self._hand_over()  # that loop has ended in mid-turn
+        if not self._gathered:
+            job.loop.call_soon(self._hand_over)
+        self._gathered.append(job)
+        self._room -= len(job.records)
+        if self._room <= 0:
+            self._hand_over()  # to be stored while this turn goes on
         return job
+
+    def _hand_over(self) -> None:
+        """Hand what was gathered to the thread."""
+        if self._gathered:
+            self._jobs.put(self._gathered)
+            self._gathered, self._room = [], _ENOUGH
 
     def refuse(self, reason: str) -> None:
         """Refuse everything until the log is opened again, after human eyes.
@@ -140,6 +161,7 @@ class Batches:
         """Do what waits, and stop."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._jobs.put(_Stop())
             self.thread.join()
 
@@ -165,13 +187,13 @@ class Batches:
         calls: list[_Call] = []
         records = 0
         while records < self._most and (not (jobs or calls) or self._jobs.qsize()):
-            job = self._jobs.get()
-            if isinstance(job, _Job):
-                records += len(job.records) or 1
-                jobs.append(job)
-            elif isinstance(job, _Call):
+            taken = self._jobs.get()
+            if isinstance(taken, list):
+                records += sum([len(job.records) or 1 for job in taken])
+                jobs += taken
+            elif isinstance(taken, _Call):
                 records += 1
-                calls.append(job)
+                calls.append(taken)
             else:
                 return jobs, calls, True
         return jobs, calls, False

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from audit.engine_sqlite import SqliteEngine
 from audit.keys import make_keys
 from audit.publisher import Publisher
 from audit.receipt import verify_receipt
@@ -467,6 +468,7 @@ async def test_a_publishers_rows_wait_for_no_batch_that_has_not_begun(
     blocked = file_room.log.write(lambda _: assert_set(busy))
     appending = asyncio.create_task(file_room.log.append([an_event(subjects=())]))
     await asyncio.sleep(0)
+    await asyncio.sleep(0)  # a turn later it is handed over
     looked = file_room.log.write(look)
     busy.set()
     await asyncio.gather(appending, *map(asyncio.wrap_future, (blocked, looked)))
@@ -478,6 +480,39 @@ async def test_a_publishers_rows_wait_for_no_batch_that_has_not_begun(
 def assert_set(event: threading.Event) -> None:
     """Wait until something is allowed to go on."""
     assert event.wait(10)
+
+
+@pytest.mark.anyio
+async def test_what_one_turn_of_the_loop_hands_in_is_one_commit(
+    file_room: Room,
+) -> None:
+    """Many callers that were woken together share a commit, up to some records."""
+    engine = file_room.log._engine
+    assert isinstance(engine, SqliteEngine)
+    await file_room.log.append([an_event()])
+    commits: list[str] = []
+    engine.connection.set_trace_callback(
+        lambda statement: commits.append(statement) if statement == "COMMIT" else None
+    )
+    await asyncio.gather(*(file_room.log.append([an_event()]) for _ in range(40)))
+
+    assert ["COMMIT"] == commits
+    assert 41 == file_room.log.size
+
+
+@pytest.mark.anyio
+async def test_what_was_handed_in_last_is_stored_before_the_log_closes(
+    file_room: Room,
+) -> None:
+    """A log that is closed in the turn of an append still has its records."""
+    await file_room.log.append([an_event()])
+    appending = asyncio.create_task(file_room.log.append([an_event()]))
+    await asyncio.sleep(0)
+    assert file_room.log._batches._gathered
+    file_room.log.close()
+
+    [place] = await appending
+    assert 1 == place.index
 
 
 @pytest.mark.anyio
