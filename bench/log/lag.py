@@ -1,7 +1,7 @@
 """(5) How long after its append a record stands under the published head.
 
-Seen as outsiders see it: through a reader of its own, which looks a hundred times a
-second at what is published.
+Seen as outsiders see it: through a reader of its own, which looks fifty times a second
+at what is published.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from audit.record import Event
 from audit.sql import Place
 from audit.store import Appended, LogReader
 
-_LOOK_EVERY_S: Final = 0.01
+_LOOK_EVERY_S: Final = 0.02
 _PATIENCE_S: Final = 30.0
 
 
