@@ -17,6 +17,7 @@ import httpx
 import rfc3161_client as rfc3161
 from cryptography import x509
 
+from audit.bounded import Exchanges
 from audit.fetching import Fetch, wanted
 from audit.merkle import tree_root
 from audit.note import open_checkpoint
@@ -43,6 +44,9 @@ digest."""
 _ANSWER_LIMIT = 65_536
 """Largest answer that is read, in bytes."""
 _TIMEOUT_S = 20.0
+"""How long each read of an answer may take, in seconds."""
+_TOTAL_S = 60.0
+"""How long an answer may take, in seconds."""
 _GRANTED = 0
 
 
@@ -82,16 +86,18 @@ class Stamp:
 class Stamper:
     """Asks one authority for time stamps, and takes none that does not verify."""
 
-    def __init__(self, url: str, trust: Trust) -> None:
+    def __init__(self, url: str, trust: Trust, *, total_s: float = _TOTAL_S) -> None:
         """Make ready to ask.
 
         Args:
             url: Where the authority takes questions (RFC 3161, section 3.4).
             trust: The certificates that its answers must verify with.
+            total_s: How long an answer may take, from first to last, in seconds.
         """
         self._url = url
         self._trust = trust
         self._client = httpx.Client(timeout=_TIMEOUT_S, trust_env=False)
+        self._exchanges = Exchanges(self._client, total_s, _ANSWER_LIMIT)
 
     def close(self) -> None:
         """Let go of connections."""
@@ -123,17 +129,12 @@ class Stamper:
     def _ask(self, request: bytes) -> bytes:
         """Return the answer to a question, read up to a bound."""
         headers = {"content-type": "application/timestamp-query"}
-        content = bytearray()
-        with self._client.stream(
+        status, content = self._exchanges.ask(
             "POST", self._url, content=request, headers=headers
-        ) as answer:
-            if answer.status_code != httpx.codes.OK:
-                raise VerificationError(f"HTTP {answer.status_code}")
-            for part in answer.iter_bytes():
-                content += part
-                if len(content) > _ANSWER_LIMIT:
-                    raise VerificationError("the answer is too large")
-        return bytes(content)
+        )
+        if status != httpx.codes.OK:
+            raise VerificationError(f"HTTP {status}")
+        return content
 
 
 def verify_stamp(

@@ -15,6 +15,7 @@ from typing import Final
 
 import httpx
 
+from audit.bounded import Exchanges
 from audit.places import parse_place
 from audit.served import CHECKPOINT, read_piece
 from audit.sql import Place, SqliteSql
@@ -34,6 +35,9 @@ PIECE_LIMIT = 32 << 20
 """Largest resource that is read, in bytes: a bundle of 256 entries is at most half."""
 
 _TIMEOUT_S = 30.0
+"""How long each read of a resource may take, in seconds."""
+_TOTAL_S = 300.0
+"""How long a resource may take, in seconds: the largest at 1 Mbit/s."""
 _AT_ONCE = 8
 """How many pieces are fetched at once over HTTP."""
 _AHEAD = 32
@@ -124,25 +128,31 @@ def fetch_from_file(reader: LogReader) -> Fetch:
     return fetch
 
 
-def fetch_from_url(client: httpx.Client, url: str) -> Fetch:
-    """Return what reads a log over HTTP; the client carries a token where needed."""
+def fetch_from_url(
+    client: httpx.Client, url: str, *, total_s: float = _TOTAL_S
+) -> Fetch:
+    """Return what reads a log over HTTP.
+
+    Args:
+        client: It carries a token where one is needed.
+        url: The log's address.
+        total_s: How long one resource may take, from first to last, in seconds.
+    """
+    exchanges = Exchanges(client, total_s, PIECE_LIMIT)
 
     def fetch(path: str) -> bytes | None:
-        content = bytearray()
+        address = f"{url.rstrip('/')}/{path}"
         try:
-            address = f"{url.rstrip('/')}/{path}"
-            with client.stream("GET", address, timeout=_TIMEOUT_S) as answer:
-                if answer.status_code == httpx.codes.NOT_FOUND:
-                    return None
-                if answer.status_code != httpx.codes.OK:
-                    raise VerificationError(f"{path}: HTTP {answer.status_code}")
-                for part in answer.iter_bytes():
-                    content += part
-                    if len(content) > PIECE_LIMIT:
-                        raise VerificationError(f"{path}: too large")
+            status, content = exchanges.ask("GET", address, timeout=_TIMEOUT_S)
         except httpx.HTTPError as error:
             raise VerificationError(f"{path}: {type(error).__name__}") from None
-        return bytes(content)
+        except VerificationError as error:
+            raise VerificationError(f"{path}: {error}") from None
+        if status == httpx.codes.NOT_FOUND:
+            return None
+        if status != httpx.codes.OK:
+            raise VerificationError(f"{path}: HTTP {status}")
+        return content
 
     return fetch
 

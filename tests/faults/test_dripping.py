@@ -1,4 +1,4 @@
-"""A witness that answers a byte at a time, for ever: it holds nobody up."""
+"""Servers that answer a byte at a time, for ever: they hold nobody up."""
 
 import asyncio
 import socket
@@ -8,13 +8,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
+from audit.anchor import Stamper, Trust
 from audit.cosigning import Cosigning, cosigned_by
+from audit.fetching import fetch_from_url
 from audit.note import Cosigner
 from audit.policy import parse_policy
 from audit.publisher import Publisher
 from schemas.clock import SystemClock
+from schemas.errors import StoreUnavailableError, VerificationError
 from tests.audit.examples import Room, an_event, open_room
 from tests.harness.witnesses import a_witness
 
@@ -28,9 +32,10 @@ NOBODY = Cosigner("w3.example/witness", b"w3".ljust(32, b"."))
 
 @dataclass(slots=True)
 class Dripping:
-    """A server that never comes to the end of its first header."""
+    """A server that never comes to the end of its answer."""
 
     url: str
+    begins: bytes
     stop: threading.Event = field(default_factory=threading.Event)
     asked: int = 0
     had_its_way: bool = False
@@ -47,7 +52,7 @@ class Dripping:
                 self._drip(line)
 
     def _drip(self, line: socket.socket) -> None:
-        line.sendall(b"HTTP/1.1 200 OK\r\nx-long: ")
+        line.sendall(self.begins)
         for _ in range(MOST):
             if self.stop.wait(0.02):
                 return
@@ -58,12 +63,17 @@ class Dripping:
         self.had_its_way = True
 
 
+IN_THE_HEADER = b"HTTP/1.1 200 OK\r\nx-long: "
+IN_THE_BODY = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n"
+"""It is as long as its connection, so a broken one looks whole."""
+
+
 @contextmanager
-def a_dripping_witness() -> Iterator[Dripping]:
+def a_dripping_server(begins: bytes = IN_THE_HEADER) -> Iterator[Dripping]:
     """Serve it while the block lasts."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
         listening.settimeout(0.05)
-        dripping = Dripping(f"http://127.0.0.1:{listening.getsockname()[1]}")
+        dripping = Dripping(f"http://127.0.0.1:{listening.getsockname()[1]}", begins)
         thread = threading.Thread(target=dripping.serve, args=(listening,))
         thread.start()
         try:
@@ -89,7 +99,7 @@ def test_a_witness_that_drips_costs_its_own_cosignature_alone(
     with (
         a_witness("w1", tmp_path / "w1.db", key) as first,
         a_witness("w2", tmp_path / "w2.db", key) as second,
-        a_dripping_witness() as dripping,
+        a_dripping_server() as dripping,
     ):
         policy = parse_policy(
             f"{first.line}\n{second.line}\ngroup g 2 w1 w2\nquorum g\n"
@@ -105,5 +115,28 @@ def test_a_witness_that_drips_costs_its_own_cosignature_alone(
 
             assert (size, {"w1", "w2"}) == (head.size, set(by))
         publisher.stop()
+
+        assert (1, False) == (dripping.asked, dripping.had_its_way)
+
+
+@pytest.mark.parametrize("begins", [IN_THE_HEADER, IN_THE_BODY])
+def test_an_authority_that_drips_costs_its_stamp(begins: bytes) -> None:
+    """Each read is in time, and the whole is not."""
+    with a_dripping_server(begins) as dripping:
+        stamper = Stamper(dripping.url, Trust(()), total_s=TIMEOUT_S)
+        with pytest.raises(StoreUnavailableError, match="ReadTimeout"):
+            stamper.stamp(b"a checkpoint")
+        stamper.close()
+
+        assert (1, False) == (dripping.asked, dripping.had_its_way)
+
+
+@pytest.mark.parametrize("begins", [IN_THE_HEADER, IN_THE_BODY])
+def test_a_log_that_drips_is_not_waited_for(begins: bytes) -> None:
+    """Whoever verifies it is told which resource never came."""
+    with a_dripping_server(begins) as dripping, httpx.Client() as client:
+        fetch = fetch_from_url(client, dripping.url, total_s=TIMEOUT_S)
+        with pytest.raises(VerificationError, match="checkpoint: ReadTimeout"):
+            fetch("checkpoint")
 
         assert (1, False) == (dripping.asked, dripping.had_its_way)
