@@ -26,7 +26,11 @@ from exchange.keys import open_keys
 from exchange.rollover import prepare_shard, seal_shard
 from exchange.settings import Settings, parse_settings
 from schemas.clock import SystemClock
-from schemas.errors import LogUnavailableError, StoreUnavailableError
+from schemas.errors import (
+    LogUnavailableError,
+    StoreUnavailableError,
+    VerificationError,
+)
 from schemas.ids import EventId, new_ids
 from tests.audit.examples import an_event
 from tests.exchange.test_shards_on_postgres import a_replica
@@ -294,6 +298,42 @@ def test_shards_that_do_not_name_each_other_are_found_out(
         assert [sealed.origin, current.origin] == [
             one["origin"] for one in linked.json["shards"]
         ]
+
+
+@pytest.mark.parametrize("engine", ["files", "postgres"])
+def test_a_next_shard_that_begins_with_something_else_is_never_current(
+    tmp_path: Path, request: pytest.FixtureRequest, engine: str
+) -> None:
+    """Whoever has written to it before its time: people have to look."""
+    url = request.getfixturevalue("databases").empty() if engine == "postgres" else None
+    settings = begun(tmp_path, "" if url is None else f"log_url: {url}\n")
+    prepare_shard(settings, SystemClock(), NEXT)
+    place = settings.log_place(NEXT)
+    if isinstance(place, Path):
+        place.parent.mkdir(parents=True)
+    with a_replica(settings, NEXT) as one:
+        one.append(an_event())
+    with pytest.raises(VerificationError, match="does not begin with"):
+        seal(settings)
+
+    assert () == load_shards(settings.shards_place())
+
+
+def test_the_first_record_of_a_shard_is_the_same_whoever_makes_it(
+    tmp_path: Path,
+) -> None:
+    """So that of two runs one alone records it; for another head it is another one."""
+    settings = begun(tmp_path)
+    with closing(LogReader.open(settings.log_place())) as reader:
+        [entry] = reader.entries(0, 1)
+    last, clock = read_leaf(entry.leaf), SystemClock()
+    head = Checkpoint(ORIGIN, 7, bytes(32))
+    heads = (head, head, replace(head, size=8), replace(head, root=b"1" * 32))
+    ids = [genesis_event(last, clock.now(), one).id for one in heads]
+    recovered = genesis_event(last, clock.now(), head, heads[2]).id
+
+    assert ids[0] == ids[1]
+    assert 4 == len({*ids, recovered})
 
 
 def publish(settings: Settings, shard: str) -> None:
