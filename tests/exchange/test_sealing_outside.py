@@ -251,7 +251,8 @@ def test_anchors_of_a_fleet_stand_in_its_database_and_are_served_for_good(
         ("files", "root"),
         ("files", "size"),
         ("files", "first record"),
-        ("files", "last record"),
+        ("files", "last record's key"),
+        ("files", "last record's origin"),
         ("postgres", None),
         ("postgres", "root"),
     ],
@@ -276,8 +277,11 @@ def test_shards_that_do_not_name_each_other_are_found_out(
         return made._replace(kind=Kind.CASE_OPENED) if wrong == "first record" else made
 
     def final(event: EventId, at: datetime, following: Signer) -> Event:
-        other = Signer(following.name, bytes(32))
-        return final_event(event, at, other if wrong == "last record" else following)
+        made = final_event(event, at, following)
+        if wrong == "last record's key":
+            return final_event(event, at, Signer(following.name, bytes(32)))
+        is_other = wrong == "last record's origin"
+        return made._replace(correlation="log.example") if is_other else made
 
     monkeypatch.setattr("exchange.rollover.genesis_event", genesis)
     monkeypatch.setattr("audit.freezing.final_event", final)
