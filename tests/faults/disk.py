@@ -19,7 +19,8 @@ _SECTOR = 512
 _LINE = re.compile(r"(\d+) +(.*)")
 _RESUMED = re.compile(r"<\.\.\. \w+ resumed>")
 _CALL = re.compile(r"(\w+)\((?:(AT_FDCWD|\d+)<([^>]*)>(?:, )?)?(.*)\) += +(-?\d+)")
-_STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+"""Each string in a call, as strace prints it with `-xx`."""
 
 
 class What(Enum):
@@ -91,7 +92,7 @@ def read_steps(trace: Path, folder: Path, before: Collection[str]) -> list[Step]
     """
     known = set(before)
     steps = []
-    for call in _calls(trace.read_text()):
+    for call in read_calls(trace.read_text()):
         step = _step(call, str(folder), known)
         # What a process maps into memory is made anew when it starts.
         if step is not None and not step.name.endswith("-shm"):
@@ -99,7 +100,7 @@ def read_steps(trace: Path, folder: Path, before: Collection[str]) -> list[Step]
     return steps
 
 
-def _calls(text: str) -> Iterator[re.Match[str]]:
+def read_calls(text: str) -> Iterator[re.Match[str]]:
     """Yield each call when it returned, also where two threads took turns."""
     begun: dict[str, str] = {}
     for line in text.splitlines():
@@ -121,8 +122,8 @@ def _calls(text: str) -> Iterator[re.Match[str]]:
 def _step(call: re.Match[str], folder: str, known: set[str]) -> Step | None:
     """Return what a call did; None when it is of no matter."""
     verb, number, hexed, rest, result = call.groups()
-    on = _text(hexed or "")
-    strings = [_bytes(one) for one in _STRING.findall(rest)]
+    on = as_text(hexed or "")
+    strings = [from_hex(one) for one in STRING.findall(rest)]
     if verb in {"openat", "unlink"}:
         return _name_step(verb, strings[0].decode(), rest, folder, known)
     if verb == "write" and number == "1":
@@ -156,12 +157,14 @@ def _name_step(
     return Step(What.CREATE, name)
 
 
-def _bytes(hexed: str) -> bytes:
+def from_hex(hexed: str) -> bytes:
+    """Return the bytes of a string as strace prints it with `-xx`."""
     return bytes.fromhex(hexed.replace("\\x", ""))
 
 
-def _text(hexed: str) -> str:
-    return _bytes(hexed).decode() if hexed.startswith("\\x") else hexed
+def as_text(hexed: str) -> str:
+    """Return a path as strace prints it with `-y`."""
+    return from_hex(hexed).decode() if hexed.startswith("\\x") else hexed
 
 
 def after_power_loss(

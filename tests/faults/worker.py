@@ -88,6 +88,15 @@ def live(room: Room) -> None:
         say("head", 0 if head is None else head.size)
 
 
+def serve(room: Room) -> None:
+    """Append, publish and copy for a while, and say what outsiders could have seen."""
+    for _ in range(3):
+        append(room)
+        head = room.publisher.publish()
+        copy(room)
+        say("head", 0 if head is None else head.size)
+
+
 def live_carelessly(room: Room) -> None:
     """Do the same without a flush at each commit."""
     room.log._engine.connection.execute("PRAGMA synchronous=NORMAL")
@@ -122,6 +131,7 @@ ACTIONS: Mapping[str, Callable[[Room], None]] = {
     "frozen in publication": lambda room: freeze(room, Publication),
     "life": live,
     "careless": live_carelessly,
+    "serving": serve,
 }
 _MOVES = {"moving": 1, "life": 6, "careless": 6}
 """Records after which the write-ahead file is moved into the log's file."""
