@@ -6,6 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import structlog
+from cryptography import x509
 
 from audit.writer import AuditLog
 from connectors.client import ClientPolicy, Media, ServiceClient
@@ -101,6 +102,24 @@ class Outbound:
     signing_key: SigningKey
     policy: ClientPolicy
     health: Health
+
+
+def read_roots(file: Path) -> bytes:
+    """Return further roots for the certificates of departments, as PEM.
+
+    Raises:
+        SettingsError: The file can't be read, or holds no certificate.
+    """
+    try:
+        roots = file.read_bytes()
+        x509.load_pem_x509_certificates(roots)
+    except OSError:
+        message = f"`root_certificates`: `{file.name}` can't be read"
+        raise SettingsError(message) from None
+    except ValueError:
+        message = f"`root_certificates`: `{file.name}` holds no certificate in PEM"
+        raise SettingsError(message) from None
+    return roots
 
 
 def open_connectors(

@@ -43,6 +43,7 @@ from exchange.office import (
     make_resolver,
     open_connectors,
     read_pack,
+    read_roots,
 )
 from exchange.opened import OpenCase
 from exchange.outward import open_public
@@ -121,7 +122,7 @@ async def opened(
         outbound = Outbound(
             gateway=settings.gateway_id,
             signing_key=keys.lookup,
-            policy=ClientPolicy(networks=settings.networks),
+            policy=_outbound_policy(settings),
             health=health,
         )
         parts = Parts(
@@ -177,6 +178,15 @@ class _Kept:
     shelf: Shelf
     shard: str
     """The name of the shard that is written to."""
+
+
+def _outbound_policy(settings: Settings) -> ClientPolicy:
+    """Return what holds for every look-up that leaves: where to, and whom to trust."""
+    roots = settings.root_certificates
+    return ClientPolicy(
+        networks=settings.networks,
+        root_certificates=None if roots is None else read_roots(roots),
+    )
 
 
 async def _open_kept(

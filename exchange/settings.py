@@ -84,6 +84,9 @@ class Settings(Model):
     records carry it."""
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
     """Networks in which departments may be; nothing else is ever connected to."""
+    root_certificates: LocalPath | None = None
+    """Further roots (PEM) that the certificates of departments may rest on, such as the
+    government's own authority; without it those that the system trusts."""
     database_url: str | None = None
     """The database of cases, consents and waiting work: `sqlite:///FILE`, or
     `postgresql://...` where several gateways share it; without it `errand.db` in the

@@ -15,16 +15,22 @@ def serving(app: Any) -> Iterator[str]:  # noqa: ANN401 - any ASGI app
     with closing_socket() as listener:
         host, port = listener.getsockname()
         config = uvicorn.Config(app, log_level="error", lifespan="on")
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        while not server.started:
-            thread.join(0.005)
-            if not thread.is_alive():
-                raise RuntimeError("the server did not start")
-        yield f"http://{host}:{port}"
-        server.should_exit = True
-        thread.join()
+        with running(uvicorn.Server(config), listener):
+            yield f"http://{host}:{port}"
+
+
+@contextmanager
+def running(server: uvicorn.Server, listener: socket.socket) -> Iterator[None]:
+    """Run a server in a thread, until the block ends."""
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.005)
+        if not thread.is_alive():
+            raise RuntimeError("the server did not start")
+    yield
+    server.should_exit = True
+    thread.join()
 
 
 @contextmanager
