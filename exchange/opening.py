@@ -117,6 +117,11 @@ async def opened(
         changed = await record_changes(
             kept.database, kept.log, registered(pack, keys), clock.now(), new_id
         )
+        # Not before: a log that may not be signed refuses records, and a gateway that
+        # has one answers so rather than not at all.
+        kept.publisher.start()
+        for follower in kept.followers:
+            follower.start()
         # (5): nothing of it runs yet.
         health = Health()
         outbound = Outbound(

@@ -64,7 +64,12 @@ def _publish_shard(
         current = shards[-1].name if shards else ""
         keys = open_gateway_keys(settings, shards, entropy=None)
         sealer = open_sealer(settings, keys, stack)
-        log, *_ = open_log(settings, keys, sealer, clock, current, stack)
+        log, publisher, followers = open_log(
+            settings, keys, sealer, clock, current, stack
+        )
+        publisher.start()
+        for follower in followers:
+            follower.start()
         following = stack.enter_context(closing(NextShard(settings, log.origin)))
         _log.info("publishing", records=log.size, process=os.getpid())
         while not stopped(LOOK_S):

@@ -165,7 +165,7 @@ def open_log(
     shard: str,
     stack: Stack,
 ) -> tuple[AuditLog, Publisher, tuple[Follower, ...]]:
-    """Open the log, and start publishing.
+    """Open the log, and what publishes and indexes it, not started yet.
 
     Raises:
         SettingsError: It can't be opened, or the witnesses' policy is wrong.
@@ -188,9 +188,7 @@ def open_log(
     witnesses = open_witnesses(settings, keys, clock)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
     followers = open_followers(settings, log, publisher, clock, shard)
-    publisher.start()
     for follower in followers:
-        follower.start()
         stack.callback(follower.stop)  # after the publisher's last head
     stack.callback(publisher.stop)
     return log, publisher, followers
