@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateSchema
 import consent.rows
 import exchange.assertions
 import exchange.cases
-import exchange.database
+import exchange.committing
 import exchange.due
 import exchange.idempotency
 import exchange.registration
@@ -34,12 +34,12 @@ _STORES: tuple[ModuleType, ...] = (
     consent.rows,
     exchange.assertions,
     exchange.cases,
-    exchange.database,
+    exchange.committing,
     exchange.due,
     exchange.idempotency,
     exchange.registration,
 )
-_VAULT: tuple[ModuleType, ...] = (exchange.database, exchange.vault)
+_VAULT: tuple[ModuleType, ...] = (exchange.committing, exchange.vault)
 
 
 class Part(StrEnum):
