@@ -95,7 +95,7 @@ async def opened(
     (1) Take the data folder: a second gateway is refused before it touches anything.
     (2) Load or make the keys, and read the packs.
     (3) Bring the tables to their newest form, and open them.
-    (4) Open the log and its publisher, and record what changed since the last start.
+    (4) Open the log, record what changed since the last start, and publish.
     (5) Put the case flow together.
     (6) Start what waits: cases go on from where they were.
 
@@ -119,17 +119,10 @@ async def opened(
         )
         # Not before: a log that may not be signed refuses records, and a gateway that
         # has one answers so rather than not at all.
-        kept.publisher.start()
-        for follower in kept.followers:
-            follower.start()
+        kept.publish()
         # (5): nothing of it runs yet.
         health = Health()
-        outbound = Outbound(
-            gateway=settings.gateway_id,
-            signing_key=keys.lookup,
-            policy=_outbound_policy(settings),
-            health=health,
-        )
+        outbound = _outbound(settings, keys, health)
         parts = Parts(
             pack=pack,
             connectors=await _open_connectors(pack, outbound, clock, stack),
@@ -184,13 +177,25 @@ class _Kept:
     shard: str
     """The name of the shard that is written to."""
 
+    def publish(self) -> None:
+        """Publish the log, and follow its published head, from now on."""
+        self.publisher.start()
+        for follower in self.followers:
+            follower.start()
 
-def _outbound_policy(settings: Settings) -> ClientPolicy:
-    """Return what holds for every look-up that leaves: where to, and whom to trust."""
+
+def _outbound(settings: Settings, keys: GatewayKeys, health: Health) -> Outbound:
+    """Return what holds for every look-up that leaves."""
     roots = settings.root_certificates
-    return ClientPolicy(
+    policy = ClientPolicy(
         networks=settings.networks,
         root_certificates=None if roots is None else read_roots(roots),
+    )
+    return Outbound(
+        gateway=settings.gateway_id,
+        signing_key=keys.lookup,
+        policy=policy,
+        health=health,
     )
 
 
