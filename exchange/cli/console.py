@@ -27,6 +27,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 Url = Annotated[str, typer.Option(help="Where the gateway's API is.")]
 ClientName = Annotated[str, typer.Option("--client", help="The client's id.")]
 KeyFile = Annotated[Path, typer.Option(help="The client's private key (PEM).")]
+AboutSubject = Annotated[
+    bool, typer.Option("--subject", help="Read whom it is about from stdin.")
+]
 
 
 class Exit(StrEnum):
@@ -115,6 +118,16 @@ def _ask(method: str, url: str, **request: Any) -> Any:  # noqa: ANN401 - as htt
     if answer.is_error:
         raise ErrandError(f"{told.get('title')}: {told.get('detail', told['type'])}")
     return told
+
+
+def read_subject_id() -> str:
+    """Return the id on standard input: shells and process lists keep arguments."""
+    return sys.stdin.readline().strip()
+
+
+def given(**conditions: str | None) -> dict[str, str]:
+    """Return the conditions of a search that were given."""
+    return {name: value for name, value in conditions.items() if value is not None}
 
 
 def make_table(title: str, *columns: str) -> "Table":

@@ -23,6 +23,7 @@ from exchange.cli.console import (
     post_json,
     print_json,
     print_table,
+    read_subject_id,
 )
 
 Reason = Annotated[
@@ -148,8 +149,7 @@ def _target(ref: str | None, shard: str | None, namespace: str) -> dict[str, obj
         return {"shard": shard}
     if ref is not None:
         return {"ref": ref}
-    subject_id = sys.stdin.readline().strip()
-    return {"subject": {"namespace": namespace, "id": subject_id}}
+    return {"subject": {"namespace": namespace, "id": read_subject_id()}}
 
 
 def _bearer(url: str, client: str, key_file: Path, scope: str) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from exchange.cli.console import AboutSubject, given, read_subject_id
 from exchange.cli.logs import (
     ShardName,
     SubjectsPlace,
@@ -39,9 +40,7 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
     ] = "files",
     *,
     shard: ShardName = None,
-    subject: Annotated[
-        bool, typer.Option("--subject", help="Read whom it is about from stdin.")
-    ] = False,
+    subject: AboutSubject = False,
     keys_folder: Annotated[
         Path | None, typer.Option("--keys", help="The log's own keys: for `--subject`.")
     ] = None,
@@ -61,24 +60,23 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
     meet every condition; it opens no section.
     """
     stored = stored_shard(log, shard)
-    conditions = {
-        "requester": requester,
-        "provider": provider,
-        "matter": matter,
-        "case": case,
-        "outcome": outcome,
-        "kind": kind,
-        "since": since,
-        "until": until,
-    }
-    given = {name: value for name, value in conditions.items() if value is not None}
+    conditions = given(
+        requester=requester,
+        provider=provider,
+        matter=matter,
+        case=case,
+        outcome=outcome,
+        kind=kind,
+        since=since,
+        until=until,
+    )
     if form == "files":
-        if given or subject:
+        if conditions or subject:
             raise ErrandError("files hold all of the log: conditions are for tables")
         size = _export_files(stored, target)
     else:
         ref = _subject_ref(stored, keys_folder, subjects) if subject else None
-        size = _export_table(stored, target, form, _query(given, ref))
+        size = _export_table(stored, target, form, _query(conditions, ref))
     sys.stdout.write(f"{size} entries\n")
 
 
@@ -112,7 +110,7 @@ def _reading(stored: "Place") -> "closing[LogReader]":
     return closing(LogReader.open(stored))
 
 
-def _query(given: dict[str, str], ref: str | None) -> "RecordQuery":
+def _query(conditions: dict[str, str], ref: str | None) -> "RecordQuery":
     """Return the conditions, read.
 
     Raises:
@@ -121,13 +119,15 @@ def _query(given: dict[str, str], ref: str | None) -> "RecordQuery":
     from audit.query import RecordQuery
     from audit.record import Kind
 
-    kind, since, until = (given.pop(name, None) for name in ("kind", "since", "until"))
+    kind, since, until = (
+        conditions.pop(name, None) for name in ("kind", "since", "until")
+    )
     try:
         read = None if kind is None else Kind(kind)
     except ValueError:
         raise ErrandError("`--kind` is none that records have") from None
     return RecordQuery(
-        **given,  # type: ignore[arg-type] # what is left is text, and so are the fields
+        **conditions,  # type: ignore[arg-type] # what is left is text, and so are the fields
         subject_ref=ref,
         kind=read,
         since=_instant("since", since),
@@ -158,8 +158,7 @@ def _subject_ref(
 
     if keys_folder is None:
         raise ErrandError("`--subject` takes `--keys`, to find the person with")
-    # Not an argument: shells and process lists would keep it.
-    who = Subject("", "citizen_id", sys.stdin.readline().strip())
+    who = Subject("", "citizen_id", read_subject_id())
     keys = load_keys(keys_folder)
     with open_sealer(stored, keys, elsewhere_of(subjects)) as sealer:
         known = None if sealer is None else sealer.directory.lookup(who)

@@ -2,7 +2,6 @@
 
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,15 +9,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from exchange.cli.console import (
+    AboutSubject,
     AsJson,
     ClientName,
     KeyFile,
     Url,
     get_json,
     get_token,
+    given,
     make_table,
     print_json,
     print_table,
+    read_subject_id,
 )
 from exchange.cli.logs import (
     ShardName,
@@ -140,9 +142,7 @@ def query_audit(  # noqa: PLR0913 - the conditions of one question
     key_file: KeyFile,
     *,
     url: Url = "http://127.0.0.1:8800",
-    subject: Annotated[
-        bool, typer.Option("--subject", help="Read whom it is about from stdin.")
-    ] = False,
+    subject: AboutSubject = False,
     requester: str | None = None,
     provider: str | None = None,
     matter: str | None = None,
@@ -155,23 +155,21 @@ def query_audit(  # noqa: PLR0913 - the conditions of one question
     as_json: AsJson = False,
 ) -> None:
     """Ask a running gateway who asked what; the question becomes a record."""
-    conditions = {
-        "requester": requester,
-        "provider": provider,
-        "matter": matter,
-        "case": case,
-        "outcome": outcome,
-        "kind": kind,
-        "since": since,
-        "until": until,
-        "limit": str(limit),
-    }
+    conditions = given(
+        requester=requester,
+        provider=provider,
+        matter=matter,
+        case=case,
+        outcome=outcome,
+        kind=kind,
+        since=since,
+        until=until,
+        limit=str(limit),
+    )
     headers = {"authorization": f"Bearer {get_token(url, client, key_file, 'auditor')}"}
     if subject:
-        # Not an argument: shells and process lists would keep it.
-        headers["errand-subject"] = f"citizen_id:{sys.stdin.readline().strip()}"
-    params = {name: value for name, value in conditions.items() if value is not None}
-    page = get_json(f"{url}/v1/audit/records", headers, params)
+        headers["errand-subject"] = f"citizen_id:{read_subject_id()}"
+    page = get_json(f"{url}/v1/audit/records", headers, conditions)
     if as_json:
         print_json(page)
         return
