@@ -292,13 +292,15 @@ def freeze(
     sql = PostgresSql(place)
     try:
         with sql.transaction() as changes:
+            # The transaction's own: it is not opened anew as long as that lasts.
+            connection = sql.connected()
             # (1): who appends waits for the row, before touching any table.
             [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
             # (2): in this transaction, as the reader has its connection.
             records = last(LogReader(sql))
             if records:
                 batch = [size, *_arguments(records)]
-                sql.connected().execute(_APPEND, batch, binary=True)
+                connection.execute(_APPEND, batch, binary=True)
             # (3): not by this gateway's good will, but by the server.
             changes.change(_FREEZE)
     finally:

@@ -19,7 +19,7 @@ from typing import Final
 
 from audit.places import open_sql
 from audit.record import Actor, Event, Kind
-from audit.sql import Changes, Place, SqliteSql, Tables
+from audit.sql import Changes, Place, SqliteSql, Tables, is_made
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import EventId
 
@@ -89,9 +89,6 @@ _BEHIND = (
     " AND heard < (SELECT number FROM ledger WHERE event_id = ?) ORDER BY name, id"
 )
 _MILLISECOND = timedelta(milliseconds=1)
-
-_NO_LEDGER = "SELECT 1 WHERE to_regclass('ledger') IS NULL"
-"""Finds a row where a schema has no ledger."""
 
 
 class Act(StrEnum):
@@ -275,7 +272,7 @@ def erased_subjects(place: Place) -> frozenset[str]:
         return frozenset()
     sql = open_sql(place, read_only=True)
     try:
-        if not isinstance(sql, SqliteSql) and sql.rows(_NO_LEDGER):
+        if not isinstance(sql, SqliteSql) and not is_made(sql, "ledger"):
             return frozenset()
         query = "SELECT name FROM ledger WHERE act = ? AND what = ?"
         rows = sql.rows(query, (Act.ERASE.value, What.SUBJECT.value))

@@ -70,17 +70,24 @@ class PostgresSql:
         self._place = place
         self._read_only = read_only
         self._connection: _Connection | None = None
+        self._is_held = False
+        """Whether a transaction or a snapshot is open on the connection."""
         self._notices: list[str] = []
 
     def connected(self) -> _Connection:
         """Return the connection, opened anew where it was lost.
 
+        INVARIANT: what was begun on one connection never goes on on another one: so
+        none is opened while a transaction or a snapshot is.
+
         Raises:
             SettingsError: The server is set to lose what it has confirmed.
-            LogUnavailableError: It can't be reached.
+            LogUnavailableError: It can't be reached, or was lost in a transaction.
         """
         if self._connection is not None and not self._connection.closed:
             return self._connection
+        if self._is_held:
+            raise LogUnavailableError("the log's PostgreSQL: lost in a transaction")
         try:
             self._connection = self._connect()
         except psycopg.Error as error:
@@ -135,12 +142,15 @@ class PostgresSql:
             raise LogUnavailableError(f"PostgreSQL warned of a commit: {notices[0]}")
 
     def rows(self, query: str, values: Sequence[Value] = ()) -> list[Row]:
-        """Return what a query finds; asked again once when the connection was lost."""
-        is_kept = self._connection is not None and not self._connection.closed
+        """Return what a query finds; asked again once when the connection was lost.
+
+        In a transaction or a snapshot it is not asked again: that is lost as well.
+        """
+        may_ask_again = not (self.is_lost or self._is_held)
         try:
             return _rows(self.connected(), query, values)
         except psycopg.Error as error:
-            if not (is_kept and self.is_lost):
+            if not (may_ask_again and self.is_lost):
                 raise unavailable(error) from None
         try:
             return _rows(self.connected(), query, values)
@@ -158,8 +168,10 @@ class PostgresSql:
         connection = self.connected()
         self._notices.clear()
         try:
-            with connection.transaction():
+            with self._holding(), connection.transaction():
                 yield _Transaction(connection)
+                # Of a connection that is closed the driver commits nothing, silently.
+                self.connected()
         except psycopg.Error as error:
             self.drop()
             raise unavailable(error) from None
@@ -172,12 +184,22 @@ class PostgresSql:
         try:
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             try:
-                yield
+                with self._holding():
+                    yield
             finally:
                 if not connection.closed:
                     connection.execute("ROLLBACK")
         except psycopg.Error as error:
             raise unavailable(error) from None
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Keep to the connection that there is."""
+        self._is_held = True
+        try:
+            yield
+        finally:
+            self._is_held = False
 
     def make(self, tables: Tables) -> None:
         """Make tables in the schema, where there are none; one replica does it.

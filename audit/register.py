@@ -6,6 +6,7 @@ leaves the old shard current, and one after it the next.
 """
 
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ import orjson
 from audit.keys import sync_folder
 from audit.places import open_sql
 from audit.shards import Shard
-from audit.sql import Place, Postgres, Sql, Tables
+from audit.sql import Place, Postgres, Row, Sql, Tables, is_made
 from schemas.canonical import canonical_plain
 from schemas.errors import SettingsError
 
@@ -38,8 +39,6 @@ CREATE TABLE shard (
 CREATE UNIQUE INDEX one_is_written_to ON shard ((size IS NULL)) WHERE size IS NULL;
 """,
 )
-_NO_REGISTER = "SELECT 1 WHERE to_regclass('shard') IS NULL"
-"""Finds a row where the schema has no register."""
 _PUT = (
     "INSERT INTO shard (number, origin, name, vkey, size, root)"
     " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (number) DO UPDATE"
@@ -48,7 +47,11 @@ _PUT = (
     " AND shard.size IS NULL"
 )
 """A shard is added, or sealed; nothing else of it ever changes."""
+_SHARD = "SELECT origin, name, vkey, size, root FROM shard"
 _LOCK = "SELECT pg_try_advisory_lock(hashtextextended(?, 0))"
+_PATIENCE_S: Final = 1.0
+"""How long somebody else may hold the lock, in seconds, before we give up."""
+_LOOK_S: Final = 0.05
 
 
 def load_shards(place: Place) -> tuple[Shard, ...]:
@@ -70,16 +73,17 @@ def read_register(sql: Sql) -> tuple[Shard, ...]:
     Raises:
         LogUnavailableError: The server can't be reached.
     """
-    if sql.rows(_NO_REGISTER):
+    if not is_made(sql, "shard"):
         return ()
-    query = "SELECT origin, name, vkey, size, root FROM shard ORDER BY number"
-    return tuple(Shard(*row) for row in sql.rows(query))
+    return tuple(Shard(*row) for row in sql.rows(f"{_SHARD} ORDER BY number"))
 
 
 def save_shards(place: Place, shards: Sequence[Shard]) -> None:
     """Replace the register, whole or not at all, and durably.
 
     Raises:
+        SettingsError: Another log's shard stands in a place of one of these, or the
+            same one with another end.
         LogUnavailableError: It is not known to be stored.
     """
     if isinstance(place, Path):
@@ -91,6 +95,19 @@ def save_shards(place: Place, shards: Sequence[Shard]) -> None:
             for number, shard in enumerate(shards, 1):
                 row = (shard.origin, shard.name, shard.vkey, shard.size, shard.root)
                 changes.change(_PUT, (number, *row))
+                [found] = changes.rows(f"{_SHARD} WHERE number = ?", (number,))
+                _check_written(place, found, row)
+
+
+def _check_written(place: Postgres, found: Row, written: Row) -> None:
+    # INVARIANT: who was told that a shard is in the register finds it there.
+    if found != written:
+        raise SettingsError(
+            f"the register of shards (schema `{place.schema}`) has `{found[0]}` where "
+            f"`{written[0]}` was to be written, or has it with another end: see that "
+            "`log_url` names this log's own database, and that nobody else has sealed "
+            "the shard; nothing was changed"
+        )
 
 
 @contextmanager
@@ -102,10 +119,19 @@ def sealing(place: Postgres) -> Iterator[None]:
         LogUnavailableError: The server can't be reached.
     """
     with closing(open_sql(place)) as sql:
-        [[is_taken]] = sql.rows(_LOCK, (f"errand-sealing {place.schema}",))
-        if not is_taken:
-            raise SettingsError("somebody else is sealing a shard of this log now")
+        # A session of somebody who was killed ends soon, and not at once.
+        until = time.monotonic() + _PATIENCE_S
+        while not _is_taken(sql, place):
+            if time.monotonic() >= until:
+                raise SettingsError("somebody else is sealing a shard of this log now")
+            time.sleep(_LOOK_S)
         yield
+
+
+def _is_taken(sql: Sql, place: Postgres) -> bool:
+    """Take the lock of those who seal, and return whether nobody else has it."""
+    [[is_taken]] = sql.rows(_LOCK, (f"errand-sealing {place.schema}",))
+    return bool(is_taken)
 
 
 def _load_file(file: Path) -> tuple[Shard, ...]:

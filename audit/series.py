@@ -11,7 +11,7 @@ from audit.proving import ServedTree, open_tree
 from audit.record import Kind, Leaf, read_leaf
 from audit.served import CHECKPOINT
 from audit.shards import check_link
-from audit.sql import Place
+from audit.sql import Place, is_made
 from schemas.errors import VerificationError
 
 
@@ -116,8 +116,8 @@ def _origin_of(where: str, shard: str | None, token: str | None) -> str | None:
             return reader.meta().get("origin")
     if stored is not None:
         with open_still(stored) as reader:
-            is_made = reader.sql.rows("SELECT to_regclass('meta')")[0][0] is not None
-            return reader.meta().get("origin") if is_made else None
+            is_there = is_made(reader.sql, "meta")
+            return reader.meta().get("origin") if is_there else None
     if not is_address(where) and not Path(where).is_dir():
         return None
     with fetching(where, token, shard) as fetch:

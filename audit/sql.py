@@ -87,6 +87,11 @@ class Sql(Protocol):
         """Let go of it."""
 
 
+def is_made(sql: Sql, table: str) -> bool:
+    """Return whether a schema on PostgreSQL has a table: who reads makes none."""
+    return bool(sql.rows("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (table,)))
+
+
 class SqliteSql:
     """A connection to a SQLite file."""
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from audit.places import open_sql
-from audit.sql import Postgres, Sql, Tables
+from audit.sql import Postgres, Sql, Tables, is_made
 from schemas.errors import (
     LogUnavailableError,
     StoreUnavailableError,
@@ -26,8 +26,6 @@ _TABLES = Tables(
 CREATE TABLE object (path TEXT COLLATE "C" PRIMARY KEY, content BYTEA NOT NULL);
 """,
 )
-_NO_OBJECTS = "SELECT 1 WHERE to_regclass('object') IS NULL"
-"""Finds a row where a schema has no objects."""
 _NEW = "INSERT INTO object VALUES (?, ?) ON CONFLICT DO NOTHING"
 _SWAP = "UPDATE object SET content = ? WHERE path = ? AND content = ?"
 
@@ -46,7 +44,7 @@ class TableObjects:
     def read(self, path: str) -> bytes | None:
         """Return an object; None for nothing."""
         with self._opened(read_only=True) as sql:
-            return None if sql.rows(_NO_OBJECTS) else self._read(sql, path)
+            return self._read(sql, path) if is_made(sql, "object") else None
 
     def write_once(self, path: str, content: bytes) -> None:
         """Write an object that never changes, durably."""

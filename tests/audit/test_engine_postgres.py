@@ -5,16 +5,19 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
 import pytest
 
+from audit.engine_postgres import freeze
 from audit.keys import LogKeys, make_keys
-from audit.record import Event
-from audit.sql import Postgres
-from audit.store import Appended
+from audit.postgres import PostgresSql
+from audit.record import Event, Kind
+from audit.sealing import SealedRecord
+from audit.sql import Postgres, Tables
+from audit.store import Appended, LogReader
 from audit.verify import verify_log
 from audit.writer import Limits, open_engine
 from exchange.demo.postgres import PostgresServer
@@ -311,6 +314,81 @@ async def test_a_warning_at_the_commit_counts_as_a_failure(
 
     assert (0, 1) == (place.index, after.index)
     assert room.log.fault is None
+
+
+# A transaction that loses its connection.
+
+
+def is_frozen(room: Room) -> bool:
+    """Return whether the server refuses what is recorded."""
+    assert isinstance(room.place, Postgres)
+    query = "SELECT 1 FROM pg_trigger WHERE tgname = %s AND tgrelid = to_regclass(%s)"
+    with administer(room) as connection:
+        named = ("entry_is_sealed", f"{room.place.schema}.entry")
+        return connection.execute(query, named).fetchone() is not None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("when", ["before it is read", "before it is stored"])
+async def test_a_log_whose_freeze_is_cut_off_has_both_its_last_record_and_its_end(
+    tmp_path: Path, relay: tuple[Relay, Postgres], when: str
+) -> None:
+    """Or neither; and then the freeze is done again."""
+    line, place = relay
+    room = open_room(tmp_path, place=place)
+    await room.log.append([an_event(subjects=())])
+    last = room.sealer.seal(an_event(Kind.CASE_CLOSED, subjects=()), ())
+    cut = when
+
+    def record_last(reader: LogReader) -> list[SealedRecord]:
+        if cut == "before it is read":
+            line.cut()
+        assert reader.size() == 1
+        if cut == "before it is stored":
+            line.cut()
+        return [last]
+
+    with pytest.raises(LogUnavailableError):
+        freeze(place, record_last)
+    begun = (last.event.id in stored(room), is_frozen(room))
+    cut = ""
+    freeze(place, record_last)
+    done = (last.event.id in stored(room), is_frozen(room))
+    room.close()
+
+    assert (False, False) == begun
+    assert (True, True) == done
+
+
+def insert_over(line: Relay, sql: PostgresSql) -> None:
+    """Have a transaction lose its connection, and go on as if it had not."""
+    with sql.transaction() as changes:
+        changes.change("INSERT INTO one VALUES (1)")
+        line.cut()
+        with suppress(LogUnavailableError):
+            sql.rows("SELECT 1")
+
+
+def test_a_query_is_not_asked_again_on_another_connection_than_its_transaction(
+    relay: tuple[Relay, Postgres],
+) -> None:
+    """Nor is the snapshot left, nor anything believed that was begun before."""
+    line, place = relay
+    with closing(PostgresSql(place)) as sql:
+        sql.make(Tables("", "CREATE TABLE one (number INTEGER)"))
+        with sql.snapshot():
+            sql.rows("SELECT 1")
+            line.cut()
+            for _ in range(2):
+                with pytest.raises(LogUnavailableError):
+                    sql.rows("SELECT 1")
+        again = sql.rows("SELECT 1")
+        with pytest.raises(LogUnavailableError, match="in a transaction"):
+            insert_over(line, sql)
+        found = sql.rows("SELECT number FROM one")
+
+    assert [(1,)] == again
+    assert [] == found
 
 
 # What a server must be set to.

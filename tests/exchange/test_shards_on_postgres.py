@@ -268,13 +268,21 @@ def test_a_replica_goes_on_once_the_register_names_the_next_and_its_keys_are_the
 
 
 def test_the_register_on_a_server_only_grows(begun: Settings) -> None:
-    """A shard is added or sealed; what is sealed stays as it is."""
+    """A shard is added or sealed; what is sealed, or another log's, stays as it is.
+
+    Whoever was to write something else is told.
+    """
     place = begun.shards_place()
     first, second = (Shard(f"log.example/{n}", str(n), f"key-{n}") for n in (1, 2))
     sealed = Shard("log.example/1", "1", "key-1", 7, "root")
     save_shards(place, (first,))
-    save_shards(place, (sealed, second))
-    save_shards(place, (Shard("log.example/1", "1", "key-1", 9, "other"), second))
+    with pytest.raises(SettingsError, match=r"`log.example/1` where `other.example`"):
+        save_shards(place, (Shard("other.example", "", "key-3", 7, "root"), second))
+    assert (first,) == load_shards(place)
+    for _ in range(2):
+        save_shards(place, (sealed, second))
+    with pytest.raises(SettingsError, match="another end"):
+        save_shards(place, (Shard("log.example/1", "1", "key-1", 9, "other"), second))
     found = load_shards(place)
     with (
         closing(open_sql(place)) as sql,

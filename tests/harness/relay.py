@@ -57,8 +57,14 @@ class Relay:
                 for pump in (line.ask, line.answer):
                     threading.Thread(target=pump, daemon=True).start()
 
+    def cut(self) -> None:
+        """Break every connection; whoever comes anew is let in."""
+        for line in self._lines:
+            with suppress(OSError):
+                line.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
-        """Break every connection."""
+        """Break every connection, and let nobody in."""
         for line in [self._listening, *self._lines]:
             with suppress(OSError):
                 line.shutdown(socket.SHUT_RDWR)
