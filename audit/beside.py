@@ -4,9 +4,7 @@ The subject directory, the shred ledger and the anchors stand where the log does
 data folder of its file, or in its database; unless it is said where.
 """
 
-import shutil
 import sqlite3
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -14,7 +12,13 @@ from pathlib import Path
 from typing import Final
 
 from audit.anchor import ANCHORS
-from audit.fetching import PUBLIC_FOLDER, SHARDS_FOLDER, Fetch, fetch_from_folder
+from audit.fetching import (
+    PUBLIC_FOLDER,
+    SHARDS_FOLDER,
+    Fetch,
+    copied_away,
+    fetch_from_folder,
+)
 from audit.keys import LogKeys
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA, erased_subjects
 from audit.places import open_sql
@@ -83,7 +87,9 @@ def open_sealer(
     source = elsewhere.subjects or _subjects_beside(log)
     with ExitStack() as stack:
         if isinstance(source, Path):
-            source = stack.enter_context(_copied(source))
+            if not source.is_file():
+                raise VerificationError(f"there is no `{SUBJECTS_FILE}` beside the log")
+            source = stack.enter_context(copied_away(source))
         else:
             _check_there(source)
         with _naming_subjects():
@@ -96,19 +102,6 @@ def _subjects_beside(log: Place) -> Place:
     if isinstance(log, Path):
         return _beside(log, SUBJECTS_FILE)
     return Postgres(log.url, SUBJECTS_SCHEMA)
-
-
-@contextmanager
-def _copied(source: Path) -> Iterator[Path]:
-    """Copy a directory's file away, so that nothing is written beside it."""
-    if not source.is_file():
-        raise VerificationError(f"there is no `{SUBJECTS_FILE}` beside the log")
-    with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
-        for suffix in ("", "-wal"):
-            name = source.name + suffix
-            if source.with_name(name).is_file():
-                shutil.copyfile(source.with_name(name), Path(folder, name))
-        yield Path(folder, source.name)
 
 
 def _check_there(place: Postgres) -> None:

@@ -6,6 +6,7 @@ nothing may be written until the log is opened again.
 
 import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from shutil import disk_usage
@@ -265,11 +266,9 @@ def copy_log(source: Path, target: Path) -> None:
         sqlite3.Error: The log can't be read.
     """
     target.touch(exist_ok=False)
-    reader = SqliteSql.open(source, read_only=True)
-    copy = sqlite3.connect(target)
-    try:
+    with (
+        closing(SqliteSql.open(source, read_only=True)) as reader,
+        closing(sqlite3.connect(target)) as copy,
+    ):
         reader.connection.backup(copy)
         copy.execute("PRAGMA journal_mode=DELETE")
-    finally:
-        copy.close()
-        reader.close()

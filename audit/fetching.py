@@ -9,7 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -238,16 +238,24 @@ def _opened(file: Path) -> Iterator[LogReader]:
     if not file.is_file():
         raise VerificationError(f"there is no log at `{file.name}`")
     wal = file.with_name(file.name + "-wal")
-    with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
+    read, query = file, "mode=ro&immutable=1"
+    with ExitStack() as stack:
         if wal.is_file() and wal.stat().st_size:
-            for source in (file, wal):
+            read, query = stack.enter_context(copied_away(file)), "mode=rw"
+        uri = f"{read.absolute().as_uri()}?{query}"
+        opened = sqlite3.connect(uri, uri=True, isolation_level=None)
+        stack.enter_context(closing(opened))
+        try:
+            yield LogReader(SqliteSql(opened))
+        except sqlite3.Error as error:
+            raise VerificationError(f"`{file.name}`: {error}") from None
+
+
+@contextmanager
+def copied_away(file: Path) -> Iterator[Path]:
+    """Copy a SQLite file, and the write-ahead file that belongs to it."""
+    with tempfile.TemporaryDirectory(prefix="errand-verify-") as folder:
+        for source in (file, file.with_name(file.name + "-wal")):
+            if source.is_file():
                 shutil.copyfile(source, Path(folder, source.name))
-            file, query = Path(folder, file.name), "mode=rw"
-        else:
-            query = "mode=ro&immutable=1"
-        uri = f"{file.absolute().as_uri()}?{query}"
-        with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as opened:
-            try:
-                yield LogReader(SqliteSql(opened))
-            except sqlite3.Error as error:
-                raise VerificationError(f"`{file.name}`: {error}") from None
+        yield Path(folder, file.name)

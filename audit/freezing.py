@@ -10,6 +10,7 @@ SOURCE: audit-log design, 5.6; ADR 9 and 12.
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -120,11 +121,8 @@ async def record_last(log: AuditLog, seal: Seal) -> None:
     if not isinstance(log.place, Path):
         await asyncio.to_thread(freeze_server, log.place, seal)
         return
-    reader = LogReader.open(log.place)
-    try:
+    with closing(LogReader.open(log.place)) as reader:
         events = seal.last_events(reader)
-    finally:
-        reader.close()
     if events:
         await log.append(events)
 

@@ -51,32 +51,6 @@ def fold(hashes: bytes) -> bytes:
     return hashes
 
 
-class CompactRange:
-    """The roots of a growing tree's complete subtrees: all that appending needs."""
-
-    def __init__(self) -> None:
-        self._size = 0
-        self._peaks: list[bytes] = []
-
-    @property
-    def size(self) -> int:
-        """How many leaves were appended."""
-        return self._size
-
-    def append(self, leaf: bytes) -> None:
-        """Add the hash of the next leaf."""
-        carry, size = leaf, self._size
-        while size & 1:
-            carry = node_hash(self._peaks.pop(), carry)
-            size >>= 1
-        self._peaks.append(carry)
-        self._size += 1
-
-    def root(self) -> bytes:
-        """Return the root over everything appended so far."""
-        return fold_peaks(self._peaks)
-
-
 def fold_peaks(peaks: Sequence[bytes]) -> bytes:
     """Return the root over complete subtrees, given largest first."""
     if not peaks:

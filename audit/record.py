@@ -302,7 +302,6 @@ _TEXT_FIELDS = (
     "corr",
 )
 _LEAF_FIELDS = frozenset((*_TEXT_FIELDS, "v", "salt", "tags", "c"))
-_NAMES = {section.value: section.value.encode() for section in Section}
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}Z")
 
 

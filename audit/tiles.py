@@ -116,14 +116,6 @@ def parse_piece(path: str) -> Piece | None:
     return piece if piece.path == path and piece.width <= TILE_WIDTH else None
 
 
-def pieces_of_size(size: int) -> Iterator[Piece]:
-    """Yield every hash tile and bundle that a checkpoint of `size` leaves implies."""
-    for (level, index), width in tiles_of_size(size):
-        yield Piece(level, index, width)
-        if level == 0:
-            yield Piece(None, index, width)
-
-
 def pieces_between(old: int, new: int) -> Iterator[Piece]:
     """Yield the pieces that a checkpoint of `new` implies, and one of `old` did not."""
     level = 0

@@ -7,7 +7,7 @@ header that has been seen before is not parsed again.
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
@@ -67,21 +67,6 @@ class SigningKey:
             raise ValueError("an Ed25519 seed has 32 bytes")
         public, secret = crypto_sign_seed_keypair(seed)
         return cls(kid or thumbprint(b64url(public)), public, secret)
-
-    @classmethod
-    def from_jwk(cls, jwk: Mapping[str, JsonValue]) -> Self:
-        """Return the key of a private JWK (RFC 8037).
-
-        Raises:
-            ValueError: It is not a private Ed25519 key.
-        """
-        seed, kid = jwk.get("d"), jwk.get("kid")
-        if jwk.get("crv") != "Ed25519" or not isinstance(seed, str):
-            raise ValueError("not a private Ed25519 key")
-        key = cls.from_seed(b64url_decode(seed), kid if isinstance(kid, str) else None)
-        if jwk.get("x") != b64url(key.public):
-            raise ValueError("the public part is of another key")
-        return key
 
     @classmethod
     def from_pem(cls, pem: bytes) -> Self:

@@ -12,27 +12,21 @@ SOURCE: ISO/IEC TS 27560:2023 as mapped by the W3C Data Privacy Vocabulary; PIPL
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import cast
 
-import orjson
 from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet, OKPKey
+from joserfc.jwk import OKPKey
 from pydantic import JsonValue
 
 from consent.artefact import Consent, ConsentState
 from schemas.canonical import canonical
 from schemas.clock import to_rfc3339_ms
 from schemas.directory import LegalReference, Requester
-from schemas.errors import VerificationError
 from schemas.evidence import EvidenceType, Sensitivity
 from schemas.model import Name, VersionedId
 
 TYPE = "consent-receipt+jwt"
 """The `typ` of a receipt: nothing else that the gateway signs passes as one."""
 _ALGORITHMS = ["Ed25519"]
-_LONGEST = 65_536
-"""Characters of the longest receipt that is opened."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,28 +78,6 @@ def consent_receipt(
         "record": _record(consent, notice, issued_at),
     }
     return jws.serialize_compact(header, canonical(claims), key, _ALGORITHMS)
-
-
-def open_receipt(receipt: str, keys: KeySet) -> Mapping[str, JsonValue]:
-    """Return the claims of a receipt that a known key signed.
-
-    Args:
-        receipt: The compact JWS.
-        keys: The gateway's published keys, old ones included.
-
-    Raises:
-        VerificationError: It is no receipt, or none of the keys signed it.
-    """
-    if len(receipt) > _LONGEST:
-        raise VerificationError("the consent receipt is too long")
-    try:
-        opened = jws.deserialize_compact(receipt, keys, _ALGORITHMS)
-        claims = orjson.loads(opened.payload or b"")
-    except (JoseError, ValueError) as error:
-        raise VerificationError("the consent receipt's signature fails") from error
-    if opened.headers().get("typ") != TYPE or not isinstance(claims, dict):
-        raise VerificationError("the signed value is not a consent receipt")
-    return cast("Mapping[str, JsonValue]", claims)
 
 
 def _record(consent: Consent, notice: ConsentNotice, now: datetime) -> JsonValue:

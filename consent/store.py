@@ -234,15 +234,6 @@ def find_by_person(connection: Connection, person: Person) -> tuple[Consent, ...
     )
 
 
-def find_by_case(connection: Connection, case: CaseId) -> tuple[Consent, ...]:
-    """Return the consents that a case has asked for, the oldest first."""
-    oldest = CONSENT.c.asked_at, CONSENT.c.id
-    return _found(
-        connection,
-        select(CONSENT).where(CONSENT.c.asked_in == case).order_by(*oldest),
-    )
-
-
 def find_for_decision(
     connection: Connection, persons: Collection[Person], requester: Slug, matter: Slug
 ) -> tuple[Consent, ...]:

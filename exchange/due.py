@@ -219,16 +219,6 @@ def claim(connection: Connection, lease: Lease, now: datetime) -> bool:
     return taken.rowcount == 1
 
 
-def renew(connection: Connection, lease: Lease) -> bool:
-    """Prolong a lease to its `until`; False when it was lost meanwhile."""
-    kept = connection.execute(
-        update(_DUE)
-        .where(_DUE.c.case_id == lease.case, _DUE.c.lease_id == lease.id)
-        .values(lease_until=to_ms(lease.until))
-    )
-    return kept.rowcount == 1
-
-
 def release(connection: Connection, lease: Lease) -> bool:
     """Give a lease back, what is owed unchanged; False when it was lost meanwhile."""
     given = connection.execute(
@@ -300,13 +290,6 @@ def replace(connection: Connection, old: DueId, due: Due) -> bool:
 def find(connection: Connection, due_id: DueId) -> Due | None:
     """Return a row by its id; None when it was replaced or settled."""
     row = connection.execute(select(_DUE).where(_DUE.c.id == due_id)).one_or_none()
-    return None if row is None else _due(row)
-
-
-def find_by_case(connection: Connection, case_id: CaseId) -> Due | None:
-    """Return what a case is owed; None when nothing is."""
-    query = select(_DUE).where(_DUE.c.case_id == case_id)
-    row = connection.execute(query).one_or_none()
     return None if row is None else _due(row)
 
 

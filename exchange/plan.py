@@ -248,20 +248,3 @@ def ready(
         for lookup in plan.lookups.values()
         if lookup.id not in done and lookup.inputs <= have
     )
-
-
-def stuck(
-    plan: Plan, known: Iterable[Concept], settled: Iterable[str]
-) -> tuple[Lookup, ...]:
-    """Return the look-ups that can't be made, whatever the ready ones will tell.
-
-    A source that is settled has told all it knew: what it kept silent about, no other
-    look-up of the plan need tell.
-    """
-    done = frozenset(settled)
-    have = set(known)
-    left = [lookup for lookup in plan.lookups.values() if lookup.id not in done]
-    while can_go := [lookup for lookup in left if lookup.inputs <= have]:
-        have.update(concept for lookup in can_go for concept in lookup.tells)
-        left = [lookup for lookup in left if lookup not in can_go]
-    return tuple(left)

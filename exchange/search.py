@@ -23,29 +23,6 @@ _Order: TypeAlias = tuple[int, int, tuple[str, ...]]
 _Chosen: TypeAlias = frozenset[Candidate]
 
 
-def waves_of(chosen: Iterable[Candidate], known: frozenset[Concept]) -> Waves | None:
-    """Return each look-up in the earliest wave its keys allow; None if some never go.
-
-    Look-ups of one wave are ordered by id.
-    """
-    waves, left = _carry_out(chosen, known)
-    return None if left else waves
-
-
-def _carry_out(
-    chosen: Iterable[Candidate], known: frozenset[Concept]
-) -> tuple[Waves, tuple[Candidate, ...]]:
-    """Return the waves of the look-ups that can be made, and the look-ups left over."""
-    waves: list[tuple[Candidate, ...]] = []
-    left = tuple(sorted(chosen, key=lambda candidate: candidate.id))
-    have = set(known)
-    while wave := tuple(one for one in left if one.inputs <= have):
-        waves.append(wave)
-        have.update(concept for one in wave for concept in one.tells)
-        left = tuple(one for one in left if one not in wave)
-    return tuple(waves), left
-
-
 def best_waves(
     asks: Iterable[Slug],
     shown: Iterable[Concept],
@@ -73,6 +50,24 @@ def best_waves(
     if search.waves is None:
         raise ValueError("the offers can't answer what is asked")
     return search.waves
+
+
+def _carry_out(
+    chosen: Iterable[Candidate], known: frozenset[Concept]
+) -> tuple[Waves, tuple[Candidate, ...]]:
+    """Return the waves of the look-ups that can be made, and the look-ups left over.
+
+    Each stands in the earliest wave its keys allow; those of one wave are in the
+    order of their ids.
+    """
+    waves: list[tuple[Candidate, ...]] = []
+    left = tuple(sorted(chosen, key=lambda candidate: candidate.id))
+    have = set(known)
+    while wave := tuple(one for one in left if one.inputs <= have):
+        waves.append(wave)
+        have.update(concept for one in wave for concept in one.tells)
+        left = tuple(one for one in left if one not in wave)
+    return tuple(waves), left
 
 
 @dataclass(slots=True)

@@ -89,12 +89,7 @@ class _Settled(_Outcome):
 
 
 @value
-class _Open(_Outcome):
-    is_settled = False
-
-
-@value
-class _Failed(_Outcome):
+class _Unsettled(_Outcome):
     is_settled = False
 
 
@@ -159,7 +154,7 @@ class NotApplicable(_Settled):
 
 
 @value
-class ConsentNeeded(_Open):
+class ConsentNeeded(_Unsettled):
     """A person must allow it first."""
 
     outcome: Literal["consent_needed"] = "consent_needed"
@@ -195,7 +190,7 @@ class OpenFact:
 
 
 @value
-class AnswerNeeded(_Open):
+class AnswerNeeded(_Unsettled):
     """The applicant must answer questions first."""
 
     outcome: Literal["answer_needed"] = "answer_needed"
@@ -205,7 +200,7 @@ class AnswerNeeded(_Open):
 
 
 @value
-class Pending(_Open):
+class Pending(_Unsettled):
     """The source will answer, or is asked again by itself."""
 
     outcome: Literal["pending"] = "pending"
@@ -219,14 +214,14 @@ class Pending(_Open):
 
 
 @value
-class Assist(_Open):
+class Assist(_Unsettled):
     """A department looks it up by hand."""
 
     outcome: Literal["assist"] = "assist"
 
 
 @value
-class SupplyNeeded(_Open):
+class SupplyNeeded(_Unsettled):
     """The applicant must hand it in."""
 
     outcome: Literal["supply_needed"] = "supply_needed"
@@ -234,14 +229,14 @@ class SupplyNeeded(_Open):
 
 
 @value
-class NotHeld(_Failed):
+class NotHeld(_Unsettled):
     """The provider says it has nothing, and was competent to say so."""
 
     outcome: Literal["not_held"] = "not_held"
 
 
 @value
-class Mismatch(_Failed):
+class Mismatch(_Unsettled):
     """The register says otherwise; a person decides, and it can be contested."""
 
     outcome: Literal["mismatch"] = "mismatch"
@@ -258,7 +253,7 @@ class ConflictHint(StrEnum):
 
 
 @value
-class Conflict(_Failed):
+class Conflict(_Unsettled):
     """Two sources disagree, or nearly agree: a person decides."""
 
     outcome: Literal["conflict"] = "conflict"
@@ -268,14 +263,14 @@ class Conflict(_Failed):
 
 
 @value
-class OutOfCoverage(_Failed):
+class OutOfCoverage(_Unsettled):
     """Nobody registered covers this region or date."""
 
     outcome: Literal["out_of_coverage"] = "out_of_coverage"
 
 
 @value
-class Refused(_Failed):
+class Refused(_Unsettled):
     """There is no grant, or a rule forbids it."""
 
     outcome: Literal["refused"] = "refused"
@@ -283,14 +278,14 @@ class Refused(_Failed):
 
 
 @value
-class Unavailable(_Failed):
+class Unavailable(_Unsettled):
     """The source is down or too slow, and no automatic try is left."""
 
     outcome: Literal["unavailable"] = "unavailable"
 
 
 @value
-class Faulty(_Failed):
+class Faulty(_Unsettled):
     """The source answered wrongly."""
 
     outcome: Literal["faulty"] = "faulty"

@@ -26,7 +26,6 @@ from schemas.model import Model, RegionCode, Slug, VersionedId
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """A column, as the database has it."""
-UtcOffset = Annotated[str, StringConstraints(pattern=r"^[+-][01][0-9]:[0-5][0-9]$")]
 Scalar: TypeAlias = str | int | bool
 
 

@@ -14,9 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from alembic import command
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from sqlalchemy import Connection, MetaData, Table
 from sqlalchemy.schema import CreateSchema
 
@@ -82,13 +80,6 @@ def _make_schema(connection: Connection) -> None:
         path = str(connection.exec_driver_sql("SHOW search_path").scalar())
         connection.execute(CreateSchema(path.split(",", maxsplit=1)[0].strip('" ')))
     connection.commit()
-
-
-def differences(connection: Connection, part: Part) -> list[object]:
-    """Return how a database differs from what the code declares; nothing is right."""
-    migration = MigrationContext.configure(connection, opts={"compare_type": True})
-    found: list[object] = compare_metadata(migration, metadata(part))
-    return found
 
 
 def new_revision(part: Part, message: str) -> None:

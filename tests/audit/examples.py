@@ -15,6 +15,7 @@ from audit.sealing import Sealer
 from audit.sql import Place, Postgres, Value
 from audit.store import LogReader
 from audit.subjects import SubjectDirectory
+from audit.tiles import Piece, tiles_of_size
 from audit.writer import AuditLog, Limits
 from schemas.canonical import Json
 from schemas.ids import CaseId, EventId, uuid7
@@ -62,6 +63,14 @@ def some_evidence() -> dict[str, Json]:
     return {"id": "sha256-of-the-jwt", "fields": ["birth_date"]}
 
 
+def pieces_of_size(size: int) -> Iterator[Piece]:
+    """Yield every hash tile and bundle that a checkpoint of `size` leaves implies."""
+    for (level, index), width in tiles_of_size(size):
+        yield Piece(level, index, width)
+        if level == 0:
+            yield Piece(None, index, width)
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """A log with all that belongs to it."""
@@ -99,11 +108,8 @@ class Room:
     @contextmanager
     def reader(self) -> Iterator[LogReader]:
         """Read the log."""
-        reader = LogReader.open(self.place)
-        try:
+        with closing(LogReader.open(self.place)) as reader:
             yield reader
-        finally:
-            reader.close()
 
     def close(self) -> None:
         """Close everything; twice does no harm."""

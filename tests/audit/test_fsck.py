@@ -19,9 +19,9 @@ from audit.tiles import (
     entry_bundle,
     integrate,
     node_reader,
-    pieces_of_size,
 )
 from schemas.errors import VerificationError
+from tests.audit.examples import pieces_of_size
 from tests.audit.test_served import served as serving
 from tests.harness.commands import errand
 

@@ -19,9 +19,9 @@ from audit.note import Checkpoint
 from audit.objects import FolderObjects, Objects, S3Objects, open_objects
 from audit.sql import Postgres
 from audit.table_objects import TableObjects
-from audit.tiles import pieces_between, pieces_of_size
+from audit.tiles import pieces_between
 from schemas.errors import SettingsError, StoreUnavailableError, VerificationError
-from tests.audit.examples import Room, open_room
+from tests.audit.examples import Room, open_room, pieces_of_size
 from tests.audit.test_fsck import nothing
 from tests.audit.test_served import append
 from tests.harness.s3 import BUCKET, ENVIRONMENT, S3, s3_server

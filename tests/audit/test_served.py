@@ -21,11 +21,10 @@ from audit.tiles import (
     Piece,
     entry_bundle,
     parse_piece,
-    pieces_of_size,
     split_bundle,
 )
 from schemas.errors import NotFoundError, VerificationError
-from tests.audit.examples import Room, an_event
+from tests.audit.examples import Room, an_event, pieces_of_size
 from tests.harness.verifiers import build_go_verifier, node_verifier, run
 
 pieces = st.builds(

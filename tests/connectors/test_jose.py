@@ -145,27 +145,6 @@ def test_a_key_comes_back_from_its_pem(seed: bytes) -> None:
     assert key == SigningKey.from_pem(key.to_pem())
 
 
-def test_a_key_comes_back_from_its_jwk() -> None:
-    """A private JWK of RFC 8037, appendix A.1, is read with its own name."""
-    jwk = {
-        "kty": "OKP",
-        "crv": "Ed25519",
-        "d": "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A",
-        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
-        "kid": "rfc8037",
-    }
-
-    assert "rfc8037" == SigningKey.from_jwk(jwk).kid
-
-
-def test_a_jwk_whose_parts_disagree_is_refused() -> None:
-    """A public part of another key is an error, not a preference."""
-    jwk = {**STRANGERS_KEY.public_jwk(), "d": b64url(b"\x01" * 32)}
-
-    with pytest.raises(ValueError, match="another key"):
-        SigningKey.from_jwk(jwk)
-
-
 @pytest.mark.parametrize("content", [b"", b"not a key", bytes(40)])
 def test_a_file_without_key_is_a_wrong_setting(tmp_path: Path, content: bytes) -> None:
     """What is not a key is named by its path."""

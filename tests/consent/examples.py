@@ -3,12 +3,17 @@
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import orjson
+from joserfc import jws
+from joserfc.jwk import KeySet
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
 from consent.decision import Permit, ProposedLookup, RoleBasis
+from consent.receipts import TYPE
 from consent.rules import Rule
 from consent.store import ConsentRequest, ask, give
 from consent.uses import Claim, Use
@@ -195,3 +200,12 @@ def an_engine(url: str) -> Iterator[Engine]:
         yield engine
     finally:
         engine.dispose()
+
+
+def open_receipt(receipt: str, keys: KeySet) -> dict[str, Any]:
+    """Return the claims of a receipt that one of the keys signed, as a person would."""
+    opened = jws.deserialize_compact(receipt, keys, ["Ed25519"])
+    assert opened.headers()["typ"] == TYPE
+    claims = orjson.loads(opened.payload or b"")
+    assert isinstance(claims, dict)
+    return claims

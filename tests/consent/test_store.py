@@ -16,7 +16,6 @@ from consent.store import (
     Terms,
     ask,
     expire,
-    find_by_case,
     find_by_person,
     find_for_decision,
     get,
@@ -28,7 +27,6 @@ from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import CaseId, ConsentId
 from tests.consent.examples import (
     ALL_FIELDS,
-    CASE,
     DAY,
     FATHER,
     MOTHER,
@@ -254,7 +252,7 @@ def test_the_sweep_marks_what_ran_out_and_nothing_else(connection: Connection) -
     assert ConsentState.ASKED is get(connection, ConsentId("c2")).state
 
 
-def test_consents_are_found_by_case_person_and_for_a_decision(
+def test_consents_are_found_by_person_and_for_a_decision(
     connection: Connection,
 ) -> None:
     """Each search returns its own and none of the others."""
@@ -264,7 +262,6 @@ def test_consents_are_found_by_case_person_and_for_a_decision(
     asked(connection, a_request(a_scope(case=other_case), asked_in=other_case), "c3")
     asked(connection, a_request(a_scope(requester="school")), "c4")
 
-    assert {"c1", "c2", "c4"} == {c.id for c in find_by_case(connection, CASE)}
     assert {"c1", "c3", "c4"} == {c.id for c in find_by_person(connection, FATHER)}
     bearing = find_for_decision(connection, {FATHER, MOTHER}, "hospital", "newborn")
     assert {"c1", "c2", "c3"} == {c.id for c in bearing}
@@ -278,7 +275,7 @@ def test_what_was_rolled_back_was_never_asked(engine: Engine) -> None:
         asked(connection)
         connection.rollback()
     with engine.begin() as connection:
-        found = find_by_case(connection, CASE)
+        found = find_by_person(connection, FATHER)
 
     assert () == found
 

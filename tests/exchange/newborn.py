@@ -21,7 +21,6 @@ from audit.writer import AuditLog
 from consent import store
 from consent.artefact import Consent, ConsentScope
 from consent.in_flight import InFlight
-from exchange import due
 from exchange.case import Actor, AnyActor
 from exchange.database import Database
 from exchange.due import Due
@@ -34,6 +33,7 @@ from schemas.ids import CaseId, ConsentId, new_ids
 from schemas.validation import Pack
 from tests.fakes.clock import FakeClock
 from tests.fakes.connectors import InMemoryConnector
+from tests.fakes.waiting import owed_to
 
 PACK_FOLDER = Path(__file__).parents[2] / "schemas" / "packs" / "990100"
 PORTAL = "portal_990100"
@@ -122,7 +122,7 @@ class Office:
 
     async def attempt(self, case: dict[str, Any]) -> str:
         """Make the attempt that the case is owed now, as the dispatcher would."""
-        owed = self.database.read_now(lambda c: due.find_by_case(c, CaseId(case["id"])))
+        owed = self.database.read_now(lambda c: owed_to(c, CaseId(case["id"])))
         assert owed is not None
         return await self.resolver.attempt(owed.id)
 
@@ -160,7 +160,7 @@ class Office:
 
     def owed(self, case: dict[str, Any]) -> Due | None:
         """Return what a case is owed."""
-        return self.database.read_now(lambda c: due.find_by_case(c, CaseId(case["id"])))
+        return self.database.read_now(lambda c: owed_to(c, CaseId(case["id"])))
 
     async def only_case(self) -> dict[str, Any]:
         """Return the one case that the office has, by its id alone."""

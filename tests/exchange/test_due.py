@@ -1,7 +1,6 @@
 """What cases are owed: schedule, leases, and the one row of a case."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -21,6 +20,7 @@ from exchange import due as dues
 from exchange.connecting import connected
 from exchange.due import Due, Lease, next_try
 from schemas.ids import CaseId, DueId
+from tests.fakes.waiting import owed_to
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
 CASE = CaseId("case-1")
@@ -115,7 +115,7 @@ def test_case_is_owed_one_thing(table: Connection) -> None:
     dues.owe(table, a_due(2))
 
     assert dues.find(table, DueId("due-1")) is None
-    assert a_due(2) == dues.find_by_case(table, CASE)
+    assert a_due(2) == owed_to(table, CASE)
     assert dues.claim(table, a_lease("gateway-2"), NOW)
 
 
@@ -124,7 +124,7 @@ def test_settled_case_is_owed_nothing(table: Connection) -> None:
     dues.begin(table, a_due(), a_lease(), NOW)
     dues.settle(table, CASE)
 
-    assert dues.find_by_case(table, CASE) is None
+    assert owed_to(table, CASE) is None
     assert not dues.claim(table, a_lease(), NOW)
 
 
@@ -135,7 +135,7 @@ def test_leased_case_is_left_alone(table: Connection) -> None:
     assert [] == dues.rows_due(table, NOW, 10)
     assert not dues.claim(table, a_lease("gateway-2"), NOW)
     assert not dues.begin(table, a_due(2), a_lease("gateway-2"), NOW)
-    assert a_due() == dues.find_by_case(table, CASE)
+    assert a_due() == owed_to(table, CASE)
 
 
 def test_lease_ends_by_itself(table: Connection) -> None:
@@ -148,24 +148,14 @@ def test_lease_ends_by_itself(table: Connection) -> None:
     assert dues.claim(table, a_lease("gateway-2"), NOW + MINUTE)
 
 
-def test_lost_lease_is_neither_renewed_nor_released(table: Connection) -> None:
+def test_lost_lease_is_not_released(table: Connection) -> None:
     """Who lost a lease learns so, and takes nothing from the one who has it."""
     lost = a_lease("gateway-1")
     dues.begin(table, a_due(), lost, NOW)
     dues.claim(table, a_lease("gateway-2", until=NOW + 5 * MINUTE), NOW + MINUTE)
 
-    assert not dues.renew(table, replace(lost, until=NOW + 9 * MINUTE))
     assert not dues.release(table, lost)
     assert not dues.claim(table, a_lease("gateway-3"), NOW + 4 * MINUTE)
-
-
-def test_renewed_lease_lasts_longer(table: Connection) -> None:
-    """A lease that is renewed in time holds until its new end."""
-    lease = a_lease("gateway-1")
-    dues.begin(table, a_due(), lease, NOW)
-
-    assert dues.renew(table, replace(lease, until=NOW + 5 * MINUTE))
-    assert not dues.claim(table, a_lease("gateway-2"), NOW + 4 * MINUTE)
 
 
 def test_released_case_is_owed_the_same(table: Connection) -> None:
@@ -193,7 +183,7 @@ def test_request_never_delays_what_is_owed(table: Connection) -> None:
     assert dues.begin(table, a_due(2, at=NOW + MINUTE), a_lease(), NOW)
     dues.release_all(table, "gateway-1")
     assert dues.begin(table, a_due(3, at=NOW + 9 * MINUTE), a_lease(), NOW)
-    assert a_due(1, at=NOW + MINUTE) == dues.find_by_case(table, CASE)
+    assert a_due(1, at=NOW + MINUTE) == owed_to(table, CASE)
 
 
 def test_hastened_row_is_due_now_under_a_new_id(table: Connection) -> None:
@@ -227,7 +217,7 @@ def test_call_before_an_attempt_is_answered_by_it(table: Connection) -> None:
 def test_nothing_owed_is_not_hastened(table: Connection) -> None:
     """A settled case is not worked on because somebody calls."""
     assert not dues.hasten(table, CASE, DueId("due-2"), NOW)
-    assert dues.find_by_case(table, CASE) is None
+    assert owed_to(table, CASE) is None
 
 
 def test_replaced_row_frees_the_case_of_its_own_attempt(table: Connection) -> None:
@@ -247,7 +237,7 @@ def test_replaced_row_keeps_the_lease_of_a_request(table: Connection) -> None:
     assert dues.replace(table, DueId("due-1"), a_due(2))
     assert not dues.replace(table, DueId("due-1"), a_due(3))
     assert not dues.claim(table, a_lease("gateway-2"), NOW)
-    assert a_due(2) == dues.find_by_case(table, CASE)
+    assert a_due(2) == owed_to(table, CASE)
 
 
 class LeasesOfOneCase(RuleBasedStateMachine):

@@ -7,7 +7,8 @@ import pytest
 
 from audit.note import Checkpoint, open_checkpoint, parse_vkey
 from audit.receipt import parse_proof, verify_proof
-from audit.tiles import pieces_of_size, split_bundle
+from audit.tiles import split_bundle
+from tests.audit.examples import pieces_of_size
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site, a_site
 from tests.harness.verifiers import build_go_verifier, node_verifier, run
 

@@ -15,7 +15,6 @@ from joserfc.jwk import KeySet
 from audit.note import parse_vkey
 from audit.receipt import parse_proof, verify_proof, verify_receipt
 from consent.decision import Permit, RoleBasis
-from consent.receipts import open_receipt
 from consent.rules import Rule
 from consent.uses import Claim, Use
 from exchange.app import build_app
@@ -25,6 +24,7 @@ from schemas.directory import LawfulBasis, LawfulBasisKind, LegalReference
 from schemas.errors import SettingsError
 from schemas.ids import LookupId
 from schemas.model import Name
+from tests.consent.examples import open_receipt
 from tests.harness.application import (
     AUDITOR,
     CITIZEN,

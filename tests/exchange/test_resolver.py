@@ -21,7 +21,7 @@ from connectors.port import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.rules import Suspendable, target
 from consent.store import withdraw
-from exchange import cases, due
+from exchange import cases
 from exchange.cases import StoredCase
 from schemas.canonical import b64url_decode
 from schemas.errors import (
@@ -46,6 +46,7 @@ from tests.exchange.newborn import (
     perform_steps,
     settle_in,
 )
+from tests.fakes.waiting import owed_to
 
 pytestmark = pytest.mark.anyio
 
@@ -420,7 +421,7 @@ async def test_a_run_that_takes_longer_than_the_wait_is_followed_by_another_at_o
     monkeypatch.setattr(office.log, "append", slow)
     case = await office.open()
     owed = office.database.read_now(
-        lambda connection: due.find_by_case(connection, CaseId(case["id"]))
+        lambda connection: owed_to(connection, CaseId(case["id"]))
     )
 
     assert owed is not None

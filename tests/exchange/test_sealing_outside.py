@@ -21,7 +21,6 @@ from audit.register import load_shards
 from audit.served import CHECKPOINT
 from audit.shards import Shard, final_event, genesis_event
 from audit.store import LogReader
-from audit.tiles import pieces_of_size
 from exchange.keys import open_keys
 from exchange.rollover import prepare_shard, seal_shard
 from exchange.settings import Settings, parse_settings
@@ -32,7 +31,7 @@ from schemas.errors import (
     VerificationError,
 )
 from schemas.ids import EventId, new_ids
-from tests.audit.examples import an_event
+from tests.audit.examples import an_event, pieces_of_size
 from tests.exchange.test_shards_on_postgres import a_replica
 from tests.harness.application import a_site
 from tests.harness.commands import errand

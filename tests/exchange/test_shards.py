@@ -3,7 +3,7 @@
 import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,6 @@ from audit.sealing import Sealer
 from audit.shards import Shard, read_list, sign_list
 from audit.store import LogReader
 from audit.subjects import SubjectDirectory
-from audit.tiles import pieces_of_size
 from audit.verify import verify_log
 from audit.writer import AuditLog
 from exchange.keys import open_keys
@@ -35,7 +34,7 @@ from schemas.errors import (
     VerificationError,
 )
 from schemas.ids import new_ids
-from tests.audit.examples import an_event
+from tests.audit.examples import an_event, pieces_of_size
 from tests.harness.application import AUDITOR, MOTHER, OPERATOR, PORTAL, Site, a_site
 
 ORIGIN = "errand.example/990100/log"
@@ -59,11 +58,8 @@ def seal(folder: Path, name: str = NEXT) -> tuple[Shard, ...]:
 
 def leaves(place: Path) -> list[Any]:
     """Return the leaves of a log."""
-    reader = LogReader.open(place)
-    try:
+    with closing(LogReader.open(place)) as reader:
         return [read_leaf(one.leaf) for one in reader.entries(0, reader.size())]
-    finally:
-        reader.close()
 
 
 @contextmanager

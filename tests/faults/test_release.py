@@ -37,7 +37,6 @@ from audit.receipt import verify_receipt
 from audit.record import Kind
 from audit.verify import verify_log
 from connectors.port import LookupRequest, NothingHeld, Reply
-from exchange import due
 from exchange.migrations.schema import Part
 from exchange.resolver import Opening
 from schemas.canonical import b64url
@@ -57,6 +56,7 @@ from tests.exchange.newborn import (
     an_office,
     settle_in,
 )
+from tests.fakes.waiting import owed_to
 from tests.faults.commits import FailingConnection, Failure, Hold, fail_commits
 from tests.harness.postgres import Files, migrated
 
@@ -228,7 +228,7 @@ class Releasing(RuleBasedStateMachine):
 
     async def _attempt(self, case: CaseId) -> bytes:
         """Make the attempt that a case is owed, if any."""
-        owed = self.office.database.read_now(lambda c: due.find_by_case(c, case))
+        owed = self.office.database.read_now(lambda c: owed_to(c, case))
         if owed is not None:
             await self.office.resolver.attempt(owed.id)
         return b""
