@@ -68,7 +68,7 @@ class KeyBatchRow(SQLModel, table=True):
     id: str = Field(primary_key=True)
     """How the ids of its keys begin (`_ids_of`)."""
     holder: str
-    """The gateway that made them (its executor id)."""
+    """The gateway that made them, by the place of its own files."""
     size: int
 
 
@@ -113,7 +113,8 @@ class Vault:
     Args:
         database: The database of the key file alone.
         master_key: 32 bytes, by reference from a file of its own.
-        holder: This gateway's executor id: nobody else's while it runs.
+        holder: Where this gateway keeps its own files (`exchange.fleet.place_of`):
+            nobody else holds that place while it runs.
         new_id: Names batches of keys.
     """
 
@@ -154,7 +155,7 @@ class Vault:
         Raises:
             StoreUnavailableError: The keys can't be reached.
         """
-        # Nobody else is called like this gateway, so nobody takes one of them now.
+        # Nobody else holds this gateway's place, so nobody takes one of them now.
         batches = await self._database.read(lambda c: _batches_of(c, self._holder))
         keys = [key for batch, size in batches for key in _ids_of(batch, size)]
         unused = set(keys).difference(await used(keys)) if keys else set()
@@ -206,6 +207,7 @@ class Vault:
         """Destroy the key of a case: nothing it sealed can be read again."""
         self.forget(key_id)
         await self._database.write(lambda c: _forget(c, [key_id], []))
+        self.forget(key_id)  # somebody may have read it until then
         await self._database.maintain(truncate_journal)
 
     def forget(self, key_id: KeyId) -> None:
@@ -242,7 +244,8 @@ class Vault:
             key_id: raw[at * _KEY_BYTES : (at + 1) * _KEY_BYTES]
             for at, key_id in enumerate(_ids_of(batch, _BATCH))
         }
-        # A batch before the last one has no key left that no case was given.
+        # A batch before the last one has no key left that no case was given, but for
+        # those of cases that came to nothing: they lock nothing, and stay.
         over = list(self._batches)[:-1]
         row: Values = {"id": batch, "holder": self._holder, "size": _BATCH}
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from tests.harness.postgres import Databases
 
 HER = Subject("", "citizen_id", MOTHER)
 BODY = {"subject": {"namespace": "citizen_id", "id": MOTHER}, "reason": "file-2026-118"}
+SERVE = (sys.executable, "-m", "exchange", "serve", "--config")
 PATIENCE_S = 60.0
 
 
@@ -82,22 +84,32 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
-@contextmanager
-def another(folder: Path, site: Site, database_url: str) -> Iterator[Fleet]:
-    """Run a second gateway beside one, with the same keys, pack and database."""
+def beside(folder: Path, site: Site, database_url: str, name: str) -> tuple[Path, str]:
+    """Write the settings of a gateway with the same keys, pack and database.
+
+    Returns:
+        The file, and the gateway's address.
+    """
     [port] = free_ports(1)
     settings = {
-        "data_dir": "other",
+        "data_dir": f"data-beside-{name}",
         "keys_folder": "data/keys",
         "packs": [str(PACK), "deployment"],
         "listen_port": port,
         "public_url": site.url,
         "database_url": database_url,
-        "executor_id": "gateway-2",
+        "executor_id": name,
     }
-    file, url = folder / "other.yaml", f"http://127.0.0.1:{port}"
+    file = folder / f"{name}.yaml"
     file.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    command = (sys.executable, "-m", "exchange", "serve", "--config", str(file))
+    return file, f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def another(folder: Path, site: Site, database_url: str) -> Iterator[Fleet]:
+    """Run a second gateway beside one."""
+    file, url = beside(folder, site, database_url, "gateway-2")
+    command = (*SERVE, str(file))
     child = Child(
         name="gateway-2",
         log=folder / "other.log",
@@ -195,3 +207,25 @@ def test_a_case_that_another_gateway_closed_leaves_no_key_here(fleet: Fleet) -> 
     assert [2, 2, 1] == [len(opened), len(kept), len(left)]
     assert "closed" == answer["status"]
     assert not keys_in_memory(fleet) & opened
+
+
+def test_a_gateway_that_is_refused_takes_no_key_from_its_namesake(fleet: Fleet) -> None:
+    """Cases that are opened after it can be read once their keys left the memory."""
+    portal, vault = fleet.here.client(PORTAL), fleet.here.gateway.vault
+    settings = fleet.here.gateway.settings
+    folder = settings.data_dir.parent
+    file, _ = beside(folder, fleet.here, fleet.database_url, settings.executor_id)
+    command = [*SERVE, str(file)]
+    refused = subprocess.run(
+        command, check=False, capture_output=True, timeout=PATIENCE_S
+    )
+    case = fleet.here.open_case(portal)["id"]
+    vault.rest()
+    vault.rest()
+    answer = portal.get(f"/v1/cases/{case}")
+    closed = portal.post(f"/v1/cases/{case}/close")  # an open one forbids to erase
+
+    assert refused.returncode != 0
+    assert b"another gateway is named `gateway-1`" in refused.stderr
+    assert 200 == answer.status_code
+    assert closed.is_success

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import (
     BigInteger,
@@ -84,6 +84,9 @@ def test_each_row_of_many_is_stored(connection: Connection) -> None:
 
     @settings(max_examples=20, deadline=None)
     @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=100))
+    @example(list(range(32)))
+    @example(list(range(33)))
+    @example(list(range(100)))
     def holds(counts: list[int]) -> None:
         names = [f"{number:03}" for number in range(len(counts))]
         _ROWS.insert(connection, list(map(_thing, names, counts)))

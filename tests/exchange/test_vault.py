@@ -174,7 +174,10 @@ def test_a_key_has_one_case_whatever_happens(files: Files, tmp_path: Path) -> No
     @settings(max_examples=20, deadline=None)
     @given(
         st.lists(
-            st.sampled_from([*["take"] * 20, "give back", "restart"]), max_size=150
+            st.sampled_from([*["take"] * 20, "give back", "restart"]),
+            # Enough for several batches: most lists would end in the first.
+            min_size=100,
+            max_size=200,
         )
     )
     def holds(steps: list[str]) -> None:
