@@ -91,18 +91,6 @@ def vault_url(lend: Lend) -> str:
 
 
 @pytest.fixture
-def tables_file(files: Files, tmp_path: Path) -> str:
-    """Return the URL of the gateway's tables, empty, on SQLite alone."""
-    return files.copy_of("tables", partial(migrated, Part.TABLES), tmp_path)
-
-
-@pytest.fixture
-def vault_file(files: Files, tmp_path: Path) -> str:
-    """Return the URL of an empty vault, on SQLite alone."""
-    return files.copy_of("vault", partial(migrated, Part.VAULT), tmp_path)
-
-
-@pytest.fixture
 def postgres_tables(databases: Databases) -> Iterator[str]:
     """Lend the gateway's tables, empty, on PostgreSQL alone."""
     with databases.lend("tables", partial(migrated, Part.TABLES)) as url:

@@ -2,7 +2,7 @@
 
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+import psycopg
+from psycopg import sql
 from pydantic import JsonValue
 from sqlalchemy import Connection, text
 
@@ -170,6 +172,14 @@ class Office:
         assert 1 == len(found)
         return {"id": found[0]}
 
+    def kept(self) -> Iterator[tuple[str, bytes]]:
+        """Yield the name and bytes of all it keeps: files, and tables of a server."""
+        for file in self.folder.iterdir():
+            if file.is_file():
+                yield file.name, file.read_bytes()
+        for database in (self.database, self.vault._database):
+            yield from database.read_now(_tables_of_a_server)
+
     def leaves(self) -> list[dict[str, Any]]:
         """Return every leaf of the log that is on the disk."""
         with closing(
@@ -181,6 +191,22 @@ class Office:
     def records(self) -> list[tuple[str, str, str, str]]:
         """Return kind, outcome, provider and evidence type of every record."""
         return [(x["kind"], x["outcome"], x["prov"], x["etype"]) for x in self.leaves()]
+
+
+def _tables_of_a_server(connection: Connection) -> list[tuple[str, bytes]]:
+    """Return each table as PostgreSQL sends it; on SQLite they are files."""
+    if connection.dialect.name != "postgresql":
+        return []
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, psycopg.Connection)
+    query = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
+    names = [name for (name,) in driver.execute(query)]
+    found = []
+    for name in names:
+        copy = sql.SQL("COPY {} TO STDOUT (FORMAT BINARY)").format(sql.Identifier(name))
+        with driver.cursor().copy(copy) as rows:
+            found.append((name, b"".join(rows)))
+    return found
 
 
 def a_mother() -> dict[str, dict[str, str]]:

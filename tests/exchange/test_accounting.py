@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.accounting import Accounting, BeforeAfter, account
+from exchange.accounting import Accounting, Accounts, BeforeAfter, account
 from schemas.matter import FactType, Matter, QuestionType, SupplyReason
 from schemas.model import Name
 from schemas.outcome import (
@@ -152,3 +152,22 @@ def test_each_hand_in_more_never_lowers_a_count(names: set[str]) -> None:
     assert fewer.papers.after <= more.papers.after
     assert fewer.trips.after <= more.trips.after <= more.trips.before
     assert fewer.kinds.after <= more.kinds.after
+
+
+@given(st.lists(st.sampled_from(range(6))))
+def test_of_accountings_the_last_ones_are_kept(cases: list[int]) -> None:
+    """However many kinds of cases there are, and what is counted anew is the same."""
+    routes = [_married(), *({**_married(), n: NotHeld()} for n in _married())]
+    accounts, made = Accounts(), list[int]()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("exchange.accounting.ACCOUNTS_KEPT", 3)
+        for case in cases:
+            told = accounts.json(MATTER, routes[case], ANSWERS)
+            if case not in made[-3:]:
+                made.append(case)
+
+            assert account(MATTER, routes[case], ANSWERS).model_dump_json() == (
+                told.decode()
+            )
+            kinds = [tuple(map(type, routes[one].values())) for one in made[-3:]]
+            assert kinds == [key[3] for key in accounts._kept]  # type: ignore[index] # its kinds

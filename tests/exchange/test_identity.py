@@ -146,9 +146,9 @@ def an_assertion(
 
 
 @pytest.fixture
-def database(tables_file: str) -> Iterator[Database]:
+def database(tables_url: str) -> Iterator[Database]:
     """Open tables of one's own."""
-    with Database(tables_file) as database:
+    with Database(tables_url) as database:
         yield database
 
 

@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -51,10 +52,10 @@ DAY, HOUR = timedelta(days=1), timedelta(hours=1)
 
 @pytest.fixture
 async def office(
-    tmp_path: Path, tables_file: str, vault_file: str
+    tmp_path: Path, tables_url: str, vault_url: str
 ) -> AsyncIterator[Office]:
     """Open an office whose registers hold the family."""
-    async with an_office(tmp_path, tables_file, vault_file) as office:
+    async with an_office(tmp_path, tables_url, vault_url) as office:
         settle_in(office.departments)
         yield office
 
@@ -92,6 +93,15 @@ def cases_of(office: Office) -> int:
     return int(office.database.read_now(lambda c: c.execute(count).scalar_one()))
 
 
+def key_of(office: Office, case: dict[str, Any]) -> str:
+    """Return the id of a case's key."""
+    query = text("SELECT key_id FROM case_file WHERE id = :id")
+    found = office.database.read_now(
+        lambda c: c.execute(query, {"id": case["id"]}).scalar_one()
+    )
+    return str(found)
+
+
 async def test_an_agent_with_an_expired_mandate_is_refused_before_any_look_up(
     office: Office,
 ) -> None:
@@ -110,6 +120,18 @@ async def test_an_agent_with_an_expired_mandate_is_refused_before_any_look_up(
     assert AGENT not in str(refused.value)
 
 
+async def test_the_key_of_a_refused_case_is_the_next_cases(office: Office) -> None:
+    """No key is used up by whoever is refused, and none is two cases' key."""
+    before = await office.open(wait_s=0.0)
+    ahead = [key for key, _ in office.vault._ahead]
+    with pytest.raises(MandateError):
+        await office.open(actor=acting("00000000-0000-7000-8000-000000000000"))
+    after = [await office.open(wait_s=0.0) for _ in range(2)]
+
+    assert ahead[:2] == [key_of(office, case) for case in after]
+    assert key_of(office, before) not in ahead
+
+
 async def test_an_agent_with_a_mandate_opens_the_applicants_case(
     office: Office,
 ) -> None:
@@ -125,8 +147,8 @@ async def test_an_agent_with_a_mandate_opens_the_applicants_case(
     assert AGENT not in str(case)
 
 
-async def test_who_acted_is_sealed_and_in_no_file_in_clear(office: Office) -> None:
-    """The agent's id stands in no file and no leaf; a keyed name finds their acts."""
+async def test_who_acted_is_sealed_and_nowhere_in_clear(office: Office) -> None:
+    """The id stands in no file, table or leaf; a keyed name finds the agent's acts."""
     mandate = await give(office)
     await office.open(actor=acting(mandate.id))
     with pytest.raises(MandateError):
@@ -139,10 +161,9 @@ async def test_who_acted_is_sealed_and_in_no_file_in_clear(office: Office) -> No
         query = "SELECT count(*) FROM entry WHERE actor_ref = ?"
         acts = log.execute(query, (ref,)).fetchone()[0]
     assert acts > 10
-    for file in office.folder.iterdir():
-        content = file.read_bytes()
-        assert AGENT.encode() not in content, file.name
-        assert MOTHER.encode() not in content, file.name
+    for name, content in office.kept():
+        assert AGENT.encode() not in content, name
+        assert MOTHER.encode() not in content, name
 
 
 @pytest.mark.parametrize(
@@ -200,6 +221,7 @@ async def test_an_agent_is_not_let_in_when_the_refusal_cannot_be_recorded(
 
     assert [] == office.departments.asked
     assert 0 == cases_of(office)
+    assert vault._BATCH == len(office.vault._ahead)
 
 
 @pytest.mark.parametrize(

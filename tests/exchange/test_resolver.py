@@ -4,9 +4,7 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 """
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -23,6 +21,7 @@ from consent.rules import Suspendable, target
 from consent.store import withdraw
 from exchange import cases
 from exchange.cases import StoredCase
+from exchange.vault import _find_wrapped
 from schemas.canonical import b64url_decode
 from schemas.errors import (
     ConnectorFaultError,
@@ -55,10 +54,10 @@ DOWN = ConnectorUnavailableError("down", layer=Layer.SOURCE)
 
 @pytest.fixture
 async def office(
-    tmp_path: Path, tables_file: str, vault_file: str
+    tmp_path: Path, tables_url: str, vault_url: str
 ) -> AsyncIterator[Office]:
     """Open an office whose registers hold the family."""
-    async with an_office(tmp_path, tables_file, vault_file) as office:
+    async with an_office(tmp_path, tables_url, vault_url) as office:
         settle_in(office.departments)
         yield office
 
@@ -200,6 +199,22 @@ async def test_a_grant_that_ran_out_since_the_last_case_permits_nothing(
     assert "verified" == outcomes(before)["mother_identity"]
     assert "grant_expired" == after["by_id"]["mother_identity"]["rule"]
     assert asked == len(office.departments.asked)
+
+
+async def test_of_look_ups_held_against_grants_the_last_are_kept(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for five, each case is decided as it was with room for all."""
+    before = outcomes(await office.open())
+    decider = office.resolver.flow.decider
+    all_kept = list(decider._prepared)
+    decider._prepared.clear()
+    monkeypatch.setattr("exchange.deciding.PREPARED_KEPT", 5)
+    after = [outcomes(await office.open()) for _ in range(2)]
+
+    assert len(all_kept) > 5
+    assert [before] * 2 == after
+    assert all_kept[-5:] == list(decider._prepared)
 
 
 async def test_a_run_that_is_cut_off_leaves_no_look_up_under_way(
@@ -377,21 +392,22 @@ async def test_a_closed_case_holds_nothing_but_outcomes(office: Office) -> None:
         await office.resolve(case)
 
 
-async def test_closing_leaves_neither_key_nor_value_in_any_file(
+async def test_closing_leaves_neither_key_nor_value_anywhere(
     office: Office,
 ) -> None:
-    """Rule 7: no file of the data folder holds the case's key or a person's value."""
+    """Rule 7: no file and no table holds the case's key or a person's value."""
     case = await office.open()
     stored = _stored(office, case)
     raw = office.vault.key(stored.key, stored.head.id).raw
-    with closing(sqlite3.connect(office.folder / "vault.db")) as keys:
-        query = "SELECT wrapped FROM case_key WHERE id = ?"
-        ((wrapped,),) = keys.execute(query, [stored.key]).fetchall()
-        assert _files_that_hold(office, wrapped)
+    wrapped = office.vault._database.read_now(
+        lambda connection: _find_wrapped(connection, stored.key)
+    )
+    assert wrapped is not None
+    assert _places_that_hold(office, wrapped)
     await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
 
     planted = [raw, wrapped, *map(str.encode, (MOTHER, FATHER, "林云", "H0001"))]
-    assert [] == [file for value in planted for file in _files_that_hold(office, value)]
+    assert [] == [one for value in planted for one in _places_that_hold(office, value)]
 
 
 def _stored(office: Office, case: Mapping[str, Any]) -> StoredCase:
@@ -400,9 +416,8 @@ def _stored(office: Office, case: Mapping[str, Any]) -> StoredCase:
     return found
 
 
-def _files_that_hold(office: Office, value: bytes) -> list[str]:
-    files = [file for file in office.folder.iterdir() if file.is_file()]
-    return [file.name for file in files if value in file.read_bytes()]
+def _places_that_hold(office: Office, value: bytes) -> list[str]:
+    return [name for name, content in office.kept() if value in content]
 
 
 async def test_a_run_that_takes_longer_than_the_wait_is_followed_by_another_at_once(

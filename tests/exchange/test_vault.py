@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Collection, Iterator, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from sqlalchemy import event, text
 
 from exchange.database import Database
 from exchange.idempotency import RepeatKeys
-from exchange.migrations.schema import Part
 from exchange.resolver import Opening
 from exchange.vault import CaseKey, Vault
 from schemas.errors import NotFoundError, StoreUnavailableError, VerificationError
@@ -26,7 +24,6 @@ from tests.exchange.newborn import (
     an_office,
 )
 from tests.fakes.clock import FakeClock
-from tests.harness.postgres import Files, migrated
 
 pytestmark = pytest.mark.anyio
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
@@ -143,12 +140,11 @@ async def test_cases_are_opened_while_keys_last(database: Database) -> None:
         await vault.new_key(CASE)
 
 
-def test_a_key_has_one_case_whatever_happens(files: Files, tmp_path: Path) -> None:
+def test_a_key_has_one_case_whatever_happens(vault_url: str) -> None:
     """Taken, given back, and started again in any order: no case's key is another's.
 
     And no case's key is ever lost.
     """
-    url = files.copy_of("vault", partial(migrated, Part.VAULT), tmp_path)
 
     async def run(database: Database, steps: list[str]) -> None:
         vault, named = a_vault(database), list[CaseKey]()
@@ -181,14 +177,14 @@ def test_a_key_has_one_case_whatever_happens(files: Files, tmp_path: Path) -> No
         )
     )
     def holds(steps: list[str]) -> None:
-        with Database(url, secure_delete=True) as database:
+        with Database(vault_url, secure_delete=True) as database:
             asyncio.run(run(database, steps))
 
     holds()
 
 
 async def test_a_request_that_opens_nothing_uses_up_no_key(
-    tmp_path: Path, tables_file: str, vault_file: str
+    tmp_path: Path, tables_url: str, vault_url: str
 ) -> None:
     """A repeated request is answered with its case, and its key goes to the next."""
     repeat = RepeatKeys(MASTER).of("portal", "key", "POST /v1/cases", b"{}")
@@ -200,7 +196,7 @@ async def test_a_request_that_opens_nothing_uses_up_no_key(
         subjects=a_mother(),
         answers=ANSWERS,
     )
-    async with an_office(tmp_path, tables_file, vault_file) as office:
+    async with an_office(tmp_path, tables_url, vault_url) as office:
         first, _ = await office.resolver.open(opening, 5.0, repeat)
         ahead = list(office.vault._ahead)
         second, _ = await office.resolver.open(opening, 5.0, repeat)
