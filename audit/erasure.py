@@ -23,7 +23,6 @@ from audit.ledger import Act, Ledger, Line, What
 from audit.record import milliseconds
 from audit.sealing import Sealer
 from audit.shelf import Shelf
-from audit.store import Appended
 from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import NotFoundError, StateConflictError
@@ -40,6 +39,16 @@ class Request:
     """The client."""
     reason: str
     """Where the reason is kept, as a file number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """Where the record of an act stands."""
+
+    log: str
+    """The shard."""
+    event: EventId
+    index: int
 
 
 class Erasures:
@@ -93,7 +102,7 @@ class Erasures:
             return work()
         return await asyncio.get_running_loop().run_in_executor(self._asking, work)
 
-    async def erase(self, what: What, name: str, request: Request) -> Appended:
+    async def erase(self, what: What, name: str, request: Request) -> Recorded:
         """Destroy the key of a subject or a shard, for good.
 
         (1) Write it into the ledger, durably; refuse it where a hold stands.
@@ -122,7 +131,7 @@ class Erasures:
             # (2), (3): the same as after a restore.
             return await self._carry_out(earlier or line)
 
-    async def hold(self, what: What, name: str, request: Request) -> Appended:
+    async def hold(self, what: What, name: str, request: Request) -> Recorded:
         """Forbid the erasure of a subject or a shard until the hold is released.
 
         Raises:
@@ -137,9 +146,9 @@ class Erasures:
                 raise StateConflictError(f"the {what} is erased already")
             line = self._new_line(Act.HOLD, what, name, request)
             await self._ask(partial(self._ledger.add, line))
-            return await self._record(line)
+            return await self._append(line)
 
-    async def release(self, hold: EventId, request: Request) -> Appended:
+    async def release(self, hold: EventId, request: Request) -> Recorded:
         """End a hold.
 
         Raises:
@@ -153,7 +162,7 @@ class Erasures:
                         Act.RELEASE, held.what, held.name, request, hold
                     )
                     await self._ask(partial(self._ledger.add, line))
-                    return await self._record(line)
+                    return await self._append(line)
         raise NotFoundError("there is no such hold, or it was released")
 
     async def holds(self) -> list[Line]:
@@ -174,16 +183,34 @@ class Erasures:
             )
         )
 
-    async def found(self, event: EventId) -> Line:
-        """Return what a record says was erased.
+    async def found(self, event: EventId) -> tuple[Line, Recorded]:
+        """Return what a record says was erased, and where that stands.
 
         Raises:
-            NotFoundError: No erasure has this record.
+            NotFoundError: No erasure has this record, or it is not recorded yet.
         """
         line = await self._ask(lambda: self._ledger.found(event))
         if line.act is not Act.ERASE:
             raise NotFoundError("there is no such erasure")
-        return line
+        recorded = await self.recorded(event)
+        if recorded is None:
+            raise NotFoundError("the log has no record of this erasure yet")
+        return line, recorded
+
+    async def recorded(self, event: EventId) -> Recorded | None:
+        """Return where the record of an act stands; None while no shard has it.
+
+        A shard may have been sealed since: then it is there, and in no other.
+        """
+        appended = await self._log.find(event)
+        if appended is not None:
+            return Recorded(self._log.origin, event, appended.index)
+        # A server may be slow to answer, as above.
+        found = await asyncio.to_thread(self._shelf.find, event)
+        if found is None:
+            return None
+        shard, entry = found
+        return Recorded(shard.origin, event, entry.seq)
 
     async def behind(self, event: EventId) -> list[str]:
         """Return the names of the processes in whose memory a key may still be.
@@ -259,23 +286,26 @@ class Erasures:
         self._sealer.forget_all()
         self._shelf.forget_all()
 
-    async def _carry_out(self, line: Line) -> Appended:
+    async def _carry_out(self, line: Line) -> Recorded:
         recorded = await self._record(line)
         await self._destroy(line)
         return recorded
 
-    async def _record(self, line: Line) -> Appended:
-        """Record a line; where it is recorded already, return that."""
-        [appended] = await self._log.append([line.as_event()])
-        return appended
+    async def _record(self, line: Line) -> Recorded:
+        """Record a line; where a shard has its record already, return that."""
+        return await self.recorded(line.event) or await self._append(line)
 
     async def _record_again(self, line: Line) -> bool:
         """Record a line where no shard has its record; return whether it lacked."""
-        recorded = await self._log.find(line.event)
-        if recorded is not None or self._shelf.find(line.event) is not None:
-            return False
-        await self._record(line)
-        return True
+        is_missing = await self.recorded(line.event) is None
+        if is_missing:
+            await self._append(line)
+        return is_missing
+
+    async def _append(self, line: Line) -> Recorded:
+        """Record a line of which no sealed shard has the record."""
+        [appended] = await self._log.append([line.as_event()])
+        return Recorded(self._log.origin, appended.event, appended.index)
 
     async def _destroy(self, line: Line) -> bool:
         """Destroy a key, on the disk and in memory; return whether it was there."""

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 
 from audit.keys import load_shard_secret, shred_file
 from audit.note import Signer, Verifier
@@ -36,7 +37,7 @@ class ShardFiles:
 
 
 class SealedShard:
-    """One sealed shard, open for reading; of one thread at a time.
+    """One sealed shard, open for reading; of one thread at a time but for `find`.
 
     Args:
         files: Where it lies.
@@ -57,6 +58,8 @@ class SealedShard:
         self._receipts = receipts
         self.reader = LogReader.open(files.log)
         self.index = AccessIndex(files.index, LogReader.open(files.log))
+        self._events = LogReader.open(files.log)
+        self._finding = Lock()
         self.sealer: Sealer | None = None
         """Opens sections; None once the shard's key is destroyed."""
         with suppress(SettingsError):
@@ -77,6 +80,17 @@ class SealedShard:
         """Let go of its files."""
         self.index.close()
         self.reader.close()
+        with self._finding:
+            self._events.close()
+
+    def find(self, event: EventId) -> Entry | None:
+        """Return one of its records, on any thread; None when it has none of this id.
+
+        Raises:
+            LogUnavailableError: Its server can't be reached.
+        """
+        with self._finding:
+            return self._events.entry_of(event)
 
     def receipt(self, entry: Entry) -> str:
         """Return the receipt of one of its records: the one that was given out."""
@@ -110,9 +124,13 @@ class Shelf:
             shard.close()
 
     def find(self, event: EventId) -> tuple[SealedShard, Entry] | None:
-        """Return a record and its shard; None when no sealed shard has it."""
+        """Return a record and its shard, on any thread; None when none of them has it.
+
+        Raises:
+            LogUnavailableError: Their server can't be reached.
+        """
         for shard in self.shards:
-            entry = shard.reader.entry_of(event)
+            entry = shard.find(event)
             if entry is not None:
                 return shard, entry
         return None

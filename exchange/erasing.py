@@ -7,7 +7,7 @@ case is erased: the case would go on recording what it does.
 
 from collections.abc import Sequence
 
-from audit.erasure import Erasures, Request
+from audit.erasure import Erasures, Recorded, Request
 from audit.forgetting import Forgetting
 from audit.ledger import Line, What
 from audit.record import Actor, Event, Kind, Subject
@@ -79,7 +79,7 @@ class Erasing:
 
     async def erase_subject(
         self, subject: Subject | str, request: Request
-    ) -> tuple[str, Appended]:
+    ) -> tuple[str, Recorded]:
         """Destroy a person's key, for good; return their reference and the record.
 
         Raises:
@@ -98,7 +98,7 @@ class Erasing:
             )
         return ref, await self._erasures.erase(What.SUBJECT, ref, request)
 
-    async def erase_shard(self, origin: str, request: Request) -> Appended:
+    async def erase_shard(self, origin: str, request: Request) -> Recorded:
         """Destroy a sealed shard's key, and with it all its sections.
 
         Raises:
@@ -107,7 +107,7 @@ class Erasing:
         """
         return await self._erasures.erase(What.SHARD, origin, request)
 
-    async def hold(self, what: What, name: str, request: Request) -> Appended:
+    async def hold(self, what: What, name: str, request: Request) -> Recorded:
         """Forbid an erasure until the hold is released.
 
         Raises:
@@ -117,7 +117,7 @@ class Erasing:
         """
         return await self._erasures.hold(what, name, request)
 
-    async def release(self, hold: EventId, request: Request) -> Appended:
+    async def release(self, hold: EventId, request: Request) -> Recorded:
         """End a hold.
 
         Raises:
@@ -130,17 +130,13 @@ class Erasing:
         """Return the holds that stand."""
         return await self._erasures.holds()
 
-    async def found(self, event: EventId) -> tuple[Line, Appended]:
+    async def found(self, event: EventId) -> tuple[Line, Recorded]:
         """Return an erasure by its record, and where that stands.
 
         Raises:
             NotFoundError: There is none, or it is not recorded yet.
         """
-        line = await self._erasures.found(event)
-        appended = await self._log.find(event)
-        if appended is None:
-            raise NotFoundError("the log has no record of this erasure yet")
-        return line, appended
+        return await self._erasures.found(event)
 
     async def waits_for(self, event: EventId) -> Sequence[str]:
         """Return the gateways that an erasure waits for; none once it holds everywhere.

@@ -13,10 +13,9 @@ import orjson
 from fastapi import APIRouter, Path, Response
 from pydantic import AfterValidator, Field, model_validator
 
-from audit.erasure import Request
+from audit.erasure import Recorded, Request
 from audit.ledger import What
 from audit.record import Subject
-from audit.store import Appended
 from exchange.api.dependencies import (
     AuditorCaller,
     Gateway,
@@ -101,8 +100,10 @@ class ActView(Model):
     name: str
     """The subject's reference, or the shard's origin."""
     event: EventId
+    log: str
+    """The shard in which the record stands."""
     index: int
-    """Where the record stands in the log."""
+    """Where it stands there."""
 
 
 class ErasureView(ActView):
@@ -241,11 +242,12 @@ def _named(body: Target, gateway: Gateway) -> tuple[What, str]:
     return What.SUBJECT, gateway.erasing.known(_subject(body)).ref
 
 
-def _act(what: What, name: str, done: Appended) -> Mapping[str, object]:
+def _act(what: What, name: str, done: Recorded) -> Mapping[str, object]:
     return {
         "what": what.value,
         "name": name,
         "event": done.event,
+        "log": done.log,
         "index": done.index,
     }
 

@@ -17,15 +17,18 @@ from psycopg import sql
 from audit.erasure import Erasures, Request
 from audit.keys import DirectoryKeys, make_keys
 from audit.ledger import Act, Ledger, Line, What
+from audit.objects import FolderObjects
 from audit.places import open_sql
 from audit.query import AccessIndex, RecordQuery
 from audit.record import Kind, Section, Subject, read_leaf
-from audit.sealing import OpenedSection
-from audit.shelf import Shelf
+from audit.sealing import OpenedSection, Sealer
+from audit.shards import Shard
+from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.sql import Place, Postgres
 from audit.store import Appended, LogReader
 from audit.subjects import SubjectDirectory
 from audit.verify import verify_log
+from audit.writer import AuditLog, Limits
 from schemas.errors import (
     LogUnavailableError,
     NotFoundError,
@@ -52,11 +55,13 @@ def room(either_room: Room) -> Room:
 
 
 @contextmanager
-def erasing(room: Room, shelf: Shelf | None = None) -> Iterator[Erasures]:
-    """Open the ledger beside a log."""
+def erasing(
+    room: Room, shelf: Shelf | None = None, log: AuditLog | None = None
+) -> Iterator[Erasures]:
+    """Open the ledger beside a log, for this log or for the one that follows it."""
     ledger = Ledger(room.beside("erasures"))
     erasures = Erasures(
-        room.log, room.sealer, ledger, shelf or Shelf(), room.clock, an_id
+        log or room.log, room.sealer, ledger, shelf or Shelf(), room.clock, an_id
     )
     try:
         yield erasures
@@ -149,6 +154,50 @@ async def test_an_erasure_is_a_record_that_stays_readable(room: Room) -> None:
     assert isinstance(value, dict)
     assert (known.ref, BECAUSE.reason) == (value["name"], value["reason"])
     assert BECAUSE.by == leaf.requester
+
+
+@contextmanager
+def next_shard(room: Room, place: Place) -> Iterator[tuple[AuditLog, Shelf]]:
+    """Open the shard that follows a room's, whose own is on the shelf from then on."""
+    keys = make_keys(f"{ORIGIN}/2026h2")
+    sealer = Sealer(keys.origin, keys.shard, room.directory)
+    shard = Shard(ORIGIN, "", room.keys.log.verifier.vkey)
+    public = FolderObjects(room.folder / "public")
+    files = ShardFiles(shard, room.place, room.beside("index"), room.folder, public)
+    shelf = Shelf(
+        [SealedShard(files, room.keys.log, room.keys.receipt, room.directory)]
+    )
+    log = AuditLog(place, sealer, keys.receipt, Limits(free_bytes=0))
+    try:
+        yield log, shelf
+    finally:
+        log.close()
+        shelf.close()
+
+
+@pytest.mark.anyio
+async def test_an_erasure_before_the_last_seal_is_recorded_once(
+    room: Room, a_place: Callable[[], Place]
+) -> None:
+    """Asked, heard and applied again in the next shard, it stays where it stands."""
+    await room.log.append([an_event()])
+    ref = ref_of(room, MOTHER)
+    with erasing(room) as erasures:
+        hold = await erasures.hold(What.SHARD, ORIGIN, BECAUSE)
+        await erasures.release(hold.event, BECAUSE)
+        record = await erasures.erase(What.SUBJECT, ref, BECAUSE)
+    with next_shard(room, a_place()) as (log, shelf), erasing(room, shelf, log) as late:
+        heard = await late.hear()
+        missing = await late.reapply()
+        again = await late.erase(What.SUBJECT, ref, BECAUSE)
+        line, found = await late.found(record.event)
+        with pytest.raises(NotFoundError):
+            await late.found(hold.event)
+
+        assert (None, 0, 0) == (heard, missing, log.size)
+    assert (ORIGIN, 3) == (record.log, record.index)
+    assert record == again == found
+    assert (What.SUBJECT, ref) == (line.what, line.name)
 
 
 @pytest.mark.anyio
