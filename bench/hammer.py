@@ -148,8 +148,8 @@ def hammer(folder: Path, options: Options, console: Console) -> Result:
     noise = random.Random(options.seed)  # noqa: S311 - when a test kills
     seen, stop = Seen(), threading.Event()
     # (1): they wait for the log by themselves.
-    readers = [_RandomReader(keys, seen, number) for number in range(options.readers)]
-    reads = [Reads(work) for work in (*readers, _full_reader(keys))]
+    reads = [Reads(_RandomReader(keys, seen, n)) for n in range(options.readers)]
+    reads.append(Reads(_full_reader(keys)))
     threads = [
         threading.Thread(target=_read, args=(folder, one, seen, stop)) for one in reads
     ]

@@ -38,7 +38,7 @@ _PACES: Final = {
     "case": "6, then 10 at a time",
     "steady": "steady load of cases",
 }
-_STYLE: Final = {
+_STYLE: Final[dict[Any, Any]] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -89,6 +89,7 @@ def sorted_by_number(rows: Mapping[str, Any]) -> list[tuple[str, Any]]:
 def _append_bars(
     axes: Axes, told: Mapping[str, Any], shape: str, figure: str, unit: str
 ) -> None:
+    rows: list[tuple[str, Any]] = []
     for at, (variant, name) in enumerate(_BARS.items()):
         rows = sorted_by_number(told["appends"][shape][variant])
         bars = axes.bar(
@@ -113,7 +114,7 @@ def _append_bars(
     axes.set_ylim(bottom=0)
 
 
-def _thousands(value: float, _place: int) -> str:
+def _thousands(value: float, _place: float) -> str:
     return f"{value:,.0f}"
 
 

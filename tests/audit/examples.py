@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from audit.engine_sqlite import SqliteEngine
 from audit.keys import LogKeys, make_keys
 from audit.places import open_sql
 from audit.publisher import Publisher
@@ -90,6 +91,13 @@ class Room:
         """The log's file."""
         assert isinstance(self.place, Path)
         return self.place
+
+    @property
+    def sqlite(self) -> SqliteEngine:
+        """The writer of the log's file."""
+        engine = self.log._engine
+        assert isinstance(engine, SqliteEngine)
+        return engine
 
     def beside(self, name: str) -> Place:
         """Return where something else is kept, on the same engine."""

@@ -76,11 +76,13 @@ def test_a_stamp_tells_when_a_checkpoint_was_there(
         ("a.tsr", stamp.response),
     ):
         (tmp_path / name).write_bytes(content)
-    command = ["openssl", "ts", "-verify", "-in", tmp_path / "a.tsr"]
-    trusting = ("-CAfile", authority.root)
-    for asked in (("-data", tmp_path / "note"), ("-queryfile", tmp_path / "a.tsq")):
+    given = ("-in", "a.tsr", "-CAfile", authority.root)
+    for asked in (("-data", "note"), ("-queryfile", "a.tsq")):
         done = subprocess.run(
-            [*command, *asked, *trusting], capture_output=True, check=False
+            ["openssl", "ts", "-verify", *given, *asked],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
         )
         assert b"Verification: OK" in done.stdout + done.stderr
 

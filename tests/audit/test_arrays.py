@@ -39,7 +39,7 @@ def test_what_is_packed_is_what_the_server_reads(
 ) -> None:
     """Texts with NULLs among them, bytes and numbers: each element, in order."""
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
-    packed = [Texts.of(columns[0]), Blobs.of(columns[1]), Numbers.of(columns[2])]  # type: ignore[arg-type] # columns of one type each
+    packed = [Texts.of(columns[0]), Blobs.of(columns[1]), Numbers.of(columns[2])]
     found = connection.execute(
         "SELECT * FROM unnest(%b::text[], %b::bytea[], %b::bigint[])",
         packed,

@@ -5,6 +5,7 @@ import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -216,7 +217,7 @@ def test_no_word_of_a_leaf_hides_its_tags(said: list[str], others: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         room = open_room(Path(folder))
         people = tuple(Subject("p", "citizen_id", f"other-{n}") for n in range(others))
-        fields = dict(zip(names, said, strict=True))
+        fields: dict[str, Any] = dict(zip(names, said, strict=True))
         mother = room.directory.meet([MOTHER])[0]
         subjects = (MOTHER, *people)
         event = an_event(subjects=subjects, **fields)

@@ -3,7 +3,7 @@
 import asyncio
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
@@ -16,7 +16,7 @@ from audit.keys import LogKeys, make_keys
 from audit.postgres import PostgresSql
 from audit.record import Event, Kind
 from audit.sealing import SealedRecord
-from audit.sql import Postgres, Tables
+from audit.sql import Postgres, Row, Tables, Value
 from audit.store import Appended, LogReader
 from audit.verify import verify_log
 from audit.writer import Limits, open_engine
@@ -434,9 +434,9 @@ async def test_reading_a_server_never_holds_up_the_event_loop(
     asked_by: list[int] = []
     rows = server_room.log._reader.sql.rows
 
-    def seen(query: str, values: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
+    def seen(query: str, values: Sequence[Value] = ()) -> list[Row]:
         asked_by.append(threading.get_ident())
-        return rows(query, values)  # type: ignore[arg-type] # as they came
+        return rows(query, values)
 
     server_room.log._reader.sql.rows = seen  # type: ignore[method-assign] # looks on
     [place] = await server_room.log.append([an_event()])

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from pyarrow import parquet
+from pyarrow import parquet  # type: ignore[import-untyped] # has no types
 
 from audit.export import (
     published_rows,
@@ -149,7 +149,8 @@ def test_a_table_holds_what_the_same_question_finds(
         for name, text in given.items()
     }
     wanted = indexed(varied, tmp_path, RecordQuery(**typed))
-    export = ("audit", "export", varied.folder, tmp_path / "out", *options)
+    target: list[str | Path] = [varied.folder, tmp_path / "out"]
+    export = ("audit", "export", *target, *options)
     done = [errand(*export, "--format", "ndjson")]
     lines = read_lines(tmp_path / "out")
     done.append(errand(*export, "--format", "parquet"))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from audit.leaves import Leaves, Seen, leaf_pattern
 from audit.note import b64
 from audit.record import Kind, Section, build_leaf, read_leaf
-from schemas.canonical import canonical_plain
+from schemas.canonical import Json, canonical_plain
 from schemas.errors import VerificationError
 from tests.audit.examples import ORIGIN, an_event
 
@@ -103,7 +103,7 @@ def words_of(leaf: bytes) -> bytes:
     return "".join(parsed[name] for name in ("outcome", "req", "prov", "corr")).encode()
 
 
-def parts() -> Sequence[tuple[str, object]]:
+def parts() -> Sequence[tuple[str, Json]]:
     """Return fields with values that are almost right."""
     almost32 = b64(bytes(32))[:-2] + "B="  # bits beyond the last byte
     almost16 = b64(bytes(16))[:-3] + "B=="
@@ -126,7 +126,7 @@ def parts() -> Sequence[tuple[str, object]]:
 
 @pytest.mark.parametrize(("name", "value"), parts())
 def test_a_field_that_is_almost_right_is_refused_by_both(
-    name: str, value: object
+    name: str, value: Json
 ) -> None:
     """Each part of the form is demanded by the fast path itself."""
     leaf = build_leaf(an_event(), ORIGIN, bytes(16), [bytes(16)], {})

@@ -1,6 +1,7 @@
 """Leaves: the bytes of their final form, and everything that is not one."""
 
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import pytest
@@ -20,7 +21,7 @@ from audit.record import (
     milliseconds,
     read_leaf,
 )
-from schemas.canonical import canonical_plain
+from schemas.canonical import Json, canonical_plain
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import VerificationError
 from schemas.ids import EventId
@@ -87,9 +88,10 @@ def test_a_leaf_is_written_as_canonical_json(
 ) -> None:
     """The short way to a leaf's bytes and the one over JSON values come to the same."""
     names = "outcome", "requester", "provider", "evidence_type", "policy", "correlation"
-    event = an_event(at=at, **dict(zip(names, said, strict=True)))
+    fields: dict[str, Any] = dict(zip(names, said, strict=True))
+    event = an_event(at=at, **fields)
     commitments = {name.value: bytes([len(name)]) * 32 for name in sorted(sections)}
-    expected = {
+    expected: Json = {
         "v": 1,
         "log": origin,
         "id": event.id,

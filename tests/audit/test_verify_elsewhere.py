@@ -55,7 +55,8 @@ def test_sections_are_opened_with_the_directory_that_is_named(
     save_keys(keys, tmp_path / "keys")
     log_url, people_url = databases.empty(), databases.empty()
     event = write_log(log_url, people_url, keys)
-    verify = ("audit", "verify", log_url, "--vkey", keys.log.verifier.vkey)
+    vkey = keys.log.verifier.vkey
+    verify: tuple[str | Path, ...] = ("audit", "verify", log_url, "--vkey", vkey)
     verify = (*verify, "--keys", tmp_path / "keys", "--json")
     missed = errand(*verify)
     gone = errand(*verify, "--subjects", people_url)

@@ -4,7 +4,7 @@ import asyncio
 import resource
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import psycopg
@@ -15,10 +15,11 @@ from structlog.testing import capture_logs
 
 from audit.engine_sqlite import SqliteEngine
 from audit.keys import make_keys
+from audit.postgres import PostgresSql
 from audit.publisher import Publisher
 from audit.receipt import verify_receipt
 from audit.record import Event, Kind, Subject
-from audit.sql import Changes, Place
+from audit.sql import Changes, Place, SqliteSql, Value
 from audit.writer import Limits, open_engine
 from schemas.clock import SystemClock
 from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
@@ -53,8 +54,8 @@ def break_commits(room: Room, error: sqlite3.Error) -> Callable[[], None]:
     A progress handler would interrupt; a commit hook that says no turns the commit
     into a rollback, as SQLite does by itself after a failed flush.
     """
-    log = room.log
-    real = log._engine.connection
+    engine = room.sqlite
+    real = engine.connection
 
     class Broken:
         """The writer's connection, with a disk that fails."""
@@ -62,16 +63,16 @@ def break_commits(room: Room, error: sqlite3.Error) -> Callable[[], None]:
         def __getattr__(self, name: str) -> object:
             return getattr(real, name)
 
-        def execute(self, statement: str, *values: list[object]) -> sqlite3.Cursor:
+        def execute(self, statement: str, *values: Sequence[Value]) -> sqlite3.Cursor:
             """Fail at the commit."""
             if statement == "COMMIT":
                 raise error
             return real.execute(statement, *values)
 
-    log._engine.connection = Broken()  # type: ignore[assignment] # stands in for a broken disk
+    engine.connection = Broken()  # type: ignore[assignment] # its disk is broken
 
     def mend() -> None:
-        log._engine.connection = real
+        engine.connection = real
 
     return mend
 
@@ -212,13 +213,13 @@ async def test_an_event_that_is_too_large_leaves_nothing_outstanding(
 async def test_a_full_disk_refuses_and_recovers(file_room: Room) -> None:
     """SQLITE_FULL: nothing of the batch is stored; with room again, the log goes on."""
     await file_room.log.append([an_event()])
-    pages = file_room.log._engine.connection.execute("PRAGMA page_count").fetchone()[0]
-    file_room.log._engine.connection.execute(f"PRAGMA max_page_count = {pages}")
+    pages = file_room.sqlite.connection.execute("PRAGMA page_count").fetchone()[0]
+    file_room.sqlite.connection.execute(f"PRAGMA max_page_count = {pages}")
     batch = [an_event(details={"text": "x" * 9_000}) for _ in range(20)]
     with pytest.raises(LogUnavailableError, match="SQLITE_FULL"):
         await file_room.log.append(batch)
     in_between = stored(file_room)
-    file_room.log._engine.connection.execute("PRAGMA max_page_count = 1000000")
+    file_room.sqlite.connection.execute("PRAGMA max_page_count = 1000000")
     [place] = await file_room.log.append([an_event()])
 
     assert 1 == len(in_between)
@@ -359,11 +360,11 @@ async def test_a_second_writer_is_found_out(file_room: Room) -> None:
 @pytest.mark.anyio
 async def test_a_new_subject_is_durable_before_their_tag_is(room: Room) -> None:
     """When subjects can't be stored, nothing about them is recorded."""
-    if isinstance(room.place, Path):
-        room.directory._write.rows("PRAGMA query_only = ON")
+    write = room.directory._write
+    if isinstance(write, PostgresSql):
+        write.connected().execute("SET default_transaction_read_only = on")
     else:
-        connection = room.directory._write.connected()
-        connection.execute("SET default_transaction_read_only = on")
+        write.rows("PRAGMA query_only = ON")
     with pytest.raises(LogUnavailableError):
         await room.log.append([an_event()])
 
@@ -594,17 +595,15 @@ def test_every_commit_is_flushed_and_no_error_is_swallowed(file_room: Room) -> N
     def pragma(connection: sqlite3.Connection, name: str) -> object:
         return connection.execute(f"PRAGMA {name}").fetchone()[0]
 
-    log, directory = (
-        file_room.log._engine.connection,
-        file_room.directory._write.connection,
-    )
+    log, directory = file_room.sqlite.connection, file_room.directory._write
 
+    assert isinstance(directory, SqliteSql)
     assert ("wal", 2, 0) == tuple(
         pragma(log, name)
         for name in ("journal_mode", "synchronous", "wal_autocheckpoint")
     )
     assert ("wal", 2) == tuple(
-        pragma(directory, name) for name in ("journal_mode", "synchronous")
+        pragma(directory.connection, name) for name in ("journal_mode", "synchronous")
     )
 
 

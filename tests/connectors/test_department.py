@@ -2,7 +2,7 @@
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from queue import Queue
@@ -74,7 +74,7 @@ def problem_of(reply: Reply) -> str:
     return parse_problem(reply.body, reply.status).type.value
 
 
-def values_of(reply: Reply) -> dict[str, Any]:
+def values_of(reply: Reply) -> Mapping[str, Any]:
     """Return the fields of an evidence reply."""
     assert EVIDENCE_MEDIA_TYPE == reply.media_type
     opened = open_evidence(reply.body.decode(), pinned())

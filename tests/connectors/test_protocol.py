@@ -390,13 +390,13 @@ def test_a_lookup_comes_back_as_it_was_signed() -> None:
 @pytest.mark.parametrize("part", ["keys", "match"])
 def test_a_value_too_long_to_look_up_by_is_never_signed(part: str) -> None:
     """400 characters are the protocol's limit; a department would refuse more."""
-    request = a_request()
-    longest = replace(request, **{part: {"person_id": "9" * 400}})
-    longer = replace(request, **{part: {"person_id": "9" * 401}})
+    longest: dict[str, Any] = {part: {"person_id": "9" * 400}}
+    longer: dict[str, Any] = {part: {"person_id": "9" * 401}}
+    request = replace(a_request(), **longest)
 
-    assert getattr(lookup_claims(longest, GATEWAY), part) == {"person_id": "9" * 400}
+    assert getattr(lookup_claims(request, GATEWAY), part) == {"person_id": "9" * 400}
     with pytest.raises(ValueError, match="exceeds 400 characters"):
-        lookup_claims(longer, GATEWAY)
+        lookup_claims(replace(request, **longer), GATEWAY)
 
 
 def test_a_lookup_of_a_key_that_had_ended_is_refused() -> None:

@@ -143,9 +143,9 @@ def test_a_log_that_was_cut_does_not_verify(run: Run, tmp_path: Path) -> None:
     """The verification in another process fails, and says so."""
     keys = load_keys(run.folder / "data" / "keys" / "log")
 
-    assert verify_offline(run.log, keys, {}, tmp_path / "whole").verified
+    assert verify_offline(str(run.log), keys, {}, tmp_path / "whole").verified
     cut = shorter(run.log, tmp_path / "cut.db")
-    assert not verify_offline(cut, keys, {}, tmp_path / "cut").verified
+    assert not verify_offline(str(cut), keys, {}, tmp_path / "cut").verified
 
 
 def test_a_changed_department_log_shows(run: Run, tmp_path: Path) -> None:

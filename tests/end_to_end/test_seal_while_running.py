@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import yaml
+from pydantic import JsonValue
 
 from audit.keys import load_keys
 from audit.note import open_checkpoint
@@ -35,7 +36,7 @@ POLICE = "ga"
 @pytest.fixture
 def place(tmp_path: Path, databases: Databases) -> Iterator[Installation]:
     """Run a gateway on PostgreSQL, and one department."""
-    settings = {
+    settings: dict[str, JsonValue] = {
         "retry_s": [0.25, 600],
         "database_url": databases.empty(),
         "executor_id": "gateway-7",

@@ -332,7 +332,7 @@ class LeasesOfOneCase(RuleBasedStateMachine):
 def test_leases_follow_the_model(table: Connection) -> None:
     """Whatever gateways do in any order, store and model agree."""
     run_state_machine_as_test(
-        lambda: LeasesOfOneCase(table),
+        lambda: LeasesOfOneCase(table),  # type: ignore[arg-type] # takes what makes one, too
         settings=settings(
             max_examples=25 if table.dialect.name == "sqlite" else 10,
             stateful_step_count=30,

@@ -18,7 +18,7 @@ from consent.decision import Permit, RoleBasis
 from consent.rules import Rule
 from consent.uses import Claim, Use
 from exchange.app import build_app
-from exchange.opening import data_folder
+from exchange.recording import data_folder
 from exchange.settings import parse_settings
 from schemas.directory import LawfulBasis, LawfulBasisKind, LegalReference
 from schemas.errors import SettingsError

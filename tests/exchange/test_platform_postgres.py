@@ -3,9 +3,10 @@
 import asyncio
 import itertools
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from typing import Protocol
 
 import psycopg
 import pytest
@@ -123,8 +124,15 @@ def who_waits(url: str, event: str) -> int | None:
     return None if row is None else int(row[0])
 
 
+class Adds(Protocol):
+    """Adds the thing of a number."""
+
+    def __call__(self, connection: Connection, number: int) -> int:
+        """Return the number."""
+
+
 async def write_that_waits(
-    database: Database, url: str, work: Callable[[Connection, int], int]
+    database: Database, url: str, work: Adds
 ) -> tuple[asyncio.Task[int], int, int]:
     """Write 1, 2 and so on until one waits for the standby.
 
@@ -255,7 +263,7 @@ async def test_two_replicas_in_a_deadlock_both_come_through(url: str) -> None:
             lambda c: list(c.exec_driver_sql("SELECT count FROM thing").scalars())
         )
 
-    assert [1, 2] == done
+    assert [1, 2] == list(done)
     assert [2, 2] == counts
 
 

@@ -155,8 +155,8 @@ async def test_a_case_is_never_overwritten(postgres_tables: str) -> None:
         opened_at=NOW,
     )
     with Database(postgres_tables) as database:
-        stored = partial(cases.insert_case, head=head, key=KeyId("key"), content=b"0")
-        await database.write(stored)
+        insert = partial(cases.insert_case, head=head, key=KeyId("key"), content=b"0")
+        await database.write(insert)
     after = replace(head, version=head.version + 1)
 
     def save(connection: Connection, content: bytes) -> None:

@@ -24,7 +24,7 @@ from audit.subjects import SubjectDirectory
 from audit.verify import verify_log
 from audit.writer import AuditLog
 from exchange.keys import open_keys
-from exchange.opening import data_folder
+from exchange.recording import data_folder
 from exchange.rollover import prepare_shard, recover_shard, seal_shard
 from exchange.settings import Settings, parse_settings
 from schemas.clock import SystemClock

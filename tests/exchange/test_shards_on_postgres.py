@@ -127,7 +127,9 @@ def test_the_server_freezes_a_shard_that_replicas_have_open(begun: Settings) -> 
     with a_replica(begun) as one, a_replica(begun) as other:
         asked = an_event()
         [accepted] = one.append(asked)
-        engine = PostgresEngine(begun.log_place(), ORIGIN, resolve_s=1)
+        place = begun.log_place()
+        assert isinstance(place, Postgres)
+        engine = PostgresEngine(place, ORIGIN, resolve_s=1)
         stored = one.sealer.seal_all(
             [asked], [one.sealer.directory.meet(asked.subjects)]
         )

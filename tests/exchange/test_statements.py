@@ -101,15 +101,13 @@ def test_each_row_of_many_is_stored(connection: Connection) -> None:
 def test_it_counts_the_rows_that_it_changed(connection: Connection) -> None:
     """Who changes a row learns whether it was there."""
     _ROWS.insert(connection, [_thing("a"), _thing("b")])
-    changed = [
-        statement.run(connection, values).rowcount
-        for statement, values in (
-            (_COUNT, {"named": "a", "count": 7}),
-            (_COUNT, {"named": "nobody", "count": 7}),
-            (_DELETE, {"named": "b"}),
-            (_DELETE, {"named": "b"}),
-        )
+    asked: list[tuple[Statement, dict[str, Value]]] = [
+        (_COUNT, {"named": "a", "count": 7}),
+        (_COUNT, {"named": "nobody", "count": 7}),
+        (_DELETE, {"named": "b"}),
+        (_DELETE, {"named": "b"}),
     ]
+    changed = [one.run(connection, values).rowcount for one, values in asked]
 
     assert [1, 0, 1, 0] == changed
     assert [("a", 7, b"")] == _all(connection)

@@ -64,7 +64,7 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     events += [an_event(subjects=(one,)) for one in others]
     places = asyncio.run(room.log.append(events))
     room.publisher.publish()
-    room.log._engine.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    room.sqlite.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     places += asyncio.run(room.log.append([an_event() for _ in range(10)]))
     room.publisher.publish()
     keep(folder, folder / "left")

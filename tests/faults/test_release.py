@@ -16,6 +16,7 @@ from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import Any
 
 import orjson
 import pytest
@@ -260,7 +261,8 @@ class Releasing(RuleBasedStateMachine):
         reached = asyncio.ensure_future(
             asyncio.to_thread(hold.reached.wait, PATIENCE_S)
         )
-        await asyncio.wait({request, reached}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {request, reached}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         asked = len(self.office.departments.asked)
         if reached.done():
             # Whatever else can go on, goes on; what hangs holds it up.

@@ -99,7 +99,7 @@ def serve(room: Room) -> None:
 
 def live_carelessly(room: Room) -> None:
     """Do the same without a flush at each commit."""
-    room.log._engine.connection.execute("PRAGMA synchronous=NORMAL")
+    room.sqlite.connection.execute("PRAGMA synchronous=NORMAL")
     live(room)
 
 

@@ -24,6 +24,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import JsonValue
 
+from exchange.demo.children import Child
 from exchange.demo.population import Family, Population, generate
 from exchange.demo.portal import Client
 from exchange.demo.registers import REGISTERS
@@ -32,7 +33,6 @@ from exchange.demo.stage import (
     CITIZEN,
     PORTAL,
     SETTINGS,
-    Child,
     Stage,
     build,
     write_registers,
