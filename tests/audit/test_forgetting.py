@@ -2,21 +2,23 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from audit.erasure import Erasures, Request
 from audit.forgetting import LEASE, Forgetting
 from audit.keys import LogKeys, make_keys
-from audit.ledger import Ledger, What
+from audit.ledger import Act, Ledger, Line, What
 from audit.record import Section
 from audit.shelf import Shelf
 from audit.sql import Place, Postgres
-from schemas.errors import LogUnavailableError
+from schemas.errors import LogUnavailableError, StateConflictError
 from tests.audit.examples import (
     FATHER,
     MOTHER,
@@ -323,3 +325,54 @@ async def test_an_erasure_that_was_stopped_half_way_goes_on_by_itself(
                 await asyncio.sleep(SOON_S)
 
             assert None is alone.room.directory.by_ref(mother)
+
+
+# Two of them want what can't be both.
+
+IN_INSERT = """
+CREATE FUNCTION {schema}.in_insert() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock(78); RETURN NEW; END $$;
+CREATE TRIGGER in_insert BEFORE INSERT ON {schema}.ledger
+FOR EACH ROW EXECUTE FUNCTION {schema}.in_insert()
+"""
+"""Has every line of the ledger wait, between being allowed and being written."""
+WAITING = """
+SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+WHERE NOT granted AND datname = current_database()
+"""
+
+
+def until_waiting(connection: psycopg.Connection, sessions: int) -> None:
+    """Return once so many sessions of the database wait for a lock."""
+    while connection.execute(WAITING).fetchone() != (sessions,):
+        pass
+
+
+def test_of_a_hold_and_an_erasure_at_once_the_first_one_stands(
+    schema: Postgres,
+) -> None:
+    """Two replicas: the hold is allowed and not written yet, when the other erases."""
+    place = Postgres(schema.url, f"{schema.schema}_erasures")
+    held, erased = (
+        Line(0, act, What.SUBJECT, "s-1", an_id(), "operator", "file-7")
+        for act in (Act.HOLD, Act.ERASE)
+    )
+    with (
+        closing(Ledger(place)) as one,
+        closing(Ledger(place)) as other,
+        psycopg.connect(schema.url, autocommit=True) as connection,
+        ThreadPoolExecutor(2) as pool,
+    ):
+        connection.execute(IN_INSERT.format(schema=place.schema))
+        connection.execute("SELECT pg_advisory_lock(78)")
+        holding = pool.submit(one.add, held)
+        until_waiting(connection, 1)
+        erasing = pool.submit(other.add, erased)
+        until_waiting(connection, 2)
+        connection.execute("SELECT pg_advisory_unlock(78)")
+        holding.result(PATIENCE_S)
+        with pytest.raises(StateConflictError, match="hold"):
+            erasing.result(PATIENCE_S)
+        holds, erasures = one.holds(), other.erasures()
+
+    assert ([held], []) == (holds, erasures)
