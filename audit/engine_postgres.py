@@ -13,12 +13,13 @@ it finds those that were committed, and stores the others.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, LiteralString, TypeAlias
+from contextlib import closing
+from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
 import psycopg
 
 from audit.arrays import Blobs, Numbers, Texts
-from audit.postgres import PostgresSql, unavailable
+from audit.postgres import SEALED, SEALED_STATE, PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import Postgres, Tables
@@ -28,8 +29,6 @@ from schemas.ids import EventId
 
 _PUT_BACK: Final = "ER001"
 """The SQL state with which the function refuses, where promised records are gone."""
-_SEALED: Final = "ER002"
-"""The SQL state with which a sealed shard refuses."""
 _RETRY_S: Final = 0.05
 """Seconds between two tries to reach a server that was lost."""
 
@@ -129,6 +128,14 @@ $$ BEGIN RAISE EXCEPTION 'the shard is sealed' USING ERRCODE = 'ER002'; END $$;
 CREATE OR REPLACE TRIGGER entry_is_sealed BEFORE INSERT ON entry
 FOR EACH ROW EXECUTE FUNCTION the_shard_is_sealed();
 """
+_FREEZE_HEADS: Final = """
+CREATE OR REPLACE TRIGGER checkpoint_is_frozen
+BEFORE INSERT OR UPDATE OR DELETE ON checkpoint
+FOR EACH STATEMENT EXECUTE FUNCTION the_shard_is_sealed();
+CREATE OR REPLACE TRIGGER published_is_frozen
+BEFORE INSERT OR UPDATE OR DELETE ON published
+FOR EACH STATEMENT EXECUTE FUNCTION the_shard_is_sealed();
+"""
 _APPEND: Final[LiteralString] = (
     "SELECT first, added FROM append_records(%b::bigint, %b::text[], %b::bytea[],"
     " %b::bytea[], %b::text[], %b::text[], %b::text[], %b::text[], %b::text[],"
@@ -139,6 +146,7 @@ _FIND: Final[LiteralString] = (
 )
 _SIZE: Final = "SELECT next FROM coordinate"
 
+_T = TypeVar("_T")
 _Places: TypeAlias = dict[EventId, Appended]
 
 
@@ -222,9 +230,8 @@ class PostgresEngine:
             if error.sqlstate == _PUT_BACK:
                 self._fault = "the log was put back: what it has promised is gone"
                 raise LogUnavailableError(self._fault) from None
-            if error.sqlstate == _SEALED:
-                self._fault = "the log is a sealed shard: go on with the next one"
-                raise LogUnavailableError(self._fault) from None
+            if error.sqlstate == SEALED_STATE:
+                self._fault = SEALED
             raise unavailable(error) from None
         return {
             event: Appended(event, seq, digest, milliseconds(read_leaf(leaf).at))
@@ -289,22 +296,41 @@ def freeze(
     Raises:
         LogUnavailableError: It is not known to be done; it may be done again.
     """
-    sql = PostgresSql(place)
-    try:
-        with sql.transaction() as changes:
-            # The transaction's own: it is not opened anew as long as that lasts.
-            connection = sql.connected()
-            # (1): who appends waits for the row, before touching any table.
-            [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
-            # (2): in this transaction, as the reader has its connection.
-            records = last(LogReader(sql))
-            if records:
-                batch = [size, *_arguments(records)]
-                connection.execute(_APPEND, batch, binary=True)
-            # (3): not by this gateway's good will, but by the server.
-            changes.change(_FREEZE)
-    finally:
-        sql.close()
+    with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
+        # The transaction's own: it is not opened anew as long as that lasts.
+        connection = sql.connected()
+        # (1): who appends waits for the row, before touching any table.
+        [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
+        # (2): in this transaction, as the reader has its connection.
+        records = last(LogReader(sql))
+        if records:
+            batch = [size, *_arguments(records)]
+            connection.execute(_APPEND, batch, binary=True)
+        # (3): not by this gateway's good will, but by the server.
+        changes.change(_FREEZE)
+
+
+def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], _T]) -> _T:
+    """Have the server refuse every further record and head of a log; look what it has.
+
+    For a log that may sign nothing more, since it has lost what it has shown.
+
+    INVARIANT: one transaction. What is found is what there is for good; and where
+    looking at it raises, nothing has happened.
+
+    Args:
+        place: Where the log is kept.
+        look: Reads what there is, once nobody can change it.
+
+    Raises:
+        LogUnavailableError: It is not known to be done; it may be done again.
+    """
+    with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
+        # As whoever appends: the row first, and then any table.
+        changes.rows(f"{_SIZE} FOR UPDATE")
+        # A publisher's transaction that is under way is waited for.
+        changes.change(_FREEZE + _FREEZE_HEADS)
+        return look(LogReader(sql))
 
 
 def _arguments(records: Sequence[SealedRecord]) -> list[Any]:

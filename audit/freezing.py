@@ -9,18 +9,19 @@ SOURCE: audit-log design, 5.6; ADR 9 and 12.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 
 from audit.note import Signer
 from audit.publisher import Publisher
 from audit.record import Event, Kind, Leaf, Subject, read_leaf
 from audit.sealing import SealedRecord, Sealer
 from audit.shards import final_event
-from audit.sql import Postgres
+from audit.sql import Place, Postgres
 from audit.store import Entry, LogReader, SignedHead
 from audit.writer import AuditLog
 from schemas.clock import Clock
@@ -30,6 +31,8 @@ from schemas.ids import EventId, NewId
 PATIENCE_S = 60.0
 """How long the gateway that leads, and witnesses, may take for the last checkpoint."""
 _LOOK_S = 0.5
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ async def record_last(log: AuditLog, seal: Seal) -> None:
         LogUnavailableError: It is not known to be recorded; it may be tried again.
     """
     if not isinstance(log.place, Path):
-        await asyncio.to_thread(freeze_server, log.place, seal)
+        await asyncio.to_thread(_freeze, log.place, seal)
         return
     with closing(LogReader.open(log.place)) as reader:
         events = seal.last_events(reader)
@@ -127,28 +130,40 @@ async def record_last(log: AuditLog, seal: Seal) -> None:
         await log.append(events)
 
 
-def freeze_server(place: Postgres, seal: Seal | None) -> None:
-    """Freeze a log on PostgreSQL, in one transaction, whichever gateways are running.
-
-    Args:
-        place: Where it is kept.
-        seal: What it ends with; None leaves it as it is, since it may sign nothing.
-
-    Raises:
-        SettingsError: It is sealed already, for another shard.
-        LogUnavailableError: It is not known to be done; it may be done again.
-    """
+def _freeze(place: Postgres, seal: Seal) -> None:
+    """Freeze a log on PostgreSQL in one transaction, whichever gateways are running."""
     from audit.engine_postgres import freeze  # noqa: PLC0415 - on PostgreSQL alone
 
     def last(reader: LogReader) -> Sequence[SealedRecord]:
-        if seal is None:
-            return ()
         events = seal.last_events(reader)
         directory = seal.sealer.directory
         people = [directory.meet(event.subjects) for event in events]
         return seal.sealer.seal_all(events, people)
 
     freeze(place, last)
+
+
+def leave(place: Place, look: Callable[[LogReader], _T]) -> _T:
+    """Look at a log that has lost records, of which nothing changes any more.
+
+    On PostgreSQL its server refuses all records and heads from then on, whichever
+    gateways are running. A file has no writer now, and is not opened by one again.
+
+    Args:
+        place: Where it is kept.
+        look: Reads it. Where that raises, nothing is refused.
+
+    Raises:
+        LogUnavailableError: It is not known to be done; it may be done again.
+    """
+    if not isinstance(place, Path):
+        from audit.engine_postgres import (  # noqa: PLC0415 - on PostgreSQL alone
+            freeze_as_it_is,
+        )
+
+        return freeze_as_it_is(place, look)
+    with closing(LogReader.open(place)) as reader:
+        return look(reader)
 
 
 async def publish_whole(

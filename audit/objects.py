@@ -19,7 +19,12 @@ from typing import Any, Protocol, cast
 from urllib.parse import unquote, urlsplit
 
 from audit.keys import sync_folder
-from schemas.errors import SettingsError, StoreUnavailableError, VerificationError
+from schemas.errors import (
+    SettingsError,
+    StoreMovedError,
+    StoreUnavailableError,
+    VerificationError,
+)
 
 
 class Objects(Protocol):
@@ -43,7 +48,7 @@ class Objects(Protocol):
         """Put an object in the place of the one that was read, durably.
 
         Raises:
-            StoreUnavailableError: Something else stands there: somebody was faster.
+            StoreMovedError: Something else stands there: somebody was faster.
         """
 
 
@@ -102,7 +107,7 @@ class FolderObjects:
                 _beside(target, after) as beside,
             ):
                 if self.read(path) != before:
-                    raise StoreUnavailableError(f"`{path}` was replaced meanwhile")
+                    raise StoreMovedError(f"`{path}` was replaced meanwhile")
                 beside.replace(target)
             sync_folder(target.parent)
 
@@ -213,7 +218,7 @@ class S3Objects:
         # The e-tag alone: a version of None would be sent as one.
         mode = "create" if e_tag is None else {"e_tag": e_tag}
         if kept != before or not self._put(path, after, mode):
-            raise StoreUnavailableError(f"`{path}` was replaced meanwhile")
+            raise StoreMovedError(f"`{path}` was replaced meanwhile")
 
     def _put(self, path: str, content: bytes, mode: Any) -> bool:  # noqa: ANN401 - of obstore's own
         """Put an object under a condition, and return whether that was met."""

@@ -52,6 +52,11 @@ _CONNECT: Final = {
 _TEMPORARY: Final = (psycopg.OperationalError, errors.ReadOnlySqlTransaction)
 """What may be gone when it is tried again; after any other error people must look."""
 
+SEALED_STATE: Final = "ER002"
+"""The SQL state with which a sealed shard refuses."""
+SEALED: Final = "the log is a sealed shard: go on with the next one"
+"""What is told of that."""
+
 _Connection: TypeAlias = psycopg.Connection[Row]
 
 
@@ -263,9 +268,12 @@ def _translated(statement: str) -> str:
 def unavailable(error: psycopg.Error) -> Exception:
     """Return what to raise for an error of the driver.
 
-    What may pass is LogUnavailableError; any other error is returned as it is.
+    What may pass is LogUnavailableError, and so is what a sealed shard refuses; any
+    other error is returned as it is.
     """
     name = type(error).__name__
+    if error.sqlstate == SEALED_STATE:
+        return LogUnavailableError(SEALED)
     if isinstance(error, _TEMPORARY):
         return LogUnavailableError(f"the log's PostgreSQL: {name}")
     return error

@@ -21,6 +21,8 @@ from audit.sql import Place, Postgres, Row, Sql, Tables, is_made
 from schemas.canonical import canonical_plain
 from schemas.errors import SettingsError
 
+REGISTER_FILE: Final = "shards.json"
+"""The register's file in a data folder."""
 REGISTER_SCHEMA: Final = "errand_shards"
 """Where the register stands in a PostgreSQL database."""
 

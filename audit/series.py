@@ -3,14 +3,23 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from audit.fetching import FIRST, fetching, is_address, open_still, stored_log
+from audit.fetching import (
+    FIRST,
+    SHARDS_FOLDER,
+    fetching,
+    is_address,
+    open_still,
+    stored_log,
+)
 from audit.fsck import served_entry
 from audit.merkle import inclusion_proof, leaf_hash, verify_inclusion
 from audit.note import Checkpoint, Verifier, open_checkpoint
+from audit.places import parse_place
 from audit.proving import ServedTree, open_tree
 from audit.record import Kind, Leaf, read_leaf
+from audit.register import REGISTER_FILE, REGISTER_SCHEMA, load_shards
 from audit.served import CHECKPOINT
-from audit.shards import check_link
+from audit.shards import Lost, Shard, check_link, check_recovery, read_list
 from audit.sql import Place, is_made
 from schemas.errors import VerificationError
 
@@ -23,27 +32,37 @@ class Ends:
     """What is published of it; None for nothing yet."""
     first: Leaf
     last: Leaf
+    verifier: Verifier
+    """The shard's key."""
 
     @property
     def next_vkey(self) -> str | None:
-        """The key of the shard that it names; None while it is written to."""
+        """The key of the shard that it names; None where it has no last record."""
         return self.last.policy if self.last.kind is Kind.SHARD_FINAL else None
 
-    def check_next(self, following: "Ends", vkey: str) -> None:
+    def check_next(self, following: "Ends") -> Lost | None:
         """Verify that another shard goes on from this one.
+
+        Returns:
+            What this one has lost; None where it ended with a last record.
 
         Raises:
             VerificationError: One of them names something else.
         """
+        vkey = following.verifier.vkey
         if self.checkpoint is None:
             raise VerificationError(f"{self.last.log}: sealed, and not published")
+        if self.last.kind is not Kind.SHARD_FINAL:
+            first = following.first
+            return check_recovery(self.checkpoint, self.verifier, first, vkey)
         check_link(self.last, self.checkpoint, following.first, vkey)
+        return None
 
 
 def ends_of(
     where: str, shard: str | None, verifier: Verifier, token: str | None = None
-) -> Ends:
-    """Return the first and the last record of a shard.
+) -> tuple[Ends, str | None]:
+    """Return the first and the last record of a shard, and the key of the next one.
 
     Args:
         where: An address, a folder of files as served, or where the log is kept.
@@ -54,6 +73,17 @@ def ends_of(
     Raises:
         VerificationError: It has none, or it is not the shard of this key.
     """
+    ends = _ends_of(where, shard, verifier, token)
+    if ends.next_vkey is not None:
+        return ends, ends.next_vkey
+    told = _told_next(where, verifier, token)
+    # It may have been sealed since it was read.
+    return (ends if told is None else _ends_of(where, shard, verifier, token)), told
+
+
+def _ends_of(
+    where: str, shard: str | None, verifier: Verifier, token: str | None
+) -> Ends:
     stored = stored_log(where, shard)
     if stored is not None:
         return _stored_ends(stored, verifier)
@@ -63,7 +93,7 @@ def ends_of(
         first, last = (
             _proved(tree, at, served_entry(fetch, at, size)) for at in (0, size - 1)
         )
-    return Ends(tree.head, first, last)
+    return Ends(tree.head, first, last, verifier)
 
 
 def _proved(tree: ServedTree, index: int, entry: bytes) -> Leaf:
@@ -90,7 +120,36 @@ def _stored_ends(stored: Place, verifier: Verifier) -> Ends:
     is_whole = checkpoint is not None and checkpoint.size == size
     if found[-1].kind is Kind.SHARD_FINAL and not is_whole:
         raise VerificationError(f"{verifier.name}: sealed, and not published whole")
-    return Ends(checkpoint, found[0], found[-1])
+    return Ends(checkpoint, found[0], found[-1], verifier)
+
+
+def _told_next(where: str, verifier: Verifier, token: str | None) -> str | None:
+    """Return the key of the shard after one that has no last record; None for none.
+
+    So ends a log that has lost records, and which one goes on stands in the list that
+    a gateway serves, or in the register where it is kept. Neither has to be believed:
+    the log has signed it, and `Ends.check_next` looks.
+
+    Raises:
+        VerificationError: There is a list, and it is not signed with this key.
+    """
+    shards = _told_shards(where, verifier, token)
+    origins = [shard.origin for shard in shards]
+    at = origins.index(verifier.name) + 1 if verifier.name in origins else len(shards)
+    return shards[at].vkey if at < len(shards) else None
+
+
+def _told_shards(
+    where: str, verifier: Verifier, token: str | None
+) -> tuple[Shard, ...]:
+    if is_address(where):
+        with fetching(where, token) as fetch:
+            note = fetch(SHARDS_FOLDER)
+        return () if note is None else read_list(note, verifier)
+    place = parse_place(where, REGISTER_SCHEMA)
+    if isinstance(place, Path):
+        place = (place if place.is_dir() else place.parent) / REGISTER_FILE
+    return load_shards(place)
 
 
 def shard_at(where: str, origin: str, token: str | None = None) -> str | None:

@@ -11,18 +11,31 @@ SOURCE: audit-log design, 5.6.
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from audit.merkle import HASH_SIZE
-from audit.note import Checkpoint, Signer, Verifier, b64, b64_decode, decimal, open_note
+from audit.note import (
+    Checkpoint,
+    Signature,
+    Signer,
+    Verifier,
+    b64,
+    b64_decode,
+    decimal,
+    open_note,
+    signature_line,
+)
 from audit.record import Actor, Event, Kind, Leaf
+from schemas.canonical import Json
 from schemas.errors import SettingsError, VerificationError
 from schemas.ids import EventId, uuid7
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _OPERATOR = Actor("system", "operator")
+_RECOVERED = "recovered"
+"""Outcome of a first record where the shard before has lost records."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +129,49 @@ def final_event(event: EventId, at: datetime, following: Signer) -> Event:
     )
 
 
-def genesis_event(
-    last: Leaf, at: datetime, before: Checkpoint, seen: Checkpoint | None = None
-) -> Event:
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """What became of a log that has lost records which it has shown."""
+
+    left: Checkpoint
+    """The head that outsiders see of what is left."""
+    seen: Checkpoint
+    """The head that a witness holds."""
+
+    def hand_on(self, signer: Signer, following: Verifier) -> str:
+        """Return the log's signature under going on with another shard, in base64.
+
+        The log can't say so in a last record: at the place of that, a witness has seen
+        another one. So its key says it, and the next shard's first record holds it.
+        """
+        note = signer.sign(self._text(following.vkey))
+        return note.rstrip("\n").rpartition(" ")[2]
+
+    def check_handed_on(self, signature: str, verifier: Verifier, vkey: str) -> None:
+        """Verify that the log's key has signed that it goes on with a shard.
+
+        Raises:
+            VerificationError: It has not.
+        """
+        signed, at = b64_decode(signature), len(verifier.key_id)
+        line = signature_line(Signature(verifier.name, signed[:at], signed[at:]))
+        open_note(f"{self._text(vkey)}\n{line}".encode(), (verifier,))
+
+    def as_json(self) -> Mapping[str, Json]:
+        """Return it as JSON: how many records are left, and how many were seen."""
+        return {
+            "from": self.left.origin,
+            "left": self.left.size,
+            "seen": self.seen.size,
+        }
+
+    def _text(self, vkey: str) -> str:
+        # Never the text of a checkpoint, whose second line is a number.
+        heads = f"{_cited(self.left)}\n{_cited(self.seen)}"
+        return f"{self.left.origin}/recovered\n{vkey}\n{heads}\n"
+
+
+def genesis_event(last: Leaf, at: datetime, before: Checkpoint) -> Event:
     """Return the first record of a shard: it names what the one before ended with.
 
     It has the same id whenever it is made: so it is recorded once.
@@ -127,16 +180,37 @@ def genesis_event(
         last: The last record of the shard before.
         at: When.
         before: The last checkpoint of the shard before.
-        seen: For a recovery: the head that a witness holds, and that the log has lost.
     """
+    return _genesis(last, at, before, "opened", "")
+
+
+def recovery_event(
+    last: Leaf, at: datetime, lost: Lost, signer: Signer, following: Verifier
+) -> Event:
+    """Return the first record of a shard that goes on from one that has lost records.
+
+    Args:
+        last: The last record of what is left.
+        at: When.
+        lost: What is left, and what was seen.
+        signer: The key of the log that has lost them.
+        following: The key of the shard.
+    """
+    signed = lost.hand_on(signer, following)
+    said = f"{_cited(lost.seen)}#{signed}"
+    return _genesis(last, at, lost.left, _RECOVERED, said)
+
+
+def _genesis(
+    last: Leaf, at: datetime, before: Checkpoint, outcome: str, policy: str
+) -> Event:
     cited = f"{before.origin}#{_cited(before)}"
-    policy = "" if seen is None else _cited(seen)
     noise = hashlib.sha256(f"{cited}\n{policy}".encode()).digest()[:10]
     return Event(
         id=EventId(str(uuid7(last.at, noise))),
         at=at,
         kind=Kind.SHARD_GENESIS,
-        outcome="opened" if seen is None else "recovered",
+        outcome=outcome,
         correlation=cited,
         policy=policy,
         actor=_OPERATOR,
@@ -174,6 +248,33 @@ def check_link(final: Leaf, before: Checkpoint, genesis: Leaf, vkey: str) -> Non
         *(Kind.SHARD_FINAL, genesis.log, vkey),
     ):
         raise VerificationError(f"{before.origin}: the last record names another shard")
+    _check_cites(genesis, before)
+
+
+def check_recovery(
+    left: Checkpoint, verifier: Verifier, genesis: Leaf, vkey: str
+) -> Lost:
+    """Verify that a shard goes on from one that has lost records; return what it says.
+
+    Args:
+        left: The checkpoint of the first, which has no last record.
+        verifier: The key of the first.
+        genesis: The first record of the second.
+        vkey: The key of the second.
+
+    Raises:
+        VerificationError: It cites something else, or the first has not signed it.
+    """
+    _check_cites(genesis, left)
+    size, *rest = genesis.policy.split("#")
+    if genesis.outcome != _RECOVERED or len(rest) != 2:  # noqa: PLR2004 - root, signature
+        raise VerificationError(f"{left.origin}: goes on and has no last record")
+    lost = Lost(left, Checkpoint(left.origin, decimal(size), b64_decode(rest[0])))
+    lost.check_handed_on(rest[1], verifier, vkey)
+    return lost
+
+
+def _check_cites(genesis: Leaf, before: Checkpoint) -> None:
     cited = f"{before.origin}#{_cited(before)}"
     if (genesis.kind, genesis.correlation) != (Kind.SHARD_GENESIS, cited):
         raise VerificationError(

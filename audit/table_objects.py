@@ -13,6 +13,7 @@ from audit.places import open_sql
 from audit.sql import Postgres, Sql, Tables, is_made
 from schemas.errors import (
     LogUnavailableError,
+    StoreMovedError,
     StoreUnavailableError,
     VerificationError,
 )
@@ -64,7 +65,7 @@ class TableObjects:
             else:
                 swapped = changes.change(_SWAP, (after, at, before))
             if swapped != 1:
-                raise StoreUnavailableError(f"`{path}` was replaced meanwhile")
+                raise StoreMovedError(f"`{path}` was replaced meanwhile")
 
     def _at(self, path: str) -> str:
         return f"{self.shard}/{path}" if self.shard else path

@@ -209,7 +209,7 @@ async def _open_kept(
     """Open tables and log."""
     # No request ever meets a table of an older form.
     database, vault_database = await _open_tables(settings, stack)
-    sealer = open_sealer(settings, keys, stack)
+    sealer = open_sealer(settings, keys.log, stack)
     shelf = open_shelf(settings, shards, sealer, stack)
     shard = shards[-1].name if shards else ""
     log, publisher, followers = open_log(settings, keys, sealer, clock, shard, stack)

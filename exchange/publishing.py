@@ -63,7 +63,7 @@ def _publish_shard(
         shards = load_shards(settings.shards_place())
         current = shards[-1].name if shards else ""
         keys = open_gateway_keys(settings, shards, entropy=None)
-        sealer = open_sealer(settings, keys, stack)
+        sealer = open_sealer(settings, keys.log, stack)
         log, publisher, followers = open_log(
             settings, keys, sealer, clock, current, stack
         )

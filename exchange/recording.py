@@ -11,7 +11,7 @@ from audit.cosigning import Cosigning
 from audit.erasure import Erasures
 from audit.following import Follower
 from audit.forgetting import Forgetting
-from audit.keys import Entropy, load_signers
+from audit.keys import Entropy, LogKeys, load_signers
 from audit.ledger import Ledger
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
@@ -59,15 +59,15 @@ def data_folder(settings: Settings) -> Iterator[None]:
         os.close(lock)  # and with it the lock
 
 
-def open_sealer(settings: Settings, keys: GatewayKeys, stack: Stack) -> Sealer:
-    """Open the subject directory, and what seals records with it.
+def open_sealer(settings: Settings, keys: LogKeys, stack: Stack) -> Sealer:
+    """Open the subject directory, and what seals a shard's records with it.
 
     Raises:
         LogUnavailableError: Its server can't be reached.
     """
-    directory = SubjectDirectory(settings.subjects_place(), keys.log.directory)
+    directory = SubjectDirectory(settings.subjects_place(), keys.directory)
     stack.callback(directory.close)
-    return Sealer(keys.log.origin, keys.log.shard, directory)
+    return Sealer(keys.origin, keys.shard, directory)
 
 
 def open_gateway_keys(

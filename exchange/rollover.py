@@ -12,15 +12,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from audit.anchor import anchor
 from audit.freezing import (
     PATIENCE_S,
     Seal,
-    freeze_server,
     interrupted,
     last_leaf,
+    leave,
     publish_whole,
     record_last,
 )
@@ -33,23 +34,34 @@ from audit.record import Event, Kind, Leaf, read_leaf
 from audit.register import save_shards, sealing
 from audit.sealing import Sealer
 from audit.shards import (
+    Lost,
     Shard,
     check_genesis,
     check_name,
     genesis_event,
     half_year,
+    recovery_event,
 )
 from audit.sql import Place
 from audit.store import LogReader
-from audit.subjects import SubjectDirectory
 from audit.tiles import node_reader
 from audit.writer import AuditLog
 from exchange.keys import GatewayKeys, open_keys, open_shard_keys
 from exchange.outward import make_stamper, open_public
-from exchange.recording import current_shards, data_folder, open_witnesses
+from exchange.recording import (
+    current_shards,
+    data_folder,
+    open_sealer,
+    open_witnesses,
+)
 from exchange.settings import Settings
 from schemas.clock import Clock
-from schemas.errors import LogUnavailableError, SettingsError, StoreUnavailableError
+from schemas.errors import (
+    LogUnavailableError,
+    SettingsError,
+    StoreMovedError,
+    VerificationError,
+)
 from schemas.ids import NewId
 
 _SHOWINGS = 3
@@ -127,48 +139,50 @@ async def recover_shard(
 ) -> Sequence[Shard]:
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
-    (1) The witness's head is signed by this log, and the log does not contain it.
-    (2) On PostgreSQL, the server takes no more records of the old one.
-    (3) The next shard's first record cites both heads: what is left, and what was seen.
+    (1) On PostgreSQL, the server takes no more records and heads of the old one.
+    (2) The witness's head is signed by this log, and the log does not contain it; else
+        nothing was done.
+    (3) The next shard's first record cites both heads: what is left, and what was
+        seen; and holds the old one's signature under who goes on.
 
     Raises:
-        VerificationError: The head is not this log's.
+        VerificationError: The head is not this log's, or what is left contradicts
+            itself.
         SettingsError: A gateway holds the data folder, or nothing is lost.
+        LogUnavailableError: It is not known to be done: try again.
     """
     with _held(settings):
         rollover = _begin(settings, clock, new_id, name)
-        current = rollover.shards[-1]
-        place = settings.log_place(current.name)
         with ExitStack() as stack:
-            reader = LogReader.open(place)
-            stack.callback(reader.close)
-            # (1): else this would be a way out of a good log.
-            before, seen = _heads(rollover, reader, seen_note)
-            # (2): a file is not opened again; a server has other writers.
-            if not isinstance(place, Path):
-                await asyncio.to_thread(freeze_server, place, None)
-            directory = _directory(rollover, stack)
-            sealer = Sealer(current.origin, rollover.keys.log.shard, directory)
-            ends = interrupted(reader, sealer, new_id, clock.now())
-            [entry] = reader.entries(before.size - 1, before.size)
-            last = read_leaf(entry.leaf)
+            sealer = open_sealer(settings, rollover.keys.log, stack)
+            # (1), (2): what is cited is what there is for good.
+            place = settings.log_place(rollover.shards[-1].name)
+            look = partial(_what_is_left, rollover, sealer, seen_note)
+            left, events = await asyncio.to_thread(leave, place, look)
         # (3): the old one is never written to again.
-        genesis = genesis_event(last, clock.now(), before, seen)
-        return await _open_next(rollover, before, [genesis, *ends])
+        return await _open_next(rollover, left, events)
 
 
-def _heads(
-    rollover: _Rollover, reader: LogReader, seen_note: bytes
-) -> tuple[Checkpoint, Checkpoint]:
-    """Return the last head of a log, and the one it has lost."""
-    verifier = rollover.keys.log.log.verifier
-    seen = open_checkpoint(seen_note, verifier)
-    head = reader.head()
+def _what_is_left(
+    rollover: _Rollover, sealer: Sealer, seen_note: bytes, reader: LogReader
+) -> tuple[Checkpoint, list[Event]]:
+    """Return the head of a log that has lost records, and what the next begins with."""
+    keys, now = rollover.keys.log, rollover.clock.now()
+    seen = open_checkpoint(seen_note, keys.log.verifier)
+    # What outsiders see: for good, since witnesses cosign nothing of it any more.
+    head = reader.published() or reader.head()
     if head is None:
         raise SettingsError("the log has signed nothing: restore a copy of it")
+    left = open_checkpoint(head.note.encode(), keys.log.verifier)
+    # Else this would be a way out of a good log.
     if _contains(reader, seen):
         raise SettingsError("the log contains this head: nothing is lost")
-    return open_checkpoint(head.note.encode(), verifier), seen
+    if not _contains(reader, left):
+        raise VerificationError("the log does not contain what it has published")
+    [entry] = reader.entries(left.size - 1, left.size)
+    lost, following = Lost(left, seen), rollover.following.log.verifier
+    genesis = recovery_event(read_leaf(entry.leaf), now, lost, keys.log, following)
+    return left, [genesis, *interrupted(reader, sealer, rollover.new_id, now)]
 
 
 @contextmanager
@@ -213,18 +227,11 @@ def _named(settings: Settings, shards: Sequence[Shard]) -> str | None:
     return last.correlation.removeprefix(f"{shards[0].origin}/")
 
 
-def _directory(rollover: _Rollover, stack: ExitStack) -> SubjectDirectory:
-    place = rollover.settings.subjects_place()
-    directory = SubjectDirectory(place, rollover.keys.log.directory)
-    stack.callback(directory.close)
-    return directory
-
-
 async def _seal(rollover: _Rollover, patience_s: float) -> tuple[Checkpoint, Leaf]:
     """Seal the current shard; return its last checkpoint and its last record."""
     settings, clock, keys = rollover.settings, rollover.clock, rollover.keys
     with ExitStack() as stack:
-        sealer = Sealer(keys.log.origin, keys.log.shard, _directory(rollover, stack))
+        sealer = open_sealer(settings, keys.log, stack)
         place = settings.log_place(rollover.shards[-1].name)
         log = AuditLog(place, sealer, keys.log.receipt)
         stack.callback(log.close)
@@ -248,6 +255,8 @@ def _show_outside(
 ) -> None:
     """Copy a sealed shard, and have its last checkpoint stamped, where that is set.
 
+    It is tried again where a gateway that runs was faster, and for no other reason.
+
     Raises:
         StoreUnavailableError: A store or the authority fails: try again.
     """
@@ -258,7 +267,7 @@ def _show_outside(
                 mirror(reader, public)
             if settings.anchor_url is not None:
                 anchor(reader, public, make_stamper(settings), clock.now(), 0)
-        except StoreUnavailableError:
+        except StoreMovedError:
             if not left:
                 raise
         else:
@@ -274,8 +283,7 @@ async def _open_next(
     if isinstance(place, Path):
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as stack:
-        directory = _directory(rollover, stack)
-        sealer = Sealer(following.origin, following.shard, directory)
+        sealer = open_sealer(settings, following, stack)
         log = AuditLog(place, sealer, following.receipt)
         stack.callback(log.close)
         if log.size == 0:

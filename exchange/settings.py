@@ -25,7 +25,7 @@ from pydantic_core import ErrorDetails
 from audit.index_tables import index_schema
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA
 from audit.places import libpq_url
-from audit.register import REGISTER_SCHEMA
+from audit.register import REGISTER_FILE, REGISTER_SCHEMA
 from audit.sql import Place, Postgres
 from audit.store import log_schema
 from audit.subjects import SUBJECTS_SCHEMA
@@ -213,7 +213,7 @@ class Settings(Model):
     @property
     def shards_file(self) -> Path:
         """The register of shards of a log in files; none while there is one alone."""
-        return self.data_dir / "shards.json"
+        return self.data_dir / REGISTER_FILE
 
     def shards_place(self) -> Place:
         """Return where the register of the log's shards is kept."""

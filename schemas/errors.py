@@ -18,6 +18,7 @@
     - ConnectorFaultError           it answered, and wrongly; names the fault
   + LogUnavailableError           the log can't be written: nothing may be released
   + StoreUnavailableError         the tables can't be read or written now
+    - StoreMovedError               what was read was replaced meanwhile; read it again
   + PackError                     a data pack is wrong; names file, line and path
   + SettingsError                 the configuration is wrong; says what to change
 
@@ -172,6 +173,10 @@ class LogUnavailableError(ErrandError):
 
 class StoreUnavailableError(ErrandError):
     """The tables can't be read or written now; asking again later may help."""
+
+
+class StoreMovedError(StoreUnavailableError):
+    """What was read was replaced meanwhile by somebody else; read it again."""
 
 
 class PackError(ErrandError):

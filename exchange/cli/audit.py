@@ -161,7 +161,10 @@ def _verify(
 def _verify_series(
     place: _Place, demands: "Demands", elsewhere: "Elsewhere"
 ) -> "list[Mapping[str, Json]]":
-    """Verify a shard and all after it, and that each names the next and is cited."""
+    """Verify a shard and all after it, and that each names the next and is cited.
+
+    Of one that goes on from a log which has lost records, it is told what was lost.
+    """
     from dataclasses import replace
 
     from audit.note import parse_vkey
@@ -175,10 +178,12 @@ def _verify_series(
         shard = shard_at(place.log, verifier.name, place.token)
         here, wanted = place._replace(shard=shard), replace(demands, vkey=vkey)
         found.append(_verify(here, wanted, None, None, elsewhere))
-        ends = ends_of(place.log, shard, verifier, place.token)
+        ends, vkey = ends_of(place.log, shard, verifier, place.token)
         if before is not None:
-            before.check_next(ends, vkey)
-        before, vkey = ends, ends.next_vkey
+            lost = before.check_next(ends)
+            if lost is not None:
+                found[-1] = {**found[-1], "recovered": lost.as_json()}
+        before = ends
     return found
 
 

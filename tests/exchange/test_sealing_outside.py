@@ -14,12 +14,12 @@ import pytest
 from audit.cosigning import cosigned_by
 from audit.keys import load_keys
 from audit.note import Checkpoint, Signer, open_checkpoint, parse_vkey
-from audit.objects import open_objects
+from audit.objects import Objects, open_objects
 from audit.policy import parse_policy
 from audit.record import Event, Kind, Leaf, read_leaf
 from audit.register import load_shards
 from audit.served import CHECKPOINT
-from audit.shards import Shard, final_event, genesis_event
+from audit.shards import Lost, Shard, final_event, genesis_event, recovery_event
 from audit.store import LogReader
 from exchange.keys import open_keys
 from exchange.rollover import prepare_shard, seal_shard
@@ -27,6 +27,7 @@ from exchange.settings import Settings, parse_settings
 from schemas.clock import SystemClock
 from schemas.errors import (
     LogUnavailableError,
+    StoreMovedError,
     StoreUnavailableError,
     VerificationError,
 )
@@ -165,6 +166,30 @@ def test_a_store_that_is_away_holds_up_the_next_shard(tmp_path: Path) -> None:
     )
 
     assert (0, sealed.size) == (verified.status, verified.json["published"])
+
+
+@pytest.mark.parametrize(
+    ("failure", "tries"), [(StoreMovedError, 3), (StoreUnavailableError, 1)]
+)
+def test_a_store_is_tried_again_where_somebody_was_faster_and_only_there(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: type[StoreUnavailableError],
+    tries: int,
+) -> None:
+    """A store that is away, or an authority that refuses, is not asked again."""
+    settings = begun(tmp_path, f"tiles_url: {(tmp_path / 'store').as_uri()}\n")
+    asked: list[Objects] = []
+
+    def fail(_reader: LogReader, objects: Objects) -> int:
+        asked.append(objects)
+        raise failure("the checkpoint")
+
+    monkeypatch.setattr("exchange.rollover.mirror", fail)
+    with pytest.raises(failure):
+        seal(settings)
+
+    assert tries == len(asked)
 
 
 @pytest.fixture(scope="module")
@@ -333,10 +358,13 @@ def test_the_first_record_of_a_shard_is_the_same_whoever_makes_it(
     head = Checkpoint(ORIGIN, 7, bytes(32))
     heads = (head, head, replace(head, size=8), replace(head, root=b"1" * 32))
     ids = [genesis_event(last, clock.now(), one).id for one in heads]
-    recovered = genesis_event(last, clock.now(), head, heads[2]).id
+    lost, key = Lost(head, heads[2]), Signer(ORIGIN, bytes(32))
+    recovered = {
+        recovery_event(last, clock.now(), lost, key, key.verifier).id for _ in range(2)
+    }
 
     assert ids[0] == ids[1]
-    assert 4 == len({*ids, recovered})
+    assert 4 == len({*ids, *recovered})
 
 
 def publish(settings: Settings, shard: str) -> None:

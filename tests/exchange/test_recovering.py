@@ -1,0 +1,189 @@
+"""A log that has lost what it has shown: who goes on from it is named, and proved."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import closing
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from audit.freezing import leave
+from audit.keys import load_keys
+from audit.note import Signer, Verifier, b64, open_checkpoint
+from audit.record import Event, Leaf
+from audit.register import load_shards
+from audit.shards import Lost, Shard, genesis_event, recovery_event
+from audit.sql import Place
+from audit.store import LogReader, SignedHead
+from exchange.rollover import recover_shard
+from exchange.settings import Settings
+from schemas.clock import SystemClock
+from schemas.errors import LogUnavailableError, SettingsError
+from schemas.ids import new_ids
+from tests.audit.examples import an_event
+from tests.exchange.test_sealing_outside import begun, publish
+from tests.exchange.test_shards_on_postgres import a_replica
+from tests.harness.application import a_site
+from tests.harness.commands import errand
+from tests.harness.postgres import Databases
+
+ORIGIN = "errand.example/990100/log"
+NEXT = "2026h1-recovery"
+STRANGE = Signer(ORIGIN, bytes(32))
+
+
+def signer_of(settings: Settings) -> Signer:
+    """Return the key that the log signs its heads with."""
+    return load_keys(settings.keys_dir / "log").log
+
+
+def a_lost_head(settings: Settings) -> bytes:
+    """Return a head that the log has signed, and does not contain."""
+    return signer_of(settings).sign(f"{ORIGIN}\n999\n{b64(bytes(32))}\n").encode()
+
+
+def recover(settings: Settings, seen: bytes) -> tuple[Shard, Shard]:
+    """Leave the log for another one."""
+    clock = SystemClock()
+    args = (settings, clock, new_ids(clock), seen, NEXT)
+    old, current = asyncio.run(recover_shard(*args))
+    return old, current
+
+
+def head_of(settings: Settings) -> SignedHead:
+    """Return the head that the log has signed last."""
+    with closing(LogReader.open(settings.log_place())) as reader:
+        head = reader.head()
+    assert head is not None
+    return head
+
+
+@pytest.fixture(params=["files", "postgres"])
+def where(request: pytest.FixtureRequest) -> str:
+    """Return the setting of where a log is kept, on one engine after the other."""
+    if request.param == "files":
+        return ""
+    return f"log_url: {request.getfixturevalue('databases').empty()}\n"
+
+
+def published(folder: Path, where: str) -> Settings:
+    """Return the settings of a log with a few published records."""
+    settings = begun(folder, where)
+    publish(settings, "")
+    return settings
+
+
+def test_who_goes_on_from_a_lost_head_is_verified_and_named(
+    tmp_path: Path, where: str
+) -> None:
+    """With the key of the first alone: in its own place, and as a gateway serves it."""
+    settings = published(tmp_path, where)
+    old, current = recover(settings, a_lost_head(settings))
+    publish(settings, NEXT)
+    demand = ("--vkey", old.vkey, "--shards")
+    kept = settings.log_url or settings.data_dir
+    stored = errand("audit", "verify", kept, *demand, "--json")
+    shown = errand("audit", "verify", kept, *demand)
+    with a_site(tmp_path, settings=f"{where}log_bundles: everybody\n") as site:
+        log = f"{site.url}/log"
+        served = errand("audit", "verify", log, *demand, "--json")
+
+    assert [0, 0, 0] == [one.status for one in (stored, shown, served)], served.stderr
+    for found in (stored.json["shards"], served.json["shards"]):
+        assert [old.origin, current.origin] == [one["origin"] for one in found]
+        assert [
+            None,
+            {"from": ORIGIN, "left": old.size, "seen": 999},
+        ] == [one.get("recovered") for one in found]
+    assert "recovered" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    "wrong", ["signed by another", "of another key", "another loss", "nothing lost"]
+)
+def test_who_is_not_named_by_the_log_does_not_go_on_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str
+) -> None:
+    """A register can say anything: the first record has the log's own signature."""
+    settings = published(tmp_path, "")
+
+    def begins(
+        last: Leaf, at: datetime, lost: Lost, signer: Signer, following: Verifier
+    ) -> Event:
+        made = recovery_event(last, at, lost, signer, following)
+        match wrong:
+            case "signed by another":
+                return recovery_event(last, at, lost, STRANGE, following)
+            case "of another key":
+                return recovery_event(last, at, lost, signer, STRANGE.verifier)
+            case "another loss":
+                return made._replace(policy=made.policy.replace("999#", "998#"))
+            case _:
+                return genesis_event(last, at, lost.left)
+
+    monkeypatch.setattr("exchange.rollover.recovery_event", begins)
+    old, current = recover(settings, a_lost_head(settings))
+    publish(settings, NEXT)
+    each = [
+        errand(
+            *("audit", "verify", settings.data_dir, "--vkey", one.vkey),
+            *("--shard", name),
+        )
+        for one, name in ((old, "first"), (current, NEXT))
+    ]
+    linked = errand(
+        "audit", "verify", settings.data_dir, "--vkey", old.vkey, "--shards"
+    )
+
+    assert [0, 0] == [one.status for one in each]
+    assert 1 == linked.status
+
+
+def test_a_log_that_was_left_signs_nothing_more(
+    tmp_path: Path, databases: Databases
+) -> None:
+    """What is cited is what there is for good, whichever gateways are running."""
+    settings = begun(tmp_path, f"log_url: {databases.empty()}\n")
+    with a_replica(settings) as one:
+        one.publisher.publish()
+        before = head_of(settings)
+        one.append(an_event())
+        old, _ = recover(settings, a_lost_head(settings))
+        with pytest.raises(LogUnavailableError, match="sealed shard"):
+            one.publisher.publish()
+    left = open_checkpoint(before.note.encode(), signer_of(settings).verifier)
+
+    assert before == head_of(settings)
+    assert (left.size, b64(left.root)) == (old.size, old.root)
+
+
+def test_a_head_that_is_signed_before_the_log_is_left_is_the_one_that_is_cited(
+    tmp_path: Path, databases: Databases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway may record and publish until the server refuses it."""
+    settings = published(tmp_path, f"log_url: {databases.empty()}\n")
+    with a_replica(settings) as one:
+
+        def leave_late(place: Place, look: Callable[[LogReader], object]) -> object:
+            one.append(an_event())
+            one.publisher.publish()
+            return leave(place, look)
+
+        monkeypatch.setattr("exchange.rollover.leave", leave_late)
+        old, _ = recover(settings, a_lost_head(settings))
+
+    assert head_of(settings).size == old.size == 3
+
+
+def test_a_log_that_has_lost_nothing_is_not_left(tmp_path: Path, where: str) -> None:
+    """Its server goes on taking records and heads."""
+    settings = published(tmp_path, where)
+    with pytest.raises(SettingsError, match="nothing is lost"):
+        recover(settings, head_of(settings).note.encode())
+    with a_replica(settings) as one:
+        [place] = one.append(an_event())
+        one.publisher.publish()
+
+    assert () == load_shards(settings.shards_place())
+    assert head_of(settings).size == place.index + 1 == 3
