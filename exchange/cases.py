@@ -82,6 +82,8 @@ _SAVE_CASE = Statement(
 
 _CHUNK = 500
 """Most cases that one statement names."""
+_UNDER_WAY_MS = 5_000
+"""How long cases that are being stored are waited for: nobody stores one meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +170,19 @@ def find_open(connection: Connection, among: Sequence[CaseId]) -> list[CaseId]:
 
 
 def find_keys(connection: Connection, among: Sequence[KeyId]) -> list[KeyId]:
-    """Return those of some keys that cases name."""
+    """Return those of some keys that cases name, or may be about to.
+
+    A gateway that was killed may have a commit under way at the server: it is waited
+    for. The statement that stored the case was answered before its commit was sent,
+    so that its lock on the table is held until the commit is seen.
+
+    Raises:
+        sqlalchemy.exc.OperationalError: Who stores a case does not come to an end.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_UNDER_WAY_MS}")
+        # Waits for all who have written to the table, and for nobody who reads it.
+        connection.exec_driver_sql("LOCK TABLE case_file IN SHARE MODE")
     query = select(_CASE.c.key_id).where(_CASE.c.key_id.in_(among))
     return [KeyId(key) for key in connection.scalars(query)]
 

@@ -29,11 +29,14 @@ from exchange.database import Database
 from exchange.statements import Rows, Values
 from schemas.canonical import b64url
 from schemas.entropy import random_bytes
-from schemas.errors import NotFoundError, VerificationError
+from schemas.errors import NotFoundError, StoreUnavailableError, VerificationError
 from schemas.ids import CaseId, KeyId, NewId
 
 Used = Callable[[Sequence[KeyId]], Awaitable[Collection[KeyId]]]
-"""Returns those of some keys that cases name."""
+"""Returns those of some keys that cases name, or raises StoreUnavailableError.
+
+INVARIANT: a case that is being stored when it is asked is among them once it is stored.
+"""
 
 _NONCE_BYTES = 12
 _KEY_BYTES = 32
@@ -152,16 +155,23 @@ class Vault:
     async def start(self, used: Used) -> None:
         """Remove the keys that were made ahead in an earlier life, and make some.
 
+        Where it can't be seen which of them cases name, all are left to the next start:
+        they lock nothing.
+
         Raises:
             StoreUnavailableError: The keys can't be reached.
         """
         # Nobody else holds this gateway's place, so nobody takes one of them now.
         batches = await self._database.read(lambda c: _batches_of(c, self._holder))
         keys = [key for batch, size in batches for key in _ids_of(batch, size)]
-        unused = set(keys).difference(await used(keys)) if keys else set()
-        left = [batch for batch, _ in batches]
-        await self._database.write(lambda c: _forget(c, sorted(unused), left))
-        await self._database.maintain(truncate_journal)
+        try:
+            unused = set(keys).difference(await used(keys) if keys else ())
+        except StoreUnavailableError:
+            _log.warning("unused_keys_left", keys=len(keys))
+        else:
+            left = [batch for batch, _ in batches]
+            await self._database.write(lambda c: _forget(c, sorted(unused), left))
+            await self._database.maintain(truncate_journal)
         await self._make_keys()
 
     async def new_key(self, case: CaseId) -> CaseKey:
