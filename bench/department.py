@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import orjson
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from bench.asks import ASKS, REQUESTER, Ask
+from bench.processes import serve
 from connectors.jose import SigningKey, sign_compact
 from connectors.protocol import EVIDENCE_MEDIA_TYPE, EVIDENCE_TYPE, subject_digest
 from schemas.canonical import b64url, b64url_decode, sha256_b64url
@@ -103,15 +103,7 @@ def main() -> None:
         ask.path: register(ask, SigningKey.from_file(keys / f"{ask.provider}.pem"))
         for ask in ASKS
     }
-    uvicorn.run(
-        Departments(registers, SystemClock()),
-        port=port,
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-    )
+    serve(Departments(registers, SystemClock()), port)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ import asyncio
 import sys
 
 import orjson
-import uvicorn
 from starlette.types import Receive, Scope, Send
 
 from bench.asks import ASKS, Ask
+from bench.processes import serve
 from bench.ungoverned import question
 from connectors.client import ClientPolicy, Media, ServiceClient
 from connectors.protocol import EVIDENCE_MEDIA_TYPE
@@ -69,15 +69,7 @@ class Floor:
 
 def main() -> None:
     """Serve until told to stop: `python -m bench.floor PORT DEPARTMENTS_URL`."""
-    uvicorn.run(
-        Floor(sys.argv[2]),
-        port=int(sys.argv[1]),
-        loop="uvloop",
-        http="httptools",
-        lifespan="off",
-        access_log=False,
-        log_level="warning",
-    )
+    serve(Floor(sys.argv[2]), int(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
+
+import uvicorn
 
 from schemas.errors import ErrandError
 
@@ -41,6 +44,24 @@ def free_port() -> int:
         one.bind(("127.0.0.1", 0))
         port: int = one.getsockname()[1]
         return port
+
+
+def serve(
+    app: Callable[..., Awaitable[None]],
+    port: int,
+    *,
+    lifespan: Literal["on", "off"] = "off",
+) -> None:
+    """Serve an application, as the gateway is served, until told to stop."""
+    uvicorn.run(
+        app,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        lifespan=lifespan,
+        access_log=False,
+        log_level="warning",
+    )
 
 
 @contextmanager

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager
 from uuid import uuid4  # noqa: TID251 - an integrator's afternoon
 
 import httpx
-import uvicorn
 from fastapi import FastAPI, Request
 from pydantic import BaseModel
 
 from bench.asks import ASKS, REQUESTER, Ask
+from bench.processes import serve
 from schemas.canonical import b64url
 
 
@@ -73,14 +73,7 @@ def question(ask: Ask, person: str) -> dict[str, object]:
 
 def main() -> None:
     """Serve until told to stop: `python -m bench.ungoverned PORT DEPARTMENTS_URL`."""
-    uvicorn.run(
-        build(sys.argv[2]),
-        port=int(sys.argv[1]),
-        loop="uvloop",
-        http="httptools",
-        access_log=False,
-        log_level="warning",
-    )
+    serve(build(sys.argv[2]), int(sys.argv[1]), lifespan="on")
 
 
 if __name__ == "__main__":

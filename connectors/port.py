@@ -42,6 +42,7 @@ from schemas.errors import (
     Layer,
 )
 from schemas.evidence import EvidenceType, Mode
+from schemas.fieldtypes import compile_fields
 from schemas.ids import EventId, EvidenceId, LookupId
 from schemas.model import value
 
@@ -318,26 +319,9 @@ class FieldChecker:
         """Tell whether every value fits its field's schema."""
         kept = self._compiled.get(evidence_type.ref)
         if kept is None or kept[0] is not evidence_type:
-            kept = (evidence_type, _compile(evidence_type))
+            kept = (evidence_type, compile_fields(evidence_type))
             self._compiled[evidence_type.ref] = kept
         return kept[1].is_valid(values)
-
-
-def _compile(evidence_type: EvidenceType) -> jsonschema_rs.Draft202012Validator:
-    fields = evidence_type.fields.items()
-    schema = {
-        "type": "object",
-        "properties": {name: dict(field.json_schema) for name, field in fields},
-        "additionalProperties": False,
-    }
-    # Formats are not checked by default, remote references are fetched by default,
-    # and the default engine can be made to run for ever: all three are wrong here.
-    return jsonschema_rs.Draft202012Validator(
-        schema,
-        validate_formats=True,
-        offline=True,
-        pattern_options=jsonschema_rs.RegexOptions(),
-    )
 
 
 def check_evidence(

@@ -1,11 +1,10 @@
 """The log as outsiders read it: exactly what a checkpoint implies, and verifiable."""
 
 import asyncio
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -26,6 +25,7 @@ from audit.tiles import (
 from schemas.errors import NotFoundError, VerificationError
 from tests.audit.examples import Room, an_event, pieces_of_size
 from tests.harness.verifiers import build_go_verifier, node_verifier, run
+from tests.harness.witnesses import answering
 
 pieces = st.builds(
     Piece,
@@ -186,14 +186,8 @@ class _Quiet(SimpleHTTPRequestHandler):
 def served(folder: Path) -> Iterator[str]:
     """Serve a folder's files on loopback."""
     handler = partial(_Quiet, directory=str(folder))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+    with answering(handler) as url:
+        yield url
 
 
 @pytest.mark.parametrize("size", [1, 255, 256, 700])

@@ -1,10 +1,12 @@
-"""The application that tests of the API share: one for each module."""
+"""What tests share: the application, one for each module, and an office of cases."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.exchange.newborn import Office, an_office, settle_in
 from tests.harness.application import (
     AUDITOR,
     CITIZEN,
@@ -44,3 +46,13 @@ def auditor(site: Site) -> httpx.Client:
 def operator(site: Site) -> httpx.Client:
     """An operator."""
     return site.client(OPERATOR)
+
+
+@pytest.fixture
+async def office(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> AsyncIterator[Office]:
+    """Open an office whose registers hold the family."""
+    async with an_office(tmp_path, tables_url, vault_url) as office:
+        settle_in(office.departments)
+        yield office

@@ -103,14 +103,7 @@ class Office:
         wait_s: float = 5.0,
     ) -> dict[str, Any]:
         """Open a case of the mother and answer as the portal gets it."""
-        opening = Opening(
-            caller=PORTAL_CALLER,
-            matter="newborn@1",
-            purpose="newborn_registration",
-            actor=actor,
-            subjects=subjects or a_mother(),
-            answers=answers,
-        )
+        opening = an_opening(answers, subjects, actor)
         _, answer = await self.resolver.open(opening, wait_s, None)
         return read(answer)
 
@@ -207,6 +200,22 @@ def _tables_of_a_server(connection: Connection) -> list[tuple[str, bytes]]:
         with driver.cursor().copy(copy) as rows:
             found.append((name, b"".join(rows)))
     return found
+
+
+def an_opening(
+    answers: Mapping[str, bool | str] = ANSWERS,
+    subjects: Mapping[str, Mapping[str, str]] | None = None,
+    actor: AnyActor = OFFICIAL,
+) -> Opening:
+    """Return what a portal says to open a case of the mother."""
+    return Opening(
+        caller=PORTAL_CALLER,
+        matter="newborn@1",
+        purpose="newborn_registration",
+        actor=actor,
+        subjects=subjects or a_mother(),
+        answers=answers,
+    )
 
 
 def a_mother() -> dict[str, dict[str, str]]:

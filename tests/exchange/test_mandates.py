@@ -2,11 +2,9 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,10 +33,8 @@ from tests.exchange.newborn import (
     NOW,
     PORTAL_CALLER,
     Office,
-    an_office,
     outcomes,
     perform_steps,
-    settle_in,
     the_pack,
 )
 
@@ -48,16 +44,6 @@ _STEM = "99010119850704001"
 AGENT = _STEM + citizen_check_digit(_STEM)
 APP = "citizen_app"
 DAY, HOUR = timedelta(days=1), timedelta(hours=1)
-
-
-@pytest.fixture
-async def office(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> AsyncIterator[Office]:
-    """Open an office whose registers hold the family."""
-    async with an_office(tmp_path, tables_url, vault_url) as office:
-        settle_in(office.departments)
-        yield office
 
 
 def a_giving(**changes: object) -> Giving:

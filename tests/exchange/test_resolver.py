@@ -4,10 +4,9 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -40,26 +39,14 @@ from tests.exchange.newborn import (
     PORTAL_CALLER,
     Office,
     a_mother,
-    an_office,
     outcomes,
     perform_steps,
-    settle_in,
 )
 from tests.fakes.waiting import owed_to
 
 pytestmark = pytest.mark.anyio
 
 DOWN = ConnectorUnavailableError("down", layer=Layer.SOURCE)
-
-
-@pytest.fixture
-async def office(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> AsyncIterator[Office]:
-    """Open an office whose registers hold the family."""
-    async with an_office(tmp_path, tables_url, vault_url) as office:
-        settle_in(office.departments)
-        yield office
 
 
 async def test_married_parents_settle_everything_without_a_paper(

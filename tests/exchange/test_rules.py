@@ -1,7 +1,7 @@
 """Rules of the house that need a case to show: each fails when its rule is broken."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -30,23 +30,11 @@ from tests.exchange.newborn import (
     MOTHER,
     PORTAL_CALLER,
     Office,
-    an_office,
     outcomes,
     perform_steps,
-    settle_in,
 )
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def office(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> AsyncIterator[Office]:
-    """Open an office whose registers hold the family."""
-    async with an_office(tmp_path, tables_url, vault_url) as office:
-        settle_in(office.departments)
-        yield office
 
 
 def _intents(office: Office) -> set[str]:

@@ -12,16 +12,12 @@ from sqlalchemy import event, text
 
 from exchange.database import Database
 from exchange.idempotency import RepeatKeys
-from exchange.resolver import Opening
 from exchange.vault import CaseKey, Vault
 from schemas.errors import NotFoundError, StoreUnavailableError, VerificationError
 from schemas.ids import CaseId, KeyId, new_ids
 from tests.exchange.newborn import (
-    ANSWERS,
-    OFFICIAL,
-    PORTAL_CALLER,
-    a_mother,
     an_office,
+    an_opening,
 )
 from tests.fakes.clock import FakeClock
 
@@ -188,14 +184,7 @@ async def test_a_request_that_opens_nothing_uses_up_no_key(
 ) -> None:
     """A repeated request is answered with its case, and its key goes to the next."""
     repeat = RepeatKeys(MASTER).of("portal", "key", "POST /v1/cases", b"{}")
-    opening = Opening(
-        caller=PORTAL_CALLER,
-        matter="newborn@1",
-        purpose="newborn_registration",
-        actor=OFFICIAL,
-        subjects=a_mother(),
-        answers=ANSWERS,
-    )
+    opening = an_opening()
     async with an_office(tmp_path, tables_url, vault_url) as office:
         first, _ = await office.resolver.open(opening, 5.0, repeat)
         ahead = list(office.vault._ahead)

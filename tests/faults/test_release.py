@@ -39,7 +39,6 @@ from audit.record import Kind
 from audit.verify import verify_log
 from connectors.port import LookupRequest, NothingHeld, Reply
 from exchange.migrations.schema import Part
-from exchange.resolver import Opening
 from schemas.canonical import b64url
 from schemas.errors import (
     ConnectorUnavailableError,
@@ -49,12 +48,10 @@ from schemas.errors import (
 )
 from schemas.ids import CaseId
 from tests.exchange.newborn import (
-    ANSWERS,
-    OFFICIAL,
     PORTAL_CALLER,
     Office,
-    a_mother,
     an_office,
+    an_opening,
     settle_in,
 )
 from tests.fakes.waiting import owed_to
@@ -130,14 +127,7 @@ class Releasing(RuleBasedStateMachine):
     @rule(trouble=troubles)
     def opens_a_case(self, trouble: Trouble) -> None:
         """Send it once more."""
-        opening = Opening(
-            caller=PORTAL_CALLER,
-            matter="newborn@1",
-            purpose="newborn_registration",
-            actor=OFFICIAL,
-            subjects=a_mother(),
-            answers=ANSWERS,
-        )
+        opening = an_opening()
 
         async def ask() -> bytes:
             return (await self.office.resolver.open(opening, 5.0, None))[1]

@@ -84,7 +84,14 @@ def an_answerer(answer: Callable[[str, bytes], Reply]) -> Iterator[str]:
         def log_message(self, format: str, *args: object) -> None:
             """Keep it to itself."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with answering(Handler) as url:
+        yield url
+
+
+@contextmanager
+def answering(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Serve what a handler answers, on loopback; yield the address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
