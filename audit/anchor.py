@@ -11,13 +11,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Final
 
-import httpx
 import rfc3161_client as rfc3161
 from cryptography import x509
 
-from audit.bounded import Exchanges
+from audit.bounded import Bounds, Exchanges
 from audit.fetching import Fetch, wanted
 from audit.merkle import tree_root
 from audit.note import open_checkpoint
@@ -96,12 +96,11 @@ class Stamper:
         """
         self._url = url
         self._trust = trust
-        self._client = httpx.Client(timeout=_TIMEOUT_S, trust_env=False)
-        self._exchanges = Exchanges(self._client, total_s, _ANSWER_LIMIT)
+        self._exchanges = Exchanges(Bounds(_TIMEOUT_S, total_s, _ANSWER_LIMIT))
 
     def close(self) -> None:
         """Let go of connections."""
-        self._client.close()
+        self._exchanges.close()
 
     def stamp(self, note: bytes) -> Stamp:
         """Return a time stamp over a checkpoint.
@@ -116,11 +115,7 @@ class Stamper:
         try:
             answer = self._ask(built.as_bytes())
             verify_stamp(note, answer, self._trust, nonce=built.nonce)
-        except httpx.HTTPError as error:
-            raise StoreUnavailableError(
-                f"the time-stamping authority: {type(error).__name__}"
-            ) from None
-        except VerificationError as error:
+        except (StoreUnavailableError, VerificationError) as error:
             raise StoreUnavailableError(
                 f"the time-stamping authority: {error}"
             ) from None
@@ -129,12 +124,12 @@ class Stamper:
     def _ask(self, request: bytes) -> bytes:
         """Return the answer to a question, read up to a bound."""
         headers = {"content-type": "application/timestamp-query"}
-        status, content = self._exchanges.ask(
+        answer = self._exchanges.ask(
             "POST", self._url, content=request, headers=headers
         )
-        if status != httpx.codes.OK:
-            raise VerificationError(f"HTTP {status}")
-        return content
+        if answer.status != HTTPStatus.OK:
+            raise VerificationError(f"HTTP {answer.status}")
+        return answer.content
 
 
 def verify_stamp(

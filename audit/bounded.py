@@ -2,93 +2,196 @@
 
 A time limit of the client counts for each read alone, so a server that sends a byte now
 and then could hold its caller up for ever. Here a watch counts for the whole exchange,
-the header included, and breaks the connection when it is over.
+the header included, and cuts the connection when it is over.
+
+Exchanges that are under way at once share no connection pool: what is cut is one
+exchange's own, and no answer beside it comes short.
 """
 
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
 import httpx
 
-from schemas.errors import VerificationError
+from schemas.errors import StoreUnavailableError
 
 _OPENED: Final = (
-    "connection.connect_tcp.complete",
-    "connection.connect_unix_socket.complete",
-    "connection.start_tls.complete",
+    ".connect_tcp.complete",
+    ".connect_unix_socket.complete",
+    ".start_tls.complete",
 )
 """What `httpcore` tells when a connection has a socket (its `trace` extension)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What an exchange may take."""
+
+    read_s: float
+    """How long each read or write may take, in seconds."""
+    total_s: float
+    """How long all of it may take, in seconds, once the server's name is resolved."""
+    size: int
+    """The largest answer that is read, in bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a server answered, whatever its status."""
+
+    status: int
+    media_type: str
+    """As sent; empty where none was."""
+    content: bytes
+
+
 class Exchanges:
-    """Exchanges over one client; may be used from several threads.
+    """Exchanges over connections that are kept; may be used from several threads."""
 
-    Args:
-        client: Sends them.
-        total_s: How long each may take, in seconds. One that takes longer costs the
-            client all its connections.
-        limit: The largest answer that is read, in bytes.
-    """
+    def __init__(
+        self,
+        bounds: Bounds,
+        *,
+        headers: Mapping[str, str] | None = None,
+        trust_env: bool = False,
+    ) -> None:
+        """Make ready to ask.
 
-    def __init__(self, client: httpx.Client, total_s: float, limit: int) -> None:
-        self._client = client
-        self._total_s = total_s
-        self._limit = limit
-        self._sockets: WeakSet[socket.socket] = WeakSet()
+        Args:
+            bounds: What each exchange may take.
+            headers: Sent with each.
+            trust_env: Whether proxies and roots that the environment names count.
+        """
+        self._bounds = bounds
+        self._open = partial(
+            httpx.Client,
+            headers=headers,
+            timeout=bounds.read_s,
+            trust_env=trust_env,
+            verify=httpx.create_ssl_context(trust_env=trust_env),
+        )
         self._guard = threading.Lock()
+        self._busy: set[_Line] = set()
+        self._idle: list[_Line] = []
+        self._is_closed = False
 
-    def ask(self, method: str, url: str, **request: Any) -> tuple[int, bytes]:  # noqa: ANN401 - as httpx has it
-        """Return the status of an answer, and its body where the status is 200.
+    def close(self) -> None:
+        """Cut what is under way, and let go of connections."""
+        with self._guard:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+            for line in self._busy:
+                line.cut()
+        for line in idle:
+            line.close()
+
+    def ask(self, method: str, url: str, **request: Any) -> Answer:  # noqa: ANN401 - as httpx has it
+        """Return what a server answers.
 
         Raises:
-            httpx.HTTPError: No whole answer came, or not in time.
-            VerificationError: It is larger than the limit.
+            StoreUnavailableError: No whole answer came, or not within the bounds; says
+                why in a word.
         """
-        over = threading.Event()
-
-        def trace(event: str, info: dict[str, Any]) -> None:
-            if event in _OPENED:
-                self._take(info["return_value"].get_extra_info("socket"), over)
-
-        watch = threading.Timer(self._total_s, self._end, (over,))
+        line = self._take()
+        watch = threading.Timer(self._bounds.total_s, line.cut)
         watch.daemon = True
         watch.start()
-        extensions = {"trace": trace}
+        try:
+            return line.ask(method, url, self._bounds.size, **request)
+        except httpx.HTTPError as error:
+            raise StoreUnavailableError(type(error).__name__) from None
+        finally:
+            watch.cancel()
+            # A watch that cuts just now has the next exchange on its line before it.
+            watch.join()
+            self._give_back(line)
+
+    def _take(self) -> "_Line":
+        """Return a line that nobody else uses."""
+        with self._guard:
+            if self._is_closed:
+                raise StoreUnavailableError("closed")
+            line = self._idle.pop() if self._idle else _Line(self._open())
+            self._busy.add(line)
+        return line
+
+    def _give_back(self, line: "_Line") -> None:
+        """Keep a line for the next exchange, unless it was cut."""
+        with self._guard:
+            self._busy.discard(line)
+            if not line.is_cut:
+                self._idle.append(line)
+                return
+        line.close()
+
+
+class _Line:
+    """A client for one exchange at a time, whose connection can be cut for good."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self._client = client
+        self._sockets: WeakSet[socket.socket] = WeakSet()
+        self._guard = threading.Lock()
+        self.is_cut = False
+
+    def close(self) -> None:
+        """Let go of its connection."""
+        self._client.close()
+
+    def cut(self) -> None:
+        """Wake whoever waits for the connection; from now on it gives no answer."""
+        with self._guard:
+            self.is_cut = True
+            for one in self._sockets:
+                _break(one)
+
+    def ask(self, method: str, url: str, limit: int, **request: Any) -> Answer:  # noqa: ANN401 - as httpx has it
+        """Return an answer of at most so many bytes.
+
+        Raises:
+            httpx.HTTPError: No whole answer came, or the line was cut.
+            StoreUnavailableError: The answer is too large.
+        """
+        extensions = {"trace": self._trace}
         content = bytearray()
         try:
             with self._client.stream(
                 method, url, extensions=extensions, **request
             ) as answer:
-                if answer.status_code == httpx.codes.OK:
-                    for part in answer.iter_bytes():
-                        content += part
-                        if len(content) > self._limit:
-                            raise VerificationError("too large")
+                for part in answer.iter_bytes():
+                    content += part
+                    if len(content) > limit:
+                        raise StoreUnavailableError("too large")
         except httpx.HTTPError:
-            _check_time(over)
+            self._check_whole()
             raise
-        finally:
-            watch.cancel()
-        # An answer that is as long as its connection looks whole when that breaks.
-        _check_time(over)
-        return answer.status_code, bytes(content)
+        self._check_whole()
+        media_type = answer.headers.get("content-type", "")
+        return Answer(answer.status_code, media_type, bytes(content))
 
-    def _take(self, connected: socket.socket, over: threading.Event) -> None:
-        """Note a socket, to break it when the time is over."""
+    def _trace(self, event: str, info: dict[str, Any]) -> None:
+        """Note the socket of a connection, to break it when the line is cut."""
+        if not event.endswith(_OPENED):
+            return
+        connected = info["return_value"].get_extra_info("socket")
         with self._guard:
             self._sockets.add(connected)
-        if over.is_set():
-            _break(connected)
+            if self.is_cut:
+                _break(connected)
 
-    def _end(self, over: threading.Event) -> None:
-        over.set()
-        with self._guard:
-            connected = list(self._sockets)
-        for one in connected:
-            _break(one)
+    def _check_whole(self) -> None:
+        """Refuse what may be cut off.
+
+        An answer that is as long as its connection looks whole when that breaks.
+        """
+        if self.is_cut:
+            raise httpx.ReadTimeout("the exchange takes too long")
 
 
 def _break(connected: socket.socket) -> None:
@@ -96,8 +199,3 @@ def _break(connected: socket.socket) -> None:
     with suppress(OSError):
         # That of the class, since TLS has a shutdown of its own, which would wait.
         socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-
-def _check_time(over: threading.Event) -> None:
-    if over.is_set():
-        raise httpx.ReadTimeout("the exchange takes too long")

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from enum import Enum
+from http import HTTPStatus
 from typing import Any, TypeVar
 
-import httpx
-
+from audit.bounded import Answer, Bounds, Exchanges
 from audit.note import (
     Checkpoint,
     Verifier,
@@ -24,10 +24,9 @@ from audit.note import (
     open_note,
     signature_line,
 )
-from audit.policy import Policy, Witness
+from audit.policy import Policy
 from audit.witness import SIZE_TYPE, origin_path, submission_text
-from schemas.clock import Clock
-from schemas.errors import VerificationError
+from schemas.errors import StoreUnavailableError, VerificationError
 
 _TRIES = 3
 """How often one witness is asked about one head: it may correct us twice."""
@@ -57,19 +56,17 @@ class Cosigning:
     """Collects cosignatures for one log."""
 
     def __init__(
-        self, policy: Policy, log: Verifier, clock: Clock, *, timeout_s: float = 2.0
+        self, policy: Policy, log: Verifier, *, timeout_s: float = 2.0
     ) -> None:
         """Make ready to ask.
 
         Args:
             policy: Whom to ask, and who suffices.
             log: The log's own key.
-            clock: Measures how long an answer takes.
             timeout_s: How long one answer may take, in seconds.
         """
         self._policy = policy
         self._log = log
-        self._clock = clock
         self._timeout_s = timeout_s
         self._asked = {
             name: witness.url
@@ -78,7 +75,8 @@ class Cosigning:
         }
         self._last: dict[str, int] = {}
         """The size that each witness has cosigned last, as far as we know."""
-        self._client = httpx.Client(timeout=timeout_s, trust_env=False)
+        bounds = Bounds(timeout_s, timeout_s, _ANSWER_LIMIT)
+        self._exchanges = Exchanges(bounds)
         self._threads = ThreadPoolExecutor(
             max(1, len(self._asked)), thread_name_prefix="audit-witness"
         )
@@ -88,8 +86,7 @@ class Cosigning:
 
     def close(self) -> None:
         """Let go of connections."""
-        # What still drips in ends here: its next byte finds nobody.
-        self._client.close()
+        self._exchanges.close()
         self._threads.shutdown(wait=True)
 
     def compare(self, size: int, root_of: RootOf) -> bool:
@@ -109,7 +106,7 @@ class Cosigning:
             VerificationError: A witness holds a head with our own signature that our
                 tree does not contain.
         """
-        heads = self._ask_all(lambda name: self._seen_by(self._asked[name]))
+        heads = self._ask_all(self._seen_by)
         for name, head in heads.items():
             if isinstance(head, Checkpoint):
                 self._check_against(name, head, size, root_of)
@@ -119,14 +116,15 @@ class Cosigning:
         )
         return self._policy.is_met(answered)
 
-    def _seen_by(self, url: str) -> "Checkpoint | _Nothing":
+    def _seen_by(self, name: str) -> "Checkpoint | _Nothing":
         """Return the head of our log that a witness shows."""
+        url = f"{self._asked[name]}/{origin_path(self._log.name)}"
         try:
-            answer = self._get(f"{url}/{origin_path(self._log.name)}")
-            if answer.status_code == httpx.codes.NOT_FOUND:
+            answer = self._exchanges.ask("GET", url)
+            if answer.status == HTTPStatus.NOT_FOUND:
                 return _Nothing.SEEN
             return open_checkpoint(answer.content, self._log)
-        except (httpx.HTTPError, VerificationError):
+        except (StoreUnavailableError, VerificationError):
             # What we did not sign says nothing about us.
             return _Nothing.TOLD
 
@@ -157,13 +155,10 @@ class Cosigning:
         late = threading.Event()
 
         def ask(name: str) -> str | VerificationError | None:
-            witness, url = self._policy.witnesses[name], self._asked[name]
             try:
-                return self._ask(_Asking(witness, url, checkpoint, note, late), prove)
+                return self._ask(_Asking(name, checkpoint, note, late), prove)
             except VerificationError as error:
                 return error
-            except httpx.HTTPError:
-                return None
 
         answers = self._ask_all(ask)
         with self._proving:
@@ -182,8 +177,8 @@ class Cosigning:
     def _ask_all(self, ask: Callable[[str], _T]) -> dict[str, _T]:
         """Ask all witnesses at once, by name; return what came in time.
 
-        A witness may send a byte now and then for ever, and no single read is late: it
-        costs its own answer, and is left alone until it has come to an end.
+        Each exchange is bounded, but for the search for a witness's address: whose is
+        long in coming is left alone until that has come to an end.
         """
         futures = {
             name: self._threads.submit(ask, name)
@@ -201,7 +196,8 @@ class Cosigning:
         asked again with a proof from there; but not for ever.
         """
         size = asking.checkpoint.size
-        old = min(self._last.get(asking.witness.name, 0), size)
+        old = min(self._last.get(asking.name, 0), size)
+        url = f"{self._asked[asking.name]}/add-checkpoint"
         for _ in range(_TRIES):
             with self._proving:
                 # Who comes too late finds the log's reader in other hands.
@@ -209,9 +205,12 @@ class Cosigning:
                     return None
                 proof = prove(old, size) if old else ()
             text = submission_text(old, [b64(one) for one in proof], asking.note)
-            answer = self._post(f"{asking.url}/add-checkpoint", text)
-            if answer.status_code == httpx.codes.OK:
-                return self._line(asking, answer.text)
+            try:
+                answer = self._exchanges.ask("POST", url, content=text)
+            except StoreUnavailableError:
+                return None
+            if answer.status == HTTPStatus.OK:
+                return self._line(asking, answer.content)
             told = _size_of(answer)
             if told is None:
                 return None
@@ -221,13 +220,12 @@ class Cosigning:
             old = told
         return None
 
-    def _line(self, asking: "_Asking", lines: str) -> str | None:
+    def _line(self, asking: "_Asking", lines: bytes) -> str | None:
         """Return the witness's own cosignature among the lines that it sent."""
+        verifier = self._policy.witnesses[asking.name].verifier
         try:
-            note = open_note(
-                f"{asking.checkpoint.text}\n{lines}".encode(),
-                (asking.witness.verifier,),
-            )
+            signed = f"{asking.checkpoint.text}\n".encode() + lines
+            note = open_note(signed, (verifier,))
         except VerificationError:
             return None
         return signature_line(note.verified[0])
@@ -238,42 +236,12 @@ class Cosigning:
         Raises:
             VerificationError: It shows a larger head that we have signed.
         """
-        head = self._seen_by(asking.url)
+        head = self._seen_by(asking.name)
         if isinstance(head, Checkpoint) and head.size > asking.checkpoint.size:
             raise VerificationError(
-                f"witness `{asking.witness.name}` has cosigned {head.size} records,"
+                f"witness `{asking.name}` has cosigned {head.size} records,"
                 f" here are {asking.checkpoint.size}"
             )
-
-    def _get(self, url: str) -> httpx.Response:
-        return self._read(self._client.build_request("GET", url))
-
-    def _post(self, url: str, text: str) -> httpx.Response:
-        return self._read(self._client.build_request("POST", url, content=text))
-
-    def _read(self, request: httpx.Request) -> httpx.Response:
-        """Return an answer, read up to a bound.
-
-        Raises:
-            httpx.HTTPError: It did not come.
-        """
-        deadline = self._clock.monotonic() + self._timeout_s
-        answer = self._client.send(request, stream=True)
-        try:
-            content = bytearray()
-            for part in answer.iter_bytes():
-                content += part
-                if len(content) > _ANSWER_LIMIT:
-                    raise httpx.DecodingError("the answer is too large")
-                if self._clock.monotonic() > deadline:
-                    raise httpx.ReadTimeout("the answer takes too long")
-        finally:
-            answer.close()
-        return httpx.Response(
-            answer.status_code,
-            headers={"content-type": answer.headers.get("content-type", "")},
-            content=bytes(content),
-        )
 
 
 class _Nothing(Enum):
@@ -287,21 +255,21 @@ class _Nothing(Enum):
 class _Asking:
     """One head, for one witness."""
 
-    witness: Witness
-    url: str
+    name: str
+    """The witness's, in the policy."""
     checkpoint: Checkpoint
     note: str
     late: threading.Event
     """Set when nobody waits for the answer any more."""
 
 
-def _size_of(answer: httpx.Response) -> int | None:
+def _size_of(answer: Answer) -> int | None:
     """Return which size a witness says it has cosigned last; None if it says none."""
-    kind = answer.headers["content-type"]
-    if answer.status_code != httpx.codes.CONFLICT or not kind.startswith(SIZE_TYPE):
+    is_size = answer.media_type.startswith(SIZE_TYPE)
+    if answer.status != HTTPStatus.CONFLICT or not is_size:
         return None
     try:
-        return decimal(answer.text.removesuffix("\n"))
+        return decimal(answer.content.removesuffix(b"\n").decode("ascii", "replace"))
     except VerificationError:
         return None
 

@@ -7,21 +7,20 @@ verifies it need not know where they come from.
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
-import httpx
-
-from audit.bounded import Exchanges
+from audit.bounded import Bounds, Exchanges
 from audit.places import parse_place
 from audit.served import CHECKPOINT, read_piece
 from audit.sql import Place, SqliteSql
 from audit.store import LogReader, log_schema
 from audit.tiles import Piece, parse_piece
-from schemas.errors import VerificationError
+from schemas.errors import StoreUnavailableError, VerificationError
 
 LOG_FILE: Final = "log.db"
 """The log's file in a data folder."""
@@ -87,8 +86,8 @@ def fetching(
     if is_address(where):
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         below = "" if shard is None else f"/{SHARDS_FOLDER}/{shard}"
-        with httpx.Client(headers=headers) as client:
-            yield fetch_from_url(client, where.rstrip("/") + below)
+        with fetching_from_url(where.rstrip("/") + below, headers) as fetch:
+            yield fetch
         return
     stored = stored_log(where, shard)
     if stored is not None:
@@ -128,33 +127,32 @@ def fetch_from_file(reader: LogReader) -> Fetch:
     return fetch
 
 
-def fetch_from_url(
-    client: httpx.Client, url: str, *, total_s: float = _TOTAL_S
-) -> Fetch:
-    """Return what reads a log over HTTP.
+@contextmanager
+def fetching_from_url(
+    url: str, headers: Mapping[str, str] | None = None, *, total_s: float = _TOTAL_S
+) -> Iterator[Fetch]:
+    """Read a log over HTTP.
 
     Args:
-        client: It carries a token where one is needed.
         url: The log's address.
+        headers: Sent with each request; such as a token where one is needed.
         total_s: How long one resource may take, from first to last, in seconds.
     """
-    exchanges = Exchanges(client, total_s, PIECE_LIMIT)
+    bounds = Bounds(_TIMEOUT_S, total_s, PIECE_LIMIT)
+    with closing(Exchanges(bounds, headers=headers, trust_env=True)) as exchanges:
 
-    def fetch(path: str) -> bytes | None:
-        address = f"{url.rstrip('/')}/{path}"
-        try:
-            status, content = exchanges.ask("GET", address, timeout=_TIMEOUT_S)
-        except httpx.HTTPError as error:
-            raise VerificationError(f"{path}: {type(error).__name__}") from None
-        except VerificationError as error:
-            raise VerificationError(f"{path}: {error}") from None
-        if status == httpx.codes.NOT_FOUND:
-            return None
-        if status != httpx.codes.OK:
-            raise VerificationError(f"{path}: HTTP {status}")
-        return content
+        def fetch(path: str) -> bytes | None:
+            try:
+                answer = exchanges.ask("GET", f"{url.rstrip('/')}/{path}")
+            except StoreUnavailableError as error:
+                raise VerificationError(f"{path}: {error}") from None
+            if answer.status == HTTPStatus.NOT_FOUND:
+                return None
+            if answer.status != HTTPStatus.OK:
+                raise VerificationError(f"{path}: HTTP {answer.status}")
+            return answer.content
 
-    return fetch
+        yield fetch
 
 
 @contextmanager

@@ -185,7 +185,7 @@ def open_log(
             "`errand audit seal-shard` again"
         )
     pace = Pace(interval_s=settings.checkpoint_every_s)
-    witnesses = open_witnesses(settings, keys, clock)
+    witnesses = open_witnesses(settings, keys)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
     followers = open_followers(settings, log, publisher, clock, shard)
     for follower in followers:
@@ -194,9 +194,7 @@ def open_log(
     return log, publisher, followers
 
 
-def open_witnesses(
-    settings: Settings, keys: GatewayKeys, clock: Clock
-) -> Cosigning | None:
+def open_witnesses(settings: Settings, keys: GatewayKeys) -> Cosigning | None:
     """Read who cosigns the log's heads; None when nobody has to.
 
     Raises:
@@ -212,4 +210,4 @@ def open_witnesses(
     asked = frozenset(name for name, one in policy.witnesses.items() if one.url)
     if not policy.is_met(asked):
         raise SettingsError("`witness_policy`: too few witnesses have an address")
-    return Cosigning(policy, keys.log.log.verifier, clock)
+    return Cosigning(policy, keys.log.log.verifier)

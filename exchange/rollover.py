@@ -235,7 +235,7 @@ async def _seal(rollover: _Rollover, patience_s: float) -> tuple[Checkpoint, Lea
         place = settings.log_place(rollover.shards[-1].name)
         log = AuditLog(place, sealer, keys.log.receipt)
         stack.callback(log.close)
-        witnesses = open_witnesses(settings, keys, clock)
+        witnesses = open_witnesses(settings, keys)
         publisher = Publisher(log, keys.log.log, clock, witnesses=witnesses)
         stack.callback(publisher.stop)
         reader = LogReader.open(place)

@@ -2,11 +2,14 @@
 
 import asyncio
 import shutil
+import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,12 +67,16 @@ class Watch:
         return parse_policy(f"{text}\nquorum all-of-them\n")
 
     def publisher(
-        self, *lines: str, room: Room | None = None, pace: Pace | None = None
+        self,
+        *lines: str,
+        room: Room | None = None,
+        pace: Pace | None = None,
+        timeout_s: float = 20,
     ) -> Publisher:
         """Return a publisher that asks the witnesses."""
         room = room or self.room
         witnesses = Cosigning(
-            self.policy(*lines), room.keys.log.verifier, room.clock, timeout_s=20
+            self.policy(*lines), room.keys.log.verifier, timeout_s=timeout_s
         )
         publisher = Publisher(room.log, room.keys.log, room.clock, pace, witnesses)
         self._stack.callback(publisher.stop)
@@ -167,7 +174,7 @@ def test_a_head_that_waited_is_published_when_the_witnesses_are_back(
         append(room, 3)
         flaky.publish()
         before = size_seen(room)
-        witnesses = Cosigning(watch.policy(), room.keys.log.verifier, room.clock)
+        witnesses = Cosigning(watch.policy(), room.keys.log.verifier)
         flaky._witnesses, old = witnesses, flaky._witnesses
         flaky.publish()
     assert old is not None
@@ -253,6 +260,70 @@ def test_a_witness_that_never_settles_is_given_up(watch: Watch) -> None:
     assert publisher.failure is None
     assert 3 == size_seen(watch.room)
     assert next(asked) <= 5
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        Reply(409, "2\n"),
+        Reply(409, "02\n", SIZE_TYPE),
+        Reply(409, "\N{SUPERSCRIPT TWO}\n", SIZE_TYPE),
+        Reply(409, "", SIZE_TYPE),
+        Reply(200, "x" * 70_000),
+        Reply(409, "x" * 70_000, SIZE_TYPE),
+        Reply(500, "2\n", SIZE_TYPE),
+    ],
+)
+def test_what_is_no_size_is_not_tried_again(watch: Watch, told: Reply) -> None:
+    """Nor is it a reason to stop, however large it is."""
+    asked = []
+
+    def strange(path: str, _body: bytes) -> Reply:
+        if path != "/add-checkpoint":
+            return Reply(404)
+        asked.append(path)
+        return told
+
+    with an_answerer(strange) as url:
+        lines = [one.line for one in watch.served]
+        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
+        publisher = watch.publisher(*lines)
+        append(watch.room, 3)
+        publisher.tick()
+
+    assert publisher.failure is None
+    assert 3 == size_seen(watch.room)
+    assert 1 == len(asked)
+
+
+def test_a_witness_whose_address_is_not_found_is_left_alone(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No limit of an exchange counts while a name is looked for: the others go on."""
+    looked, found = [], threading.Event()
+    resolve = socket.getaddrinfo
+
+    def slow(host: str, *rest: Any) -> Any:  # noqa: ANN401 - as socket has it
+        if host != "w1.example":
+            return resolve(host, *rest)
+        looked.append(host)
+        found.wait()
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    lines = [one.line for one in watch.served]
+    lines[0] = lines[0].rpartition(" ")[0] + " http://w1.example"
+    publisher = watch.publisher(*lines, timeout_s=0.5)
+    watch._stack.callback(found.set)
+    for size in (1, 2, 3):
+        append(watch.room, 1)
+        publisher.tick()
+
+        assert size == size_seen(watch.room)
+    found.set()
+
+    assert publisher.failure is None
+    assert 1 == len(looked)
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.fetching import Fetch, fetch_from_folder, fetch_from_url
+from audit.fetching import fetch_from_folder, fetching_from_url
 from audit.fsck import check_log
 from audit.merkle import leaf_hash, tree_root
 from audit.note import Checkpoint, Signer
@@ -166,10 +165,11 @@ def test_a_log_is_read_over_http(folder: Path) -> None:
     """What is not found may be full by now; what fails otherwise is named."""
     with serving(folder) as url:
         done = errand("audit", "fsck", url, "--key", VKEY, "--json")
-    with httpx.Client() as client:
-        fetch: Fetch = fetch_from_url(client, url)
-        with pytest.raises(VerificationError, match="checkpoint: ConnectError"):
-            fetch("checkpoint")
+    with (
+        fetching_from_url(url) as fetch,
+        pytest.raises(VerificationError, match="checkpoint: ConnectError"),
+    ):
+        fetch("checkpoint")
 
     assert (0, 700) == (done.status, done.json["entries"])
     assert fetch_from_folder(folder)("tile/9/000") is None

@@ -6,12 +6,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from audit.fetching import fetch_from_url
+from audit.fetching import fetching_from_url
 from audit.fsck import check_log
 from audit.merkle import EMPTY_ROOT
 from audit.mirror import mirror
@@ -157,8 +156,7 @@ def test_an_object_store_serves_the_log_over_http(
     with room.reader() as reader:
         mirror(reader, S3Objects(s3.url("public"), s3.endpoint))
     signed = {"authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/x/s3/x"}
-    with httpx.Client(headers=signed) as client:
-        fetch = fetch_from_url(client, f"{s3.endpoint}/{BUCKET}/public")
+    with fetching_from_url(f"{s3.endpoint}/{BUCKET}/public", signed) as fetch:
         checked = check_log(fetch, room.keys.log.verifier.vkey, nothing)
 
     assert 300 == checked.entries

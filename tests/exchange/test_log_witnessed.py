@@ -71,7 +71,7 @@ def test_a_policy_that_can_never_be_met_stops_the_start(
     settings = parse_settings("witness_policy: our.policy", {}, tmp_path)
 
     with pytest.raises(SettingsError, match=why):
-        open_witnesses(settings, None, None)  # type: ignore[arg-type] # not reached
+        open_witnesses(settings, None)  # type: ignore[arg-type] # not reached
 
 
 def test_a_witness_is_told_what_is_wrong_with_its_files(tmp_path: Path) -> None:
