@@ -27,7 +27,8 @@ from audit.record import (
     milliseconds,
     read_leaf,
 )
-from audit.sealing import OpenedSection, Sealer
+from audit.sealing import Sealer
+from audit.sections import OpenedSection
 from audit.sql import Place, Value
 from audit.store import Described, Entry, LogReader
 from schemas.canonical import Json

@@ -9,14 +9,10 @@ with them: whoever is shown section and opening can check them against the leaf,
 learns nothing about the others (docs/adr/0011).
 """
 
-import hmac
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
 from typing import NamedTuple
 from zlib import crc32
 
-import orjson
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
@@ -24,7 +20,6 @@ from audit.keys import SECRET_SIZE, Entropy
 from audit.merkle import leaf_hash
 from audit.record import (
     SALT_SIZE,
-    SECTION_LIMIT,
     SUBJECT_LIMIT,
     TAG_COUNTS,
     TAG_SIZE,
@@ -36,65 +31,29 @@ from audit.record import (
     build_leaf,
     milliseconds,
 )
+from audit.sections import (
+    CODES,
+    HEAD_SIZE,
+    OpenedSection,
+    join_sections,
+    private_bytes,
+    section_names,
+    sections_of,
+    split_sections,
+    verify_section,
+)
 from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory, SubjectKey, mac, macs
-from schemas.canonical import Json, canonical_plain
+from schemas.canonical import canonical_plain
 from schemas.entropy import random_bytes
 from schemas.errors import VerificationError
 
 _SALT_END = NONCE_SIZE + SALT_SIZE
 """Random bytes of a record: nonce, salt, an opening for each section, filling tags."""
-_HEAD_SIZE = 1 + NONCE_SIZE
-"""What stands before the ciphertext: which sections there are, and the nonce."""
-_TAIL_SIZE = 16
-"""AES-GCM's tag."""
-_BETWEEN = b"\n"
-"""Between two sections: canonical JSON holds no line feed."""
-_SECTIONS = tuple(sorted(section.value for section in Section))
-"""As a leaf names them, in its order."""
-_CODES: Mapping[tuple[str, ...], bytes] = {
-    names: bytes([sum(1 << _SECTIONS.index(name) for name in names)])
-    for count in range(1, len(_SECTIONS) + 1)
-    for names in combinations(_SECTIONS, count)
-}
-"""Every set of sections, and the byte that says which they are."""
-_NAMES = {code[0]: list(names) for names, code in _CODES.items()}
 _PADS = tuple(
     next(count for count in TAG_COUNTS if count >= subjects) - subjects
     for subjects in range(SUBJECT_LIMIT + 1)
 )
 """How many random tags a record about so many subjects gets."""
-
-
-def guard(digest: bytes, beside: bytes) -> int:
-    """Return a check value over what stands beside a leaf: CRC-32.
-
-    It tells accident, not malice: a flipped bit in a private column or in a sealed
-    section is found without any key.
-
-    Args:
-        digest: The hash of the leaf, so that nothing stands beside another one.
-        beside: What stands beside it.
-    """
-    return crc32(beside, crc32(digest))
-
-
-def private_guard(
-    digest: bytes,
-    case: str | None,
-    matter: str,
-    subjects: str,
-    actor: str | None,
-    ends: str | None,
-) -> int:
-    """Return the check value over an entry's private columns."""
-    return guard(digest, _private(case, matter, subjects, actor, ends))
-
-
-def _private(
-    case: str | None, matter: str, subjects: str, actor: str | None, ends: str | None
-) -> bytes:
-    text = f"{case or ''}\x1f{matter}\x1f{subjects}\x1f{actor or ''}\x1f{ends or ''}"
-    return text.encode()
 
 
 class SealedRecord(NamedTuple):
@@ -250,7 +209,7 @@ class Sealer:
         by = shared.by.get(id(event.actor))
         if by is None:
             by = shared.by[id(event.actor)] = self._by(event.actor)
-        sections = _sections(event, about.section, by.section)
+        sections = sections_of(event, about.section, by.section)
         openings_end = _SALT_END + len(sections) * SECRET_SIZE
         return _Draft(event, about, by.ref, sections, openings_end)
 
@@ -303,11 +262,8 @@ class Sealer:
         sections = draft.sections
         if not sections:
             return b""
-        joined = _BETWEEN.join(sections.values())
-        if len(joined) > SECTION_LIMIT:
-            _check_sizes(sections)
-        head, nonce = _CODES[(*sections,)], noise[:NONCE_SIZE]
-        plain = noise[_SALT_END : draft.openings_end] + joined
+        head, nonce = CODES[(*sections,)], noise[:NONCE_SIZE]
+        plain = join_sections(noise[_SALT_END : draft.openings_end], sections)
         context = self._context(draft.event.id, head)
         return head + nonce + draft.about.key.encrypt(nonce, plain, context)
 
@@ -360,7 +316,7 @@ class Sealer:
         sealed: bytes,
         commitments: Mapping[str, bytes],
         wanted: frozenset[Section] = frozenset(Section),
-    ) -> dict[Section, "OpenedSection"]:
+    ) -> dict[Section, OpenedSection]:
         """Return the wanted sections of a record, each checked against its leaf.
 
         Raises:
@@ -373,13 +329,13 @@ class Sealer:
         if names:
             context = self._context(event_id, sealed[:1])
             try:
-                nonce, body = sealed[1:_HEAD_SIZE], sealed[_HEAD_SIZE:]
+                nonce, body = sealed[1:HEAD_SIZE], sealed[HEAD_SIZE:]
                 plain = key.decrypt(nonce, body, context)
             except InvalidTag:
                 raise VerificationError("the sections can't be opened") from None
         opened = {
             Section(name): one
-            for name, one in zip(names, _split(plain, len(names)), strict=True)
+            for name, one in zip(names, split_sections(plain, len(names)), strict=True)
             if name in wanted
         }
         for section, one in opened.items():
@@ -397,56 +353,10 @@ class Sealer:
         return found
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedSection:
-    """A section in the clear, with what proves it: show both with the leaf."""
-
-    content: bytes
-    """The section: canonical JSON."""
-    opening: bytes
-    """The secret under which the leaf commits to it; 32 bytes."""
-
-    @property
-    def value(self) -> Json:
-        """The section, parsed."""
-        parsed: Json = orjson.loads(self.content)
-        return parsed
-
-
-def verify_section(committed: bytes, opening: bytes, section: bytes) -> None:
-    """Verify that a leaf commits to a section.
-
-    Args:
-        committed: What the leaf holds under `c` for this section.
-        opening: The opening that was shown with the section.
-        section: The bytes of the section, as they were shown.
-
-    Raises:
-        VerificationError: It does not.
-    """
-    if not hmac.compare_digest(committed, mac(opening, section)):
-        raise VerificationError("the section is not the one that the leaf commits to")
-
-
-def section_names(sealed: bytes) -> Sequence[str]:
-    """Return which sections are sealed for a record, by name, in alphabetical order.
-
-    Raises:
-        VerificationError: They are cut short, or of no such set.
-    """
-    if not sealed:
-        return []
-    names = _NAMES.get(sealed[0], [])
-    least = _HEAD_SIZE + len(names) * SECRET_SIZE + _TAIL_SIZE
-    if not names or len(sealed) < least:
-        raise VerificationError("the sealed sections are malformed")
-    return names
-
-
 def _record(draft: _Draft, leaf: bytes, digest: bytes, sealed: bytes) -> SealedRecord:
     """Return a record with the check values over what stands beside its leaf."""
     event, refs, actor = draft.event, draft.about.refs, draft.actor_ref
-    private = _private(event.case, event.matter, refs, actor, event.ends)
+    private = private_bytes(event.case, event.matter, refs, actor, event.ends)
     begun = crc32(digest)
     return SealedRecord(
         event,
@@ -459,47 +369,3 @@ def _record(draft: _Draft, leaf: bytes, digest: bytes, sealed: bytes) -> SealedR
         sealed,
         crc32(sealed, begun),
     )
-
-
-def _check_sizes(sections: Mapping[str, bytes]) -> None:
-    """Refuse a section that is too large."""
-    if max(map(len, sections.values())) > SECTION_LIMIT:
-        raise ValueError("a section is larger than 65,535 bytes")
-
-
-def _split(plain: bytes, count: int) -> list["OpenedSection"]:
-    """Return so many sections from what was sealed: first their openings, then they."""
-    size = count * SECRET_SIZE
-    openings = [plain[at : at + SECRET_SIZE] for at in range(0, size, SECRET_SIZE)]
-    # No line feed between two of them can be one of their own.
-    contents = plain[size:].split(_BETWEEN) if count else []
-    return [
-        OpenedSection(content, opening)
-        for content, opening in zip(contents, openings, strict=True)
-    ]
-
-
-def _sections(event: Event, about: bytes, by: bytes) -> dict[str, bytes]:
-    """Return the sections that an event needs, as canonical JSON, in their order.
-
-    What ended says no more than how: whom and what it was about, and who acted,
-    stands in the record of its beginning, which the correlation leads to.
-
-    Args:
-        event: What happened.
-        about: The section `subject`, where it is about anybody.
-        by: The section `actor`, where anybody acted.
-    """
-    sections: dict[str, bytes] = {}
-    is_end = event.kind is Kind.REQUEST_ENDED
-    if by and not is_end:
-        sections["actor"] = by
-    if event.evidence:
-        sections["evidence"] = canonical_plain(event.evidence)
-    if event.details or (not is_end and (event.matter or event.case is not None)):
-        sections["matter"] = canonical_plain(
-            {**event.details, "case": event.case, "matter": event.matter}
-        )
-    if about and not is_end:
-        sections["subject"] = about
-    return sections

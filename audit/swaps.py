@@ -7,7 +7,7 @@ alone the checkpoint, whoever believes to lead. So there is one history.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from audit.sealing import guard
+from audit.sections import guard
 from audit.sql import Changes
 from audit.store import SignedHead
 from audit.tiles import TileId

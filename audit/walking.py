@@ -11,13 +11,8 @@ from typing import Any, NamedTuple, cast
 from audit.leaves import Leaves, Seen
 from audit.merkle import leaf_hash
 from audit.record import Kind, Section, read_leaf
-from audit.sealing import (
-    OpenedSection,
-    Sealer,
-    guard,
-    private_guard,
-    section_names,
-)
+from audit.sealing import Sealer
+from audit.sections import OpenedSection, guard, private_guard, section_names
 from audit.store import Entry, LogReader
 from schemas.canonical import Json
 from schemas.errors import VerificationError

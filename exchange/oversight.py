@@ -27,7 +27,8 @@ from audit.query import (
 )
 from audit.receipt import Consistency, Proof, prove_consistency, prove_event
 from audit.record import Actor, Audience, Section, Subject
-from audit.sealing import OpenedSection, Sealer
+from audit.sealing import Sealer
+from audit.sections import OpenedSection
 from audit.served import read_piece
 from audit.shelf import SealedShard, Shelf
 from audit.sql import Place

@@ -123,7 +123,7 @@ def _checked_record(told: "Mapping[str, Any]") -> "Mapping[str, object]":
     import orjson
 
     from audit.record import read_leaf
-    from audit.sealing import verify_section
+    from audit.sections import verify_section
     from schemas.canonical import b64url_decode
 
     leaf = read_leaf(told["leaf"].encode())

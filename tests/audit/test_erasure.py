@@ -21,7 +21,8 @@ from audit.objects import FolderObjects
 from audit.places import open_sql
 from audit.query import AccessIndex, RecordQuery
 from audit.record import Kind, Section, Subject, read_leaf
-from audit.sealing import OpenedSection, Sealer
+from audit.sealing import Sealer
+from audit.sections import OpenedSection
 from audit.shards import Shard
 from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.sql import Place, Postgres

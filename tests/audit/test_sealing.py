@@ -9,12 +9,8 @@ from hypothesis import strategies as st
 
 from audit.keys import DirectoryKeys, load_keys, make_keys, save_keys
 from audit.record import Kind, Section, Subject, read_leaf
-from audit.sealing import (
-    SealedRecord,
-    Sealer,
-    section_names,
-    verify_section,
-)
+from audit.sealing import SealedRecord, Sealer
+from audit.sections import section_names, verify_section
 from audit.sql import Place
 from audit.subjects import KeyedHash, SubjectDirectory, mac, macs
 from schemas.errors import SettingsError, VerificationError

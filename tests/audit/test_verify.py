@@ -14,7 +14,7 @@ from audit.keys import LogKeys, make_keys
 from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt, verify_receipt
 from audit.record import Kind
-from audit.sealing import guard, private_guard
+from audit.sections import guard, private_guard
 from audit.verify import Verified, verify_log
 from schemas.errors import VerificationError
 from tests.audit.examples import (
