@@ -24,6 +24,7 @@ from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import Postgres, Tables
 from audit.store import FORMAT, Appended, LogReader, Refusal, Work, read_meta
+from audit.swaps import PUBLISHED_TABLES
 from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import EventId
 
@@ -62,30 +63,6 @@ BEFORE UPDATE OF seq, event_id, leaf, leaf_hash ON entry
 FOR EACH ROW EXECUTE FUNCTION the_log_only_grows();
 CREATE TRIGGER entry_is_never_removed BEFORE DELETE OR TRUNCATE ON entry
 FOR EACH STATEMENT EXECUTE FUNCTION the_log_only_grows();
-CREATE TABLE attempt (
-    event_id TEXT COLLATE "C" PRIMARY KEY,
-    case_ref TEXT NOT NULL
-);
-CREATE TABLE tile (
-    level INTEGER NOT NULL,
-    number BIGINT NOT NULL,
-    hashes BYTEA NOT NULL,
-    PRIMARY KEY (level, number)
-);
-ALTER TABLE tile ALTER hashes SET STORAGE EXTERNAL;
-CREATE TABLE tree (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size BIGINT NOT NULL,
-    root BYTEA NOT NULL
-);
-CREATE TABLE checkpoint (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size BIGINT NOT NULL,
-    note TEXT NOT NULL,
-    signed_ms BIGINT NOT NULL,     -- when, in milliseconds since 1970
-    guard BIGINT NOT NULL          -- check value over the row
-);
-CREATE TABLE published (LIKE checkpoint INCLUDING ALL);
 
 -- Returns the index of the first record that was stored, and how many were: those
 -- whose event is in the log already are left out. `promised` is how many records the
@@ -168,7 +145,7 @@ class PostgresEngine:
         self.sql = PostgresSql(place)
         self._resolve_s = resolve_s
         self._stopping = threading.Event()
-        self.sql.make(Tables("", _TABLES))
+        self.sql.make(Tables("", _TABLES + PUBLISHED_TABLES.postgres))
         meta = {"format": FORMAT, "origin": origin}
         with self.sql.transaction() as changes:
             changes.change_all(

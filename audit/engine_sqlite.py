@@ -22,6 +22,7 @@ from audit.store import (
     Work,
     read_meta,
 )
+from audit.swaps import PUBLISHED_TABLES
 from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import EventId
 
@@ -46,32 +47,6 @@ BEFORE UPDATE OF seq, event_id, leaf, leaf_hash ON entry
 BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 CREATE TRIGGER entry_is_never_removed BEFORE DELETE ON entry
 BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
-CREATE TABLE attempt (event_id TEXT PRIMARY KEY, case_ref TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE tile (
-    level INTEGER NOT NULL,
-    number INTEGER NOT NULL,
-    hashes BLOB NOT NULL,
-    UNIQUE (level, number)
-);
-CREATE TABLE tree (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size INTEGER NOT NULL,
-    root BLOB NOT NULL
-);
-CREATE TABLE checkpoint (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size INTEGER NOT NULL,
-    note TEXT NOT NULL,
-    signed_ms INTEGER NOT NULL,    -- when, in milliseconds since 1970
-    guard INTEGER NOT NULL         -- check value over the row
-);
-CREATE TABLE published (
-    id INTEGER PRIMARY KEY CHECK (id = 1),
-    size INTEGER NOT NULL,
-    note TEXT NOT NULL,            -- with the cosignatures of witnesses
-    signed_ms INTEGER NOT NULL,
-    guard INTEGER NOT NULL
-);
 """
 _COLUMNS = 12
 _AT_ONCE = 64
@@ -245,7 +220,7 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
     # The writer moves the WAL itself, where an error is seen and not swallowed.
     connection.execute("PRAGMA wal_autocheckpoint=0")
     if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-        connection.executescript("BEGIN IMMEDIATE;" + _SCHEMA)
+        connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{PUBLISHED_TABLES.sqlite}")
         meta = (("format", FORMAT), ("origin", origin))
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
         connection.execute("COMMIT")

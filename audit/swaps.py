@@ -1,4 +1,4 @@
-"""What a publisher stores: each step a compare-and-swap, in one transaction.
+"""What a publisher stores, and how: each step a compare-and-swap, in one transaction.
 
 INVARIANT: of two publishers that read the same, one alone moves the tree, and one
 alone the checkpoint, whoever believes to lead. So there is one history.
@@ -8,11 +8,51 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from audit.sections import guard
-from audit.sql import Changes
+from audit.sql import Changes, Tables
 from audit.store import SignedHead
 from audit.tiles import TileId
 from schemas.errors import LogUnavailableError
 from schemas.ids import CaseId, EventId
+
+_TABLES = """
+CREATE TABLE attempt (event_id {text} PRIMARY KEY, case_ref TEXT NOT NULL){clustered};
+CREATE TABLE tile (
+    level INTEGER NOT NULL,
+    number {number} NOT NULL,
+    hashes {bytes} NOT NULL,
+    PRIMARY KEY (level, number)
+);
+CREATE TABLE tree (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size {number} NOT NULL,
+    root {bytes} NOT NULL
+);
+CREATE TABLE checkpoint (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size {number} NOT NULL,
+    note TEXT NOT NULL,
+    signed_ms {number} NOT NULL,   -- when, in milliseconds since 1970
+    guard {number} NOT NULL        -- check value over the row
+);
+CREATE TABLE published (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    size {number} NOT NULL,
+    note TEXT NOT NULL,            -- with the cosignatures of witnesses
+    signed_ms {number} NOT NULL,
+    guard {number} NOT NULL
+);
+"""
+PUBLISHED_TABLES = Tables(
+    sqlite=_TABLES.format(
+        number="INTEGER", bytes="BLOB", text="TEXT", clustered=" WITHOUT ROWID"
+    ),
+    postgres=_TABLES.format(
+        number="BIGINT", bytes="BYTEA", text='TEXT COLLATE "C"', clustered=""
+    )
+    # Hashes can't be compressed: nobody tries.
+    + "ALTER TABLE tile ALTER hashes SET STORAGE EXTERNAL;",
+)
+"""What a publisher stores, beside the records that the engines keep."""
 
 
 def head_guard(size: int, note: str, signed_ms: int) -> int:

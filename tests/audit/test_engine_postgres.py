@@ -319,6 +319,9 @@ async def test_a_warning_at_the_commit_counts_as_a_failure(
 # A transaction that loses its connection.
 
 
+_SESSION = "SELECT 1 FROM pg_stat_activity WHERE pid = %s"
+
+
 def is_frozen(room: Room) -> bool:
     """Return whether the server refuses what is recorded."""
     assert isinstance(room.place, Postgres)
@@ -357,6 +360,40 @@ async def test_a_log_whose_freeze_is_cut_off_has_both_its_last_record_and_its_en
     room.close()
 
     assert (False, False) == begun
+    assert (True, True) == done
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("is_ended", [True, False])
+async def test_a_freeze_that_is_cut_off_in_its_commit_is_done_whole_or_not_at_all(
+    tmp_path: Path, relay: tuple[Relay, Postgres], log_database: str, *, is_ended: bool
+) -> None:
+    """By the server, which ends the session, nothing; by the network, all of it."""
+    line, place = relay
+    room = open_room(tmp_path, place=place)
+    in_commit(room, "PERFORM pg_advisory_xact_lock(77)")
+    last = room.sealer.seal(an_event(Kind.CASE_CLOSED, subjects=()), ())
+    gone = "SELECT pg_terminate_backend(%s, 10000)"
+    # Not through the relay.
+    with psycopg.connect(log_database, autocommit=True) as connection:
+        connection.execute("SELECT pg_advisory_lock(77)")
+        task = asyncio.ensure_future(asyncio.to_thread(freeze, place, lambda _: [last]))
+        found = await asyncio.to_thread(waiting, connection)
+        if is_ended:
+            connection.execute(gone, found)
+        line.cut()
+        with pytest.raises(LogUnavailableError):
+            await task
+        connection.execute("SELECT pg_advisory_unlock(77)")
+        while connection.execute(_SESSION, found).fetchone():
+            pass
+    begun = (last.event.id in stored(room), is_frozen(room))
+    as_before(room)
+    freeze(place, lambda _: [last] if is_ended else [])
+    done = (last.event.id in stored(room), is_frozen(room))
+    room.close()
+
+    assert (not is_ended, not is_ended) == begun
     assert (True, True) == done
 
 

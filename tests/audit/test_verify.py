@@ -15,6 +15,7 @@ from audit.note import Signer
 from audit.receipt import Receipt, sign_receipt, verify_receipt
 from audit.record import Kind
 from audit.sections import guard, private_guard
+from audit.swaps import PUBLISHED_TABLES
 from audit.verify import Verified, verify_log
 from schemas.errors import VerificationError
 from tests.audit.examples import (
@@ -162,7 +163,7 @@ def test_an_empty_log_verifies(tmp_path: Path) -> None:
 def columns() -> list[tuple[str, str]]:
     """Return every column of every table that a log has."""
     schema = sqlite3.connect(":memory:")
-    schema.executescript(_SCHEMA)
+    schema.executescript(_SCHEMA + PUBLISHED_TABLES.sqlite)
     tables = schema.execute("SELECT name FROM sqlite_master WHERE type = 'table'")
     found = [
         (table, column)
