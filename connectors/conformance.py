@@ -16,16 +16,11 @@ import orjson
 import yaml
 from pydantic import Field, ValidationError
 
+from connectors.checking import FieldChecker, check_evidence
 from connectors.client import ClientPolicy, HttpReply, ServiceClient
 from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
-from connectors.port import (
-    Evidence,
-    FieldChecker,
-    IntentRef,
-    LookupRequest,
-    check_evidence,
-)
+from connectors.lookup import Evidence, IntentRef, LookupRequest
 from connectors.protocol import (
     EVIDENCE_MEDIA_TYPE,
     LOOKUP_TYPE,

@@ -18,7 +18,6 @@ from typing import NamedTuple
 from sqlalchemy import Connection, delete, insert, select, update
 
 from consent.artefact import Consent, ConsentState
-from consent.decision import Permit
 from consent.replicas import count_change, gate
 from consent.rows import (
     CONSENT,
@@ -30,6 +29,7 @@ from consent.rows import (
     micros,
 )
 from consent.rules import Rule, Suspendable, Target, suspension_rule, target
+from consent.verdict import Permit
 from schemas.directory import Quota
 from schemas.ids import ConsentId, LookupId
 from schemas.model import Slug

@@ -7,16 +7,15 @@ heart of the exchange's promise; `Asker.ask` numbers it as the house does.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import assert_never
 
 from audit.record import Event, Kind
 from audit.store import Appended
 from audit.writer import AuditLog
-from connectors.port import (
+from connectors.lookup import (
     Answer,
     Answered,
-    Connector,
     Declined,
     Deferred,
     Evidence,
@@ -26,10 +25,11 @@ from connectors.port import (
     NotCovered,
     NothingHeld,
 )
-from consent.decision import LookupTerms, Permit
+from connectors.port import Connector
 from consent.in_flight import InFlight
 from consent.rules import Rule
-from consent.uses import Claim, Use, finish_uses, take_uses
+from consent.uses import Use, finish_uses, take_uses
+from exchange.approval import Approved
 from exchange.case import (
     Attempt,
     Barred,
@@ -42,15 +42,12 @@ from exchange.case import (
     Unmatched,
     Wrong,
 )
-from exchange.catalogue import competent
 from exchange.database import Database
 from exchange.due import next_try
 from exchange.facts import Told, learn
 from exchange.opened import OpenCase
 from exchange.plan import Lookup
-from schemas.canonical import Json
 from schemas.clock import Clock
-from schemas.directory import DataService
 from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Layer
 from schemas.evidence import EvidenceType
 from schemas.ids import EventId, LookupId, NewId
@@ -64,21 +61,6 @@ _LEAST_TIME_S = 0.005
 """With less than this left, a look-up is not begun."""
 _TOO_LATE = ConnectorUnavailableError("it was too late to ask", layer=Layer.GATEWAY)
 """What came of a look-up that was not sent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Approved:
-    """A look-up that was decided, and may be made.
-
-    Where no consent bears it, it is the same for every case that asks for the same.
-    """
-
-    lookup: Lookup
-    service: DataService
-    permit: Permit
-    claim: Claim
-    details: Mapping[str, Json]
-    """What the record of an intent says of it, beside whose it is."""
 
 
 @dataclass(slots=True)
@@ -434,43 +416,3 @@ class Asker:
             ends=asked.record.event,
             evidence={} if evidence is None else {"evidence": evidence},
         )
-
-
-def approve(
-    pack: Pack,
-    lookup: Lookup,
-    service: DataService,
-    permit: Permit,
-    terms: LookupTerms,
-) -> Approved:
-    """Return a permitted look-up, with all that its record and its uses need."""
-    claim = Claim(
-        permit=permit,
-        service=service.id,
-        provider=service.provider,
-        requester=terms.requester,
-        quota=pack.grants[permit.grant].quota,
-    )
-    details: dict[str, Json] = {
-        "requirements": list(lookup.serves),
-        "purpose": terms.purpose,
-        "service": service.id,
-        "mode": lookup.mode.value,
-        "fields": [*lookup.fields, *lookup.match],
-        "grant": f"{permit.grant}@{permit.grant_version}",
-        "rule": permit.rule.value,
-        "basis": permit.kinds,
-        "consents": list(permit.consents),
-    }
-    return Approved(lookup, service, permit, claim, details)
-
-
-def choose_service(
-    case: OpenCase, lookup: Lookup, services: Mapping[str, DataService], on: date
-) -> DataService | None:
-    """Return the competent service of a look-up, or None: nobody covers the region."""
-    offered = [services[service] for service in lookup.services]
-    if lookup.region is None:
-        return offered[0]
-    found = competent(offered, case.text(lookup.region), on)
-    return found[0] if found else None

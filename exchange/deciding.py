@@ -13,20 +13,19 @@ from typing import NamedTuple, TypeAlias
 from audit.record import Event, Kind, Subject
 from consent import store
 from consent.artefact import Consent, ConsentScope, Person
-from consent.decision import (
+from consent.decision import Examined, examine
+from consent.in_flight import InFlight
+from consent.uses import grant_uses
+from consent.verdict import (
     ConsentNeeded,
     Decision,
-    Examined,
     LookupTerms,
     MissingConsent,
     Moment,
     Permit,
     Refuse,
-    examine,
 )
-from consent.in_flight import InFlight
-from consent.uses import grant_uses
-from exchange.asking import Approved, approve, choose_service
+from exchange.approval import Approved, approve, choose_service
 from exchange.database import Database
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase

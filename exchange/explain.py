@@ -10,16 +10,16 @@ from datetime import datetime
 from typing import Protocol, TypeAlias, assert_never
 
 from consent.artefact import Consent, Person
-from consent.decision import (
+from consent.decision import decide
+from consent.rules import Target
+from consent.verdict import (
     ConsentNeeded,
     Decision,
     Permit,
     ProposedLookup,
     Provisional,
     Refuse,
-    decide,
 )
-from consent.rules import Target
 from exchange.catalogue import Catalogue
 from exchange.explanation import (
     DecidedAgain,

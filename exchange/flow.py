@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from audit.record import Event, Kind
-from consent.decision import ConsentNeeded, Permit, Provisional, Refuse
-from exchange.asking import Approved, Asker
+from consent.verdict import ConsentNeeded, Permit, Provisional, Refuse
+from exchange.approval import Approved
+from exchange.asking import Asker
 from exchange.case import (
     Attempt,
     Barred,

@@ -10,7 +10,8 @@ from datetime import datetime
 
 from audit.record import Actor as RecordedActor
 from audit.record import Event, Subject
-from connectors.port import Evidence, restore_evidence
+from connectors.checking import restore_evidence
+from connectors.lookup import Evidence
 from exchange.case import (
     Agent,
     Attempt,

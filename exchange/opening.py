@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,12 +24,13 @@ from connectors.health import Health
 from connectors.port import Connector
 from consent import uses
 from consent.in_flight import InFlight
-from exchange import cases, idempotency
+from exchange import cases
 from exchange.api.dependencies import Gateway
-from exchange.database import Connection, Database
+from exchange.database import Database
 from exchange.engine import Engine
 from exchange.erasing import Erasing
 from exchange.fleet import Replica, place_of
+from exchange.gauges import count_outcomes, show_counts
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
 from exchange.keys import GatewayKeys
@@ -45,7 +46,6 @@ from exchange.office import (
     read_pack,
     read_roots,
 )
-from exchange.opened import OpenCase
 from exchange.outward import open_public
 from exchange.oversight import Oversight
 from exchange.permission import Permissions
@@ -62,28 +62,18 @@ from exchange.recording import (
 from exchange.registration import record_changes, registered
 from exchange.resolver import Resolver
 from exchange.settings import Settings
+from exchange.sweeping import rest_keys, sweep
 from exchange.telemetry import Metrics
 from exchange.vault import Vault
 from exchange.waiting import Terms as WaitingTerms
 from exchange.waiting import Waiting
 from schemas.clock import Clock
 from schemas.entropy import random_bytes
-from schemas.errors import (
-    ConnectorUnavailableError,
-    LogUnavailableError,
-    StoreUnavailableError,
-)
+from schemas.errors import ConnectorUnavailableError
 from schemas.ids import KeyId, new_ids
 from schemas.validation import Pack
 
 _log = structlog.get_logger(__name__)
-
-_SWEEP_S = 3_600.0
-"""How often what has run out is deleted, in seconds."""
-_REST_S = 15.0
-"""How long a case's key stays in memory unused, in seconds; at most twice as long."""
-_KEEP_USES = timedelta(days=400)
-"""How long counts of quotas are kept: longer than any period of a quota."""
 
 
 @asynccontextmanager
@@ -137,10 +127,10 @@ async def opened(
         )
         # (6): last, since what it runs needs all the rest.
         gateway = await _started(settings, keys, kept, parts, metrics, stack)
-        _show(gateway, health)
-        sweeping = asyncio.create_task(_sweep(gateway), name="sweep")
+        show_counts(gateway, health)
+        sweeping = asyncio.create_task(sweep(gateway), name="sweep")
         stack.callback(sweeping.cancel)
-        resting = asyncio.create_task(_rest(kept.vault), name="case-keys-rest")
+        resting = asyncio.create_task(rest_keys(kept.vault), name="case-keys-rest")
         stack.callback(resting.cancel)
         _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
@@ -249,7 +239,7 @@ async def _started(
 ) -> Gateway:
     """Put the case flow together, start what waits, and return it all."""
     planner = make_planner(parts.pack, parts.connectors)
-    resolver = make_resolver(parts, _terms(settings), planner, _counter(metrics))
+    resolver = make_resolver(parts, _terms(settings), planner, count_outcomes(metrics))
     waiting = await _start_waiting(settings, parts, resolver, stack)
     oversight = _open_oversight(settings, parts, kept, stack)
     return Gateway(
@@ -397,90 +387,3 @@ def _permissions(parts: Parts, waiting: Waiting) -> Permissions:
         new_id=parts.new_id,
         wake=waiting.wake,
     )
-
-
-def _counter(metrics: Metrics) -> Callable[[OpenCase], None]:
-    """Return what counts the outcomes of a run."""
-
-    def count(case: OpenCase) -> None:
-        for outcome in case.content.outcomes.values():
-            metrics.outcomes.labels(case.head.matter, outcome.outcome).inc()
-
-    return count
-
-
-def _show(gateway: Gateway, health: Health) -> None:
-    """Show in the metrics what the parts count by themselves."""
-    metrics, database, log = gateway.metrics, gateway.database, gateway.log
-    metrics.gauge(
-        "errand_writes_waiting",
-        "Writes that wait for the database.",
-        lambda: database.waiting,
-    )
-    metrics.gauge(
-        "errand_log_unwitnessed_seconds",
-        "Since when too few witnesses have cosigned; 0 when enough have.",
-        gateway.publisher.unwitnessed_for,
-    )
-    for follower in gateway.followers:
-        metrics.gauge(
-            f"errand_log_{follower.name}_failing_seconds",
-            f"Since when the {follower.name} could not be brought up; 0 when they are.",
-            follower.failing_for,
-        )
-    metrics.gauge("errand_log_size", "Records in the log.", lambda: log.size)
-    metrics.counts(
-        "errand_lookups",
-        "Look-ups, by data service and how they ended.",
-        ("service", "ended"),
-        lambda: {
-            (service, ended): count
-            for service, one in health.services.items()
-            for ended, count in one.outcomes.items()
-        },
-    )
-    metrics.counts(
-        "errand_lookup_seconds",
-        "Time spent in look-ups, by data service.",
-        ("service",),
-        lambda: {(name,): one.seconds for name, one in health.services.items()},
-    )
-    metrics.counts(
-        "errand_attempts",
-        "Attempts that cases made by themselves, by how they ended.",
-        ("ended",),
-        lambda: {(e.value,): count for e, count in gateway.waiting.ended.items()},
-    )
-
-
-async def _rest(vault: Vault) -> None:
-    """Drop keys of cases that nobody used for a while from memory, until cancelled."""
-    while True:
-        await asyncio.sleep(_REST_S)
-        vault.rest()
-
-
-async def _sweep(gateway: Gateway) -> None:
-    """Delete what has run out, now and every hour, until cancelled."""
-    while True:
-        try:
-            await _forget(gateway)
-            expired = await gateway.permissions.expire()
-            _log.info("swept", consents_expired=expired)
-        except (StoreUnavailableError, LogUnavailableError) as error:
-            _log.warning("sweep_failed", exc_info=error)
-        await asyncio.sleep(_SWEEP_S)
-
-
-async def _forget(gateway: Gateway) -> None:
-    """Delete rows that nothing needs any more."""
-    now = gateway.clock.now()
-    keys_before = now - timedelta(seconds=gateway.settings.idempotency_lifetime_s)
-    uses_before = now - _KEEP_USES
-
-    def work(connection: Connection) -> None:
-        idempotency.forget_before(connection, keys_before)
-        uses.purge_uses(connection, uses_before)
-        cases.purge_stale_evidence(connection, now)
-
-    await gateway.database.write(work)

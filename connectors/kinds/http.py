@@ -10,17 +10,16 @@ from typing_extensions import override
 from connectors.client import HttpReply, ServiceClient
 from connectors.health import Health
 from connectors.jose import SigningKey, sign_compact
-from connectors.port import (
-    Connector,
+from connectors.lookup import (
     Declined,
     Deferred,
     LookupRequest,
     NotCovered,
     NothingHeld,
-    ProviderKeys,
     Reply,
     SignedReply,
 )
+from connectors.port import Connector, ProviderKeys
 from connectors.protocol import (
     DEFERRED_MEDIA_TYPE,
     EVIDENCE_MEDIA_TYPE,
@@ -36,12 +35,7 @@ from connectors.protocol import (
 )
 from schemas.canonical import Json, b64url
 from schemas.clock import Clock
-from schemas.errors import (
-    ConnectorFaultError,
-    ConnectorUnavailableError,
-    Fault,
-    Layer,
-)
+from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Fault, Layer
 
 UNDERSTOOD = f"{EVIDENCE_MEDIA_TYPE}, {DEFERRED_MEDIA_TYPE}, {PROBLEM_MEDIA_TYPE}"
 """What a client of this kind accepts."""

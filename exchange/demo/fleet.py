@@ -22,7 +22,8 @@ from audit.places import parse_place
 from audit.store import LOG_SCHEMA, LogReader
 from exchange.demo.children import StageError
 from exchange.demo.logs import compare, verify_offline
-from exchange.demo.population import Population, generate
+from exchange.demo.people import Population
+from exchange.demo.population import generate
 from exchange.demo.portal import Answer
 from exchange.demo.postgres import PostgresServer, a_server
 from exchange.demo.report import Report

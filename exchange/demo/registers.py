@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TypeAlias
 
-from exchange.demo.population import (
+from exchange.demo.people import (
     CITY,
     DISTRICTS,
     REGISTER_DAY,

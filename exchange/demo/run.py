@@ -18,7 +18,8 @@ from rich.console import Console
 from audit.engine_sqlite import copy_log
 from audit.keys import LogKeys, load_keys
 from exchange.demo.logs import compare, verify_offline
-from exchange.demo.population import Population, generate
+from exchange.demo.people import Population
+from exchange.demo.population import generate
 from exchange.demo.proofs import check_list, prove_release, take_list
 from exchange.demo.report import Report
 from exchange.demo.scenarios import ALONE, CASES, SCENARIOS, World, opening

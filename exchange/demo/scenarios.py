@@ -13,7 +13,7 @@ import orjson
 
 from connectors.department.log import Entry, read_log
 from exchange.demo.logs import claims_of
-from exchange.demo.population import Family, Person, Population
+from exchange.demo.people import Family, Person, Population
 from exchange.demo.portal import (
     Answer,
     Client,

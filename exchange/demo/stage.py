@@ -34,7 +34,7 @@ from exchange.demo.children import (
     listens,
 )
 from exchange.demo.departments import Place, make_keys, write_config
-from exchange.demo.population import Population
+from exchange.demo.people import Population
 from exchange.demo.portal import Client
 from exchange.demo.registers import REGISTERS, write_register
 from exchange.keys import open_keys

@@ -20,7 +20,7 @@ from pydantic import JsonValue
 
 from connectors.department.log import read_log
 from connectors.protocol import open_evidence
-from exchange.demo.population import MALE, Relation, citizen_id
+from exchange.demo.people import MALE, Relation, citizen_id
 from exchange.demo.registers import (
     BANK,
     MIDWIFERY,

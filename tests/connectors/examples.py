@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from connectors.department.config import DepartmentConfig, parse_config
 from connectors.jose import SigningKey
-from connectors.port import IntentRef, LookupRequest
+from connectors.lookup import IntentRef, LookupRequest
 from schemas.directory import ConnectorKind, Coverage, DataService, PublicKey
 from schemas.evidence import (
     EvidenceField,

@@ -20,7 +20,7 @@ from connectors.department.signing import generate_key
 from connectors.department.sources import MAX_ROWS, Register
 from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
-from connectors.port import LookupRequest
+from connectors.lookup import LookupRequest
 from connectors.protocol import (
     EVIDENCE_MEDIA_TYPE,
     LOOKUP_TYPE,

@@ -12,7 +12,7 @@ from connectors.department.app import Department, build_app
 from connectors.department.config import DepartmentConfig
 from connectors.department.sources import Register
 from connectors.kinds.http import HttpConnector, lookup_claims
-from connectors.port import Answered, LookupRequest, Matched, NothingHeld
+from connectors.lookup import Answered, LookupRequest, Matched, NothingHeld
 from connectors.protocol import open_evidence, sign_lookup
 from schemas.evidence import Mode
 from tests.connectors.examples import (

@@ -13,7 +13,7 @@ import yaml
 from connectors.client import ClientPolicy, ServiceClient
 from connectors.department.log import verify_log
 from connectors.kinds.http import HttpConnector
-from connectors.port import Answered
+from connectors.lookup import Answered
 from schemas.clock import SystemClock
 from tests.connectors.examples import (
     GATEWAY,

@@ -17,9 +17,8 @@ from connectors.department.signing import Statement, sign_statement
 from connectors.health import Health
 from connectors.jose import SigningKey
 from connectors.kinds.http import HttpConnector
-from connectors.port import (
+from connectors.lookup import (
     Answered,
-    Connector,
     Declined,
     Deferred,
     LookupRequest,
@@ -27,6 +26,7 @@ from connectors.port import (
     NothingHeld,
     Reply,
 )
+from connectors.port import Connector
 from connectors.protocol import (
     PROBLEM_STATUS,
     LookupClaims,
@@ -34,12 +34,7 @@ from connectors.protocol import (
     open_lookup,
     problem_body,
 )
-from schemas.errors import (
-    ConnectorFaultError,
-    ConnectorUnavailableError,
-    Fault,
-    Layer,
-)
+from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Fault, Layer
 from tests.connectors.examples import (
     DEPARTMENT_KEY,
     FATHER,

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pydantic import JsonValue
 
-from connectors.port import Answered, Declined, Matched, NothingHeld
+from connectors.lookup import Answered, Declined, Matched, NothingHeld
 from schemas.errors import ConnectorFaultError, Fault, Layer
 from schemas.errors import ConnectorUnavailableError as Unavailable
 from schemas.evidence import Mode

@@ -13,15 +13,10 @@ from joserfc import jws
 from joserfc.jwk import OKPKey
 from pydantic import JsonValue
 
+from connectors.checking import FieldChecker, check_evidence, restore_evidence
 from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
-from connectors.port import (
-    Evidence,
-    FieldChecker,
-    LookupRequest,
-    check_evidence,
-    restore_evidence,
-)
+from connectors.lookup import Evidence, LookupRequest
 from connectors.protocol import (
     EVIDENCE_TYPE,
     LOOKUP_TYPE,

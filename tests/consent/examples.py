@@ -12,11 +12,11 @@ from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
-from consent.decision import Permit, ProposedLookup, RoleBasis
 from consent.receipts import TYPE
 from consent.rules import Rule
 from consent.store import ConsentRequest, ask, give
 from consent.uses import Claim, Use
+from consent.verdict import Permit, ProposedLookup, RoleBasis
 from schemas.directory import (
     LawfulBasis,
     LawfulBasisKind,

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from consent.artefact import Consent, ConsentState
-from consent.decision import (
+from consent.decision import decide, examine
+from consent.mandates import MANDATE_RULES
+from consent.rules import Rule
+from consent.verdict import (
     ConsentNeeded,
     Decision,
     Moment,
@@ -19,11 +22,7 @@ from consent.decision import (
     ProposedLookup,
     Provisional,
     Refuse,
-    decide,
-    examine,
 )
-from consent.mandates import MANDATE_RULES
-from consent.rules import Rule
 from schemas.directory import LawfulBasisKind, SharingGrant
 from schemas.evidence import Mode
 from schemas.ids import CaseId, ConsentId

@@ -26,7 +26,8 @@ from connectors.protocol import (
     sign_lookup,
 )
 from exchange.demo.departments import CONFIG, SOURCES
-from exchange.demo.population import Population, generate
+from exchange.demo.people import Population
+from exchange.demo.population import generate
 from exchange.demo.portal import add_up, delays_since
 from exchange.demo.stage import GATEWAY, PORTAL, Stage, build, write_registers
 from exchange.demo.steps import COUNTERS

@@ -6,14 +6,8 @@ from functools import lru_cache
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange.demo.population import (
-    FEMALE,
-    MALE,
-    REGISTER_DAY,
-    Population,
-    Relation,
-    generate,
-)
+from exchange.demo.people import FEMALE, MALE, REGISTER_DAY, Population, Relation
+from exchange.demo.population import generate
 from schemas.codes import check_citizen_id, near
 from schemas.outcome import ConflictHint
 

@@ -13,7 +13,7 @@ from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
 from audit.verify import verify_log
 from exchange.demo.logs import compare
-from exchange.demo.population import Birth
+from exchange.demo.people import Birth
 from exchange.demo.portal import Answer, Client, Json, PortalError
 from exchange.demo.stage import PURPOSE
 from tests.harness.gateway import Installation, an_installation

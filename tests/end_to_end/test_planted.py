@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exchange.demo.population import Family, Population
+from exchange.demo.people import Family, Population
 from exchange.demo.portal import Answer, Client
 from exchange.demo.scenarios import MARRIED, opening
 from tests.harness.gateway import Installation, an_installation, found

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from connectors.port import Deferred
+from connectors.lookup import Deferred
 from consent import mandate_store
 from consent.mandates import Authentication, Mandate, Power
 from exchange import vault

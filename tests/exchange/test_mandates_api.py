@@ -12,8 +12,9 @@ import orjson
 import pytest
 from sqlalchemy import Connection, text
 
-from exchange import cases, idempotency, opening
+from exchange import cases, idempotency
 from exchange.cases import SealedEvidence
+from exchange.sweeping import delete_expired
 from schemas.clock import SystemClock
 from schemas.codes import citizen_check_digit
 from schemas.ids import CaseId, EvidenceId
@@ -329,7 +330,7 @@ def test_the_sweep_deletes_what_has_run_out_and_nothing_else(
             _count_use(connection, name, at)
 
     on_the_loop(site, database.write(plant))
-    on_the_loop(site, opening._forget(site.gateway))
+    on_the_loop(site, delete_expired(site.gateway))
 
     def left(query: str) -> list[str]:
         return database.read_now(lambda c: list(c.execute(text(query)).scalars()))

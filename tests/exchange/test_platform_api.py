@@ -14,9 +14,9 @@ from joserfc.jwk import KeySet
 
 from audit.note import parse_vkey
 from audit.receipt import parse_proof, verify_proof, verify_receipt
-from consent.decision import Permit, RoleBasis
 from consent.rules import Rule
 from consent.uses import Claim, Use
+from consent.verdict import Permit, RoleBasis
 from exchange.app import build_app
 from exchange.recording import data_folder
 from exchange.settings import parse_settings

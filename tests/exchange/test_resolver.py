@@ -14,7 +14,7 @@ import pytest
 
 from audit.record import Event, Kind
 from audit.store import Appended
-from connectors.port import Declined, Deferred, NotCovered
+from connectors.lookup import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.rules import Suspendable, target
 from consent.store import withdraw

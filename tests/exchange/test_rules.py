@@ -9,7 +9,7 @@ import pytest
 
 from audit.record import Event, Kind
 from audit.store import Appended
-from connectors.port import LookupRequest
+from connectors.lookup import LookupRequest
 from consent.rules import Suspendable, target
 from consent.store import withdraw
 from exchange.asking import Asker

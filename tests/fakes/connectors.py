@@ -19,13 +19,8 @@ from typing_extensions import override
 from connectors.department.signing import Statement, sign_statement
 from connectors.jose import SigningKey
 from connectors.kinds.http import lookup_claims
-from connectors.port import (
-    Connector,
-    LookupRequest,
-    NothingHeld,
-    Reply,
-    SignedReply,
-)
+from connectors.lookup import LookupRequest, NothingHeld, Reply, SignedReply
+from connectors.port import Connector
 from schemas.clock import Clock
 from schemas.directory import PublicKey
 from schemas.evidence import Mode

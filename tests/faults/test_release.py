@@ -37,7 +37,7 @@ from audit.merkle import leaf_hash
 from audit.receipt import verify_receipt
 from audit.record import Kind
 from audit.verify import verify_log
-from connectors.port import LookupRequest, NothingHeld, Reply
+from connectors.lookup import LookupRequest, NothingHeld, Reply
 from exchange.migrations.schema import Part
 from schemas.canonical import b64url
 from schemas.errors import (

@@ -25,7 +25,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from pydantic import JsonValue
 
 from exchange.demo.children import Child
-from exchange.demo.population import Family, Population, generate
+from exchange.demo.people import Family, Population
+from exchange.demo.population import generate
 from exchange.demo.portal import Client
 from exchange.demo.registers import REGISTERS
 from exchange.demo.stage import (
