@@ -20,10 +20,11 @@ from typing import Any, TypeAlias
 
 import structlog
 
+from audit.keyed import SubjectKey
 from audit.record import Subject
 from audit.sealing import SealedRecord
 from audit.store import Appended, Engine, Work
-from audit.subjects import SubjectDirectory, SubjectKey
+from audit.subjects import SubjectDirectory
 from schemas.errors import LogUnavailableError
 
 _log = structlog.get_logger(__name__)

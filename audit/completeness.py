@@ -18,11 +18,11 @@ import orjson
 from audit.demands import Demands
 from audit.fetching import Fetch, ahead, wanted
 from audit.fsck import Progress, bundles, grow, plan
+from audit.keyed import SubjectKey
 from audit.leaves import Leaves
 from audit.merkle import EMPTY_ROOT
 from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
 from audit.served import CHECKPOINT
-from audit.subjects import SubjectKey
 from schemas.canonical import Json
 from schemas.errors import VerificationError
 

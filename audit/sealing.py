@@ -16,6 +16,7 @@ from zlib import crc32
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from audit.keyed import SubjectKey, mac, macs
 from audit.keys import SECRET_SIZE, Entropy
 from audit.merkle import leaf_hash
 from audit.record import (
@@ -42,7 +43,7 @@ from audit.sections import (
     split_sections,
     verify_section,
 )
-from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory, SubjectKey, mac, macs
+from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory
 from schemas.canonical import canonical_plain
 from schemas.entropy import random_bytes
 from schemas.errors import VerificationError

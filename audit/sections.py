@@ -13,9 +13,10 @@ from zlib import crc32
 
 import orjson
 
+from audit.keyed import mac
 from audit.keys import SECRET_SIZE
 from audit.record import SECTION_LIMIT, Event, Kind, Section
-from audit.subjects import NONCE_SIZE, mac
+from audit.subjects import NONCE_SIZE
 from schemas.canonical import Json, canonical_plain
 from schemas.errors import VerificationError
 

@@ -1,28 +1,25 @@
-"""Who records are about: the subject directory, its keys, and tags.
+"""Who records are about: the subject directory, and its keys.
 
 The subject directory maps an id to a random reference and a key of the subject's
 own; it has its own file and keys, apart from the log. An id is never hashed without
 a key: there are so few ids that a plain hash is as good as the id.
-
-A record's *tags* let whoever holds a subject's key test each leaf of the log, and
-tell nothing to anyone else.
 """
 
 import os
 import sqlite3
 import unicodedata
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from hashlib import sha256
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from audit.keyed import KeyedHash, SubjectKey
 from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy, sync_folder
 from audit.places import open_sql
-from audit.record import TAG_SIZE, Subject
+from audit.record import Subject
 from audit.sql import Place, Sql, SqliteSql, Tables
 from schemas.canonical import b64url
 from schemas.errors import LogUnavailableError, VerificationError
@@ -36,13 +33,6 @@ _PIECE_SIZE = 8
 """Bytes of a secret that are looked for together: fewer tell nothing of it."""
 _CHUNK_SIZE = 1 << 20
 """Bytes of a file that are read at once."""
-_BLOCK_SIZE = 64
-_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
-_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
-_INNER_FILL = b"\x36" * (_BLOCK_SIZE - SECRET_SIZE)
-_OUTER_FILL = b"\x5c" * (_BLOCK_SIZE - SECRET_SIZE)
-_TAG_LABEL = b"subject-tag/v1"
-
 _K = TypeVar("_K")
 _V = TypeVar("_V")
 
@@ -78,80 +68,11 @@ class Recent(Generic[_K, _V]):
         self._values.clear()
 
 
-class KeyedHash:
-    """HMAC-SHA256 under one key that is used often: half the price of a fresh one."""
-
-    __slots__ = ("_inner", "_outer")
-
-    def __init__(self, key: bytes) -> None:
-        """Take a key of at most 64 bytes."""
-        padded = key.ljust(_BLOCK_SIZE, b"\0")
-        self._inner = sha256(padded.translate(_INNER_PAD))
-        self._outer = sha256(padded.translate(_OUTER_PAD))
-
-    def digest(self, message: bytes) -> bytes:
-        """Return the HMAC of a message (RFC 2104)."""
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.digest()
-
-
-def mac(key: bytes, message: bytes) -> bytes:
-    """Return HMAC-SHA256 (RFC 2104) under a 32-byte key that is used once.
-
-    Less than half the price of `hmac.digest`, which a test holds it equal to.
-    """
-    inner = sha256(key.translate(_INNER_PAD) + _INNER_FILL + message).digest()
-    return sha256(key.translate(_OUTER_PAD) + _OUTER_FILL + inner).digest()
-
-
-def macs(keys: bytes, messages: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return the HMAC-SHA256 of messages, each under the next 32 bytes of `keys`.
-
-    As `mac` for each; the keys are padded all at once.
-    """
-    inner, outer = keys.translate(_INNER_PAD), keys.translate(_OUTER_PAD)
-    found: dict[str, bytes] = {}
-    at = 0
-    for name, message in messages.items():
-        end = at + SECRET_SIZE
-        digest = sha256(inner[at:end] + _INNER_FILL + message).digest()
-        found[name] = sha256(outer[at:end] + _OUTER_FILL + digest).digest()
-        at = end
-    return found
-
-
 def normalise(subject_id: str) -> str:
     """Return the one form of an id, however it was typed."""
     if not subject_id.isascii():
         subject_id = unicodedata.normalize("NFKC", subject_id)
     return subject_id.strip().upper()
-
-
-class SubjectKey:
-    """A subject as the log knows them.
-
-    Attributes:
-        ref: A random name that means nothing outside the log.
-        key: The subject's own key: 32 bytes, from which tags and section keys come.
-    """
-
-    __slots__ = ("_inner", "_outer", "key", "ref")
-
-    def __init__(self, ref: str, key: bytes) -> None:
-        self.ref = ref
-        self.key = key
-        self._inner = key.translate(_INNER_PAD) + _INNER_FILL + _TAG_LABEL
-        self._outer = key.translate(_OUTER_PAD) + _OUTER_FILL
-
-    def tag(self, origin: bytes, salt: bytes) -> bytes:
-        """Return the subject's tag in the leaf with this salt.
-
-        Whoever holds the subject's key can test every leaf of a log with it.
-        """
-        inner = sha256(self._inner + origin + salt).digest()
-        return sha256(self._outer + inner).digest()[:TAG_SIZE]
 
 
 SUBJECTS_SCHEMA = "errand_subjects"

@@ -30,13 +30,13 @@ from typing import TypeVar
 
 from audit.batches import Batches
 from audit.engine_sqlite import SqliteEngine
+from audit.keyed import SubjectKey
 from audit.note import Signer
 from audit.receipt import sign_receipt
 from audit.record import Event, Kind, Subject, milliseconds, read_leaf
 from audit.sealing import Sealer
 from audit.sql import Place
 from audit.store import Appended, Engine, LogReader, Work
-from audit.subjects import SubjectKey
 from schemas.errors import LogUnavailableError, NotFoundError
 from schemas.ids import CaseId, EventId
 

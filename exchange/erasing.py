@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 from audit.erasure import Erasures, Recorded, Request
 from audit.forgetting import Forgetting
+from audit.keyed import SubjectKey
 from audit.ledger import Line, What
 from audit.record import Actor, Event, Kind, Subject
 from audit.sealing import Sealer
 from audit.store import Appended
-from audit.subjects import SubjectKey
 from audit.writer import AuditLog
 from exchange import cases
 from exchange.database import Database

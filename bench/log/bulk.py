@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Final
 
 from audit.engine_sqlite import SqliteEngine
+from audit.keyed import SubjectKey
 from audit.keys import LogKeys
 from audit.merkle import leaf_hash
 from audit.publisher import Publisher
 from audit.record import SALT_SIZE, Event, build_leaf, milliseconds, read_leaf
 from audit.sealing import SealedRecord, Sealer
 from audit.sections import guard, private_guard
-from audit.subjects import SubjectKey
 from audit.writer import Limits
 from bench.asks import people
 from bench.log.events import PER_CASE, case_events

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from audit.completeness import Compared, Listed, check_complete, read_list, tagged
 from audit.demands import Demands
 from audit.fetching import fetch_from_folder
+from audit.keyed import SubjectKey
 from audit.keys import write_secret
 from audit.mirror import mirror
 from audit.objects import FolderObjects
 from audit.query import AccessIndex, RecordQuery
 from audit.record import Kind, Subject, read_leaf
 from audit.store import LogReader
-from audit.subjects import SubjectKey
 from schemas.canonical import b64url
 from schemas.errors import VerificationError
 from tests.audit.examples import (

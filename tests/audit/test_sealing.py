@@ -7,12 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audit.keyed import KeyedHash, mac, macs
 from audit.keys import DirectoryKeys, load_keys, make_keys, save_keys
 from audit.record import Kind, Section, Subject, read_leaf
 from audit.sealing import SealedRecord, Sealer
 from audit.sections import section_names, verify_section
 from audit.sql import Place
-from audit.subjects import KeyedHash, SubjectDirectory, mac, macs
+from audit.subjects import SubjectDirectory
 from schemas.errors import SettingsError, VerificationError
 from tests.audit.examples import (
     FATHER,
