@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import (
@@ -386,8 +387,11 @@ def parse_checkpoint(text: str) -> Checkpoint:
     return Checkpoint(lines[0], decimal(lines[1]), root, tuple(lines[3:-1]))
 
 
+@lru_cache(maxsize=4)
 def open_checkpoint(data: bytes, verifier: Verifier) -> Checkpoint:
     """Return a checkpoint that the log with this key has signed.
+
+    Between two heads each proof has the same one: what held then holds now.
 
     Raises:
         VerificationError: It is malformed, not signed with the key, or of another

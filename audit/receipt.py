@@ -28,7 +28,6 @@ from audit.note import (
     decimal,
     open_checkpoint,
     open_note,
-    parse_checkpoint,
 )
 from audit.store import Appended, LogReader
 from audit.tiles import node_reader, reading_once
@@ -158,28 +157,15 @@ def prove_event(reader: LogReader, event: EventId, verifier: Verifier) -> Proof 
     entry = reader.entry_of(event)
     if entry is None:
         raise NotFoundError("the log has no record of this event")
-    proof = prove_leaf(reader, entry.seq, leaf_hash(entry.leaf))
-    if proof is not None:
+    head = reader.published()
+    if head is None or entry.seq >= head.size:
+        return None
+    with reader.nodes.proving() as read:
+        hashes = inclusion_proof(read, entry.seq, head.size)
+        proof = Proof(entry.seq, tuple(hashes), head.note)
         # INVARIANT: no proof leaves that an outsider would refuse.
         verify_proof(parse_proof(proof.as_text()), entry.leaf, verifier)
     return proof
-
-
-def prove_leaf(reader: LogReader, index: int, leaf: bytes) -> Proof | None:
-    """Return the proof of a leaf, given its hash; None when it is not published."""
-    head = reader.published()
-    if head is None or index >= head.size:
-        return None
-    checkpoint = parse_checkpoint(open_text(head.note))
-    read = node_reader(reading_once(reader.tile))
-    hashes = inclusion_proof(read, index, checkpoint.size)
-    verify_inclusion(leaf, index, checkpoint.size, hashes, checkpoint.root)
-    return Proof(index, tuple(hashes), head.note)
-
-
-def open_text(note: str) -> str:
-    """Return the text of a note that this log itself has signed and stored."""
-    return note[: note.rindex("\n\n") + 1]
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
+from audit.nodes import SharedNodes
 from audit.places import open_sql
 from audit.record import Kind
 from audit.sealing import SealedRecord
@@ -207,6 +208,8 @@ class LogReader:
 
     def __init__(self, sql: Sql) -> None:
         self.sql = sql
+        self.nodes = SharedNodes(self.tile)
+        """What its proofs have in common."""
 
     @classmethod
     def open(cls, place: Place) -> "LogReader":
