@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from audit.keyed import SubjectKey, mac, macs
 from audit.keys import SECRET_SIZE, Entropy
 from audit.merkle import leaf_hash
+from audit.recent import Recent
 from audit.record import (
     SALT_SIZE,
     SUBJECT_LIMIT,
@@ -43,7 +44,7 @@ from audit.sections import (
     split_sections,
     verify_section,
 )
-from audit.subjects import NONCE_SIZE, Recent, SubjectDirectory
+from audit.subjects import NONCE_SIZE, SubjectDirectory
 from schemas.canonical import canonical_plain
 from schemas.entropy import random_bytes
 from schemas.errors import VerificationError

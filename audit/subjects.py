@@ -8,10 +8,8 @@ a key: there are so few ids that a plain hash is as good as the id.
 import os
 import sqlite3
 import unicodedata
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Generic, TypeVar
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -19,6 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from audit.keyed import KeyedHash, SubjectKey
 from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy, sync_folder
 from audit.places import open_sql
+from audit.recent import Recent
 from audit.record import Subject
 from audit.sql import Place, Sql, SqliteSql, Tables
 from schemas.canonical import b64url
@@ -33,39 +32,6 @@ _PIECE_SIZE = 8
 """Bytes of a secret that are looked for together: fewer tell nothing of it."""
 _CHUNK_SIZE = 1 << 20
 """Bytes of a file that are read at once."""
-_K = TypeVar("_K")
-_V = TypeVar("_V")
-
-
-class Recent(Generic[_K, _V]):
-    """The values used last, up to a limit."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._values: OrderedDict[_K, _V] = OrderedDict()
-
-    def get(self, key: _K) -> _V | None:
-        """Return a value and count it as used, or None."""
-        value = self._values.get(key)
-        if value is not None:
-            self._values.move_to_end(key)
-        return value
-
-    def put(self, key: _K, value: _V) -> None:
-        """Keep a value, and drop what was not used for longest."""
-        self._values[key] = value
-        if len(self._values) > self._limit:
-            self._values.popitem(last=False)
-
-    def drop(self, is_unwanted: Callable[[_K, _V], bool]) -> None:
-        """Forget values, wherever they stand."""
-        unwanted = [key for key, one in self._values.items() if is_unwanted(key, one)]
-        for key in unwanted:
-            del self._values[key]
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        self._values.clear()
 
 
 def normalise(subject_id: str) -> str:
