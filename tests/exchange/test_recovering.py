@@ -187,3 +187,28 @@ def test_a_log_that_has_lost_nothing_is_not_left(tmp_path: Path, where: str) -> 
 
     assert () == load_shards(settings.shards_place())
     assert head_of(settings).size == place.index + 1 == 3
+
+
+def test_a_recovery_that_was_cut_off_is_taken_up_again(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next shard is begun once, and cites the same heads."""
+    settings = published(tmp_path, where)
+    seen = a_lost_head(settings)
+
+    def crash(*_: object) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exchange.rollover.save_shards", crash)
+        with pytest.raises(OSError, match="power"):
+            recover(settings, seen)
+    assert () == load_shards(settings.shards_place())
+    old, _ = recover(settings, seen)
+    publish(settings, NEXT)
+    kept = settings.log_url or settings.data_dir
+    linked = errand("audit", "verify", kept, "--vkey", old.vkey, "--shards", "--json")
+
+    assert 0 == linked.status, linked.stderr
+    # Its first record, and the ends of two look-ups that were under way.
+    assert [2, 3] == [one["published"] for one in linked.json["shards"]]
