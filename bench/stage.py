@@ -24,9 +24,10 @@ from connectors.department.signing import generate_key
 from connectors.jose import SigningKey
 from connectors.protocol import open_evidence
 from exchange.assertions import client_assertion
-from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
+from exchange.identity import TOKEN_PATH
 from exchange.keys import open_keys
 from exchange.settings import Settings
+from exchange.token_request import ASSERTION_TYPE
 from schemas.clock import SystemClock
 from schemas.directory import PublicKey
 from schemas.ids import new_ids

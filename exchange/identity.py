@@ -16,9 +16,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
-from typing import NoReturn, Protocol, TypeVar
-from urllib.parse import parse_qsl
+from typing import Protocol, TypeVar
 
 import orjson
 import structlog
@@ -33,16 +31,21 @@ from connectors.jose import (
 from consent.rules import Suspendable, Target, target
 from exchange.assertions import check_assertion, spend
 from exchange.database import Connection
+from exchange.token_request import (
+    MOST_FIELDS,
+    Caller,
+    RefusedError,
+    TokenFault,
+    TokenRefusal,
+    read_form,
+    refuse,
+    scope_of,
+    scope_words,
+)
 from schemas.canonical import Json, canonical_plain
 from schemas.clock import Clock
 from schemas.directory import PublicKey, Requester, Scope
-from schemas.errors import (
-    PurposeNotAllowedError,
-    ScopeMissingError,
-    TooLargeError,
-    UnauthenticatedError,
-    VerificationError,
-)
+from schemas.errors import TooLargeError, UnauthenticatedError, VerificationError
 from schemas.ids import NewId
 from schemas.model import Slug
 
@@ -50,71 +53,13 @@ T = TypeVar("T")
 
 _log = structlog.get_logger(__name__)
 
-ASSERTION_TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
-"""SOURCE: RFC 7523, section 2.2."""
 TOKEN_PATH = "/v1/token"  # noqa: S105 - a path, not a secret
 JWKS_PATH = "/.well-known/jwks.json"
 METADATA_PATH = "/.well-known/oauth-authorization-server"
 
 _TOKEN_TYPE = "at+jwt"  # noqa: S105 - RFC 9068, section 2.1
-_MOST_FIELDS = 16
 _LONGEST_TOKEN = 4_096
 _MOST_CACHED = 4_096
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who calls, and what its token lets it do."""
-
-    requester: Slug
-    scopes: frozenset[Scope]
-    purposes: frozenset[Slug]
-    """What the token lets a portal open and follow cases for."""
-
-    def require(self, scope: Scope) -> None:
-        """Check that the token carries a scope.
-
-        Raises:
-            ScopeMissingError: It does not.
-        """
-        if scope not in self.scopes:
-            raise ScopeMissingError(f"this takes a token with the scope `{scope}`")
-
-    def require_purpose(self, purpose: Slug) -> None:
-        """Check that the token is for a purpose.
-
-        Raises:
-            PurposeNotAllowedError: It is for others.
-        """
-        if purpose not in self.purposes:
-            raise PurposeNotAllowedError("the token is for another purpose")
-
-
-class TokenFault(StrEnum):
-    """Why no token is given (RFC 6749, section 5.2), and the status of each."""
-
-    INVALID_REQUEST = "invalid_request"
-    INVALID_CLIENT = "invalid_client"
-    UNAUTHORIZED_CLIENT = "unauthorized_client"
-    UNSUPPORTED_GRANT_TYPE = "unsupported_grant_type"
-    INVALID_SCOPE = "invalid_scope"
-    SLOW_DOWN = "slow_down"
-    """Too many assertions at once (RFC 8628, section 3.5): use the token you have."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status it is answered with."""
-        return {TokenFault.INVALID_CLIENT: 401, TokenFault.SLOW_DOWN: 429}.get(
-            self, 400
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TokenRefusal:
-    """No token, and what to change: never a value that was sent."""
-
-    fault: TokenFault
-    description: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,14 +71,6 @@ class IssuedToken:
     """Seconds that it holds."""
     scope: str
     """What it is for, as scopes in order."""
-
-
-class _RefusedError(Exception):
-    """Carries a refusal out of the checks; never leaves this module."""
-
-    def __init__(self, fault: TokenFault, description: str) -> None:
-        super().__init__(description)
-        self.refusal = TokenRefusal(fault, description)
 
 
 class Store(Protocol):
@@ -209,10 +146,10 @@ class Identity:
         """
         now = self._clock.now()
         try:
-            form = _read_form(body)  # (1)
+            form = read_form(body)  # (1)
             client = await self._authenticated(form, now)  # (2)
             caller = self._allowed(client, form.get("scope", ""))  # (3)
-        except _RefusedError as error:
+        except RefusedError as error:
             _log.info("token_refused", fault=error.refusal.fault, why=str(error))
             return error.refusal
         issued = self._sign(caller, now)  # (4)
@@ -229,25 +166,25 @@ class Identity:
             # Durable before anything rests on it.
             await self._store.write(lambda c: spend(c, assertion, now))
         except VerificationError as error:
-            raise _RefusedError(TokenFault.INVALID_CLIENT, str(error)) from error
+            raise RefusedError(TokenFault.INVALID_CLIENT, str(error)) from error
         except TooLargeError as error:
-            raise _RefusedError(TokenFault.SLOW_DOWN, str(error)) from error
+            raise RefusedError(TokenFault.SLOW_DOWN, str(error)) from error
         if form.get("client_id", assertion.client) != assertion.client:
-            _refuse(TokenFault.INVALID_CLIENT, "`client_id` and `sub` must be the same")
+            refuse(TokenFault.INVALID_CLIENT, "`client_id` and `sub` must be the same")
         return requesters[assertion.client]
 
     def _allowed(self, client: Requester, wanted: str) -> Caller:
         """Return what a client may do of what it asks for; all of it or nothing."""
         if self._is_suspended(client.id):
-            _refuse(TokenFault.UNAUTHORIZED_CLIENT, "the client is suspended")
+            refuse(TokenFault.UNAUTHORIZED_CLIENT, "the client is suspended")
         words = wanted.split(" ") if wanted else []
-        if not 0 < len(words) <= _MOST_FIELDS:
+        if not 0 < len(words) <= MOST_FIELDS:
             what = "name at least one scope, such as `portal:<purpose>`"
-            _refuse(TokenFault.INVALID_SCOPE, what)
+            refuse(TokenFault.INVALID_SCOPE, what)
         scopes: set[Scope] = set()
         purposes: set[Slug] = set()
         for word in words:
-            scope, purpose = _scope_of(word, client)
+            scope, purpose = scope_of(word, client)
             scopes.add(scope)
             if purpose is not None:
                 purposes.add(purpose)
@@ -255,7 +192,7 @@ class Identity:
 
     def _sign(self, caller: Caller, now: datetime) -> IssuedToken:
         """Return a caller's token, in the form of RFC 9068."""
-        scope = " ".join(_scope_words(caller))
+        scope = " ".join(scope_words(caller))
         issued = int(now.timestamp())
         lifetime = int(self._registrar.lifetime.total_seconds())
         claims: Json = {
@@ -332,8 +269,8 @@ class Identity:
         if (claims["iss"], claims["aud"]) != (issuer, issuer) or client is None:
             raise UnauthenticatedError(not_ours)
         try:
-            pairs = [_scope_of(word, client) for word in claims["scope"].split(" ")]
-        except _RefusedError as error:
+            pairs = [scope_of(word, client) for word in claims["scope"].split(" ")]
+        except RefusedError as error:
             raise UnauthenticatedError("the client may no longer do this") from error
         caller = Caller(
             client.id,
@@ -371,61 +308,3 @@ class Identity:
 
 
 # Below: forms and scopes.
-
-
-def _refuse(fault: TokenFault, description: str) -> NoReturn:
-    raise _RefusedError(fault, description)
-
-
-def _read_form(body: bytes) -> Mapping[str, str]:
-    """Return the form's parameters, when it asks for what is given here."""
-    try:
-        pairs = parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_MOST_FIELDS,
-        )
-    except ValueError as error:
-        what = "the body must be `application/x-www-form-urlencoded`"
-        raise _RefusedError(TokenFault.INVALID_REQUEST, what) from error
-    form = dict(pairs)
-    if len(form) != len(pairs):
-        _refuse(TokenFault.INVALID_REQUEST, "each parameter may be there once")
-    if "grant_type" not in form:
-        _refuse(TokenFault.INVALID_REQUEST, "`grant_type` is missing")
-    if form["grant_type"] != "client_credentials":
-        what = "`grant_type` must be `client_credentials`"
-        _refuse(TokenFault.UNSUPPORTED_GRANT_TYPE, what)
-    if form.get("client_assertion_type") != ASSERTION_TYPE:
-        what = f"`client_assertion_type` must be `{ASSERTION_TYPE}`"
-        _refuse(TokenFault.INVALID_CLIENT, what)
-    return form
-
-
-def _scope_of(word: str, client: Requester) -> tuple[Scope, Slug | None]:
-    """Return one scope that a client asks for, with its purpose where it has one."""
-    name, colon, purpose = word.partition(":")
-    scope = next((one for one in client.scopes if one.value == name), None)
-    if scope is None:
-        _refuse(TokenFault.INVALID_SCOPE, "a scope is not one that the client has")
-    if scope is not Scope.PORTAL:
-        if colon:
-            _refuse(TokenFault.INVALID_SCOPE, "only `portal` takes a purpose")
-        return scope, None
-    if not colon:
-        if len(client.purposes) != 1:
-            what = "the client has several purposes: name one, `portal:<purpose>`"
-            _refuse(TokenFault.INVALID_SCOPE, what)
-        return scope, client.purposes[0]
-    if purpose not in client.purposes:
-        _refuse(TokenFault.INVALID_SCOPE, "a purpose is not one that the client has")
-    return scope, purpose
-
-
-def _scope_words(caller: Caller) -> list[str]:
-    """Return what a caller may do, as the scopes of a token, in order."""
-    words = [scope.value for scope in caller.scopes if scope is not Scope.PORTAL]
-    words += [f"{Scope.PORTAL.value}:{purpose}" for purpose in caller.purposes]
-    return sorted(words)

@@ -25,7 +25,7 @@ from consent.rules import Suspendable, Target, target
 from exchange import cases, due, idempotency
 from exchange.case import CaseHead
 from exchange.database import Connection, Database
-from exchange.identity import Caller
+from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.directory import LawfulBasisKind, SharingGrant

@@ -10,9 +10,10 @@ from functools import partial
 from rich.table import Table
 
 from exchange.catalogue import Catalogue, compile_matter
-from exchange.explain import Circumstances, explain, judge
+from exchange.explain import explain
 from exchange.explanation import Explanation, LookupExplained
 from exchange.planner import Planner
+from exchange.proposal import Circumstances, judge
 from exchange.situation import Situation
 from schemas.clock import Clock, SystemClock
 from schemas.errors import Complaint, InvalidRequestError, NotFoundError

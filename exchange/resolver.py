@@ -33,11 +33,11 @@ from exchange.catalogue import Catalogue
 from exchange.database import Connection, Database
 from exchange.due import Due, Lease
 from exchange.flow import Flow
-from exchange.identity import Caller
 from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
 from exchange.outcomes import LOOK_AGAIN
 from exchange.planner import Planner
+from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.errors import NotFoundError, StateConflictError, StoreUnavailableError

@@ -16,9 +16,9 @@ from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
 from exchange.api.documented import members_of
 from exchange.api.forms import UUID, IdempotencyKey, repeat_key, wait_asked
 from exchange.case import AnyActor, CaseStatus
-from exchange.identity import Caller
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
+from exchange.token_request import Caller
 from schemas.errors import Complaint, InvalidRequestError, UnauthenticatedError
 from schemas.ids import CaseId, EventId, EvidenceId
 from schemas.matter import Matter, SupplyReason

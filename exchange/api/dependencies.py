@@ -16,7 +16,7 @@ from consent.in_flight import InFlight
 from exchange.database import Database
 from exchange.erasing import Erasing
 from exchange.idempotency import RepeatKeys
-from exchange.identity import TOKEN_PATH, Caller, Identity
+from exchange.identity import TOKEN_PATH, Identity
 from exchange.keys import GatewayKeys
 from exchange.mandating import Mandates
 from exchange.oversight import Oversight
@@ -25,6 +25,7 @@ from exchange.planner import Planner
 from exchange.resolver import Resolver
 from exchange.settings import Settings
 from exchange.telemetry import Metrics
+from exchange.token_request import Caller
 from exchange.vault import Vault
 from exchange.waiting import Waiting
 from schemas.clock import Clock

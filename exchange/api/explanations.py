@@ -11,9 +11,10 @@ from consent import store, uses
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
 from exchange.case import stated_facts
 from exchange.catalogue import Catalogue
-from exchange.explain import Circumstances, explain, judge
+from exchange.explain import explain
 from exchange.explanation import Explanation
 from exchange.intake import check_opening
+from exchange.proposal import Circumstances, judge
 from exchange.situation import Situation
 from schemas.errors import Complaint, InvalidRequestError
 from schemas.ids import CaseId

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from exchange.api.dependencies import Gateway
 from exchange.idempotency import RepeatKey
-from exchange.identity import Caller
+from exchange.token_request import Caller
 from schemas.codes import CitizenId
 from schemas.model import Model
 

@@ -19,15 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
 
 from exchange.api import problems
-from exchange.api.cases import (
-    PATH,
-    PREFER_MOST,
-    OpenCaseRequest,
-    answer_opening,
-)
+from exchange.api.cases import PATH, PREFER_MOST, OpenCaseRequest, answer_opening
 from exchange.api.dependencies import Gateway
 from exchange.api.forms import KEY_MOST
-from exchange.identity import Caller
+from exchange.token_request import Caller
 from schemas.directory import Scope as Right
 from schemas.errors import ErrandError, UnauthenticatedError
 

@@ -9,15 +9,8 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import JsonValue
 
-from exchange.identity import (
-    ASSERTION_TYPE,
-    JWKS_PATH,
-    METADATA_PATH,
-    TOKEN_PATH,
-    Identity,
-    TokenFault,
-    TokenRefusal,
-)
+from exchange.identity import JWKS_PATH, METADATA_PATH, TOKEN_PATH, Identity
+from exchange.token_request import ASSERTION_TYPE, TokenFault, TokenRefusal
 from schemas.errors import TooLargeError
 from schemas.model import Model
 

@@ -57,7 +57,8 @@ def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
     import httpx
 
     from exchange.assertions import client_assertion
-    from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
+    from exchange.identity import TOKEN_PATH
+    from exchange.token_request import ASSERTION_TYPE
     from schemas.clock import SystemClock
     from schemas.ids import new_ids
 

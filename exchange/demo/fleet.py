@@ -20,6 +20,7 @@ from rich.console import Console
 from audit.keys import load_keys
 from audit.places import parse_place
 from audit.store import LOG_SCHEMA, LogReader
+from exchange.demo.building import Fleet, build
 from exchange.demo.children import StageError
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.people import Population
@@ -34,9 +35,7 @@ from exchange.demo.stage import (
     AUDITOR,
     CITIZEN,
     PORTAL,
-    Fleet,
     Stage,
-    build,
     running,
     write_registers,
 )

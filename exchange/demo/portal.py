@@ -16,7 +16,8 @@ import orjson
 from connectors.jose import SigningKey
 from exchange.assertions import client_assertion
 from exchange.demo.report import Count, Line
-from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
+from exchange.identity import TOKEN_PATH
+from exchange.token_request import ASSERTION_TYPE
 from schemas.clock import Clock
 from schemas.errors import ErrandError
 from schemas.ids import new_ids

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from audit.engine_sqlite import copy_log
 from audit.keys import LogKeys, load_keys
+from exchange.demo.building import build, empty
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.people import Population
 from exchange.demo.population import generate
@@ -30,8 +31,6 @@ from exchange.demo.stage import (
     PORTAL,
     SCOPES,
     Stage,
-    build,
-    empty,
     running,
     write_registers,
 )

@@ -13,13 +13,8 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.client import (
-    ClientPolicy,
-    HttpReply,
-    ServiceClient,
-    is_allowed,
-    parse_endpoint,
-)
+from connectors.addresses import is_allowed, parse_endpoint
+from connectors.client import ClientPolicy, HttpReply, ServiceClient
 from schemas.errors import (
     ConnectorFaultError,
     ConnectorUnavailableError,

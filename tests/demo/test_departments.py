@@ -25,11 +25,13 @@ from connectors.protocol import (
     open_evidence,
     sign_lookup,
 )
-from exchange.demo.departments import CONFIG, SOURCES
+from exchange.demo.building import build
+from exchange.demo.departments import CONFIG
 from exchange.demo.people import Population
 from exchange.demo.population import generate
 from exchange.demo.portal import add_up, delays_since
-from exchange.demo.stage import GATEWAY, PORTAL, Stage, build, write_registers
+from exchange.demo.sources import SOURCES
+from exchange.demo.stage import GATEWAY, PORTAL, Stage, write_registers
 from exchange.demo.steps import COUNTERS
 from schemas.clock import SystemClock
 from schemas.codes import check_citizen_id

@@ -26,9 +26,9 @@ from consent.in_flight import InFlight
 from exchange.case import Actor, AnyActor
 from exchange.database import Database
 from exchange.due import Due
-from exchange.identity import Caller
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
 from exchange.resolver import Opening, Resolver
+from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.directory import Scope
 from schemas.ids import CaseId, ConsentId, new_ids

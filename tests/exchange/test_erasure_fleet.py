@@ -20,8 +20,8 @@ from audit.record import Subject
 from audit.sql import Postgres
 from audit.store import LOG_SCHEMA
 from audit.verify import verify_log
+from exchange.demo.building import free_ports
 from exchange.demo.children import Child, CommandProcess, answers
-from exchange.demo.stage import free_ports
 from tests.harness.application import MOTHER, OPERATOR, PACK, PORTAL, Site, a_site
 from tests.harness.commands import errand
 from tests.harness.postgres import Databases

@@ -9,7 +9,7 @@ import orjson
 from consent.artefact import Consent, ConsentScope, ConsentState
 from consent.rules import Rule, Suspendable, target
 from exchange.catalogue import Catalogue, compile_pack
-from exchange.explain import Circumstances, explain, judge
+from exchange.explain import explain
 from exchange.explanation import (
     Explanation,
     LookupExplained,
@@ -18,6 +18,7 @@ from exchange.explanation import (
     RequirementExplained,
 )
 from exchange.planner import make_plan
+from exchange.proposal import Circumstances, judge
 from exchange.situation import Situation
 from schemas.directory import LawfulBasisKind
 from schemas.ids import CaseId, ConsentId

@@ -29,17 +29,8 @@ from exchange import assertions
 from exchange.api import problems, tokens
 from exchange.assertions import Assertion, check_assertion, client_assertion, spend
 from exchange.database import Database
-from exchange.identity import (
-    ASSERTION_TYPE,
-    JWKS_PATH,
-    METADATA_PATH,
-    Caller,
-    Identity,
-    IssuedToken,
-    Registrar,
-    TokenFault,
-    TokenRefusal,
-)
+from exchange.identity import JWKS_PATH, METADATA_PATH, Identity, IssuedToken, Registrar
+from exchange.token_request import ASSERTION_TYPE, Caller, TokenFault, TokenRefusal
 from schemas.canonical import Json, b64url, canonical_plain
 from schemas.clock import Clock, SystemClock
 from schemas.directory import PublicKey, Requester, Scope

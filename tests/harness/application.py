@@ -26,9 +26,10 @@ from connectors.jose import SigningKey
 from exchange.api.dependencies import Gateway
 from exchange.app import build_app
 from exchange.assertions import client_assertion
-from exchange.identity import ASSERTION_TYPE, TOKEN_PATH
+from exchange.identity import TOKEN_PATH
 from exchange.settings import Settings, parse_settings
 from exchange.telemetry import configure_logs
+from exchange.token_request import ASSERTION_TYPE
 from schemas.clock import SystemClock
 from schemas.ids import new_ids
 

@@ -7,8 +7,9 @@
         place.start_gateway()
 
 Everything is on loopback, on free ports, in one folder; it is the stage of the demo
-(`exchange.demo.stage`) on a small population, with what a test needs beside: settings
-of its own, `kill -9`, what the processes wrote, and a search for planted values.
+(`exchange.demo.building`) on a small population, with what a test needs beside:
+settings of its own, `kill -9`, what the processes wrote, and a search for planted
+values.
 """
 
 import os
@@ -24,6 +25,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import JsonValue
 
+from exchange.demo.building import build
 from exchange.demo.children import Child
 from exchange.demo.people import Family, Population
 from exchange.demo.population import generate
@@ -35,7 +37,6 @@ from exchange.demo.stage import (
     PORTAL,
     SETTINGS,
     Stage,
-    build,
     write_registers,
 )
 from schemas.clock import SystemClock
