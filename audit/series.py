@@ -127,8 +127,8 @@ def _told_next(where: str, verifier: Verifier, token: str | None) -> str | None:
     """Return the key of the shard after one that has no last record; None for none.
 
     So ends a log that has lost records, and which one goes on stands in the list that
-    a gateway serves, or in the register where it is kept. Neither has to be believed:
-    the log has signed it, and `Ends.check_next` looks.
+    a gateway serves, or that was saved with a copy; or in the register where the log is
+    kept. None has to be believed: the log has signed it, and `Ends.check_next` looks.
 
     Raises:
         VerificationError: There is a list, and it is not signed with this key.
@@ -142,7 +142,7 @@ def _told_next(where: str, verifier: Verifier, token: str | None) -> str | None:
 def _told_shards(
     where: str, verifier: Verifier, token: str | None
 ) -> tuple[Shard, ...]:
-    if is_address(where):
+    if stored_log(where) is None:
         with fetching(where, token) as fetch:
             note = fetch(SHARDS_FOLDER)
         return () if note is None else read_list(note, verifier)

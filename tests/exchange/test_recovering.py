@@ -77,7 +77,7 @@ def published(folder: Path, where: str) -> Settings:
 def test_who_goes_on_from_a_lost_head_is_verified_and_named(
     tmp_path: Path, where: str
 ) -> None:
-    """With the key of the first alone: in its own place, and as a gateway serves it."""
+    """With the key of the first alone: in its own place, as served, and in a copy."""
     settings = published(tmp_path, where)
     old, current = recover(settings, a_lost_head(settings))
     publish(settings, NEXT)
@@ -88,9 +88,18 @@ def test_who_goes_on_from_a_lost_head_is_verified_and_named(
     with a_site(tmp_path, settings=f"{where}log_bundles: everybody\n") as site:
         log = f"{site.url}/log"
         served = errand("audit", "verify", log, *demand, "--json")
+        listed = site.client(None).get("/log/shards").content
+    copy = tmp_path / "copy"
+    for shard, folder in (("first", copy), (NEXT, copy / NEXT)):
+        errand("audit", "export", kept, folder, "--shard", shard)
+    ended = errand("audit", "verify", copy, *demand, "--json")
+    (copy / "shards").write_bytes(listed)
+    copied = errand("audit", "verify", copy, *demand, "--json")
 
-    assert [0, 0, 0] == [one.status for one in (stored, shown, served)], served.stderr
-    for found in (stored.json["shards"], served.json["shards"]):
+    told = (stored, shown, served, ended, copied)
+    assert [0] * 5 == [one.status for one in told], [one.stderr for one in told]
+    assert [old.origin] == [one["origin"] for one in ended.json["shards"]]
+    for found in (one.json["shards"] for one in (stored, served, copied)):
         assert [old.origin, current.origin] == [one["origin"] for one in found]
         assert [
             None,
