@@ -253,6 +253,13 @@ class _Transaction:
         with self._connection.cursor() as cursor:
             cursor.executemany(_translated(statement), rows)
 
+    def add_all(self, table: str, rows: Sequence[Sequence[Value]]) -> None:
+        """Add rows to a table, with a value for each of its columns."""
+        into = sql.SQL("COPY {} FROM STDIN").format(sql.Identifier(table))
+        with self._connection.cursor() as cursor, cursor.copy(into) as copy:
+            for row in rows:
+                copy.write_row(row)
+
 
 def _rows(connection: _Connection, query: str, values: Sequence[Value]) -> list[Row]:
     with connection.cursor(binary=True) as cursor:

@@ -46,7 +46,6 @@ PAGE_LIMIT: Final = 1_000
 _CHUNK = 2_000
 """Records taken in with one transaction."""
 
-_INSERT = f"INSERT INTO record VALUES ({', '.join('?' * 12)})"  # noqa: S608 - question marks
 _COLUMNS = (
     "record.seq, event_id, record.t, kind, outcome, requester, provider,"
     " evidence_type, correlation, matter, case_ref, actor_ref"
@@ -178,15 +177,13 @@ class AccessIndex:
         about = [
             (ref, row[2], one.seq)
             for one, row in zip(described, rows, strict=True)
-            for ref in one.subject_refs.split()
+            for ref in {*one.subject_refs.split()}
         ]
         moved = "UPDATE followed SET size = ? WHERE size = ?"
         with self._sql.transaction() as changes:
             if changes.change(moved, (start + len(rows), start)) == 1:
-                changes.change_all(_INSERT, rows)
-                changes.change_all(
-                    "INSERT INTO about VALUES (?, ?, ?) ON CONFLICT DO NOTHING", about
-                )
+                changes.add_all("record", rows)
+                changes.add_all("about", about)
 
     def query(self, query: RecordQuery) -> RecordPage:
         """Return the records that are wanted, newest first.

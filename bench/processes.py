@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,10 +116,15 @@ def cpu_seconds(pid: int) -> float:
 
     Of what it started, whatever has ended meanwhile does not count any more.
     """
-    total = _clock(pid)
-    for one in _descendants(pid):
+    return _clock(pid) + cpu_seconds_of(descendants(pid))
+
+
+def cpu_seconds_of(pids: Iterable[int]) -> float:
+    """Return the user and system time of processes, those that have ended left out."""
+    total = 0.0
+    for pid in pids:
         with suppress(OSError):
-            total += _clock(one)
+            total += _clock(pid)
     return total
 
 
@@ -131,12 +136,13 @@ def _clock(pid: int) -> float:
     return time.clock_gettime((~pid << 3) | 2)
 
 
-def _descendants(pid: int) -> list[int]:
+def descendants(pid: int) -> list[int]:
+    """Return the processes that a process started, and those that they started."""
     found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         with suppress(OSError):
             for child in tasks.read_text(encoding="ascii").split():
-                found += [int(child), *_descendants(int(child))]
+                found += [int(child), *descendants(int(child))]
     return found
 
 

@@ -93,6 +93,7 @@ def measure(options: Options, console: Console) -> Result:
     (1) Appends to SQLite, variants by turns, in another order in each round.
     (2) A gateway's process on SQLite, and fleets on PostgreSQL, publishing meanwhile.
     (3) One log that grows: checked whole and by updates, then asked.
+    (4) One on PostgreSQL, asked alike.
 
     Raises:
         BenchError: Something did not start, or answered wrongly.
@@ -102,7 +103,7 @@ def measure(options: Options, console: Console) -> Result:
     with tempfile.TemporaryDirectory(prefix="errand-bench-log-") as scratch:
         folder = Path(scratch)
         save_keys(keys, folder / "keys")
-        for part in (_appends, _fleets, _growing):
+        for part in (_appends, _fleets, _growing, _served):
             began = time.monotonic()
             part(folder, keys, options, result, console)
             console.print(f"  {time.monotonic() - began:.0f} s")
@@ -180,7 +181,7 @@ def _growing(
             if size in options.whole:
                 result.whole += [checks.whole(way, bulk.size) for way in verifying.WAYS]
             if size in options.asked:
-                result.follows.append(querying.follow(index, log))
+                result.follows["sqlite"].append(querying.follow(index, log))
                 asked.append(
                     querying.Asked.copied(bulk.about(), log, index, room / str(size))
                     if size < max(options.asked)
@@ -188,7 +189,7 @@ def _growing(
                 )
             if size in options.updated:
                 _updates(bulk, checks, options, result)
-    result.asked = querying.measure(asked, keys, options.times)
+    result.asked["sqlite"] = querying.measure(asked, keys, options.times)
 
 
 def _updates(
@@ -201,6 +202,32 @@ def _updates(
         result.updates += [
             {**checks.update(way, bulk.size), "from": size} for way in verifying.RESUMED
         ]
+
+
+def _served(
+    folder: Path, keys: LogKeys, options: Options, result: Result, console: Console
+) -> None:
+    """(4)."""
+    if shutil.disk_usage(folder).free < _RECORD * max(options.asked):
+        raise BenchError("the temporary folder's disk has too little room")
+    with sealing(folder / "served.db", keys) as sealer, a_server() as server:
+        url = server.create_database("growing")
+        log, index = querying.places(url)
+        bulk = Bulk(log, sealer, keys)
+        asked: list[querying.Asked] = []
+        for size in sorted(options.asked):
+            console.print(f"a log of {size:,} records on PostgreSQL")
+            bulk.grow(size)
+            followed = querying.follow(index, log, server.pid)
+            result.follows["postgresql"].append(followed)
+            if size < max(options.asked):  # which goes on growing
+                where = server.create_database(f"of_{size}", "growing")
+            else:
+                where = url
+            querying.settle_server(where)
+            asked.append(querying.Asked(bulk.about(), *querying.places(where)))
+        figures = querying.measure(asked, keys, options.times, server.pid)
+        result.asked["postgresql"] = figures
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -13,10 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Final
 
-from audit.engine_sqlite import SqliteEngine
 from audit.keyed import SubjectKey
 from audit.keys import LogKeys
 from audit.merkle import leaf_hash
@@ -24,7 +22,8 @@ from audit.publisher import Publisher
 from audit.record import SALT_SIZE, Event, build_leaf, milliseconds, read_leaf
 from audit.sealing import SealedRecord, Sealer
 from audit.sections import guard, private_guard
-from audit.writer import Limits
+from audit.sql import Place
+from audit.writer import Limits, open_engine
 from bench.asks import people
 from bench.log.events import PER_CASE, case_events
 from bench.log.room import logging_to
@@ -41,7 +40,6 @@ _SINCE: Final = datetime(2026, 7, 1, tzinfo=UTC)
 _BETWEEN: Final = timedelta(seconds=250)
 """Between two cases: a million records fill half a year."""
 _CHUNK: Final = 2_048
-_LIMITS: Final = Limits()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +69,16 @@ class About:
 
 
 class Bulk:
-    """Grows a log in a SQLite file.
+    """Grows a log, on either engine.
 
     Args:
-        path: The log's file.
+        place: Where the log is kept.
         sealer: Seals the case that lends its sections.
         keys: The log's.
     """
 
-    def __init__(self, path: Path, sealer: Sealer, keys: LogKeys) -> None:
-        self._path, self._sealer, self._keys = path, sealer, keys
+    def __init__(self, place: Place, sealer: Sealer, keys: LogKeys) -> None:
+        self._place, self._sealer, self._keys = place, sealer, keys
         self._forms = _forms(sealer)
         self.size = 0
         self._frequent = [_somebody() for _ in range(FREQUENT)]
@@ -93,12 +91,7 @@ class Bulk:
 
         A size in the middle of a case is rounded up.
         """
-        engine = SqliteEngine(
-            self._path,
-            self._sealer.origin,
-            free_bytes=_LIMITS.free_bytes,
-            wal_records=_LIMITS.wal_records,
-        )
+        engine = open_engine(self._place, self._sealer.origin, Limits())
         with closing(engine):
             waiting: list[SealedRecord] = []
             while self.size < size:
@@ -108,7 +101,7 @@ class Bulk:
                     engine.append(waiting)
                     engine.tidy()
                     waiting.clear()
-        with logging_to(self._path, self._sealer, self._keys) as log:
+        with logging_to(self._place, self._sealer, self._keys) as log:
             publisher = Publisher(log, self._keys.log, SystemClock())
             publisher.publish()
             publisher.stop()

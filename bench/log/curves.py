@@ -9,6 +9,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from bench.log.report import ENGINES
+
 _COLOURS: Final = {
     "bare": "#8d99ae",
     "writer": "#2a9d8f",
@@ -148,7 +150,7 @@ def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
 def _gateway(name: str) -> str:
     """Return how a fleet is called: `PostgreSQL, 4 replicas, steady load`."""
     engine, replicas, pace = name.split()
-    engine = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}[engine]
+    engine = ENGINES[engine]
     many = "1 process" if replicas == "1" else f"{replicas} processes"
     return f"{engine}, {many}\n{_PACES[pace]}"
 
@@ -231,9 +233,25 @@ def _edges(axes: Axes, over: str, title: str) -> None:
 
 
 def _questions(told: Mapping[str, Any]) -> Figure:
-    """Questions and proofs at two sizes, side by side."""
-    figure, axes = plt.subplots(figsize=(9, 5.4), layout="constrained")
-    (small, few), (large, many) = sorted_by_number(told["questions"])
+    """Questions and proofs at two sizes, side by side, on each engine."""
+    engines: Mapping[str, Any] = told["questions"]
+    figure, places = plt.subplots(
+        1,
+        len(engines),
+        figsize=(2 + 5.5 * len(engines), 5.4),
+        layout="constrained",
+        sharey=True,
+        squeeze=False,
+    )
+    for axes, (engine, questions) in zip(places[0], engines.items(), strict=True):
+        _asked(axes, questions)
+        axes.set_title(f"Lists of 100 records, and proofs: {ENGINES[engine]}")
+    places[0][0].invert_yaxis()
+    return figure
+
+
+def _asked(axes: Axes, questions: Mapping[str, Any]) -> None:
+    (small, few), (large, many) = sorted_by_number(questions)
     names = list(many)
     for offset, rows, size, colour in (
         (-0.2, few, small, _COLOURS["bare"]),
@@ -251,11 +269,8 @@ def _questions(told: Mapping[str, Any]) -> Figure:
             labels = [f"{ratio:.2f} times" for ratio in ratios]
             axes.bar_label(bars, labels, padding=3, fontsize=8)
     axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
     axes.grid(visible=False, axis="y")
-    axes.margins(x=0.08)
+    axes.margins(x=0.12)
     axes.set_xlim(left=0)
     axes.set_xlabel("CPU ms a question (goals: a subject's list 20 ms, a proof 5 ms)")
-    axes.set_title("Lists of 100 records, and proofs, in a small and in a large log")
-    axes.legend(loc="upper right")
-    return figure
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)

@@ -11,17 +11,21 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+import psycopg
+
+from audit.index_tables import INDEX_SCHEMA
 from audit.keys import LogKeys
 from audit.query import AccessIndex, RecordQuery
 from audit.receipt import prove_event
 from audit.record import Kind
-from audit.store import LogReader
+from audit.sql import Place, Postgres
+from audit.store import LOG_SCHEMA, LogReader
 from bench.asks import MATTER
 from bench.log.bulk import PORTALS, About, when
 from bench.log.closed import settle
 from bench.log.events import PER_CASE
 from bench.log.figures import percentile
-from bench.processes import BenchError
+from bench.processes import BenchError, cpu_seconds, cpu_seconds_of, descendants
 
 PAGE: Final = 100
 """Records of a list, where there are so many."""
@@ -32,20 +36,29 @@ _NAMES: Final = (
 )
 
 
-def follow(index: Path, log: Path) -> dict[str, float]:
-    """Have the index take in what is new, and return the figures."""
+def follow(index: Place, log: Place, server: int | None = None) -> dict[str, float]:
+    """Have the index take in what is new, and return the figures.
+
+    Args:
+        index: Where the index is kept.
+        log: Where its log is.
+        server: The process of their server, whose time counts as well.
+    """
     with closing(LogReader.open(log)) as reader:
         size = reader.size()
     with closing(AccessIndex(index, LogReader.open(log))) as opened:
+        theirs = 0.0 if server is None else cpu_seconds(server)
         began, spent = time.perf_counter(), time.process_time()
         missing = opened.follow(0)
         while opened.follow():
             pass
+        wall, own = time.perf_counter() - began, time.process_time() - spent
+        theirs = 0.0 if server is None else cpu_seconds(server) - theirs
         return {
             "size": size,
             "records": missing,
-            "wall_s": time.perf_counter() - began,
-            "cpu_s": time.process_time() - spent,
+            "wall_s": wall,
+            "cpu_s": own + theirs,
         }
 
 
@@ -54,8 +67,8 @@ class Asked:
     """A log of some size with its index, closed."""
 
     about: About
-    log: Path
-    index: Path
+    log: Place
+    index: Place
 
     @classmethod
     def copied(cls, about: About, log: Path, index: Path, folder: Path) -> "Asked":
@@ -68,12 +81,30 @@ class Asked:
         )
 
 
+def places(url: str) -> tuple[Place, Place]:
+    """Return where a log and its index are in one PostgreSQL database."""
+    return Postgres(url, LOG_SCHEMA), Postgres(url, INDEX_SCHEMA)
+
+
+def settle_server(url: str) -> None:
+    """Have a server do now what it would do by itself in the middle of a question."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("VACUUM ANALYZE")
+        connection.execute("CHECKPOINT")
+
+
 def measure(
-    logs: Sequence[Asked], keys: LogKeys, times: int
+    logs: Sequence[Asked], keys: LogKeys, times: int, server: int | None = None
 ) -> dict[int, dict[str, dict[str, float]]]:
     """Ask each kind of question many times, the logs by turns; figures by size.
 
     Each question is about different people and things.
+
+    Args:
+        logs: Some logs, of different sizes.
+        keys: Theirs.
+        times: How often.
+        server: The process of their server, whose time counts as well.
     """
     figures: dict[int, dict[str, dict[str, float]]] = {
         one.about.size: {} for one in logs
@@ -81,7 +112,7 @@ def measure(
     with ExitStack() as stack:
         works = [_works(one, keys, times, stack) for one in logs]
         for name in _NAMES:
-            found = _timed([each[name] for each in works])
+            found = _timed([each[name] for each in works], server)
             for one, row in zip(logs, found, strict=True):
                 figures[one.about.size][name] = row
     return figures
@@ -150,7 +181,7 @@ def _questions(
 
 
 def _timed(
-    works: Sequence[Sequence[Callable[[], object]]],
+    works: Sequence[Sequence[Callable[[], object]]], server: int | None
 ) -> list[dict[str, float]]:
     """Do each once, the logs by turns, after one that does not count."""
     settle()
@@ -158,12 +189,16 @@ def _timed(
     spent: list[list[float]] = [[] for _ in works]
     for each in works:
         each[0]()
+    # Those that answer are there by now.
+    others = [] if server is None else descendants(server)
     for turn in zip(*works, strict=True):
         for place, work in enumerate(turn):
-            began, before = time.perf_counter(), time.process_time()
+            theirs = cpu_seconds_of(others)
+            before, began = time.process_time(), time.perf_counter()
             work()
-            spent[place].append(time.process_time() - before)
             times[place].append(time.perf_counter() - began)
+            own = time.process_time() - before
+            spent[place].append(own + cpu_seconds_of(others) - theirs)
     return [
         {
             "p50_ms": 1_000 * percentile(wall, 0.5),

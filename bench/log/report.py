@@ -14,6 +14,8 @@ from bench.log.fleet import Fleet
 from bench.report import machine
 from schemas.clock import SystemClock, to_rfc3339_ms
 
+ENGINES: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
+"""What readers call them."""
 GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "writer_over_bare": (">=", 0.5),
     "append_over_bare": (">=", 0.5),
@@ -27,6 +29,10 @@ GOALS: Final[Mapping[str, tuple[str, float]]] = {
     "subject_list_growth": ("<=", 1.3),
     "proof_p99_ms": ("<=", 5.0),
     "proof_growth": ("<=", 1.3),
+    "postgresql_subject_list_p99_ms": ("<=", 20.0),
+    "postgresql_subject_list_growth": ("<=", 1.3),
+    "postgresql_proof_p99_ms": ("<=", 5.0),
+    "postgresql_proof_growth": ("<=", 1.3),
     "publish_lag_p99_s": ("<=", 2.0),
 }
 """What each figure has to be."""
@@ -49,9 +55,14 @@ class Result:
     """Seconds from append to published head, as above."""
     whole: list[dict[str, float | str]] = field(default_factory=list)
     updates: list[dict[str, float | str]] = field(default_factory=list)
-    follows: list[dict[str, float]] = field(default_factory=list)
-    asked: dict[int, dict[str, dict[str, float]]] = field(default_factory=dict)
-    """By size and question."""
+    follows: dict[str, list[dict[str, float]]] = field(
+        default_factory=lambda: {"sqlite": [], "postgresql": []}
+    )
+    """By engine."""
+    asked: dict[str, dict[int, dict[str, dict[str, float]]]] = field(
+        default_factory=dict
+    )
+    """By engine, size and question."""
 
     def add_fleet(self, engine: str, replicas: int, found: Mapping[str, Fleet]) -> None:
         """Note one round of a fleet, at each pace."""
@@ -77,10 +88,16 @@ class Result:
             "publish_lag_s": {name: _lag(lags) for name, lags in self.lags.items()},
             "checks": [_rounded(row) for row in self.whole],
             "updates": [_rounded(row) for row in self.updates],
-            "index_follows": [_rounded(row) for row in self.follows],
+            "index_follows": {
+                engine: [_rounded(row) for row in rows]
+                for engine, rows in self.follows.items()
+            },
             "questions": {
-                str(size): {name: _rounded(row) for name, row in rows.items()}
-                for size, rows in self.asked.items()
+                engine: {
+                    str(size): {name: _rounded(row) for name, row in rows.items()}
+                    for size, rows in sizes.items()
+                }
+                for engine, sizes in self.asked.items()
             },
         }
         document["goals"] = _goals(document)
@@ -132,9 +149,6 @@ def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
     gateways, lags = told["gateways"], told["publish_lag_s"]
     replicas = max(int(name.split()[1]) for name in gateways)
     on_server = f"postgresql {replicas}"
-    small, large = sorted(told["questions"], key=int)
-    lists = [told["questions"][size]["subject"] for size in (small, large)]
-    proofs = [told["questions"][size]["proof"] for size in (small, large)]
     fsck = [row for row in told["checks"] if row["way"] == "fsck"][-1]
     found = {
         "writer_over_bare": over["writer"][most]["rate"],
@@ -145,10 +159,11 @@ def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
         "fleet_p99_ms": gateways[f"{on_server} one"]["p99_ms"],
         "fleet_steady_p99_ms": gateways[f"{on_server} steady"]["p99_ms"],
         "fsck_leaves_per_cpu_s": fsck["size"] / fsck["cpu_s"],
-        "subject_list_p99_ms": lists[1]["p99_ms"],
-        "subject_list_growth": lists[1]["cpu_ms"] / lists[0]["cpu_ms"],
-        "proof_p99_ms": proofs[1]["p99_ms"],
-        "proof_growth": proofs[1]["cpu_ms"] / proofs[0]["cpu_ms"],
+        **_asked(told["questions"]["sqlite"]),
+        **{
+            f"postgresql_{name}": figure
+            for name, figure in _asked(told["questions"]["postgresql"]).items()
+        },
         "publish_lag_p99_s": max(lag["p99"] for lag in lags.values()),
     }
     return {
@@ -158,6 +173,19 @@ def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
             "reached": found[name] >= goal if sign == ">=" else found[name] <= goal,
         }
         for name, (sign, goal) in GOALS.items()
+    }
+
+
+def _asked(questions: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures of one engine's questions that have a goal."""
+    small, large = (questions[size] for size in sorted(questions, key=int))
+    return {
+        f"{goal}_{figure}": value
+        for goal, name in (("subject_list", "subject"), ("proof", "proof"))
+        for figure, value in (
+            ("p99_ms", large[name]["p99_ms"]),
+            ("growth", large[name]["cpu_ms"] / small[name]["cpu_ms"]),
+        )
     }
 
 
@@ -226,23 +254,29 @@ def _show_growth(told: Mapping[str, Any], console: Console) -> None:
             f"{row['wall_s']:.3f}",
             f"{rate:,.0f}",
         )
-    for row in told["index_follows"]:
+    for engine, row in (
+        (engine, row) for engine, rows in told["index_follows"].items() for row in rows
+    ):
         rate = row["records"] / row["cpu_s"]
         table.add_row(
-            f"index follows to {row['size']:,}",
+            f"index follows to {row['size']:,}, {ENGINES[engine]}",
             f"{row['records']:,}",
             f"{row['cpu_s']:.3f}",
             f"{row['wall_s']:.3f}",
             f"{rate:,.0f}",
         )
     console.print(table)
-    _show_questions(told, console)
+    for engine, questions in told["questions"].items():
+        _show_questions(engine, questions, console)
 
 
-def _show_questions(told: Mapping[str, Any], console: Console) -> None:
-    sizes = sorted(told["questions"], key=int)
-    small, large = (told["questions"][size] for size in sizes)
-    title = "Questions to logs of {:,} and {:,} records, ms".format(*map(int, sizes))
+def _show_questions(
+    engine: str, questions: Mapping[str, Any], console: Console
+) -> None:
+    sizes = sorted(questions, key=int)
+    small, large = (questions[size] for size in sizes)
+    title = "Questions to logs of {:,} and {:,} records, ms, ".format(*map(int, sizes))
+    title += ENGINES[engine]
     columns = ("p50", "p99", "CPU")
     table = _table(title, "", *columns, *columns, "CPU ratio")
     for name, row in large.items():

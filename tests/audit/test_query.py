@@ -108,6 +108,18 @@ def test_the_index_follows_while_nobody_asks(room: Room) -> None:
     assert (None, 0) == (follower.failure, left)
 
 
+def test_a_person_whom_a_record_names_twice_is_found_once(room: Room) -> None:
+    """The index has one line for them, and does not stop at the second."""
+    append(room, an_event())
+    room.change("UPDATE entry SET subject_refs = subject_refs || ' ' || subject_refs")
+    known = room.directory.lookup(MOTHER)
+    assert known is not None
+    with closing(index_of(room)) as index:
+        found = all_pages(index, RecordQuery(subject_ref=known.ref))
+
+    assert [0] == found
+
+
 CONDITIONS: list[tuple[RecordQuery, list[int]]] = [
     (RecordQuery(), [5, 4, 3, 2, 1, 0]),
     (RecordQuery(requester="other_portal"), [1]),

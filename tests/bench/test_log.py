@@ -69,7 +69,11 @@ def test_a_quick_run_measures_everything_and_draws_it(tmp_path: Path) -> None:
     assert gateways == told["gateways"].keys() == told["publish_lag_s"].keys()
     assert {"fsck", "served", "stored"} == {row["way"] for row in told["checks"]}
     assert {208} == {row["added"] for row in told["updates"]}
-    assert {"1200", "2400"} == told["questions"].keys()
+    assert {"sqlite", "postgresql"} == told["questions"].keys()
+    for questions in told["questions"].values():
+        assert {"1200", "2400"} == questions.keys()
+    for rows in told["index_follows"].values():
+        assert [1200, 1200] == [row["records"] for row in rows]
     assert GOALS.keys() == told["goals"].keys()
     assert {"log-append.png", "log-questions.png", "log-verify.png"} == {
         picture.name for picture in tmp_path.glob("*.png")
