@@ -10,7 +10,7 @@ the old shard or the new one current, and the command can be given again.
 import asyncio
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -42,11 +42,11 @@ from audit.shards import (
     half_year,
     recovery_event,
 )
-from audit.sql import Place
+from audit.sql import Place, is_made
 from audit.store import LogReader
 from audit.tiles import node_reader
 from audit.writer import AuditLog
-from exchange.keys import GatewayKeys, open_keys, open_shard_keys
+from exchange.keys import GatewayKeys, open_keys, open_shard_keys, shard_keys
 from exchange.outward import make_stamper, open_public
 from exchange.recording import (
     current_shards,
@@ -148,11 +148,13 @@ async def recover_shard(
     Raises:
         VerificationError: The head is not this log's, or what is left contradicts
             itself.
-        SettingsError: A gateway holds the data folder, or nothing is lost.
+        SettingsError: A gateway holds the data folder, nothing is lost, or an earlier
+            run has begun another shard.
         LogUnavailableError: It is not known to be done: try again.
     """
     with _held(settings):
         rollover = _begin(settings, clock, new_id, name)
+        _check_none_begun(rollover)
         with ExitStack() as stack:
             sealer = open_sealer(settings, rollover.keys.log, stack)
             # (1), (2): what is cited is what there is for good.
@@ -161,6 +163,28 @@ async def recover_shard(
             left, events = await asyncio.to_thread(leave, place, look)
         # (3): the old one is never written to again.
         return await _open_next(rollover, left, events)
+
+
+def _check_none_begun(rollover: _Rollover) -> None:
+    """Raise where an earlier run has begun another shard than this one.
+
+    INVARIANT: a log's key signs for one shard that it goes on. Where a log ends with
+    its last record, that says which; here the shard itself does.
+    """
+    settings = rollover.settings
+    known = {rollover.name, *(shard.name for shard in rollover.shards)}
+    folder = shard_keys(settings.keys_dir, rollover.name).parent
+    for name in sorted({one.name for one in folder.iterdir()} - known):
+        if _is_begun(settings.log_place(name)):
+            raise SettingsError(f"the shard `{name}` was begun already: give its name")
+
+
+def _is_begun(place: Place) -> bool:
+    if isinstance(place, Path) and not place.is_file():
+        return False
+    with closing(LogReader.open(place)) as reader:
+        is_there = isinstance(place, Path) or is_made(reader.sql, "entry")
+        return is_there and reader.size() > 0
 
 
 def _what_is_left(

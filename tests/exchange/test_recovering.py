@@ -43,10 +43,10 @@ def a_lost_head(settings: Settings) -> bytes:
     return signer_of(settings).sign(f"{ORIGIN}\n999\n{b64(bytes(32))}\n").encode()
 
 
-def recover(settings: Settings, seen: bytes) -> tuple[Shard, Shard]:
+def recover(settings: Settings, seen: bytes, name: str = NEXT) -> tuple[Shard, Shard]:
     """Leave the log for another one."""
     clock = SystemClock()
-    args = (settings, clock, new_ids(clock), seen, NEXT)
+    args = (settings, clock, new_ids(clock), seen, name)
     old, current = asyncio.run(recover_shard(*args))
     return old, current
 
@@ -201,7 +201,7 @@ def test_a_log_that_has_lost_nothing_is_not_left(tmp_path: Path, where: str) -> 
 def test_a_recovery_that_was_cut_off_is_taken_up_again(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next shard is begun once, and cites the same heads."""
+    """One next shard is begun, once, and cites the same heads."""
     settings = published(tmp_path, where)
     seen = a_lost_head(settings)
 
@@ -213,6 +213,8 @@ def test_a_recovery_that_was_cut_off_is_taken_up_again(
         with pytest.raises(OSError, match="power"):
             recover(settings, seen)
     assert () == load_shards(settings.shards_place())
+    with pytest.raises(SettingsError, match=f"`{NEXT}` was begun"):
+        recover(settings, seen, "another")
     old, _ = recover(settings, seen)
     publish(settings, NEXT)
     kept = settings.log_url or settings.data_dir
