@@ -19,7 +19,6 @@ from exchange.cli.console import (
     AsJson,
     ClientName,
     Config,
-    Exit,
     KeyFile,
     Url,
     get_token,
@@ -27,7 +26,7 @@ from exchange.cli.console import (
     print_table,
     settings_of,
 )
-from schemas.errors import ErrandError, VerificationError
+from exchange.cli.failing import tell
 
 # A traceback with the values of variables could show a person's.
 app = typer.Typer(
@@ -52,16 +51,14 @@ for _name, _group in (
 def main() -> None:
     """Run the command line; an error of ours is one line and an exit status."""
     try:
-        app()
-    except VerificationError as error:
-        _fail(error, Exit.WRONG)
-    except ErrandError as error:
-        _fail(error, Exit.UNUSABLE)
-
-
-def _fail(error: ErrandError, status: Exit) -> None:
-    sys.stderr.write(f"errand: {error}\n")
-    sys.exit(int(status.value))
+        # The parser's own errors come here as well: it would repeat what was typed.
+        sys.exit(app(standalone_mode=False))
+    except typer.Abort:
+        sys.exit(130)  # as a shell says of what Ctrl-C has ended
+    except Exception as error:  # noqa: BLE001 - the last one that can tell
+        told, status = tell(error, sys.argv[1:])
+        sys.stderr.write(told)
+        sys.exit(status)
 
 
 @app.command()
@@ -100,7 +97,9 @@ def demo(context: typer.Context) -> None:
 
     inner = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     inner.command()(command)
-    typer.main.get_command(inner).main(context.args, prog_name="errand demo")
+    run = typer.main.get_command(inner).main
+    status = run(context.args, prog_name="errand demo", standalone_mode=False)
+    raise typer.Exit(status or 0)
 
 
 @app.command(hidden=True)

@@ -51,7 +51,7 @@ def explain_offline(
     """
     if matter not in pack.matters:
         known = ", ".join(f"`{ref}`" for ref in pack.matters)
-        raise NotFoundError(f"there is no matter `{matter}`; there are {known}")
+        raise NotFoundError(f"there is no such matter; there are {known}")
     clock = clock or SystemClock()
     declared, now = pack.matters[matter], clock.now()
     catalogue = _compiled(pack, declared)
@@ -145,10 +145,11 @@ def _required(matter: Matter) -> tuple[Concept, ...]:
 
 def _checked(matter: Matter, stated: Iterable[Concept]) -> tuple[Concept, ...]:
     known = {f"{role}.{fact}" for role, r in matter.roles.items() for fact in r.facts}
-    if wrong := sorted(set(stated) - known):
-        raise InvalidRequestError(
-            *(Complaint("/stated", f"the matter has no fact `{one}`") for one in wrong)
-        )
+    if set(stated) - known:
+        # INVARIANT (rule 8): not repeated, since a value may have slipped in.
+        listed = ", ".join(f"`{one}`" for one in sorted(known))
+        message = f"no such fact; without values, there are {listed}"
+        raise InvalidRequestError(Complaint("/stated", message))
     return tuple(stated)
 
 

@@ -5,7 +5,8 @@ that is wrong before the next begins:
 
 (1) read each file's YAML,
 (2) check each file against the JSON Schema of its kind,
-(3) put the files together: a thing is declared once; a deployment adds to it,
+(3) put the files together: a thing is declared once; deployments add to it, and come
+    last wherever they stand, so that the order of files says nothing,
 (4) check what names what (`schemas.crosscheck`), and compile conditions and schemas.
 """
 
@@ -86,8 +87,8 @@ class Pack:
 def load_pack(texts: Mapping[str, str]) -> Pack:
     """Load packs: all files of one or more folders, in order.
 
-    A file with the kind `deployment` adds keys, addresses and requesters to what the
-    files before it declare.
+    A file with the kind `deployment` adds keys, addresses and requesters to what all
+    the other files declare.
 
     Args:
         texts: Each file's text by its name, as errors are to name it.
@@ -107,8 +108,9 @@ def load_pack(texts: Mapping[str, str]) -> Pack:
         if file is not None:
             files.append((document, file))
     _refuse(wrong)
-    # (3): in order, so that a deployment finds what it adds to.
+    # (3): deployments last, so that each finds what it adds to.
     catalogue = Catalogue()
+    files.sort(key=lambda one: isinstance(one[1], DeploymentFile))
     for document, file in files:
         wrong.extend(_Merge(catalogue, document).file(file))
     # (4): across files.
@@ -165,7 +167,7 @@ def _check_file(document: Document) -> tuple[PackFile | None, list[str]]:
 
 @dataclass(frozen=True, slots=True)
 class _Merge:
-    """Adds one file to what earlier files declare."""
+    """Adds one file to what was declared so far."""
 
     catalogue: Catalogue
     document: Document
@@ -221,14 +223,14 @@ class _Merge:
         for name, provider in file.providers.items():
             where = pointer("providers", name)
             if (old := self.catalogue.providers.get(name)) is None:
-                self.complain(where, f"no provider `{name}` is declared before")
+                self.complain(where, f"no provider `{name}` is declared")
                 continue
             keys = (*old.thing.keys, *provider.keys)
             self.catalogue.providers[name] = old.changed(keys=keys)
         for name, service in file.services.items():
             where = pointer("services", name)
             if (offer := self.catalogue.services.get(name)) is None:
-                self.complain(where, f"no service `{name}` is declared before")
+                self.complain(where, f"no service `{name}` is declared")
                 continue
             said = service.model_dump(exclude_none=True)
             self.catalogue.services[name] = offer.changed(**said)

@@ -120,10 +120,10 @@ def test_a_matter_is_explained_without_any_person(errand: Errand) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("newborn@9",), "there is no matter"),
+        (("newborn@9",), "no such matter; there are `newborn@1`"),
         (("newborn@1", "--answer", "nope=1"), "no such question"),
         (("newborn@1", "--answer", "parents_married=maybe"), "`true` or `false`"),
-        (("newborn@1", "--stated", "uncle.id"), "no fact `uncle.id`"),
+        (("newborn@1", "--stated", "uncle.id"), "no such fact; without values, there"),
     ],
 )
 def test_what_cannot_be_explained_is_said(

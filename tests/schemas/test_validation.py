@@ -230,6 +230,12 @@ def test_a_pinned_key_must_be_public_and_its_own(key: str, expected: str) -> Non
     assert any(expected in place for place in places)
 
 
+@given(st.permutations(sorted(SMALL)))
+def test_the_order_of_files_says_nothing(names: list[str]) -> None:
+    """Above all a deployment may come before what it adds to, in one folder."""
+    assert load_pack(SMALL).digest == load_pack({n: SMALL[n] for n in names}).digest
+
+
 def test_a_deployment_adds_keys_and_clients() -> None:
     """Keys are pinned to departments and portals; a new client is declared."""
     added = f"""\
