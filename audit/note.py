@@ -296,12 +296,10 @@ class Note:
     """What was signed, with its final newline."""
     verified: tuple[Signature, ...]
     """Signatures of the keys that were asked for."""
-    unverified: tuple[Signature, ...]
-    """Signatures of keys that are not known here."""
 
 
 def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
-    """Return a note after checking each signature of a known key.
+    """Return a note after checking each signature of a known key; others say nothing.
 
     Raises:
         VerificationError: The note is malformed, a known key's signature does not
@@ -312,17 +310,14 @@ def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
     if len(known) != len(verifiers):
         raise VerificationError("two verifiers share a name and a key id")
     verified: dict[tuple[str, bytes], Signature] = {}
-    unverified: dict[Signature, None] = {}
     for signature in map(_parse_signature, lines):
         who = (signature.name, signature.key_id)
-        if who not in known:
-            unverified[signature] = None
-        elif who not in verified:
+        if who in known and who not in verified:
             known[who].verify(text, signature.value)
             verified[who] = signature
     if not verified:
         raise VerificationError("the note has no signature of a known key")
-    return Note(text.decode(), tuple(verified.values()), tuple(unverified))
+    return Note(text.decode(), tuple(verified.values()))
 
 
 def _split_note(data: bytes) -> tuple[bytes, list[str]]:

@@ -123,7 +123,6 @@ class _Draft:
     candidate: Candidate
     wave: int
     fields: set[FieldName] = field(default_factory=set)
-    passed_on: set[FieldName] = field(default_factory=set)
     asks: set[Slug] = field(default_factory=set)
     serves: set[Slug] = field(default_factory=set)
     sources: dict[Concept, str] = field(default_factory=dict)
@@ -153,7 +152,6 @@ class _Drafts:
             compared = tuple(name for name, _ in draft.candidate.match)
             return Part(draft.candidate.id, need.ask, (), compared)
         draft.fields.update(need.fields, need.compare)
-        draft.passed_on.update(need.fields)
         return Part(draft.candidate.id, need.ask, need.fields, need.compare)
 
     def shown(self, requirement: Slug, concepts: Iterable[Concept]) -> tuple[str, ...]:
@@ -253,7 +251,6 @@ def _lookup(
         region=candidate.region,
         services=services,
         fields=tuple(sorted(draft.fields)),
-        held_back=tuple(sorted(draft.fields - draft.passed_on)),
         tells=_stated(draft, candidate.tells),
         shows=_stated(draft, candidate.shows),
         sources=dict(sorted(draft.sources.items())),

@@ -42,7 +42,6 @@ class Catalogue:
     """The digest of the pack that it comes from."""
     candidates: tuple[Candidate, ...]
     """Ordered by id."""
-    by_ask: Mapping[Slug, tuple[Candidate, ...]]
     services: Mapping[VersionedId, tuple[DataService, ...]]
     programs: Mapping[Expression, Program]
     """Every condition of the matter."""
@@ -113,7 +112,6 @@ def compile_matter(
             ask.
     """
     candidates = find_candidates(matter, evidence_types)
-    by_ask = {ask: tuple(c for c in candidates if ask in c.asks) for ask in matter.asks}
     offered = sorted(services, key=lambda service: service.id)
     asked = {ask.evidence_type for ask in matter.asks.values()}
     programs = {text: program(text) for text in sorted(expressions(matter))}
@@ -127,7 +125,6 @@ def compile_matter(
         matter=matter,
         pack=pack,
         candidates=candidates,
-        by_ask=by_ask,
         services={
             ref: tuple(s for s in offered if s.evidence_type == ref) for ref in asked
         },

@@ -177,10 +177,8 @@ class Lookup:
     """The services that may be competent, best first; at least one. While the region
     is not known that is every one, and `exchange.catalogue.competent` tells later."""
     fields: tuple[FieldName, ...]
-    """Every field that is asked for, ordered; empty when facts are verified."""
-    held_back: tuple[FieldName, ...]
-    """Fields asked for that no requirement passes on: they are compared, read by
-    conditions, or lead to a later look-up."""
+    """Every field that is asked for, ordered; empty when facts are verified. What no
+    requirement passes on is compared, read by conditions, or leads to other look-ups."""
     tells: Mapping[Concept, FieldName]
     """Concepts that later look-ups may be made by → the field asked for that states
     it."""
