@@ -178,7 +178,7 @@ class Lookup:
     is not known that is every one, and `exchange.catalogue.competent` tells later."""
     fields: tuple[FieldName, ...]
     """Every field that is asked for, ordered; empty when facts are verified. What no
-    requirement passes on is compared, read by conditions, or leads to other look-ups."""
+    requirement passes on is compared, read by conditions, or leads to others."""
     tells: Mapping[Concept, FieldName]
     """Concepts that later look-ups may be made by → the field asked for that states
     it."""
