@@ -27,6 +27,7 @@ from exchange.api import (
 )
 from exchange.api.edge import Edge, Limits
 from exchange.api.shortcut import Application
+from exchange.listening import free_address
 from exchange.moving import call_at_next_shard
 from exchange.opening import opened
 from exchange.settings import Settings
@@ -159,11 +160,12 @@ def _serve_shard(settings: Settings) -> bool:
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
     server = uvicorn.Server(config)
-    try:
-        server.run()
-    except SystemExit:
-        _raise_failure(app)
-        raise
+    with free_address(settings.listen_host, settings.listen_port, "`listen_port`"):
+        try:
+            server.run()
+        except SystemExit:
+            _raise_failure(app)
+            raise
     _raise_failure(app)
     return again.is_set()
 

@@ -46,12 +46,15 @@ def explain_offline(
         clock: Tells the day.
 
     Raises:
-        NotFoundError: There is no such matter, or nobody has a grant for it.
+        NotFoundError: There is no such matter or requester, or nobody has a grant.
         InvalidRequestError: An answer or a fact is not one of the matter's.
     """
     if matter not in pack.matters:
         known = ", ".join(f"`{ref}`" for ref in pack.matters)
         raise NotFoundError(f"there is no such matter; there are {known}")
+    if requester is not None and requester not in pack.requesters:
+        known = ", ".join(f"`{name}`" for name in sorted(pack.requesters))
+        raise NotFoundError(f"there is no such requester; there are {known}")
     clock = clock or SystemClock()
     declared, now = pack.matters[matter], clock.now()
     catalogue = _compiled(pack, declared)

@@ -4,11 +4,11 @@ import os
 import re
 import socket
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.harness.ports import free_ports_in_a_row
 from tests.harness.shell_blocks import BlockFailedError, run_blocks, shell_blocks
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ def test_the_readmes_shell_blocks_run(tmp_path: Path) -> None:
 
 def _elsewhere(text: str, folder: Path) -> str:
     """Return the README with free ports and a folder of one's own."""
-    port = _free_ports(8)
+    port = free_ports_in_a_row(9)
     town = folder / "town"
     serve = f'make serve ARGS="--port {port} --folder {town}"'
     return (
@@ -47,19 +47,6 @@ def _elsewhere(text: str, folder: Path) -> str:
         .replace("127.0.0.1:8800", f"127.0.0.1:{port}")
         .replace("var/demo/", f"{town}/")
     )
-
-
-def _free_ports(count: int) -> int:
-    """Return the first of so many free ports in a row."""
-    for first in range(21_000, 29_000, count):
-        with ExitStack() as stack:
-            try:
-                for port in range(first, first + count):
-                    stack.enter_context(socket.create_server(("127.0.0.1", port)))
-            except OSError:
-                continue
-            return first
-    pytest.fail("no free ports")
 
 
 def test_every_make_target_of_the_readme_is_one() -> None:

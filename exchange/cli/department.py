@@ -25,8 +25,12 @@ def serve_department(
 ) -> None:
     """Run the service beside a register until it is told to stop."""
     from connectors.department.app import serve as serve_service
+    from connectors.department.config import load_config
+    from exchange.listening import free_address
 
-    serve_service(config)
+    listen = load_config(config).listen
+    with free_address(listen.host, listen.port, "`listen.port`"):
+        serve_service(config)
 
 
 @app.command("keygen")

@@ -39,5 +39,8 @@ def serve_witness(
     """Cosign the heads of logs that only grow, until told to stop."""
     from audit.witness_app import open_witness
     from audit.witness_app import serve_witness as serve
+    from exchange.listening import free_address
 
-    serve(open_witness(key, logs, data), host, port)
+    witness = open_witness(key, logs, data)
+    with free_address(host, port, "`--port`"):
+        serve(witness, host, port)

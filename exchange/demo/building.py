@@ -6,7 +6,6 @@ pack. A fleet is several gateways with settings of their own, and a publisher.
 """
 
 import os
-import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,6 @@ from exchange.demo.children import (
     Child,
     CommandProcess,
     ForkedDepartment,
-    StageError,
     answers,
     listens,
 )
@@ -42,10 +40,15 @@ from exchange.demo.stage import (
     Stage,
 )
 from exchange.keys import open_keys
+from exchange.listening import check_free
 from exchange.settings import Settings
 from schemas.directory import PublicKey
 from schemas.validation import Pack, load_pack
 
+_LOOPBACK = "127.0.0.1"
+_PORT_OPTION = (
+    '`--port` (`make serve ARGS="--port 9100"`): the demo takes {count} ports in a row'
+)
 _LEASE_MARGIN_S = 2.0
 """How long the cases of a gateway that was killed are held up, beside their attempt."""
 _CLIENTS: Mapping[str, Mapping[str, JsonValue]] = {
@@ -61,8 +64,6 @@ _CLIENTS: Mapping[str, Mapping[str, JsonValue]] = {
     },
 }
 """The gateway's clients, and what the deployment says of them beside their keys."""
-_MARK = ".errand-demo"
-"""Says that a folder was made by the demo, which may empty it again."""
 _RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0)
 """How soon the demo's gateway tries again: nobody wants to watch for a minute."""
 
@@ -78,29 +79,13 @@ def shipped_pack() -> tuple[Path, Pack]:
     return folder, load_pack({f.name: f.read_text(encoding="utf-8") for f in files})
 
 
-def empty(folder: Path) -> Path:
-    """Return a folder for a new stage: made, or emptied when it is one of ours.
-
-    Raises:
-        StageError: There is something else in it.
-    """
-    folder = folder.absolute()
-    if folder.exists() and any(folder.iterdir()):
-        if not (folder / _MARK).exists():
-            raise StageError(f"`{folder}` is not empty: choose another folder")
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARK).touch()
-    return folder
-
-
 @dataclass(frozen=True, slots=True)
 class Fleet:
     """Several gateways over one PostgreSQL, and a publisher beside them."""
 
     database_url: str
     vault_url: str
-    gateways: int = 3
+    gateways: int
 
 
 def build(  # noqa: PLR0913 - what a stage is made of
@@ -121,7 +106,7 @@ def build(  # noqa: PLR0913 - what a stage is made of
     (4) Write the gateway's deployment and settings.
 
     Args:
-        folder: Empty, or made by `empty`.
+        folder: Empty.
         now: When the keys begin to be valid.
         delay_ms: How long departments take on average.
         seed: Decides each delay.
@@ -131,7 +116,7 @@ def build(  # noqa: PLR0913 - what a stage is made of
     """
     pack_folder, pack = shipped_pack()
     replicas = 1 if fleet is None else fleet.gateways
-    ports = _ports(port, len(REGISTERS) + replicas + 1)  # (1)
+    ports = _ports(port, port_count(replicas))  # (1)
     places = _make_places(folder, ports[replicas:])
     # (2): valid from the full second, as signatures count in seconds.
     since = now.replace(microsecond=0)
@@ -160,6 +145,24 @@ def build(  # noqa: PLR0913 - what a stage is made of
             for provider, place in places.items()
         },
     )
+
+
+def port_count(gateways: int) -> int:
+    """Return how many ports in a row a stage takes: the witness's comes last."""
+    return len(REGISTERS) + gateways + 1
+
+
+def check_ports(first: int | None, gateways: int) -> None:
+    """Check that the ports from `first` on are free; None takes free ones later.
+
+    Raises:
+        SettingsError: One of them is taken; says which.
+    """
+    if first is None:
+        return
+    count = port_count(gateways)
+    for port in range(first, first + count):
+        check_free(_LOOPBACK, port, _PORT_OPTION.format(count=count))
 
 
 def _ports(first: int | None, count: int) -> list[int]:

@@ -3,7 +3,7 @@
 import signal
 import sys
 import threading
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -20,11 +20,14 @@ from exchange.demo.run import (
     serve_all,
 )
 from schemas.clock import Clock, SystemClock
-from schemas.errors import ErrandError
+from schemas.errors import ErrandError, SettingsError
 
 _FOLDER = Path("var/demo")
 _SERVE_PORT = 8800
 _WIDTH = 120
+_DID_NOT_HOLD = 1
+_UNUSABLE = 2
+"""Exit statuses, as those of all commands."""
 
 
 def demo(  # noqa: PLR0913 - the options of the command
@@ -52,39 +55,95 @@ def demo(  # noqa: PLR0913 - the options of the command
         typer.Option("--fleet", help="Three gateways on PostgreSQL, and kill one."),
     ] = False,
     families: Annotated[
-        int, typer.Option(min=2, help="With --fleet: how many families open a case.")
-    ] = FAMILIES,
+        int | None,
+        typer.Option(
+            min=2, help=f"With --fleet: how many families open a case ({FAMILIES})."
+        ),
+    ] = None,
     port: Annotated[
         int | None,
-        typer.Option(help="The gateway's port; the departments' follow it."),
+        typer.Option(
+            min=1, max=65_500, help="The gateway's port; the departments' follow it."
+        ),
     ] = None,
 ) -> None:
     """Run a newborn's case through seven departments, and check all of it."""
     # So that what was started is stopped, whichever way the demo is ended.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
-    kept = folder or (_FOLDER if keep or serve else None)
+    _refuse_together("--serve", serve, {"--fleet": fleet, "--json": json is not None})
+    _refuse_without("--fleet", fleet, {"--families": families is not None})
     choices = Choices(
-        people=people, delay_ms=delay_ms, folder=kept, port=port, families=families
+        people=people,
+        delay_ms=delay_ms,
+        folder=folder or (_FOLDER if keep or serve else None),
+        port=port or (_SERVE_PORT if serve else None),
+        families=families or FAMILIES,
     )
+    try:
+        if json is not None:
+            _check_writable(json)
+        held = _run(choices, json, serve=serve, fleet=fleet)
+    except ErrandError as error:
+        sys.stderr.write(f"errand demo: {error}\n")
+        raise typer.Exit(_UNUSABLE) from None
+    raise typer.Exit(0 if held else _DID_NOT_HOLD)
+
+
+def _run(choices: Choices, json: Path | None, *, serve: bool, fleet: bool) -> bool:
+    """Do what was chosen; return whether all of it held."""
     # Where nothing says how wide the output is, the tables decide.
     console = Console() if sys.stdout.isatty() else Console(width=_WIDTH)
     clock = SystemClock()
+    if serve:
+        return _serve(choices, console, clock)
+    if fleet:
+        return run_fleet(choices, console, json, clock)
+    return run_demo(choices, console, json, clock)
+
+
+def _refuse_together(option: str, given: bool, others: Mapping[str, bool]) -> None:  # noqa: FBT001 - reads as a sentence
+    """Refuse options that mean nothing beside another.
+
+    Raises:
+        BadParameter: One was given.
+    """
+    for other, also in others.items():
+        if given and also:
+            raise typer.BadParameter(
+                f"does not go together with `{option}`", param_hint=other
+            )
+
+
+def _refuse_without(option: str, given: bool, others: Mapping[str, bool]) -> None:  # noqa: FBT001 - as above
+    """Refuse options that mean nothing without another.
+
+    Raises:
+        BadParameter: One was given.
+    """
+    for other, also in others.items():
+        if also and not given:
+            raise typer.BadParameter(f"takes `{option}` as well", param_hint=other)
+
+
+def _check_writable(file: Path) -> None:
+    """Look, before the run, whether its report can be written.
+
+    Raises:
+        SettingsError: It can't.
+    """
+    is_new = not file.exists()
     try:
-        if serve:
-            held = _serve(choices, console, clock)
-        elif fleet:
-            held = run_fleet(choices, console, json, clock)
-        else:
-            held = run_demo(choices, console, json, clock)
-    except ErrandError as error:
-        Console(stderr=True).print(f"errand demo: {error}", markup=False)
-        raise typer.Exit(1) from None
-    raise typer.Exit(0 if held else 1)
+        file.open("ab").close()
+        if is_new:
+            file.unlink()
+    except OSError as error:
+        raise SettingsError(
+            f"`{file}` can't be written ({error.strerror}): name another with `--json`"
+        ) from None
 
 
 def _serve(choices: Choices, console: Console, clock: Clock) -> bool:
     """Keep everything running until it is told to stop (SIGINT, SIGTERM)."""
-    choices = replace(choices, port=choices.port or _SERVE_PORT)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())

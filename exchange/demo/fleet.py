@@ -46,6 +46,7 @@ _VICTIM = "source_down"
 _FROZEN = "ga"
 """The department that is held still meanwhile, so that its look-ups are under way."""
 _AT_ONCE = 4
+_GATEWAYS = 3
 _PATIENCE_S = 120.0
 _POLL_S = 0.02
 
@@ -70,7 +71,7 @@ def run_fleet(
     show, report = Show(console), Report()
     families = [f"waiting-{n}" for n in range(1, choices.families + 1)]
     before = families[: len(families) // 2]
-    with folder_of(choices) as folder, a_server() as server:  # (1)
+    with folder_of(choices, _GATEWAYS) as folder, a_server() as server:  # (1)
         with _fleet(choices, folder, server, show, clock) as (stage, population):
             lives = _Lives(stage, population, report)
             lives.live(before)  # (2)
@@ -99,7 +100,10 @@ def _fleet(
         delay_ms=choices.delay_ms,
         seed=choices.seed,
         port=choices.port,
-        fleet=Fleet(server.create_database("errand"), server.create_database("vault")),
+        fleet=Fleet(
+            *(server.create_database("errand"), server.create_database("vault")),
+            _GATEWAYS,
+        ),
     )
 
     def prepare() -> None:

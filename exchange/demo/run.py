@@ -5,7 +5,6 @@ says how to talk to it.
 """
 
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -17,7 +16,8 @@ from rich.console import Console
 
 from audit.engine_sqlite import copy_log
 from audit.keys import LogKeys, load_keys
-from exchange.demo.building import build, empty
+from exchange.demo.building import build, check_ports
+from exchange.demo.folder import held_folder
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.people import Population
 from exchange.demo.population import generate
@@ -118,13 +118,17 @@ def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stag
 
 
 @contextmanager
-def folder_of(choices: Choices) -> Iterator[Path]:
-    """Return the folder of a run: one that was chosen, or one that is thrown away."""
-    if choices.folder is not None:
-        yield empty(choices.folder)
-        return
-    with tempfile.TemporaryDirectory(prefix="errand-demo-") as folder:
-        yield Path(folder)
+def folder_of(choices: Choices, gateways: int = 1) -> Iterator[Path]:
+    """Hold the folder of a run: one that was chosen, or one that is thrown away.
+
+    Raises:
+        StageError: Something runs in it, or something else is in it.
+        SettingsError: A port that was chosen is taken.
+    """
+    place = "free ports" if choices.port is None else f"ports from {choices.port} on"
+    check = partial(check_ports, choices.port, gateways)
+    with held_folder(choices.folder, place, check) as folder:
+        yield folder
 
 
 @contextmanager

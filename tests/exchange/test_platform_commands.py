@@ -121,6 +121,7 @@ def test_a_matter_is_explained_without_any_person(errand: Errand) -> None:
     ("arguments", "says"),
     [
         (("newborn@9",), "no such matter; there are `newborn@1`"),
+        (("newborn@1", "--requester", "nobody"), "no such requester; there are `p"),
         (("newborn@1", "--answer", "nope=1"), "no such question"),
         (("newborn@1", "--answer", "parents_married=maybe"), "`true` or `false`"),
         (("newborn@1", "--stated", "uncle.id"), "no such fact; without values, there"),

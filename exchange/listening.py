@@ -1,0 +1,71 @@
+"""Whether an address can be listened on, asked before a service takes it.
+
+uvicorn says in its own log alone that an address is taken, and ends with a status of
+its own; whoever starts a service wants one line with the address and the setting.
+"""
+
+import errno
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from schemas.errors import SettingsError
+
+
+@contextmanager
+def free_address(host: str, port: int, setting: str) -> Iterator[None]:
+    """Run a service that listens on an address, which must be free.
+
+    Args:
+        host: The address, or a name of it.
+        port: The port; 0 is always free.
+        setting: What names the port, as the message says it.
+
+    Raises:
+        SettingsError: It is taken, before or just now, or is no address of this
+            machine.
+    """
+    check_free(host, port, setting)
+    try:
+        yield
+    except SystemExit:  # uvicorn's way of saying that it could not start
+        check_free(host, port, setting)
+        raise
+
+
+def check_free(host: str, port: int, setting: str) -> None:
+    """Check that an address can be listened on now.
+
+    Raises:
+        SettingsError: As for `free_address`.
+    """
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        for family, kind, _, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            _try(family, kind, address)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise SettingsError(
+                f"`{shown}` is taken: stop what listens there, or choose another port"
+                f" with {setting}"
+            ) from None
+        raise SettingsError(
+            f"`{shown}` can't be listened on ({error.strerror}): choose another"
+            f" address, or another port with {setting}"
+        ) from None
+
+
+def _try(family: int, kind: int, address: object) -> None:
+    """Bind a socket as a server does, and let go of it.
+
+    Raises:
+        OSError: Somebody else listens there, or it is no address of this machine.
+    """
+    with socket.socket(family, kind) as tried:
+        # As servers do: what a server left behind when it ended takes no port.
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        tried.bind(address)  # type: ignore[arg-type] # as getaddrinfo gives it

@@ -1,0 +1,106 @@
+"""A taken address is named in one line, with the setting to change."""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from audit.keys import make_keys
+from audit.witness_app import make_cosigner
+from exchange.listening import check_free, free_address
+from schemas.errors import SettingsError
+from tests.connectors.examples import a_config
+from tests.harness.commands import errand
+
+
+@pytest.fixture
+def taken() -> Iterator[int]:
+    """Return a port on which somebody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        yield listening.getsockname()[1]
+
+
+def expected_line(port: int, setting: str) -> str:
+    """Return what the command says."""
+    return (
+        f"errand: `127.0.0.1:{port}` is taken: stop what listens there, or choose"
+        f" another port with {setting}\n"
+    )
+
+
+def test_a_gateway_names_the_address_that_is_taken(tmp_path: Path, taken: int) -> None:
+    """Before it makes a key or a table."""
+    file = tmp_path / "errand.yaml"
+    file.write_text(yaml.safe_dump({"listen_port": taken, "data_dir": "data"}))
+    done = subprocess.run(
+        [sys.executable, "-m", "exchange", "serve", "--config", str(file)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+    assert (2, "") == (done.returncode, done.stdout)
+    assert done.stderr == expected_line(taken, "`listen_port`")
+    assert [file] == list(tmp_path.iterdir())
+
+
+def test_a_department_names_the_address_that_is_taken(
+    tmp_path: Path, taken: int
+) -> None:
+    """It has a setting of another name."""
+    document = a_config(tmp_path).model_dump(mode="json")
+    file = tmp_path / "department.yaml"
+    file.write_text(yaml.safe_dump({**document, "listen": {"port": taken}}))
+    done = errand("department", "serve", "--config", file)
+
+    assert 2 == done.status
+    assert done.stderr == expected_line(taken, "`listen.port`")
+
+
+def test_a_witness_names_the_address_that_is_taken(tmp_path: Path, taken: int) -> None:
+    """It takes its port as an option."""
+    make_cosigner(tmp_path / "w.key", "audit.example/w", os.urandom)
+    vkey = make_keys("log.example", os.urandom).log.verifier.vkey
+    (tmp_path / "logs").write_text(f"log {vkey}\nquorum none\n")
+    done = errand(
+        *("witness", "serve", "--port", str(taken), "--key", tmp_path / "w.key"),
+        *("--logs", tmp_path / "logs", "--data", tmp_path / "w.db"),
+    )
+
+    assert 2 == done.status
+    assert done.stderr == expected_line(taken, "`--port`")
+
+
+def test_an_address_of_another_machine_is_named_with_the_reason() -> None:
+    """An address for documents (RFC 5737) is nobody's."""
+    with pytest.raises(SettingsError, match=r"192\.0\.2\.1:1.*\(Cannot assign"):
+        check_free("192.0.2.1", 1, "`listen_port`")
+
+
+def test_what_is_taken_between_the_look_and_the_start_is_named_too() -> None:
+    """The server ends with a status of its own; the address is looked at again."""
+    with socket.socket() as late:
+        late.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        late.bind(("127.0.0.1", 0))
+        port = late.getsockname()[1]
+        with pytest.raises(SettingsError, match=f"{port}` is taken"):
+            _fail_to_serve(late, port)
+
+
+def _fail_to_serve(other: socket.socket, port: int) -> None:
+    """Be a server that comes too late: another listens there just now."""
+    with free_address("127.0.0.1", port, "`listen_port`"):
+        other.listen()
+        raise SystemExit(3)
+
+
+def test_a_server_that_ends_for_another_reason_keeps_its_status() -> None:
+    """Its address is free."""
+    with pytest.raises(SystemExit), free_address("127.0.0.1", 0, "`listen_port`"):
+        raise SystemExit(3)
