@@ -21,7 +21,7 @@ from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import VerificationError
 
-_LEAST_PAUSE = 0.25
+_LEAST_PAUSE = 0.1
 """Of the interval, between two rounds: appends need their share of the machine."""
 
 
@@ -45,8 +45,14 @@ class Pace:
     """Seconds without a sign of life, after which another replica's publisher leads."""
 
     def pause(self, took: float) -> float:
-        """Return for how many seconds to wait after a round that took some."""
-        return max(self.interval_s - took, self.interval_s * _LEAST_PAUSE)
+        """Return for how many seconds to wait after a round that took some.
+
+        What is recorded when a round has just begun waits for the rest of it, for this
+        pause, and for the next round, which takes about as long: for an interval in
+        all, as long as that can be. The longer a round takes, the earlier the next one
+        begins, and so the less it has to do.
+        """
+        return max(self.interval_s - 2 * took, self.interval_s * _LEAST_PAUSE)
 
 
 class Publisher:
@@ -211,12 +217,8 @@ class Publisher:
             return self._reader.published()
         if self._is_due(head, size):
             # (3): what is signed is what is stored, not what was meant to be.
-            self._check_root(size, root)
-            if self._last is not None:
-                self._check_root(self._last.size, self._last.root)
-            if head is not None:
-                before = open_checkpoint(head.note.encode(), self._signer.verifier)
-                self._check_root(before.size, before.root)
+            for one in dict.fromkeys([(size, root), *self._known(head)]):
+                self._check_root(*one)
             # (4): at most one publisher wins.
             checkpoint = Checkpoint(self._log.origin, size, root)
             head = self._sign(head, checkpoint)
@@ -279,6 +281,13 @@ class Publisher:
         self._lead.write(Release(public))
         self._published = public.size
         return public
+
+    def _known(self, head: SignedHead | None) -> list[tuple[int, bytes]]:
+        """Return sizes and roots that were signed, and that the tree goes on from."""
+        known = [] if self._last is None else [self._last]
+        if head is not None:
+            known.append(open_checkpoint(head.note.encode(), self._signer.verifier))
+        return [(one.size, one.root) for one in known]
 
     def _wait_for_witnesses(self, *, is_enough: bool) -> None:
         """Keep since when there have not been enough cosignatures."""
