@@ -12,7 +12,7 @@ Each function takes a connection inside a transaction that the caller owns, as i
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
@@ -30,6 +30,7 @@ from consent.rows import (
 )
 from consent.rules import Rule, Suspendable, Target, suspension_rule, target
 from consent.verdict import Permit
+from schemas.clock import BEIJING
 from schemas.directory import Quota
 from schemas.ids import ConsentId, LookupId
 from schemas.model import Slug
@@ -235,8 +236,7 @@ def purge_uses(connection: Connection, before: datetime) -> int:
     return connection.execute(old).rowcount
 
 
-_BEIJING = timezone(timedelta(hours=8))
-_FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=_BEIJING)
+_FIRST_MONDAY = datetime(1970, 1, 5, tzinfo=BEIJING)
 
 
 def period_start(per: timedelta, now: datetime) -> datetime:

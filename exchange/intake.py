@@ -14,6 +14,7 @@ from schemas.errors import Complaint, InvalidRequestError
 from schemas.matter import (
     Fact,
     FactType,
+    Latest,
     Matter,
     Question,
     QuestionType,
@@ -30,9 +31,16 @@ _FEWEST_DIGITS_OF_A_VALUE = 6
 
 
 def check_opening(
-    matter: Matter, purpose: str, subjects: Subjects, answers: Answers
+    matter: Matter, purpose: str, subjects: Subjects, answers: Answers, today: date
 ) -> None:
     """Check what opens a case.
+
+    Args:
+        matter: The case's matter.
+        purpose: What it is opened for.
+        subjects: Facts by role.
+        answers: Answers by question.
+        today: The day in Beijing, which bounds dates.
 
     Raises:
         InvalidRequestError: Names every part that is wrong.
@@ -40,20 +48,22 @@ def check_opening(
     complaints = [
         *_wrong_purpose(matter, purpose),
         *_missing_subjects(matter, subjects),
-        *_wrong_subjects(matter, subjects),
-        *_wrong_answers(matter, answers),
+        *_wrong_subjects(matter, subjects, today),
+        *_wrong_answers(matter, answers, today),
     ]
     if complaints:
         raise InvalidRequestError(*complaints)
 
 
-def check_additions(
+def check_additions(  # noqa: PLR0913 - each part of what is added, and the day
     matter: Matter,
     subjects: Subjects,
     known: Subjects,
     answers: Answers,
     commitments: tuple[str, ...],
     supplied: Mapping[str, SupplyReason],
+    *,
+    today: date,
 ) -> None:
     """Check what is added to an open case.
 
@@ -64,14 +74,15 @@ def check_additions(
         answers: Answers, new or changed.
         commitments: Requirements for which a commitment is given.
         supplied: Requirements that were handed in, and why.
+        today: The day in Beijing, which bounds dates.
 
     Raises:
         InvalidRequestError: Names every part that is wrong.
     """
     complaints = [
-        *_wrong_subjects(matter, subjects),
+        *_wrong_subjects(matter, subjects, today),
         *_changed_facts(subjects, known),
-        *_wrong_answers(matter, answers),
+        *_wrong_answers(matter, answers, today),
         *_wrong_commitments(matter, commitments),
         *_wrong_supplies(matter, supplied),
     ]
@@ -95,7 +106,9 @@ def _missing_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]
                 yield Complaint(f"/subjects/{role_id}/{fact_id}", "this is required")
 
 
-def _wrong_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]:
+def _wrong_subjects(
+    matter: Matter, subjects: Subjects, today: date
+) -> Iterator[Complaint]:
     for role_id, facts in subjects.items():
         role = matter.roles.get(role_id)
         if role is None:
@@ -110,7 +123,7 @@ def _wrong_subjects(matter: Matter, subjects: Subjects) -> Iterator[Complaint]:
                 message = f"no such fact; of this role there are {known}"
                 path = f"/subjects/{role_id}/{_pointer(fact_id)}"
                 yield Complaint(path, message)
-            elif message := _wrong_fact(fact, value):
+            elif message := _wrong_fact(fact, value, today):
                 yield Complaint(f"/subjects/{role_id}/{fact_id}", message)
 
 
@@ -122,7 +135,7 @@ def _changed_facts(subjects: Subjects, known: Subjects) -> Iterator[Complaint]:
                 yield Complaint(f"/subjects/{role_id}/{fact_id}", message)
 
 
-def _wrong_fact(fact: Fact, value: str) -> str:
+def _wrong_fact(fact: Fact, value: str, today: date) -> str:
     """Return what is wrong with a stated fact; "" when nothing is."""
     match fact.type:
         case FactType.CITIZEN_ID:
@@ -130,7 +143,7 @@ def _wrong_fact(fact: Fact, value: str) -> str:
         case FactType.CREDIT_CODE:
             return _message(check_credit_code, value)
         case FactType.DATE:
-            return _wrong_date(value)
+            return _wrong_date(value, fact.not_after, today)
         case FactType.REGION:
             return _wrong_region(value)
         case FactType.TEXT:
@@ -139,17 +152,23 @@ def _wrong_fact(fact: Fact, value: str) -> str:
             assert_never(fact.type)
 
 
-def _wrong_answers(matter: Matter, answers: Answers) -> Iterator[Complaint]:
+def _wrong_answers(
+    matter: Matter, answers: Answers, today: date
+) -> Iterator[Complaint]:
     for question_id, answer in answers.items():
         path = f"/answers/{_pointer(question_id)}"
         question = matter.questions.get(question_id)
         if question is None:
             yield Complaint(path, "this matter does not ask such a question")
-        elif message := _wrong_answer(question, answer):
+        elif message := _wrong_answer(question, answer, today):
             yield Complaint(path, message)
 
 
-def _wrong_answer(question: Question, answer: bool | str) -> str:  # noqa: FBT001 - an answer may be yes or no; one for each type
+def _wrong_answer(
+    question: Question,
+    answer: bool | str,  # noqa: FBT001 - an answer may be yes or no; one for each type
+    today: date,
+) -> str:
     """Return what is wrong with an answer; "" when nothing is."""
     if isinstance(answer, bool) or question.type is QuestionType.BOOLEAN:
         is_right = isinstance(answer, bool) and question.type is QuestionType.BOOLEAN
@@ -161,7 +180,7 @@ def _wrong_answer(question: Question, answer: bool | str) -> str:  # noqa: FBT00
         case QuestionType.TEXT:
             return _wrong_text(answer, question.max_length)
         case QuestionType.DATE:
-            return _wrong_date(answer)
+            return _wrong_date(answer, question.not_after, today)
         case QuestionType.REGION:
             return _wrong_region(answer)
         case _:
@@ -202,12 +221,16 @@ def _message(check: Callable[[str], None], value: str) -> str:
     return ""
 
 
-def _wrong_date(value: str) -> str:
+def _wrong_date(value: str, not_after: Latest | None, today: date) -> str:
     try:
-        written = date.fromisoformat(value).isoformat()
+        day = date.fromisoformat(value)
     except ValueError:
-        written = ""
-    return "" if written == value else "must be a date such as `2026-01-08`"
+        day = None
+    if day is None or day.isoformat() != value:
+        return "must be a date such as `2026-01-08`"
+    if not_after is Latest.TODAY and day > today:
+        return "must not be after today"
+    return ""
 
 
 def _wrong_region(value: str) -> str:

@@ -1,7 +1,7 @@
 """The one place that reads the clock; everything else takes the time as an argument."""
 
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta, timezone
 from functools import lru_cache
 from typing import Protocol
 
@@ -28,6 +28,19 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that never run backwards."""
         return time.monotonic()
+
+
+BEIJING = timezone(timedelta(hours=8))
+"""The time of every region: China has one, without summer time."""
+
+
+def day_in_beijing(instant: datetime) -> date:
+    """Return which day it is, as people and offices count.
+
+    >>> day_in_beijing(datetime(2026, 1, 8, 16, tzinfo=UTC))
+    datetime.date(2026, 1, 9)
+    """
+    return instant.astimezone(BEIJING).date()
 
 
 @lru_cache(maxsize=256)

@@ -42,12 +42,21 @@ class FactType(StrEnum):
     REGION = "region"
 
 
+class Latest(StrEnum):
+    """The last day that a stated date may be."""
+
+    TODAY = "today"
+    """The day of the request, in Beijing: the time of every region."""
+
+
 class Fact(Model):
     """One thing that the portal may state about a subject."""
 
     name: Name
     type: FactType
     required: bool = False
+    not_after: Latest | None = None
+    """The last day that a `date` may be, such as a date of birth; None for any."""
 
 
 class Role(Model):
@@ -86,6 +95,8 @@ class Question(Model):
     """When the question arises; None for always."""
     max_length: Annotated[int, Field(gt=0, le=1_000)] = 200
     """Longest answer of a `text`, in characters."""
+    not_after: Latest | None = None
+    """The last day that a `date` may be; None for any."""
 
 
 class Ask(Model):

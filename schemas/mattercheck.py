@@ -14,7 +14,15 @@ from schemas.evidence import EvidenceField, EvidenceType, Mode
 from schemas.expressions import Program, compile_expression
 from schemas.fieldtypes import value_type
 from schemas.grammar import BOOLEAN, TEXT, ExpressionError, Kind, ValueType
-from schemas.matter import Ask, Matter, Need, Question, QuestionType, Requirement
+from schemas.matter import (
+    Ask,
+    FactType,
+    Matter,
+    Need,
+    Question,
+    QuestionType,
+    Requirement,
+)
 from schemas.model import Concept, Expression, Slug
 
 
@@ -60,6 +68,22 @@ class MatterCheck:
             self.complain("source_limit", because="must be longer than nothing")
         if "self" in self.matter.roles:
             self.complain("roles", "self", because="`self` is for evidence types")
+        self.check_bounds()
+
+    def check_bounds(self) -> None:
+        """Check that only dates are bounded by a day."""
+        for role_name, role in self.matter.roles.items():
+            for name, fact in role.facts.items():
+                if fact.not_after is not None and fact.type is not FactType.DATE:
+                    where = ("roles", role_name, "facts", name, "not_after")
+                    self.complain(*where, because="only a `date` has a last day")
+        for name, question in self.matter.questions.items():
+            if (
+                question.not_after is not None
+                and question.type is not QuestionType.DATE
+            ):
+                where = ("questions", name, "not_after")
+                self.complain(*where, because="only a `date` has a last day")
 
     def check_steps(self) -> None:
         """Check who performs each step, and that no step waits for itself."""

@@ -19,6 +19,7 @@ from exchange.case import AnyActor, CaseStatus
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
 from exchange.token_request import Caller
+from schemas.clock import day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError, UnauthenticatedError
 from schemas.ids import CaseId, EventId, EvidenceId
 from schemas.matter import Matter, SupplyReason
@@ -196,7 +197,8 @@ async def answer_opening(
     """Open a case for a request that is well-formed: the route, and its shortcut."""
     caller.require_purpose(body.purpose)
     matter = _matter(gateway, body.matter)
-    check_opening(matter, body.purpose, body.subjects, body.answers)
+    today = day_in_beijing(gateway.clock.now())
+    check_opening(matter, body.purpose, body.subjects, body.answers, today)
     opening = Opening(
         caller=caller,
         matter=body.matter,
@@ -236,7 +238,13 @@ async def add_to_case(
     case_id, wait_s = CaseId(case), _wait_s(gateway, prefer)
     matter, known = await gateway.resolver.stated(case_id, caller)
     check_additions(
-        matter, body.subjects, known, body.answers, body.commitments, body.supplied
+        matter,
+        body.subjects,
+        known,
+        body.answers,
+        body.commitments,
+        body.supplied,
+        today=day_in_beijing(gateway.clock.now()),
     )
     additions = Additions(
         subjects=body.subjects,

@@ -16,6 +16,7 @@ from exchange.explanation import Explanation
 from exchange.intake import check_opening
 from exchange.proposal import Circumstances, judge
 from exchange.situation import Situation
+from schemas.clock import day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError
 from schemas.ids import CaseId
 from schemas.matter import FactType
@@ -46,8 +47,8 @@ async def explain_situation(
     matter = gateway.pack.matters.get(body.matter)
     if matter is None:
         raise InvalidRequestError(Complaint("/matter", "no such matter"))
-    check_opening(matter, body.purpose, body.subjects, body.answers)
-    now = gateway.clock.now()
+    now, today = gateway.clock.now(), day_in_beijing(gateway.clock.now())
+    check_opening(matter, body.purpose, body.subjects, body.answers, today)
     catalogue = gateway.planner.catalogue(body.matter)
     stated = {name: fact.value for name, fact in stated_facts(body.subjects).items()}
     situation = Situation(answers=body.answers, stated=stated)

@@ -8,7 +8,7 @@ import pytest
 from pydantic import JsonValue
 
 from exchange.intake import check_opening
-from schemas.clock import SystemClock
+from schemas.clock import SystemClock, day_in_beijing
 from schemas.errors import InvalidRequestError
 from tests.harness.application import (
     AUDITOR,
@@ -29,6 +29,7 @@ PLANTED = ("110101199003074258", "n110101199003074258", "欧阳慕容")
 _WHO = {"person": {"id": FATHER}}
 _FIELDS = {"household@1": ["household_no"]}
 _NOW = SystemClock().now()
+_TODAY = day_in_beijing(_NOW)
 _AGENT = {
     "kind": "agent",
     "id": MOTHER,
@@ -209,7 +210,9 @@ def test_a_complaint_about_a_name_with_many_digits_holds_a_star(site: Site) -> N
         "n199001": {"id": "x"},
     }
     with pytest.raises(InvalidRequestError) as caught:
-        check_opening(matter, "newborn_registration", subjects, {"q199001": "x"})
+        check_opening(
+            matter, "newborn_registration", subjects, {"q199001": "x"}, _TODAY
+        )
     paths = [one.path for one in caught.value.complaints]
 
     assert {"/subjects/*", "/subjects/newborn/*", "/answers/*"} <= set(paths)

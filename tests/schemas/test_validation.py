@@ -151,6 +151,12 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("card.yaml", "Desk}, steps: [issue]", "Desk}, steps: [x]", "/visits/0/steps/0"),
     ("card.yaml", "type: boolean", "type: choice", "/lives_here/choices: choices bel"),
     ("card.yaml", "P2D", "P0D", "/source_limit: must be longer than nothing"),
+    ("card.yaml", "type: citizen_id, ", "type: citizen_id, not_after: today, ",
+     "/roles/reader/facts/id/not_after: only a `date`"),
+    ("card.yaml", "type: boolean", "type: boolean\n    not_after: today",
+     "/questions/lives_here/not_after: only"),
+    ("card.yaml", "type: citizen_id, ", "type: date, not_after: tomorrow, ",
+     "/not_after: must be one of `today`"),
     # --- the deployment
     ("deployment.yaml", "ga_residence", "gb_residence", "no service `gb_residence`"),
     ("deployment.yaml", "http://", "ftp://", "/services/ga_residence/endpoint: must"),

@@ -1,0 +1,73 @@
+"""What a portal may state: dates have a last day where the matter declares one."""
+
+from datetime import UTC, date, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exchange.intake import check_additions, check_opening
+from schemas.clock import SystemClock, day_in_beijing
+from schemas.errors import Complaint, InvalidRequestError
+from tests.harness.application import MOTHER, OPENING, PORTAL, Site
+from tests.schemas.packs import shipped
+
+NEWBORN = shipped("schemas/packs/990100").matters["newborn@1"]
+LATE = Complaint("/subjects/newborn/birth_date", "must not be after today")
+
+
+def _complaints(born: date, today: date) -> tuple[Complaint, ...]:
+    """Return what is wrong with opening a case for a birth."""
+    subjects = {"mother": {"id": MOTHER}, "newborn": {"birth_date": born.isoformat()}}
+    try:
+        check_opening(NEWBORN, "newborn_registration", subjects, {}, today)
+    except InvalidRequestError as error:
+        return tuple(one for one in error.complaints if "newborn" in one.path)
+    return ()
+
+
+@given(st.dates(min_value=date(1900, 1, 1)), st.integers(-800, 800))
+def test_nobody_is_born_after_today(today: date, days: int) -> None:
+    """A date of birth is taken up to the day itself, and no later."""
+    ordinal = min(today.toordinal() + days, date.max.toordinal())
+    born = date.fromordinal(ordinal)
+
+    assert ((LATE,) if born > today else ()) == _complaints(born, today)
+
+
+def test_what_is_added_later_is_bounded_by_its_own_day() -> None:
+    """A fact that comes with an answer is checked as one that came at first."""
+    added = {"newborn": {"birth_date": "2026-01-10"}}
+    with pytest.raises(InvalidRequestError) as caught:
+        check_additions(NEWBORN, added, {}, {}, (), {}, today=date(2026, 1, 9))
+    check_additions(NEWBORN, added, {}, {}, (), {}, today=date(2026, 1, 10))
+
+    assert (LATE,) == caught.value.complaints
+
+
+def test_the_day_begins_in_beijing() -> None:
+    """A child born after midnight there can be registered before midnight in UTC."""
+    before = datetime(2026, 1, 8, 15, 59, 59, tzinfo=UTC)
+
+    assert date(2026, 1, 8) == day_in_beijing(before)
+    assert date(2026, 1, 9) == day_in_beijing(before + timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("path", ["/v1/cases", "/v1/explanations"])
+def test_a_birth_in_the_future_opens_nothing(site: Site, path: str) -> None:
+    """Nobody is asked; the place is named, and the date is not."""
+    later = (day_in_beijing(SystemClock().now()) + timedelta(days=2)).isoformat()
+    stated = {
+        "mother": {"id": MOTHER, "name": "林云"},
+        "newborn": {"birth_date": later},
+    }
+    body = {**OPENING, "subjects": stated}
+    if path == "/v1/explanations":
+        del body["actor"]
+    before = site.gateway.log.size
+    answer = site.client(PORTAL).post(path, json=body)
+
+    assert 422 == answer.status_code
+    assert [{"pointer": LATE.path, "detail": LATE.message}] == answer.json()["errors"]
+    assert later not in answer.text
+    assert before == site.gateway.log.size
