@@ -72,18 +72,18 @@ class MatterCheck:
 
     def check_bounds(self) -> None:
         """Check that only dates are bounded by a day."""
+        because = "only a `date` has a last day"
         for role_name, role in self.matter.roles.items():
             for name, fact in role.facts.items():
                 if fact.not_after is not None and fact.type is not FactType.DATE:
-                    where = ("roles", role_name, "facts", name, "not_after")
-                    self.complain(*where, because="only a `date` has a last day")
+                    path = ("roles", role_name, "facts", name, "not_after")
+                    self.complain(*path, because=because)
         for name, question in self.matter.questions.items():
             if (
                 question.not_after is not None
                 and question.type is not QuestionType.DATE
             ):
-                where = ("questions", name, "not_after")
-                self.complain(*where, because="only a `date` has a last day")
+                self.complain("questions", name, "not_after", because=because)
 
     def check_steps(self) -> None:
         """Check who performs each step, and that no step waits for itself."""
