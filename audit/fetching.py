@@ -20,7 +20,12 @@ from audit.served import CHECKPOINT, read_piece
 from audit.sql import Place, SqliteSql
 from audit.store import LogReader, log_schema
 from audit.tiles import Piece, parse_piece
-from schemas.errors import StoreUnavailableError, VerificationError
+from schemas.errors import (
+    StoreUnavailableError,
+    TokenWantedError,
+    UnverifiableError,
+    VerificationError,
+)
 
 LOG_FILE: Final = "log.db"
 """The log's file in a data folder."""
@@ -81,13 +86,12 @@ def fetching(
         shard: The name of one of its shards; None for what stands there itself.
 
     Raises:
-        VerificationError: There is nothing.
+        UnverifiableError: There is nothing.
     """
     if is_address(where):
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        below = "" if shard is None else f"/{SHARDS_FOLDER}/{shard}"
-        with fetching_from_url(where.rstrip("/") + below, headers) as fetch:
-            yield fetch
+        with fetching_from_url(where, headers) as fetch:
+            yield fetch if shard is None else _fetch_from_shard(fetch, shard)
         return
     stored = stored_log(where, shard)
     if stored is not None:
@@ -96,7 +100,59 @@ def fetching(
     elif (folder := _served_folder(where, shard)).is_dir():
         yield fetch_from_folder(folder)
     else:
-        raise VerificationError(f"there is no log at `{Path(where).name}`")
+        raise UnverifiableError(f"there is no log at `{Path(where).name}`")
+
+
+def _fetch_from_shard(fetch: Fetch, shard: str) -> Fetch:
+    """Return what reads a shard below a log's address.
+
+    Sealed ones stand in a folder of their own; the one that is written to is what the
+    address itself serves, and that may be the first, or the one of this name.
+
+    Raises:
+        UnverifiableError: It has no such shard.
+    """
+    for below in (f"{SHARDS_FOLDER}/{shard}/", f"{shard}/"):
+        if fetch(below + CHECKPOINT) is not None:
+            return _fetch_below(fetch, below)
+    origin = _first_line(fetch(CHECKPOINT))
+    first = _first_line(fetch(SHARDS_FOLDER)).removesuffix(f"/{SHARDS_FOLDER}")
+    is_named = origin.rpartition("/")[2] == shard
+    if origin and (is_named or (shard == FIRST and first in ("", origin))):
+        return fetch
+    raise UnverifiableError(
+        f"there is no shard `{shard}`, or nothing of it is published yet: its name is "
+        f"`{FIRST}`, or the last part of its origin"
+    )
+
+
+def _fetch_below(fetch: Fetch, folder: str) -> Fetch:
+    return lambda path: fetch(folder + path)
+
+
+def _first_line(note: bytes | None) -> str:
+    """Return what a note is of; empty for none."""
+    return (note or b"").partition(b"\n")[0].decode("utf-8", "replace")
+
+
+def check_published(fetch: Fetch, where: str) -> None:
+    """Raise unless there is a checkpoint: without one there is nothing to verify.
+
+    Args:
+        fetch: Reads the log.
+        where: How the log was named.
+
+    Raises:
+        UnverifiableError: There is none; says what to name.
+    """
+    if fetch(CHECKPOINT) is not None:
+        return
+    told = "there is no log, or nothing of it is published yet"
+    if is_address(where):
+        raise UnverifiableError(
+            f"{where}: {told}: the address of a gateway's log ends in `/log`"
+        )
+    raise UnverifiableError(f"`{Path(where).name}`: {told}")
 
 
 def _served_folder(where: str, shard: str | None) -> Path:
@@ -137,6 +193,8 @@ def fetching_from_url(
         url: The log's address.
         headers: Sent with each request; such as a token where one is needed.
         total_s: How long one resource may take, from first to last, in seconds.
+
+    Fetching raises `UnverifiableError` where neither content nor 404 comes.
     """
     bounds = Bounds(_TIMEOUT_S, total_s, PIECE_LIMIT)
     with closing(Exchanges(bounds, headers=headers, trust_env=True)) as exchanges:
@@ -145,11 +203,16 @@ def fetching_from_url(
             try:
                 answer = exchanges.ask("GET", f"{url.rstrip('/')}/{path}")
             except StoreUnavailableError as error:
-                raise VerificationError(f"{path}: {error}") from None
+                told = "is the server running, and the address right?"
+                raise UnverifiableError(
+                    f"{path}: it did not come ({error}): {told}"
+                ) from None
             if answer.status == HTTPStatus.NOT_FOUND:
                 return None
+            if answer.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+                raise TokenWantedError(f"{path}: HTTP {answer.status}")
             if answer.status != HTTPStatus.OK:
-                raise VerificationError(f"{path}: HTTP {answer.status}")
+                raise UnverifiableError(f"{path}: HTTP {answer.status}")
             return answer.content
 
         yield fetch
@@ -215,7 +278,8 @@ def open_still(log: Place) -> Iterator[LogReader]:
         log: A data folder, a log's file, or a schema of a PostgreSQL database.
 
     Raises:
-        VerificationError: There is none, or it can't be read.
+        UnverifiableError: There is none.
+        VerificationError: It is damaged.
         LogUnavailableError: The server can't be reached.
     """
     if not isinstance(log, Path):
@@ -234,7 +298,7 @@ def _opened(file: Path) -> Iterator[LogReader]:
     without writing: so both are copied away first.
     """
     if not file.is_file():
-        raise VerificationError(f"there is no log at `{file.name}`")
+        raise UnverifiableError(f"there is no log at `{file.name}`")
     wal = file.with_name(file.name + "-wal")
     read, query = file, "mode=ro&immutable=1"
     with ExitStack() as stack:

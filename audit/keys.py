@@ -7,7 +7,8 @@ directory. The first two are in the form of Go's sumdb, so that its tools read t
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,14 +107,36 @@ def sync_folder(folder: Path) -> None:
 
 def write_secret(path: Path, text: str) -> None:
     """Write a new file that its owner alone may read, durably."""
+    with new_secret(path) as write:
+        write(text)
+
+
+@contextmanager
+def new_secret(path: Path) -> Iterator[Callable[[str], None]]:
+    """Make a new file that its owner alone may read, before there is what goes in.
+
+    Yields what writes it, durably. What ends before that leaves no file.
+
+    Raises:
+        SettingsError: There is one already: no key is ever overwritten.
+        OSError: It can't be made.
+    """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise SettingsError(f"`{path.name}` is there already") from None
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+
+        def write(text: str) -> None:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+        try:
+            yield write
+        finally:
+            if not os.fstat(file.fileno()).st_size:
+                path.unlink(missing_ok=True)
 
 
 def read_secret(path: Path) -> str:

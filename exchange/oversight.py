@@ -36,11 +36,13 @@ from audit.store import Entry, LogReader
 from audit.tiles import Piece
 from audit.writer import AuditLog
 from schemas.clock import Clock
+from schemas.codes import check_id
 from schemas.errors import (
     Complaint,
     InvalidRequestError,
     NotFoundError,
     VerificationError,
+    Where,
 )
 from schemas.ids import CaseId, EventId, NewId
 from schemas.model import Slug
@@ -119,7 +121,7 @@ class Oversight:
             official: Who acted; None for anybody.
 
         Raises:
-            InvalidRequestError: The limit or the cursor is not of its form.
+            InvalidRequestError: The limit, the cursor or the id is not of its form.
             LogUnavailableError: The question can't be recorded, so it isn't answered.
         """
         if official is not None:
@@ -127,10 +129,28 @@ class Oversight:
             query = replace(query, actor_ref=ref)
         subjects = () if subject is None else (subject,)
         if subject is not None:
-            known = self._sealer.directory.lookup(subject)
-            query = replace(query, subject_ref="" if known is None else known.ref)
+            query = replace(query, subject_ref=self._ref_of(subject))
         await self._record(auditor, query, subjects)
         return await self._run(lambda: self._page(query))
+
+    def _ref_of(self, subject: Subject) -> str:
+        """Return somebody's reference; "" for nobody that the log knows.
+
+        An id that was mistyped must not look like that of somebody about whom nobody
+        asked. One that a register has written wrong is known, and found.
+
+        Raises:
+            InvalidRequestError: The log knows nobody of this id, nor could it.
+        """
+        known = self._sealer.directory.lookup(subject)
+        if known is not None:
+            return known.ref
+        try:
+            check_id(subject.namespace, subject.id)
+        except ValueError as error:
+            complaint = Complaint("Errand-Subject", str(error), Where.HEADER)
+            raise InvalidRequestError(complaint) from None
+        return ""
 
     def _page(self, query: RecordQuery) -> RecordPage:
         """Return a page, which may go over from a shard to those before it.

@@ -315,7 +315,7 @@ def parse_settings(text: str, environment: Mapping[str, str], base: Path) -> Set
     try:
         settings = Settings.model_validate(values, context={"base": base})
     except ValidationError as error:
-        problems = error.errors(include_url=False, include_input=False)
+        problems = _plain(error.errors(include_url=False, include_input=False))
         described = dict.fromkeys(_describe(p) for p in problems)
         raise SettingsError("; ".join(described)) from None
     if (settings.anchor_url is None) != (settings.anchor_certificates is None):
@@ -323,6 +323,16 @@ def parse_settings(text: str, environment: Mapping[str, str], base: Path) -> Set
     if settings.wait_default_s > settings.wait_most_s:
         raise SettingsError("`wait_default_s` is longer than `wait_most_s`: lower it")
     return settings
+
+
+def _plain(problems: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out what only follows: a list of wrong items is found too short as well."""
+    items = {problem["loc"][0] for problem in problems if len(problem["loc"]) > 1}
+    return [
+        problem
+        for problem in problems
+        if len(problem["loc"]) > 1 or problem["loc"][0] not in items
+    ]
 
 
 def _from_yaml(text: str) -> dict[str, object]:

@@ -61,6 +61,28 @@ CitizenId = Annotated[str, Field(max_length=18), AfterValidator(_checked)]
 """公民身份号码 (GB 11643) as a caller states it: its check digit fits."""
 
 
+def check_id(namespace: str, text: str) -> None:
+    """Let an id pass that is well formed, as its kind has it.
+
+    Args:
+        namespace: What kind of id it is, as facts of matters have: `citizen_id`,
+            `credit_code`, or `text`, of which nothing can be said.
+        text: The id.
+
+    Raises:
+        ValueError: There is no such kind, or the id is none of this kind.
+    """
+    match namespace:
+        case "citizen_id":
+            check_citizen_id(text)
+        case "credit_code":
+            check_credit_code(text)
+        case "text":
+            pass
+        case _:
+            raise ValueError("must be a `citizen_id`, a `credit_code` or a `text`")
+
+
 def citizen_check_digit(first_17: str) -> str:
     """Return the check digit of a citizen id's first 17 digits.
 

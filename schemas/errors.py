@@ -13,6 +13,8 @@
     - TooLargeError                 the request exceeds a limit
     - KeyReusedError                an idempotency key came again with another request
   + VerificationError             a signature, digest, schema or proof does not hold
+  + UnverifiableError             what is to be verified is not to be had: no verdict
+    - TokenWantedError              it is shown to whoever has an access token for it
   + ConnectorError                a department could not be asked, or answered wrongly
     - ConnectorUnavailableError     asking again later may help
     - ConnectorFaultError           it answered, and wrongly; names the fault
@@ -109,6 +111,14 @@ class KeyReusedError(RequestError):
 
 class VerificationError(ErrandError):
     """A signature, digest, schema or proof does not hold."""
+
+
+class UnverifiableError(ErrandError):
+    """What is to be verified is not to be had: whether it holds is not told."""
+
+
+class TokenWantedError(UnverifiableError):
+    """It is shown to whoever has an access token for it, and no such one was sent."""
 
 
 class ConnectorError(ErrandError):

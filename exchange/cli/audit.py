@@ -17,29 +17,38 @@ from exchange.cli.console import (
     print_json,
     print_table,
 )
+from exchange.cli.files import check_writable, read_file
 from exchange.cli.logs import (
     AnchorsPlace,
     ErasuresPlace,
     LogKey,
     LogKeysFolder,
     PolicyFile,
+    ReceiptKey,
     ShardName,
     StampCertificates,
     StateFile,
     SubjectsPlace,
     TokenFile,
     Where,
+    asking_for_a_token,
     elsewhere_of,
+    opened,
+    read_keys,
+    read_policy,
     read_token,
+    read_vkey,
 )
-from schemas.errors import ErrandError
+from schemas.errors import ErrandError, VerificationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from audit.accusation import Statement
     from audit.beside import Elsewhere
     from audit.completeness import Compared
     from audit.demands import Demands
+    from audit.note import Verifier
     from schemas.canonical import Json
 
 app = typer.Typer(help="Look into an access log.", no_args_is_help=True)
@@ -58,9 +67,7 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
     receipt: Annotated[
         list[Path] | None, typer.Option(help="A receipt that must be kept.")
     ] = None,
-    receipt_key: Annotated[
-        str | None, typer.Option(help="The vkey that receipts are signed with.")
-    ] = None,
+    receipt_key: ReceiptKey = None,
     form: Annotated[
         Literal["auto", "records", "any"],
         typer.Option(help="What entries are; `auto` is as the first one is."),
@@ -79,20 +86,24 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
 ) -> None:
     """Verify a log: every entry, tile and root, signatures, cosignatures, receipts.
 
-    Of the log's own file also what stands beside each leaf. Status 1 where it fails.
+    Of the log's own file also what stands beside each leaf. Status 1 where it fails,
+    2 where nothing could be verified.
     """
     from audit.anchor import parse_trust
     from audit.demands import Demands, Form
-    from audit.policy import parse_policy
 
+    if receipt and receipt_key is None:
+        raise ErrandError("`--receipt` takes `--receipt-key`, which it is signed with")
     demands = Demands(
         vkey=vkey,
         form=Form(form),
-        policy=None if policy is None else parse_policy(policy.read_text("utf-8")),
-        receipts=[file.read_bytes() for file in receipt or ()],
+        policy=read_policy(policy),
+        receipts=[read_file(file) for file in receipt or ()],
         receipt_vkey=receipt_key,
-        anchors=None if anchors is None else parse_trust(anchors.read_bytes()),
+        anchors=None if anchors is None else parse_trust(read_file(anchors)),
     )
+    if state is not None:
+        check_writable(state)
     place = _Place(log, shard, read_token(token_file))
     elsewhere = elsewhere_of(subjects, erasures, anchors_in)
     if not following:
@@ -101,7 +112,8 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
         return
     if {shard, state, keys_folder} != {None} or demands.receipts:
         raise ErrandError("with `--shards`: no shard, state, keys, or receipts")
-    shards = _verify_series(place, demands, elsewhere)
+    with asking_for_a_token(place.token):
+        shards = _verify_series(place, demands, elsewhere)
     if as_json:
         print_json({"verified": True, "shards": shards})
     else:
@@ -126,8 +138,7 @@ def _verify(
 ) -> "Mapping[str, Json]":
     """Verify a log where it is kept or as it is served, whichever is named."""
     from audit.beside import with_anchors
-    from audit.fetching import fetching, is_address, stored_log
-    from audit.keys import load_keys
+    from audit.fetching import is_address, stored_log
     from audit.verify import verify_stored
     from audit.verify_served import verify_served
 
@@ -136,7 +147,7 @@ def _verify(
         raise ErrandError("sections stand in the log's own file: give that")
     with ExitStack() as stack:
         if stored is not None:
-            keys = None if keys_folder is None else load_keys(keys_folder)
+            keys = read_keys(keys_folder)
             progress = stack.enter_context(_progress())
             return verify_stored(
                 stored,
@@ -146,7 +157,7 @@ def _verify(
                 state_file=state,
                 elsewhere=elsewhere,
             ).as_json()
-        fetch = stack.enter_context(fetching(place.log, place.token, place.shard))
+        fetch = stack.enter_context(opened(place.log, place.token, place.shard))
         if elsewhere.anchors is not None:
             fetch = with_anchors(fetch, elsewhere.anchors)
         return verify_served(
@@ -210,15 +221,17 @@ def check_completeness(  # noqa: PLR0913 - what the comparison takes
     """
     from audit.completeness import check_complete, read_list
     from audit.demands import Demands
-    from audit.fetching import fetching, is_address
+    from audit.fetching import is_address
     from audit.keys import read_subject_key
-    from audit.policy import parse_policy
 
-    wanted = None if policy is None else parse_policy(policy.read_text("utf-8"))
-    listed = read_list([page.read_bytes() for page in pages])
+    wanted = read_policy(policy)
+    try:
+        listed = read_list([read_file(page) for page in pages])
+    except VerificationError as error:
+        raise ErrandError(f"{error}: nothing to compare") from None
     key = read_subject_key(subject_key)
     with (
-        fetching(log, read_token(token_file), shard) as fetch,
+        opened(log, read_token(token_file), shard) as fetch,
         _progress() as progress,
     ):
         found = check_complete(
@@ -257,11 +270,10 @@ def fsck_log(
     as_json: AsJson = False,
 ) -> None:
     """Compute every tile and the root anew from the entries, and compare them."""
-    from audit.fetching import fetching
     from audit.fsck import check_log
 
     with (
-        fetching(log, read_token(token_file), shard) as fetch,
+        opened(log, read_token(token_file), shard) as fetch,
         _progress() as progress,
     ):
         found = check_log(fetch, vkey, progress).as_json()
@@ -315,13 +327,12 @@ def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
 
     From the pieces that are served, and verified before it is printed.
     """
-    from audit.fetching import fetching
     from audit.note import b64, parse_vkey
     from audit.proving import open_tree, prove_growth, prove_index
 
     if [index, event, sizes].count(None) != 2:  # noqa: PLR2004 - all but one
         raise ErrandError("say one of `--index`, `--event` and `--sizes`")
-    with fetching(log, read_token(token_file), shard) as fetch:
+    with opened(log, read_token(token_file), shard) as fetch:
         tree = open_tree(fetch, parse_vkey(vkey))
         if sizes is not None:
             growth = prove_growth(tree, *sizes)
@@ -361,28 +372,38 @@ def accuse_log(
         list[Path],
         typer.Argument(help="Two or more receipts, `.tlog-proof` files, checkpoints."),
     ],
-    key: Annotated[str, typer.Option(help="The log's vkey.")],
-    receipt_key: Annotated[str, typer.Option(help="The vkey of its receipts.")],
+    key: LogKey,
+    receipt_key: Annotated[
+        str, typer.Option(help="The vkey of its receipts.", callback=read_vkey)
+    ],
     *,
     leaf: Annotated[
         list[Path] | None,
-        typer.Option(help="The leaf of a proof; one for each, in their order."),
+        typer.Option(
+            help="The leaf of a proof, as `show --leaf` wrote it; one for each, in "
+            "their order."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell whether what a log has signed contradicts itself: status 1 if it does."""
-    from audit.accusation import contradiction, read_statements
+    """Tell whether what a log has signed contradicts itself: status 1 if it does.
+
+    What can't be judged, as it is no note or not signed with these keys, is status 2.
+    """
+    from audit.accusation import contradiction
     from audit.note import parse_vkey
 
-    leaves = iter([file.read_bytes() for file in leaf or ()])
-    statements = tuple(
-        statement
-        for file in notes
-        for statement in read_statements(
-            file.read_bytes(), parse_vkey(key), parse_vkey(receipt_key), leaves
+    log, receipts = parse_vkey(key), parse_vkey(receipt_key)
+    leaves = iter([read_file(file) for file in leaf or ()])
+    found = contradiction(
+        tuple(
+            statement
+            for file in notes
+            for statement in _statements(file, log, receipts, leaves)
         )
     )
-    found = contradiction(statements)
+    if next(leaves, None) is not None:
+        raise ErrandError("there are more leaves than proofs: one for each, in order")
     if as_json:
         print_json({"contradiction": found})
     else:
@@ -390,3 +411,24 @@ def accuse_log(
         sys.stdout.write(told + "\n")
     if found is not None:
         raise typer.Exit(int(Exit.WRONG.value))
+
+
+def _statements(
+    file: Path, log: "Verifier", receipts: "Verifier", leaves: "Iterator[bytes]"
+) -> "tuple[Statement, ...]":
+    """Return what a file states.
+
+    Raises:
+        ErrandError: It is nothing that this log has signed: it accuses nobody.
+    """
+    from audit.accusation import read_statements
+
+    note = read_file(file)
+    try:
+        return read_statements(note, log, receipts, leaves)
+    except VerificationError as error:
+        raise ErrandError(
+            f"`{file.name}` accuses nobody: {error}. It takes a signed receipt, a "
+            "checkpoint, or a `.tlog-proof` with `--leaf`: the leaf's exact bytes, as "
+            "`errand audit show EVENT --leaf FILE` writes them"
+        ) from None

@@ -3,7 +3,9 @@
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
 import os
+import re
 import sys
+from collections.abc import Collection
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,7 +16,8 @@ import typer
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    import httpx
+    from rich.table import Column, Table
 
     from connectors.jose import SigningKey
     from exchange.settings import Settings
@@ -24,7 +27,27 @@ Config = Annotated[
     typer.Option("--config", help="Settings (YAML); else `ERRAND_CONFIG` names them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Url = Annotated[str, typer.Option(help="Where the gateway's API is.")]
+
+_ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
+
+
+def _read_url(text: str) -> str:
+    """Return an address without a slash at its end.
+
+    Raises:
+        ErrandError: It is none.
+    """
+    if not _ADDRESS.fullmatch(text):
+        raise ErrandError(
+            "`--url` is an address such as `https://errand.example`: it begins with "
+            "`http://` or `https://`, and has no `?` or `#`"
+        )
+    return text.rstrip("/")
+
+
+Url = Annotated[
+    str, typer.Option(help="Where the gateway's API is.", callback=_read_url)
+]
 ClientName = Annotated[str, typer.Option("--client", help="The client's id.")]
 KeyFile = Annotated[Path, typer.Option(help="The client's private key (PEM).")]
 AboutSubject = Annotated[
@@ -76,12 +99,27 @@ def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
         answer = httpx.post(url + TOKEN_PATH, data=form)
     except httpx.TransportError as error:
         raise ErrandError(f"the gateway at {url} can't be reached") from error
-    told = answer.json()
-    if answer.status_code != httpx.codes.OK:
-        reason = told.get("error_description") or told.get("title")
+    told = _json_of(answer)
+    reason = told.get("error_description") or told.get("title")
+    if answer.status_code == httpx.codes.NOT_FOUND or not told.keys() & _OF_TOKENS:
+        reason = f"no gateway answers at {url} (HTTP {answer.status_code})"
+    if "access_token" not in told:
         raise ErrandError(f"no token: {reason}")
     granted: str = told["access_token"]
     return granted
+
+
+_OF_TOKENS = {"access_token", "error", "title"}
+"""What a gateway's answer about a token has one of."""
+
+
+def _json_of(answer: "httpx.Response") -> dict[str, Any]:
+    """Return an answer's JSON object; empty for anything else."""
+    try:
+        told = answer.json()
+    except ValueError:
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def _client_key(key_file: Path) -> "SigningKey":
@@ -115,15 +153,39 @@ def _ask(method: str, url: str, **request: Any) -> Any:  # noqa: ANN401 - as htt
         answer = httpx.request(method, url, **request)
     except httpx.TransportError as error:
         raise ErrandError(f"the gateway at {url} can't be reached") from error
-    told = answer.json()
+    told = _json_of(answer)
     if answer.is_error:
-        raise ErrandError(f"{told.get('title')}: {told.get('detail', told['type'])}")
+        raise ErrandError(_problem(told) or f"{url}: HTTP {answer.status_code}")
     return told
 
 
+def _problem(told: dict[str, Any]) -> str:
+    """Return a problem (RFC 9457) in one line: title, detail, and each wrong place.
+
+    No value of the request stands in it (`exchange.api.problems`).
+    """
+    wrong = [
+        f"{one.get('pointer') or one.get('header') or one.get('parameter') or 'it'}: "
+        f"{one.get('detail')}"
+        for one in told.get("errors", ())
+    ]
+    parts = [told.get("title"), told.get("detail"), "; ".join(wrong)]
+    return ": ".join(part for part in parts if part)
+
+
 def read_subject_id() -> str:
-    """Return the id on standard input: shells and process lists keep arguments."""
-    return sys.stdin.readline().strip()
+    """Return the id on standard input: shells and process lists keep arguments.
+
+    Raises:
+        ErrandError: There is none.
+    """
+    text = sys.stdin.readline().strip()
+    if not _ID.fullmatch(text):
+        raise ErrandError("standard input has no id: one line, without spaces")
+    return text
+
+
+_ID = re.compile(r"[\x21-\x7e]{1,64}")
 
 
 def given(**conditions: str | None) -> dict[str, str]:
@@ -131,21 +193,43 @@ def given(**conditions: str | None) -> dict[str, str]:
     return {name: value for name, value in conditions.items() if value is not None}
 
 
-def make_table(title: str, *columns: str) -> "Table":
-    """Return an empty table for people."""
+def make_table(title: str, *columns: str, kept: Collection[str] = ()) -> "Table":
+    """Return an empty table for people.
+
+    Args:
+        title: What it shows.
+        columns: Their headers.
+        kept: Those whose cells are never wrapped, since the next command takes them.
+    """
     from rich.table import Table
 
     table = Table(title=title, title_justify="left")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold", no_wrap=column in kept)
     return table
 
 
 def print_table(table: "Table") -> None:
-    """Print a table as wide as the terminal."""
+    """Print a table as wide as the terminal, or as what must stay whole takes."""
     from rich.console import Console
 
-    Console().print(table, markup=False)
+    console = Console()
+    least = sum(_least_width(column) for column in table.columns)
+    console.width = max(console.width, least + 3 * len(table.columns) + 1)
+    console.print(table, markup=False)
+
+
+def _least_width(column: "Column") -> int:
+    """Return how narrow a column may be: what wraps does so at a few characters."""
+    from rich.cells import cell_len
+
+    cells = [str(column.header), *map(str, column.cells)]
+    widest = max(cell_len(line) for cell in cells for line in cell.split("\n"))
+    return widest if column.no_wrap else min(widest, _NARROWEST)
+
+
+_NARROWEST = 10
+"""Characters of a column that wraps."""
 
 
 def print_json(value: object) -> None:

@@ -118,9 +118,11 @@ def list_holds(
     if as_json:
         print_json(found)
         return
-    table = make_table("Holds", "hold", "what", "name", "reason", "by")
+    ids = "hold and name"
+    table = make_table("Holds", ids, "what", "reason", "by", kept=(ids,))
     for one in found["holds"]:
-        table.add_row(one["hold"], one["what"], one["name"], one["reason"], one["by"])
+        named = f"{one['hold']}\n{one['name']}"
+        table.add_row(named, one["what"], one["reason"], one["by"])
     print_table(table)
 
 
@@ -134,12 +136,14 @@ def issue_key(
     url: Url = "http://127.0.0.1:8800",
 ) -> None:
     """Write a person's key to a file that its owner alone reads; it is recorded."""
-    from audit.keys import write_secret
+    from audit.keys import new_secret
 
     body = {**_target(None, None, namespace), "reason": reason}
     headers = _bearer(url, client, key_file, "auditor")
-    found = post_json(f"{url}/v1/audit/subject-keys", headers, body)
-    write_secret(file, found["key"])
+    # The file first: a key that was given out is on record, and must not be lost.
+    with new_secret(file) as write:
+        found = post_json(f"{url}/v1/audit/subject-keys", headers, body)
+        write(found["key"])
     sys.stdout.write(f"record {found['event']} of {found['origin']}\n")
 
 

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from exchange.cli.console import AboutSubject, given, read_subject_id
+from exchange.cli.files import check_writable
 from exchange.cli.logs import (
     ShardName,
     SubjectsPlace,
     elsewhere_of,
+    read_keys,
     stored_shard,
 )
 from schemas.errors import ErrandError
@@ -75,6 +77,7 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
             raise ErrandError("files hold all of the log: conditions are for tables")
         size = _export_files(stored, target)
     else:
+        check_writable(target)
         ref = _subject_ref(stored, keys_folder, subjects) if subject else None
         size = _export_table(stored, target, form, _query(conditions, ref))
     sys.stdout.write(f"{size} entries\n")
@@ -153,13 +156,20 @@ def _subject_ref(
 ) -> str:
     """Return the reference of whoever stdin names; "" for nobody that is known."""
     from audit.beside import open_sealer
-    from audit.keys import load_keys
     from audit.record import Subject
+    from schemas.codes import check_id
 
     if keys_folder is None:
         raise ErrandError("`--subject` takes `--keys`, to find the person with")
     who = Subject("", "citizen_id", read_subject_id())
-    keys = load_keys(keys_folder)
+    keys = read_keys(keys_folder)
     with open_sealer(stored, keys, elsewhere_of(subjects)) as sealer:
         known = None if sealer is None else sealer.directory.lookup(who)
-    return "" if known is None else known.ref
+    if known is not None:
+        return known.ref
+    try:
+        check_id(who.namespace, who.id)
+    except ValueError as error:
+        # Or a mistyped id would look like that of somebody about whom nobody asked.
+        raise ErrandError(f"the id on standard input {error}") from None
+    return ""

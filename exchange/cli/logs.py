@@ -2,23 +2,68 @@
 
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from schemas.errors import ErrandError
+from exchange.cli.files import read_text
+from schemas.errors import (
+    ErrandError,
+    TokenWantedError,
+    UnverifiableError,
+    VerificationError,
+)
 
 if TYPE_CHECKING:
     from audit.beside import Elsewhere
+    from audit.fetching import Fetch
+    from audit.keys import LogKeys
+    from audit.policy import Policy
     from audit.sql import Place
 
 Where = Annotated[
     str, typer.Argument(help="Its address, a folder as served or of data, or its file.")
 ]
+
+
+def read_vkey(text: str | None) -> str | None:
+    """Return a vkey as it was given, once it is known to be one.
+
+    Raises:
+        ErrandError: It is none.
+    """
+    from audit.note import parse_vkey
+
+    if text is None:
+        return None
+    try:
+        return parse_vkey(text).vkey
+    except VerificationError as error:
+        raise ErrandError(
+            f"this key is no vkey: {error}; `errand keys show` and the address "
+            "`/log/keys` of a gateway show whole ones: put them in quotation marks"
+        ) from None
+
+
 LogKey = Annotated[
     str,
-    typer.Option("--vkey", "--key", help="The log's vkey, as `errand keys show`."),
+    typer.Option(
+        "--vkey",
+        "--key",
+        help="The log's vkey, as `errand keys show`.",
+        callback=read_vkey,
+    ),
+]
+ReceiptKey = Annotated[
+    str | None,
+    typer.Option(
+        help="The vkey that receipts are signed with, as `errand keys show`.",
+        callback=read_vkey,
+    ),
 ]
 TokenFile = Annotated[
     Path | None,
@@ -108,6 +153,84 @@ def elsewhere_of(
     )
 
 
+_TOKEN = re.compile(r"[\x21-\x7e]+")
+
+
 def read_token(file: Path | None) -> str | None:
-    """Return an access token from its file."""
-    return None if file is None else file.read_text(encoding="ascii").strip()
+    """Return an access token from its file.
+
+    Raises:
+        SettingsError: The file can't be read.
+        ErrandError: It holds no token.
+    """
+    if file is None:
+        return None
+    token = read_text(file).strip()
+    if not _TOKEN.fullmatch(token):
+        raise ErrandError(f"`{file}` holds no access token: {_GET_ONE}")
+    return token
+
+
+_GET_ONE = "`errand token auditor --client ... --key-file ...` prints one"
+
+
+def read_policy(file: Path | None) -> "Policy | None":
+    """Return who must have cosigned, from a file.
+
+    Raises:
+        SettingsError: It can't be read, or is no policy.
+    """
+    from audit.policy import parse_policy
+
+    return None if file is None else parse_policy(read_text(file))
+
+
+def read_keys(folder: Path | None) -> "LogKeys | None":
+    """Return a log's own keys from their folder.
+
+    Raises:
+        SettingsError: They are not there, or can't be read.
+    """
+    from audit.keys import load_keys
+
+    if folder is None:
+        return None
+    below = folder / "log"
+    if not (folder / "log.key").exists() and (below / "log.key").exists():
+        raise ErrandError(
+            f"`{folder}` has the gateway's keys: the log's own are in `{below}`"
+        )
+    return load_keys(folder)
+
+
+@contextmanager
+def opened(log: str, token: str | None, shard: str | None) -> Iterator["Fetch"]:
+    """Read a log that has a checkpoint, from wherever it is.
+
+    Raises:
+        UnverifiableError: There is none, or it is not shown; says what to do.
+    """
+    from audit.fetching import check_published, fetching
+
+    with asking_for_a_token(token), fetching(log, token, shard) as fetch:
+        check_published(fetch, log)
+        yield fetch
+
+
+@contextmanager
+def asking_for_a_token(token: str | None) -> Iterator[None]:
+    """Say what to do where a log shows its entries to members alone.
+
+    Raises:
+        UnverifiableError: It does, and this token opens nothing.
+    """
+    try:
+        yield
+    except TokenWantedError as error:
+        told = (
+            "the entries are for members: give an auditor's access token in a file, "
+            "`--token-file`"
+            if token is None
+            else "the token in `--token-file` is not an auditor's, or has expired"
+        )
+        raise UnverifiableError(f"{error}: {told}; {_GET_ONE}") from None

@@ -2,10 +2,12 @@
 
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import orjson
 import typer
 
 from exchange.cli.console import (
@@ -22,22 +24,29 @@ from exchange.cli.console import (
     print_table,
     read_subject_id,
 )
+from exchange.cli.files import check_writable
 from exchange.cli.logs import (
     ShardName,
     SubjectsPlace,
     elsewhere_of,
+    read_keys,
     stored_shard,
 )
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from audit.beside import Elsewhere
     from audit.sql import Place
 
 app = typer.Typer()
 """Part of the group `audit`."""
+
+_MOST = 1_000
+"""Most rows of an answer, as the API has it."""
+_MOST_PAGES = 100
+"""Most pages that are asked for at once: of what is beyond, `next` says how."""
 
 
 @app.command("show")
@@ -53,6 +62,13 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
         str | None, typer.Option(help="The log's own file, folder or database.")
     ] = None,
     shard: ShardName = None,
+    leaf: Annotated[
+        Path | None,
+        typer.Option(
+            "--leaf",
+            help="Write the leaf's exact bytes here: for `accuse`, and proofs.",
+        ),
+    ] = None,
     keys_folder: Annotated[
         Path | None, typer.Option("--keys", help="The log's own keys.")
     ] = None,
@@ -67,16 +83,21 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
     Over the API the look becomes a record itself; with `--log`, nobody is asked.
     Each section is compared with its commitment before it is shown.
     """
+    if leaf is not None:
+        check_writable(leaf)
     if log is not None:
         place = elsewhere_of(subjects)
         stored = stored_shard(log, shard)
-        print_json(_record_in(stored, event, keys_folder, audience, place))
-        return
-    if client is None or key_file is None:
+        exact, sections = _record_in(stored, event, keys_folder, audience, place)
+    elif client is None or key_file is None:
         raise ErrandError("say `--client` and `--key-file`, or `--log`")
-    bearer = f"Bearer {get_token(url, client, key_file, 'auditor')}"
-    told = get_json(f"{url}/v1/audit/records/{event}", {"authorization": bearer}, {})
-    print_json(_checked_record(told))
+    else:
+        bearer = f"Bearer {get_token(url, client, key_file, 'auditor')}"
+        path = f"{url}/v1/audit/records/{event}"
+        exact, sections = _checked(get_json(path, {"authorization": bearer}, {}))
+    if leaf is not None:
+        leaf.write_bytes(exact)
+    print_json({"leaf": orjson.loads(exact), **sections})
 
 
 def _record_in(
@@ -85,19 +106,16 @@ def _record_in(
     keys_folder: Path | None,
     audience: str,
     elsewhere: "Elsewhere",
-) -> "Mapping[str, object]":
-    """Return a record of a stored log, with its sections where keys are given."""
-    import orjson
-
+) -> "tuple[bytes, Mapping[str, object]]":
+    """Return a stored log's leaf, and its sections where keys are given."""
     from audit.beside import open_sealer
     from audit.fetching import open_still
-    from audit.keys import load_keys
     from audit.query import open_for
     from audit.record import Audience
     from schemas.errors import NotFoundError
     from schemas.ids import EventId
 
-    keys = None if keys_folder is None else load_keys(keys_folder)
+    keys = read_keys(keys_folder)
     with open_still(stored) as reader, open_sealer(stored, keys, elsewhere) as sealer:
         entry = reader.entry_of(EventId(event))
         if entry is None:
@@ -107,33 +125,29 @@ def _record_in(
             if sealer is None
             else open_for(Audience(audience), reader, sealer, EventId(event))
         )
-    return {
-        "index": entry.seq,
-        "leaf": orjson.loads(entry.leaf),
-        "sections": {name.value: one.value for name, one in opened.items()},
-    }
+    sections = {name.value: one.value for name, one in opened.items()}
+    return entry.leaf, {"index": entry.seq, "sections": sections}
 
 
-def _checked_record(told: "Mapping[str, Any]") -> "Mapping[str, object]":
-    """Return what the API tells of a record, once its sections are verified.
+def _checked(told: "Mapping[str, Any]") -> "tuple[bytes, Mapping[str, object]]":
+    """Return the leaf that the API tells, and its sections once they are verified.
 
     Raises:
         VerificationError: A section is not the one that the leaf commits to.
     """
-    import orjson
-
     from audit.record import read_leaf
     from audit.sections import verify_section
     from schemas.canonical import b64url_decode
 
-    leaf = read_leaf(told["leaf"].encode())
+    exact = told["leaf"].encode()
+    leaf = read_leaf(exact)
     sections = {}
     for name, one in told["sections"].items():
         section = one["section"].encode()
         opening = b64url_decode(one["opening"])
         verify_section(leaf.commitments.get(name, b""), opening, section)
         sections[name] = orjson.loads(section)
-    return {"leaf": orjson.loads(told["leaf"]), "sections": sections}
+    return exact, {"sections": sections}
 
 
 @app.command("query")
@@ -151,10 +165,25 @@ def query_audit(  # noqa: PLR0913 - the conditions of one question
     kind: str | None = None,
     since: str | None = None,
     until: str | None = None,
-    limit: int = 50,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, max=_MOST, help="Rows of an answer; 50, if not said."),
+    ] = None,
+    after: Annotated[
+        str | None, typer.Option(help="Go on after the answer that said this `next`.")
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--all", help="Ask for all pages, and make one answer of them."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Ask a running gateway who asked what; the question becomes a record."""
+    """Ask a running gateway who asked what; the question becomes a record.
+
+    With `--all` each page is a question of its own.
+    """
+    if whole and (after, limit) != (None, None):
+        raise ErrandError("`--all` takes no `--after` or `--limit`")
     conditions = given(
         requester=requester,
         provider=provider,
@@ -164,30 +193,67 @@ def query_audit(  # noqa: PLR0913 - the conditions of one question
         kind=kind,
         since=since,
         until=until,
-        limit=str(limit),
+        limit=str(limit or (_MOST if whole else 50)),
     )
     headers = {"authorization": f"Bearer {get_token(url, client, key_file, 'auditor')}"}
     if subject:
         headers["errand-subject"] = f"citizen_id:{read_subject_id()}"
-    page = get_json(f"{url}/v1/audit/records", headers, conditions)
+
+    def ask(after: str | None) -> Any:  # noqa: ANN401 - JSON of the API
+        asked = {**conditions, **given(after=after)}
+        return get_json(f"{url}/v1/audit/records", headers, asked)
+
+    page = _all_pages(ask) if whole else ask(after)
     if as_json:
         print_json(page)
-        return
-    table = make_table(
-        "Records", "index", "at", "kind", "outcome", "requester", "provider", "type"
-    )
+    else:
+        _show_page(page)
+
+
+def _all_pages(ask: "Callable[[str | None], Any]") -> "Mapping[str, Any]":
+    """Return one answer made of all pages, newest first.
+
+    A question about somebody is a record about them, and those that follow the first
+    one are not in its answer. So in the end it is asked once more for what is newer
+    than the first answer: that has all of them, its own question included.
+
+    Args:
+        ask: Returns the page after a cursor; of None, the first.
+
+    Raises:
+        ErrandError: More was recorded meanwhile than an answer holds.
+    """
+    page = ask(None)
+    rows, asked = list(page["records"]), 1
+    while page["next"] is not None and asked < _MOST_PAGES:
+        page, asked = ask(page["next"]), asked + 1
+        rows += page["records"]
+    if asked == 1:
+        return {**page, "records": rows}
+    known = {row["event"] for row in rows}
+    last = ask(None)
+    newer = [row for row in last["records"] if row["event"] not in known]
+    if len(newer) == len(last["records"]) and last["next"] is not None:
+        raise ErrandError("more is recorded meanwhile than is read: say `--until`")
+    return {**last, "records": newer + rows, "next": page["next"]}
+
+
+def _show_page(page: "Mapping[str, Any]") -> None:
+    """Print rows for people: what other commands take is never cut."""
+    who, ids = "requester, provider, type", "at and event"
+    table = make_table("Records", "index", ids, "kind", who, kept=("index", ids))
     for row in page["records"]:
         at = datetime.fromtimestamp(row["at_ms"] / 1000, UTC).isoformat(" ", "seconds")
+        about = (row["requester"], row["provider"], row["evidence_type"])
         table.add_row(
             str(row["index"]),
-            at.removesuffix("+00:00"),
-            row["kind"],
-            row["outcome"],
-            row["requester"],
-            row["provider"],
-            row["evidence_type"],
+            f"{at.removesuffix('+00:00')}\n{row['event']}",
+            f"{row['kind']}\n{row['outcome']}",
+            "\n".join(filter(None, about)),
         )
     print_table(table)
+    if page["next"] is not None:
+        sys.stdout.write(f"there are more: --after {page['next']}, or --all\n")
 
 
 @app.command("receipt")

@@ -18,6 +18,8 @@ from exchange.cli.console import (
     print_table,
     settings_of,
 )
+from exchange.cli.files import read_file
+from exchange.cli.logs import read_vkey
 
 if TYPE_CHECKING:
     from audit.shards import Shard
@@ -80,8 +82,8 @@ def recover(
     from schemas.clock import SystemClock
     from schemas.ids import new_ids
 
-    settings, clock = settings_of(config), SystemClock()
-    recovering = recover_shard(settings, clock, new_ids(clock), head.read_bytes(), name)
+    settings, clock, seen = settings_of(config), SystemClock(), read_file(head)
+    recovering = recover_shard(settings, clock, new_ids(clock), seen, name)
     _show(asyncio.run(recovering), as_json=as_json)
 
 
@@ -89,7 +91,10 @@ def list_shards(
     source: Annotated[
         str, typer.Argument(help="A gateway's log (URL), or a saved `/log/shards`.")
     ],
-    vkey: Annotated[str, typer.Option(help="The vkey of any one of the shards.")],
+    vkey: Annotated[
+        str,
+        typer.Option(help="The vkey of any one of the shards.", callback=read_vkey),
+    ],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -108,7 +113,7 @@ def list_shards(
             raise ErrandError(f"{source} can't be read") from error
         note = answer.content
     else:
-        note = Path(source).read_bytes()
+        note = read_file(Path(source))
     _show(read_list(note, parse_vkey(vkey)), as_json=as_json)
 
 
@@ -126,7 +131,7 @@ def _show(shards: "Sequence[Shard]", *, as_json: bool) -> None:
     if as_json:
         print_json(rows)
         return
-    table = make_table("Shards", "origin", "state", "records", "root")
+    table = make_table("Shards", "origin", "state", "records", "root", kept=("origin",))
     for shard in shards:
         state = "sealed" if shard.is_sealed else "written to"
         table.add_row(shard.origin, state, str(shard.size or ""), shard.root or "")

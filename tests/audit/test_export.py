@@ -169,7 +169,7 @@ def test_a_table_holds_the_records_about_one_person(
     varied: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: Subject | None
 ) -> None:
     """Whom they are about is read from stdin; of a stranger there is nothing."""
-    name = "990101200001010000" if who is None else who.id
+    name = "990101200001010006" if who is None else who.id
     known = None if who is None else varied.directory.lookup(who)
     ref = "" if known is None else known.ref
     wanted = indexed(varied, tmp_path, RecordQuery(subject_ref=ref))

@@ -282,7 +282,7 @@ def test_the_command_takes_an_address_a_folder_and_a_file(
     assert "request.accepted" in by_folder.stdout
     assert (0, 300) == (by_file.status, by_file.json["records"])
     assert (0, 300) == (checked.status, checked.json["entries"])
-    assert (2, 1, 1) == (keys.status, broken.status, nowhere.status)
+    assert (2, 1, 2) == (keys.status, broken.status, nowhere.status)
     assert "errand: tile/0/000: missing" in broken.stderr
 
 

@@ -125,7 +125,8 @@ def test_others_verify_the_log_as_it_is_served(site: Site, tmp_path: Path) -> No
     assert by_go.stdout.startswith(f"{origin} ")
     assert 0 == by_node.returncode, by_node.stderr
     assert by_node.stdout.startswith(f"{origin}: ")
-    assert 1 == without.returncode
+    assert 2 == without.returncode
+    assert "TOKEN must be an auditor's" in without.stderr
 
 
 def test_a_proof_waits_for_its_checkpoint_and_holds(site: Site) -> None:
