@@ -1,5 +1,6 @@
 """The witness's HTTP service: two routes over `audit.witness`."""
 
+import sqlite3
 from pathlib import Path
 
 import uvicorn
@@ -88,7 +89,10 @@ def open_witness(key_file: Path, logs_file: Path, data_file: Path) -> Witness:
     logs = {log.verifier.name: log.verifier for log in policy.logs}
     if not logs or len(logs) != len(policy.logs):
         raise SettingsError(f"`{logs_file.name}` must name logs, each origin once")
-    return Witness(data_file, cosigner, logs)
+    try:
+        return Witness(data_file, cosigner, logs)
+    except sqlite3.Error as error:
+        raise SettingsError(f"`{data_file}` can't be used: {error}") from None
 
 
 def serve_witness(witness: Witness, host: str, port: int) -> None:

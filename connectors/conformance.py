@@ -83,7 +83,7 @@ def load_target(path: Path) -> Target:
         target = Target.model_validate(yaml.safe_load(path.read_text("utf-8")))
     except OSError as error:
         raise SettingsError(f"`{path}`: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"`{path}` is not YAML: {error}") from error
     except ValidationError as error:
         places = error.errors(include_input=False, include_url=False)

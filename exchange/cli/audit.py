@@ -282,11 +282,13 @@ def fsck_log(
 
 @contextmanager
 def _progress() -> "Iterator[Callable[[int, int], None]]":
-    """Show a progress bar on standard error."""
+    """Show a progress bar on standard error, where that is a terminal."""
     from rich.console import Console
     from rich.progress import Progress
 
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    hidden = not console.is_terminal
+    with Progress(console=console, transient=True, disable=hidden) as progress:
         task = progress.add_task("entries", total=None)
         yield lambda done, of: progress.update(task, completed=done, total=of)
 

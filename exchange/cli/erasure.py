@@ -139,9 +139,9 @@ def issue_key(
     from audit.keys import new_secret
 
     body = {**_target(None, None, namespace), "reason": reason}
-    headers = _bearer(url, client, key_file, "auditor")
     # The file first: a key that was given out is on record, and must not be lost.
     with new_secret(file) as write:
+        headers = _bearer(url, client, key_file, "auditor")
         found = post_json(f"{url}/v1/audit/subject-keys", headers, body)
         write(found["key"])
     sys.stdout.write(f"record {found['event']} of {found['origin']}\n")

@@ -2,8 +2,10 @@
 
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
+import sqlite3
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,7 +21,7 @@ from exchange.cli.logs import (
     read_keys,
     stored_shard,
 )
-from schemas.errors import ErrandError
+from schemas.errors import ErrandError, SettingsError
 
 if TYPE_CHECKING:
     from audit.query import RecordQuery
@@ -107,10 +109,20 @@ def _export_table(
         return write_export(target, published_rows(reader, wanted), write)
 
 
-def _reading(stored: "Place") -> "closing[LogReader]":
+@contextmanager
+def _reading(stored: "Place") -> "Iterator[LogReader]":
+    """Read a log where it is kept, which may go on meanwhile.
+
+    Raises:
+        SettingsError: Its file is no log.
+    """
     from audit.store import LogReader
 
-    return closing(LogReader.open(stored))
+    try:
+        with closing(LogReader.open(stored)) as reader:
+            yield reader
+    except sqlite3.Error as error:
+        raise SettingsError(f"`{stored}` can't be read: {error}") from None
 
 
 def _query(conditions: dict[str, str], ref: str | None) -> "RecordQuery":

@@ -1,8 +1,8 @@
 """Files that a command's arguments and options name.
 
 One rule for all of them: what can't be read or written is one line that names it, and
-status 2 (`exchange.cli.failing` says so of the system's own errors); and what is written
-in the end is looked at before the work.
+status 2 (`exchange.cli.failing` says so of the system's own errors); and what will be
+written in the end is looked at before the work.
 """
 
 import os

@@ -1,7 +1,6 @@
 """Records as tables: the same rows as the index has, in typed columns."""
 
 import asyncio
-import io
 import tracemalloc
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -166,17 +165,17 @@ def test_a_table_holds_what_the_same_question_finds(
 
 @pytest.mark.parametrize("who", [MOTHER, FATHER, None])
 def test_a_table_holds_the_records_about_one_person(
-    varied: Room, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, who: Subject | None
+    varied: Room, tmp_path: Path, who: Subject | None
 ) -> None:
     """Whom they are about is read from stdin; of a stranger there is nothing."""
     name = "990101200001010006" if who is None else who.id
     known = None if who is None else varied.directory.lookup(who)
     ref = "" if known is None else known.ref
     wanted = indexed(varied, tmp_path, RecordQuery(subject_ref=ref))
-    monkeypatch.setattr("sys.stdin", io.StringIO(f"{name}\n"))
     done = errand(
         *("audit", "export", varied.folder, tmp_path / "out", "--format", "ndjson"),
         *("--subject", "--keys", varied.folder / "keys"),
+        stdin=f"{name}\n",
     )
     lines = read_lines(tmp_path / "out")
 

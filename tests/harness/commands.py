@@ -26,10 +26,14 @@ class Done:
         return orjson.loads(self.stdout)
 
 
-def errand(*arguments: str | Path) -> Done:
-    """Run a command to its end."""
-    before, out, err = sys.argv, io.StringIO(), io.StringIO()
-    sys.argv = ["errand", *map(str, arguments)]
+def errand(*arguments: str | Path, stdin: str = "") -> Done:
+    """Run a command to its end.
+
+    Raises:
+        Exception: The program would have ended with a traceback.
+    """
+    before, out, err = (sys.argv, sys.stdin), io.StringIO(), io.StringIO()
+    sys.argv, sys.stdin = ["errand", *map(str, arguments)], io.StringIO(stdin)
     try:
         with redirect_stdout(out), redirect_stderr(err):
             main()
@@ -37,5 +41,5 @@ def errand(*arguments: str | Path) -> Done:
         code = ended.code if isinstance(ended.code, int) else 0
         return Done(code, out.getvalue(), err.getvalue())
     finally:
-        sys.argv = before
+        sys.argv, sys.stdin = before
     return Done(0, out.getvalue(), err.getvalue())
