@@ -52,7 +52,7 @@ def main() -> None:
     """Run the command line; an error of ours is one line and an exit status."""
     try:
         # The parser's own errors come here as well: it would repeat what was typed.
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False) or 0)
     except typer.Abort:
         sys.exit(130)  # as a shell says of what Ctrl-C has ended
     except Exception as error:  # noqa: BLE001 - the last one that can tell
