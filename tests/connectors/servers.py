@@ -20,9 +20,9 @@ def serving(app: Any) -> Iterator[str]:  # noqa: ANN401 - any ASGI app
 
 
 @contextmanager
-def running(server: uvicorn.Server, listener: socket.socket) -> Iterator[None]:
+def running(server: uvicorn.Server, *listeners: socket.socket) -> Iterator[None]:
     """Run a server in a thread, until the block ends."""
-    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread = threading.Thread(target=server.run, args=([*listeners],), daemon=True)
     thread.start()
     while not server.started:
         thread.join(0.005)

@@ -153,7 +153,7 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
         )
         parsed = parse_settings(chosen, {}, folder)
         site = Site(build_app(parsed), url, keys)
-        with _logging(parsed, site.output), _served(site.app, listening):
+        with _logging(parsed, site.output), served(site.app, listening):
             yield site
             for client in site.clients.values():
                 client.close()
@@ -171,7 +171,7 @@ def _logging(settings: Settings, output: io.BytesIO) -> Iterator[None]:
 
 
 @contextmanager
-def _served(app: FastAPI, listening: socket.socket) -> Iterator[None]:
+def served(app: FastAPI, listening: socket.socket) -> Iterator[None]:
     """Serve an application in a thread on a socket that listens already."""
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
     server = uvicorn.Server(config)
