@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nacl.bindings import crypto_sign, crypto_sign_seed_keypair
 
 from audit.note import (
     Checkpoint,
@@ -189,6 +190,20 @@ def test_only_a_text_that_is_one_is_signed(text: str) -> None:
         SIGNER.sign(text)
 
 
+@pytest.mark.parametrize("control", [c for c in map(chr, range(32)) if c != "\n"])
+def test_a_signature_saves_no_text_with_controls(control: str) -> None:
+    """What a key has signed all the same is no note."""
+    text = f"a{control}b\n"
+    _, secret = crypto_sign_seed_keypair(bytes(range(32)))
+    signature = crypto_sign(text.encode(), secret)[:64]
+    signed = b64(SIGNER.verifier.key_id + signature)
+
+    with pytest.raises(VerificationError, match="control"):
+        open_note(
+            f"{text}\n\u2014 {SIGNER.name} {signed}\n".encode(), [SIGNER.verifier]
+        )
+
+
 @given(st.text(st.characters(exclude_categories=["Cc", "Cs"])), st.binary(max_size=90))
 def test_what_is_signed_can_be_opened(line: str, other: bytes) -> None:
     """Any text without control characters survives, and no other text passes."""
@@ -222,6 +237,7 @@ def test_a_checkpoint_survives_being_written(size: int, root: bytes) -> None:
         f"log\n1\n{b64(ROOT[1:])}\n",
         f"log\n1\n{b64(ROOT)}x\n",
         f"log\n1\n{b64(ROOT)}",
+        f"log\n1\n{b64(ROOT)}\nextension",
         f"\n1\n{b64(ROOT)}\n",
         f"log\n1\n{b64(ROOT)}\n\n",
         f"log\n1\n{b64(ROOT)}\nextension\n\n",

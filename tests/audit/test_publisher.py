@@ -13,7 +13,8 @@ from audit.note import Checkpoint, open_checkpoint
 from audit.publisher import Pace, Publisher
 from audit.receipt import prove_consistency
 from audit.sql import Value
-from audit.store import SignedHead
+from audit.store import SignedHead, Work
+from audit.swaps import Integration
 from audit.tiles import node_reader, tiles_of_size
 from schemas.errors import LogUnavailableError, NotFoundError, VerificationError
 from tests.audit.examples import Room, an_event
@@ -135,6 +136,27 @@ def test_what_does_not_verify_is_never_signed(
     assert named in str(room.publisher.failure)
     with pytest.raises(LogUnavailableError, match="does not verify"):
         append(room, 1)
+
+
+def test_what_was_stored_otherwise_than_meant_is_never_signed(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that keeps another tile than was written is found before signing."""
+    append(room, 5)
+    write = room.publisher._lead.write
+
+    def flip(work: Work) -> None:
+        write(work)
+        if isinstance(work, Integration):
+            assert room.change("UPDATE tile SET hashes = ?", (bytes(160),)) == 1
+
+    monkeypatch.setattr(room.publisher._lead, "write", flip)
+    room.publisher.tick()
+    with room.reader() as reader:
+        head = reader.head()
+
+    assert head is None
+    assert "size 5" in str(room.publisher.failure)
 
 
 def test_a_checkpoint_that_the_tree_does_not_continue_stops_the_log(

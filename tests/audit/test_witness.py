@@ -187,6 +187,15 @@ def test_a_witness_remembers_when_it_is_opened_again(tmp_path: Path) -> None:
     assert (409, "5\n") == (reply.status, reply.body)
 
 
+def test_what_a_witness_remembers_survives_a_power_loss(tmp_path: Path) -> None:
+    """Each commit is flushed: else it might cosign a second history afterwards."""
+    witness = Witness(tmp_path / "w.db", COSIGNER, {LOG.name: LOG.verifier})
+    flushed = witness._store.execute("PRAGMA synchronous").fetchone()
+    witness.close()
+
+    assert (2,) == flushed
+
+
 def test_a_witness_that_cannot_remember_does_not_cosign(tmp_path: Path) -> None:
     """An error of its file is an error, and the next request meets a sound state."""
     witness = Witness(tmp_path / "w.db", COSIGNER, {LOG.name: LOG.verifier})

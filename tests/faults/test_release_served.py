@@ -328,7 +328,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         front = stack.enter_context(departments(stage, clock, *DEPARTMENTS))
         port = int(stage.gateway_url.rpartition(":")[2])
         listening = stack.enter_context(socket.create_server(("127.0.0.1", port)))
-        stack.enter_context(served(watched, listening))
+        stack.enter_context(served(watched, listening, app.state))
         bell, hears = (stack.enter_context(one) for one in socket.socketpair())
         portal = Client(
             [stage.gateway_url], PORTAL, stage.clients[PORTAL], SCOPES[PORTAL], clock

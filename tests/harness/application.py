@@ -21,6 +21,8 @@ import structlog
 import uvicorn
 import yaml
 from fastapi import FastAPI
+from starlette.datastructures import State
+from starlette.types import ASGIApp
 
 from connectors.jose import SigningKey
 from exchange.api.dependencies import Gateway
@@ -153,7 +155,7 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
         )
         parsed = parse_settings(chosen, {}, folder)
         site = Site(build_app(parsed), url, keys)
-        with _logging(parsed, site.output), served(site.app, listening):
+        with _logging(parsed, site.output), served(site.app, listening, site.app.state):
             yield site
             for client in site.clients.values():
                 client.close()
@@ -171,8 +173,14 @@ def _logging(settings: Settings, output: io.BytesIO) -> Iterator[None]:
 
 
 @contextmanager
-def served(app: FastAPI, listening: socket.socket) -> Iterator[None]:
-    """Serve an application in a thread on a socket that listens already."""
+def served(app: ASGIApp, listening: socket.socket, state: State) -> Iterator[None]:
+    """Serve an application in a thread on a socket that listens already.
+
+    Args:
+        app: The application, or what stands before it.
+        listening: Where it is served.
+        state: Where it says why it did not start.
+    """
     config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
     server = uvicorn.Server(config)
     started = threading.Event()
@@ -187,7 +195,7 @@ def served(app: FastAPI, listening: socket.socket) -> Iterator[None]:
     thread.start()
     try:
         started.wait()
-        assert server.started, getattr(app.state, "failure", "it did not start")
+        assert server.started, getattr(state, "failure", "it did not start")
         yield
     finally:
         server.should_exit = True

@@ -117,12 +117,12 @@ def departments(stage: Stage, clock: Clock, *providers: str) -> Iterator[Front]:
 
 async def _body(receive: Receive) -> bytes:
     """Return the whole body of a request."""
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
         if not message.get("more_body", False):
-            return body
+            return bytes(body)
 
 
 def _again(body: bytes, receive: Receive) -> Receive:
