@@ -46,14 +46,15 @@ from exchange.api.dependencies import Gateway
 from exchange.api.edge import Edge
 from exchange.api.shortcut import Application
 from exchange.app import build_app
-from exchange.demo.population import Birth, generate
+from exchange.demo.building import build
+from exchange.demo.people import Birth
+from exchange.demo.population import generate
 from exchange.demo.portal import Client
 from exchange.demo.stage import (
     PORTAL,
     PURPOSE,
     SCOPES,
     Stage,
-    build,
     write_registers,
 )
 from exchange.settings import read_settings
