@@ -51,6 +51,14 @@ LocalPath: TypeAlias = Annotated[Path, AfterValidator(_beside_the_file)]
 
 Seconds: TypeAlias = Annotated[float, Field(gt=0)]
 
+_LONGEST_WAIT_S = 7 * 86_400
+
+
+def _growing(waits: tuple[float, ...]) -> tuple[float, ...]:
+    if list(waits) != sorted(waits) or waits[-1] > _LONGEST_WAIT_S:
+        raise ValueError("no wait may be shorter than the one before, or over a week")
+    return waits
+
 
 def _shipped_pack() -> Path:
     return Path(str(files("schemas"))) / "packs" / "990100"
@@ -116,7 +124,9 @@ class Settings(Model):
     seconds."""
     wait_most_s: Annotated[float, Field(ge=0, le=300)] = 30.0
     """The longest that a request may ask to wait (`Prefer: wait`), in seconds."""
-    retry_s: Annotated[tuple[Seconds, ...], Field(min_length=1)] = (
+    retry_s: Annotated[
+        tuple[Seconds, ...], Field(min_length=1), AfterValidator(_growing)
+    ] = (
         5.0,
         15.0,
         60.0,
@@ -124,8 +134,8 @@ class Settings(Model):
         900.0,
         3600.0,
     )
-    """How long after each failed try the next one follows, in seconds; the last one
-    repeats up to the matter's limit."""
+    """How long after each failed try the next one follows, in seconds, each at least
+    as long as the one before; the last one repeats up to the matter's limit."""
     token_lifetime_s: Annotated[int, Field(ge=30, le=3_600)] = 300
     """How long an access token holds, in seconds."""
     consent_lifetime_s: Annotated[int, Field(ge=60)] = 30 * 86_400

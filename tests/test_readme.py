@@ -13,6 +13,7 @@ from tests.harness.shell_blocks import BlockFailedError, run_blocks, shell_block
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+GUIDE = ROOT / "docs" / "consents-and-mandates.md"
 MADE_BY_MAKE = ROOT / ".venv" / ".made-from-lock"
 PATIENCE_S = 300.0
 
@@ -20,32 +21,44 @@ PATIENCE_S = 300.0
 @pytest.mark.skipif(
     not MADE_BY_MAKE.exists(), reason="`make` would make .venv anew under the tests"
 )
-def test_the_readmes_shell_blocks_run(tmp_path: Path) -> None:
-    """From nothing to the first resolved case, as a portal developer would type it."""
+@pytest.mark.parametrize("document", [README, GUIDE], ids=lambda path: path.stem)
+def test_the_shell_blocks_of_a_document_run(document: Path, tmp_path: Path) -> None:
+    """As a portal's or a citizen app's developer types them, from first to last."""
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    text = README.read_text(encoding="utf-8")
-    try:
-        printed = run_blocks(
-            _elsewhere(text, tmp_path), ROOT, environment, patience_s=PATIENCE_S
-        )
-    finally:
-        for made in ("case.json", "closed.json"):
-            (ROOT / made).unlink(missing_ok=True)
+    text = document.read_text(encoding="utf-8")
+    printed = run_blocks(
+        _elsewhere(text, tmp_path), ROOT, environment, patience_s=PATIENCE_S
+    )
 
     shown = [output.strip() for output in printed[1:] if output.strip()]
     assert shown
     assert [] == [output for output in shown if output not in text]
 
 
+def test_what_documents_write_lies_where_git_does_not_look() -> None:
+    """Evidence about a person must not be committed by accident."""
+    written = {
+        (document.name, target)
+        for document in (README, GUIDE)
+        for block in shell_blocks(document.read_text(encoding="utf-8"))
+        for target in re.findall(r"> (\S+)$", block.text, re.MULTILINE)
+    }
+    ignored = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+
+    assert "/var/" in ignored
+    assert len(written) == 3
+    assert [] == [one for one in written if not one[1].startswith("var/")]
+
+
 def _elsewhere(text: str, folder: Path) -> str:
-    """Return the README with free ports and a folder of one's own."""
+    """Return a document with free ports, a small town and a folder of one's own."""
     port = free_ports_in_a_row(9)
-    town = folder / "town"
-    serve = f'make serve ARGS="--port {port} --folder {town}"'
+    town = folder / "demo"
+    serve = f'make serve ARGS="--port {port} --folder {town} --people 300"'
     return (
-        text.replace("make serve\n", f"{serve}\n")
+        text.replace("make serve\n```", f"{serve}\n```")
         .replace("127.0.0.1:8800", f"127.0.0.1:{port}")
-        .replace("var/demo/", f"{town}/")
+        .replace("var/", f"{folder}/")
     )
 
 

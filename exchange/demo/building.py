@@ -34,6 +34,7 @@ from exchange.demo.stage import (
     AUDITOR,
     CITIZEN,
     GATEWAY,
+    OPERATOR,
     PORTAL,
     SETTINGS,
     WITNESS_POLICY,
@@ -62,10 +63,15 @@ _CLIENTS: Mapping[str, Mapping[str, JsonValue]] = {
         "name": {"zh": "云溪市审计局", "en": "Yunxi Audit Office"},
         "scopes": ["auditor"],
     },
+    OPERATOR: {
+        "name": {"zh": "云溪市数据局", "en": "Yunxi Data Bureau"},
+        "scopes": ["operator"],
+    },
 }
 """The gateway's clients, and what the deployment says of them beside their keys."""
-_RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0)
-"""How soon the demo's gateway tries again: nobody wants to watch for a minute."""
+_RETRY_S = (0.25, 0.25, 0.5, 0.5, 1.0, 1.0, 2.0, 4.0, 8.0, 15.0, 60.0)
+"""How soon the gateway tries again while somebody watches. They grow, so that a case
+that stays open does not fill the log."""
 
 
 def shipped_pack() -> tuple[Path, Pack]:
@@ -97,6 +103,7 @@ def build(  # noqa: PLR0913 - what a stage is made of
     port: int | None = None,
     fleet: Fleet | None = None,
     witnessed: bool = False,
+    watched: bool = True,
 ) -> Stage:
     """Write down everything but the registers, and return what can be started.
 
@@ -113,6 +120,8 @@ def build(  # noqa: PLR0913 - what a stage is made of
         port: The gateway's port, the departments' follow it; None takes free ones.
         fleet: Several gateways on PostgreSQL; None for one, on files.
         witnessed: Whether the audit office runs a witness, which must cosign.
+        watched: Whether somebody watches a run, so that what waits is soon tried again;
+            else the gateway waits as long as the product does by itself.
     """
     pack_folder, pack = shipped_pack()
     replicas = 1 if fleet is None else fleet.gateways
@@ -126,12 +135,11 @@ def build(  # noqa: PLR0913 - what a stage is made of
     clients = {c: generate_key(folder / "clients" / f"{c}.pem") for c in _CLIENTS}
     for place in places.values():  # (3)
         write_config(place, GATEWAY, gateway_keys.lookup.pinned(since))
-    (folder / "packs").mkdir()  # (4)
-    pinned = {client: key.pinned(since) for client, key in clients.items()}
-    _write(
-        folder / "packs" / "deployment.yaml", _deployment(pack, places, keys, pinned)
-    )
-    more = {"witness_policy": WITNESS_POLICY} if witnessed else {}
+    pinned = {client: key.pinned(since) for client, key in clients.items()}  # (4)
+    (folder / "packs").mkdir()
+    deployment = _deployment(pack, places, keys, pinned)
+    _write(folder / "packs" / "deployment.yaml", deployment)
+    more = _more(watched=watched, witnessed=witnessed)
     return Stage(
         folder=folder,
         pack=pack,
@@ -140,11 +148,18 @@ def build(  # noqa: PLR0913 - what a stage is made of
         gateways=_gateways(folder, pack_folder, ports[:replicas], fleet, more),
         publisher=None if fleet is None else _publisher(folder, fleet),
         witness=_witness(folder, gateway_keys.log, ports[-1]) if witnessed else None,
+        witness_url=f"http://{_LOOPBACK}:{ports[-1]}" if witnessed else None,
         departments={
             provider: _department(place, delay_ms, seed)
             for provider, place in places.items()
         },
     )
+
+
+def _more(*, watched: bool, witnessed: bool) -> dict[str, JsonValue]:
+    """Return the settings that differ from run to run."""
+    more: dict[str, JsonValue] = {"retry_s": list(_RETRY_S)} if watched else {}
+    return {**more, "witness_policy": WITNESS_POLICY} if witnessed else more
 
 
 def port_count(gateways: int) -> int:
@@ -193,7 +208,7 @@ def _gateways(
     pack_folder: Path,
     ports: Sequence[int],
     fleet: Fleet | None,
-    more: Mapping[str, str],
+    more: Mapping[str, JsonValue],
 ) -> dict[str, Child]:
     """Write down the settings of every gateway, and return each by its address."""
     found: dict[str, Child] = {}
@@ -308,7 +323,6 @@ def _settings(pack_folder: Path, url: str, port: int) -> dict[str, JsonValue]:
         "listen_port": port,
         "public_url": url,
         "networks": ["127.0.0.1/32"],
-        "retry_s": list(_RETRY_S),
     }
 
 

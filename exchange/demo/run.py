@@ -4,7 +4,6 @@
 says how to talk to it.
 """
 
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -17,19 +16,19 @@ from rich.console import Console
 from audit.engine_sqlite import copy_log
 from audit.keys import LogKeys, load_keys
 from exchange.demo.building import build, check_ports
+from exchange.demo.directions import tell
 from exchange.demo.folder import held_folder
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.people import Population
 from exchange.demo.population import generate
 from exchange.demo.proofs import check_list, prove_release, take_list
 from exchange.demo.report import Report
-from exchange.demo.scenarios import ALONE, CASES, SCENARIOS, World, opening
+from exchange.demo.scenarios import CASES, SCENARIOS, World
 from exchange.demo.show import Show
 from exchange.demo.stage import (
     AUDITOR,
     CITIZEN,
     PORTAL,
-    SCOPES,
     Stage,
     running,
     write_registers,
@@ -111,9 +110,9 @@ def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stag
     show = Show(console)
     with (
         folder_of(choices) as folder,
-        _town(choices, folder, show, clock) as (stage, population),
+        _town(choices, folder, show, clock, watched=False) as (stage, population),
     ):
-        _tell(stage, population, console)
+        tell(stage, population, console)
         yield stage
 
 
@@ -133,7 +132,7 @@ def folder_of(choices: Choices, gateways: int = 1) -> Iterator[Path]:
 
 @contextmanager
 def _town(
-    choices: Choices, folder: Path, show: Show, clock: Clock
+    choices: Choices, folder: Path, show: Show, clock: Clock, *, watched: bool = True
 ) -> Iterator[tuple[Stage, Population]]:
     """Run a town: its registers, seven departments, and the gateway."""
     show.heading("a town that does not exist")
@@ -145,6 +144,7 @@ def _town(
         seed=choices.seed,
         port=choices.port,
         witnessed=True,
+        watched=watched,
     )
 
     def prepare() -> None:
@@ -220,30 +220,3 @@ def _verify_log(world: World, keys: LogKeys, copy: Path) -> None:
         f"{report.log.receipts} receipts",
     )
     world.show.log(report.log)
-
-
-def _tell(stage: Stage, population: Population, console: Console) -> None:
-    """Say where everything is, and how to open a case with curl."""
-    say = partial(console.print, highlight=False, soft_wrap=True, markup=False)
-    say(f"\ngateway       {stage.gateway_url}")
-    for provider, place in stage.places.items():
-        say(f"{provider:13} {place.url}")
-    key, scope = _short(stage.client_key_file(PORTAL)), SCOPES[PORTAL]
-    say(f"portal's key  {key}\n\nOpen a case as the portal does:\n")
-    errand = _short(Path(sys.executable).with_name("errand"))
-    say(
-        f"TOKEN=$({errand} token {scope} --client {PORTAL} --key-file {key}"
-        f" --url {stage.gateway_url})"
-    )
-    # Of the family whose child has its papers: this case settles at once.
-    body = orjson.dumps(opening(population.served, ALONE)).decode()
-    say(
-        f'curl {stage.gateway_url}/v1/cases -H "authorization: Bearer $TOKEN"'
-        f" -H 'content-type: application/json' -d '{body}'\n"
-    )
-
-
-def _short(path: Path) -> Path:
-    """Return a path as it is typed here."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path

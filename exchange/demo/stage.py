@@ -26,11 +26,13 @@ PURPOSE = "newborn_registration"
 PORTAL = "portal_990100"
 CITIZEN = "citizen_app"
 AUDITOR = "audit_office"
+OPERATOR = "data_bureau"
 
 SCOPES: Mapping[str, str] = {
     PORTAL: f"portal:{PURPOSE}",
     CITIZEN: "citizen",
     AUDITOR: "auditor",
+    OPERATOR: "operator",
 }
 """What each client asks its tokens for."""
 
@@ -54,6 +56,7 @@ class Stage:
     """Publishes a fleet's log; without a fleet the gateway does."""
     witness: Child | None = None
     """The audit office's: cosigns the log's heads, where it has to."""
+    witness_url: str | None = None
 
     @property
     def gateway_url(self) -> str:

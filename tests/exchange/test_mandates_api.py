@@ -1,7 +1,6 @@
 """Mandates at the API, the examples of their document, and what the sweep forgets."""
 
 import asyncio
-import re
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -263,39 +262,6 @@ def test_an_actor_is_staff_or_an_agent_with_a_mandate(
     assert answer.status_code == 422
     assert pointer in [error["pointer"] for error in answer.json()["errors"]]
     assert AGENT not in answer.text
-
-
-# The document.
-
-
-def test_the_examples_of_the_document_work(
-    site: Site, portal: httpx.Client, citizen: httpx.Client
-) -> None:
-    """Each request is sent in its order; ids and instants are those of this run."""
-    known = {"case": site.open_case(portal)["id"]}
-    examples = re.findall(
-        r"```http\n(\w+) (\S+)\n(?:\n(.*?))?```", DOCUMENT.read_text(), re.DOTALL
-    )
-    for method, path, body in examples:
-        is_portals = path in ("/v1/consents", "/v1/cases")
-        client = portal if is_portals else citizen
-        sent: Any = orjson.loads(_filled(body, known)) if body else None
-        if path == "/v1/mandates":
-            sent["valid_until"] = in_days(30)
-            sent["authentication"]["at"] = in_days(0)
-        answer = client.request(method, _filled(path, known), json=sent)
-        assert answer.is_success, f"{method} {path}: {answer.text}"
-        if path in ("/v1/consents", "/v1/mandates"):
-            known[path.removeprefix("/v1/").removesuffix("s")] = answer.json()["id"]
-
-    assert len(examples) == 10
-    assert known.keys() == {"case", "consent", "mandate"}
-
-
-def _filled(template: str, known: dict[str, str]) -> str:
-    for name, value in known.items():
-        template = template.replace("{" + name + "}", value)
-    return template
 
 
 # The sweep.

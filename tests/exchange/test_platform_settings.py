@@ -70,6 +70,7 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
         ("listen_port: 70000", "setting `listen_port`: input should be less than"),
         ("networks: [10.0.0.1/8]", "setting `networks.0`: input is not a valid IPv4"),
         ("packs: []", "setting `packs`"),
+        ("retry_s: [5, 1]", "setting `retry_s`: value error, no wait may be"),
         ("wait_default_s: 20\nwait_most_s: 10", "`wait_default_s` is longer"),
         ("- a", "must be a mapping"),
         ("a: [", "not YAML at line 1"),
