@@ -106,6 +106,16 @@ def test_two_entries_that_changed_places_are_found() -> None:
         check_log(changed.get, VKEY, nothing)
 
 
+def test_a_bundle_with_an_entry_too_many_is_found() -> None:
+    """What no checkpoint implies is not served beside what it does."""
+    path = "tile/entries/002.p/188"
+    leaves = [str(number).encode() for number in range(512, 701)]
+    changed = {**SERVED, path: entry_bundle(leaves)}
+
+    with pytest.raises(VerificationError, match=f"{path}: it has 189 entries"):
+        check_log(changed.get, VKEY, nothing)
+
+
 def test_full_pieces_do_for_partial_ones_that_are_gone() -> None:
     """A log may remove a partial piece once the full one is there."""
     small, large = a_log(700), a_log(1_000)

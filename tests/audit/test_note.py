@@ -190,6 +190,17 @@ def test_only_a_text_that_is_one_is_signed(text: str) -> None:
         SIGNER.sign(text)
 
 
+def test_one_known_signature_that_does_not_hold_is_one_too_many() -> None:
+    """A good one beside it saves nothing."""
+    wrong = ENOCH_LINE.replace("TG01", "TG02")
+
+    assert 2 == len(
+        open_note(f"{NOTE}{ENOCH_LINE}".encode(), keys(PETER, ENOCH)).verified
+    )
+    with pytest.raises(VerificationError):
+        open_note(f"{NOTE}{wrong}".encode(), keys(PETER, ENOCH))
+
+
 @pytest.mark.parametrize("control", [c for c in map(chr, range(32)) if c != "\n"])
 def test_a_signature_saves_no_text_with_controls(control: str) -> None:
     """What a key has signed all the same is no note."""

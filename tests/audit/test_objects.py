@@ -1,6 +1,7 @@
 """Stores of objects: the same promises from a folder and from S3 over HTTP."""
 
 import os
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -160,6 +161,30 @@ def test_an_object_store_serves_the_log_over_http(
         checked = check_log(fetch, room.keys.log.verifier.vkey, nothing)
 
     assert 300 == checked.entries
+
+
+def test_a_disk_that_fills_up_in_mid_write_leaves_no_half_an_object(
+    tmp_path: Path,
+) -> None:
+    """An object is whole under its name, or not there; the one before stays."""
+    objects = FolderObjects(tmp_path)
+    objects.swap("checkpoint", None, b"before")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(StoreUnavailableError):
+            objects.write_once("tile/0/000", bytes(20_000))
+        with pytest.raises(StoreUnavailableError):
+            objects.swap("checkpoint", b"before", bytes(20_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    left = {
+        one.name for one in tmp_path.rglob("*") if one.is_file() and one.stat().st_size
+    }
+
+    assert objects.read("tile/0/000") is None
+    assert b"before" == objects.read("checkpoint")
+    assert {"checkpoint"} == left
 
 
 def test_a_store_that_is_down_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
