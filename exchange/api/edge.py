@@ -87,7 +87,8 @@ class Edge:
     def _refusal(self, scope: Scope, exchange: "_Exchange") -> Response | None:
         """Return the answer to a request that is not let in, or None."""
         if exchange.announced > self._limits.body_bytes:
-            return problem(TOO_LARGE, headers={"connection": "close"})
+            told = _too_large(self._limits.body_bytes)
+            return problem(TOO_LARGE, told, headers={"connection": "close"})
         is_full = self._in_flight > self._limits.in_flight
         if is_full and not scope["path"].startswith(_ALWAYS_ANSWERED):
             return problem(TOO_BUSY)
@@ -185,7 +186,8 @@ class _Exchange:
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             if self._received > self._limit:
-                raise HTTPException(413, headers={"connection": "close"})
+                told = _too_large(self._limit)
+                raise HTTPException(413, told, headers={"connection": "close"})
         return message
 
     async def send(self, message: Message) -> None:
@@ -200,3 +202,7 @@ class _Exchange:
             if b"cache-control" not in [name for name, _ in headers]:
                 headers.append(_NOT_TO_BE_KEPT)
         await self._send(message)
+
+
+def _too_large(limit: int) -> str:
+    return f"the body may have {limit} bytes at most"

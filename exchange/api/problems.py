@@ -253,7 +253,9 @@ async def _on_http(request: Request, error: Exception) -> Response:
     headers = {name.lower(): text for name, text in (error.headers or {}).items()}
     if kind is METHOD_NOT_ALLOWED:
         headers["allow"] = _allowed(request)
-    return problem(kind, headers=headers)
+    # Of the framework's own words none is passed on: they could quote.
+    detail = error.detail if kind is TOO_LARGE else None
+    return problem(kind, detail, headers=headers)
 
 
 def _allowed(request: Request) -> str:

@@ -219,7 +219,7 @@ async def test_a_wrong_query_is_named(site: _Site) -> None:
         )
 
     assert answer.json()["errors"] == [
-        {"parameter": "most", "detail": "input should be less than or equal to 10"}
+        {"parameter": "most", "detail": "must be 10 at most"}
     ]
 
 

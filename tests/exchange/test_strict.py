@@ -1,0 +1,117 @@
+"""What is no JSON of a request is refused, and each refusal says what to do."""
+
+import json
+import re
+from pathlib import Path
+
+import orjson
+import pytest
+
+from exchange.api.complaints import _WORDS_OF_PATTERNS
+from tests.harness.application import MOTHER, OPENING, PORTAL, Site
+
+DOCS = Path(__file__).parents[2] / "docs"
+BODY = orjson.dumps(OPENING)
+PATHS = ("/v1/cases", "/v1/explanations", "/v1/consents")
+MALFORMED = {
+    b'{"matter": ' + MOTHER.encode(): "the body is not JSON",
+    b'{"a": "' + b"\xff" + b'"}': "the body is not UTF-8",
+    b"[" * 100_000: "the body is nested too deep",
+    BODY.replace(b"true", b"NaN"): "the body is not JSON: numbers are finite",
+    BODY.replace(b"true", b"-Infinity"): "the body is not JSON: numbers are finite",
+    BODY[:-1]
+    + b',"purpose":"statistics"}': "the body has an object with a member twice",
+    BODY.replace(b'"name":', b'"id" :"x","name":'): (
+        "the body has an object with a member twice"
+    ),
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("raw", MALFORMED, ids=range(len(MALFORMED)))
+def test_what_another_parser_would_read_otherwise_is_refused(
+    site: Site, path: str, raw: bytes
+) -> None:
+    """Wherever it is sent, with the reason, and nothing of it."""
+    before = site.gateway.log.size
+    headers = {"content-type": "application/json"}
+    answer = site.client(PORTAL).post(path, content=raw, headers=headers)
+
+    assert 400 == answer.status_code
+    assert MALFORMED[raw] == answer.json()["detail"]
+    assert before == site.gateway.log.size
+
+
+def test_a_text_with_colons_is_not_taken_for_a_member(site: Site) -> None:
+    """The quick check hands it on, and the thorough one lets it pass."""
+    body = {**OPENING, "actor": {"kind": "official", "id": "hall:window:3"}}
+    answer = site.client(PORTAL).post(
+        "/v1/cases", json=body, headers={"prefer": "wait=0"}
+    )
+
+    assert 201 == answer.status_code
+
+
+@pytest.mark.parametrize(
+    ("body", "errors"),
+    [
+        ([], {"": "must be an object"}),
+        ({**OPENING, "subjects": []}, {"/subjects": "must be an object"}),
+        (
+            {**OPENING, "matter": "newborn"},
+            {
+                "/matter": "must be an id and its version, such as `newborn@1`: see "
+                "`GET /v1/matters` and `GET /v1/evidence-types`"
+            },
+        ),
+        ({**OPENING, "more": 1}, {"/more": "there is no such member"}),
+        (
+            {**OPENING, "purpose": None, "actor": {"kind": "system", "id": ""}},
+            {
+                "/purpose": "must be text",
+                "/actor/id": "must have 1 or more characters",
+            },
+        ),
+    ],
+)
+def test_each_complaint_says_what_would_be_right(
+    site: Site, body: object, errors: dict[str, str]
+) -> None:
+    """In our own words: no library's."""
+    answer = site.client(PORTAL).post("/v1/cases", json=body)
+    found = {one["pointer"]: one["detail"] for one in answer.json()["errors"]}
+
+    assert 422 == answer.status_code
+    assert errors == found
+
+
+def test_every_pattern_of_the_contract_has_its_words() -> None:
+    """A regular expression is no help to whoever reads an answer."""
+    contract = (DOCS / "openapi.json").read_text("utf-8")
+    shown = set(re.findall(r'"pattern": ("(?:[^"\\]|\\.)*")', contract))
+
+    assert {orjson.loads(one) for one in shown} <= set(_WORDS_OF_PATTERNS)
+
+
+def test_a_body_over_the_limit_is_told_the_limit(site: Site) -> None:
+    """In bytes, as it is set."""
+    most = site.gateway.settings.body_limit
+    answer = site.client(PORTAL).post("/v1/cases", content=b" " * (most + 1))
+
+    assert 413 == answer.status_code
+    assert f"the body may have {most} bytes at most" == answer.json()["detail"]
+
+
+def test_the_example_of_a_problem_is_a_real_answer(site: Site) -> None:
+    """`docs/problems.md` shows what the gateway says of a wrong check digit."""
+    text = (DOCS / "problems.md").read_text("utf-8")
+    (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
+    subjects = {
+        **OPENING["subjects"],
+        "mother": {"id": MOTHER[:-1] + "5", "name": "林云"},
+    }  # type: ignore[dict-item] # the opening is a plain dict
+    answer = site.client(PORTAL).post(
+        "/v1/cases", json={**OPENING, "subjects": subjects}
+    )
+
+    assert json.loads(example) == answer.json()
