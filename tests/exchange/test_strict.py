@@ -106,10 +106,8 @@ def test_the_example_of_a_problem_is_a_real_answer(site: Site) -> None:
     """`docs/problems.md` shows what the gateway says of a wrong check digit."""
     text = (DOCS / "problems.md").read_text("utf-8")
     (example,) = re.findall(r"```json\n(.*?)```", text, re.DOTALL)
-    subjects = {
-        **OPENING["subjects"],
-        "mother": {"id": MOTHER[:-1] + "5", "name": "林云"},
-    }  # type: ignore[dict-item] # the opening is a plain dict
+    mother = {"id": MOTHER[:-1] + "5", "name": "林云"}
+    subjects = {"mother": mother, "newborn": {"birth_date": "2026-01-08"}}
     answer = site.client(PORTAL).post(
         "/v1/cases", json={**OPENING, "subjects": subjects}
     )
