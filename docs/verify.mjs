@@ -9,7 +9,7 @@ import { readFile } from 'node:fs/promises';
 const [log, vkey, token] = process.argv.slice(2);
 const fail = (why, status = 1) => { console.error(`verify: ${why}`); process.exit(status); };
 const unknown = (why) => fail(why, 2);
-process.on('uncaughtException', (error) => unknown(error.cause?.code ?? error.message));
+process.on('uncaughtException', (error) => unknown(error.cause?.code ?? error.cause?.message ?? error.message));
 if (!log || !vkey) unknown('usage: node verify.mjs LOG VKEY [TOKEN]');
 
 const missing = (path) => (path === 'checkpoint'

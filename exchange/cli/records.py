@@ -240,16 +240,16 @@ def _all_pages(ask: "Callable[[str | None], Any]") -> "Mapping[str, Any]":
 
 def _show_page(page: "Mapping[str, Any]") -> None:
     """Print rows for people: what other commands take is never cut."""
-    who, ids = "requester, provider, type", "at and event"
-    table = make_table("Records", "index", ids, "kind", who, kept=("index", ids))
+    which, who = "at, kind, event", "outcome, requester, provider, type"
+    table = make_table("Records", "index", which, who, kept=("index", which))
     for row in page["records"]:
         at = datetime.fromtimestamp(row["at_ms"] / 1000, UTC).isoformat(" ", "seconds")
-        about = (row["requester"], row["provider"], row["evidence_type"])
+        asked = " → ".join(filter(None, (row["requester"], row["provider"])))
+        told = filter(None, (row["outcome"], asked, row["evidence_type"]))
         table.add_row(
             str(row["index"]),
-            f"{at.removesuffix('+00:00')}\n{row['event']}",
-            f"{row['kind']}\n{row['outcome']}",
-            "\n".join(filter(None, about)),
+            f"{at.removesuffix('+00:00')} {row['kind']}\n{row['event']}",
+            "\n".join(told),
         )
     print_table(table)
     if page["next"] is not None:

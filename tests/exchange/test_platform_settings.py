@@ -189,3 +189,31 @@ def test_a_crash_while_keys_are_made_leaves_nothing_half_made(tmp_path: Path) ->
 
     assert keys.lookup.to_pem() == lookup
     assert keys.log.origin == ORIGIN
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        (
+            "a,b",
+            "setting `retry_s.0`: input should be a valid number, unable to parse string"
+            " as a number; setting `retry_s.1`: input should be a valid number, unable to"
+            " parse string as a number",
+        ),
+        (
+            "1,b",
+            "setting `retry_s.1`: input should be a valid number, unable to parse string"
+            " as a number",
+        ),
+        (
+            "",
+            "setting `retry_s`: tuple should have at least 1 item after validation, not 0",
+        ),
+    ],
+)
+def test_a_wrong_item_of_a_list_is_named_and_nothing_else(text: str, says: str) -> None:
+    """That a list of wrong items is too short as well helps nobody."""
+    with pytest.raises(SettingsError) as caught:
+        parse_settings("", {"ERRAND_RETRY_S": text}, Path("/srv"))
+
+    assert says == str(caught.value)
