@@ -42,7 +42,7 @@ from exchange.cli.logs import (
 from schemas.errors import ErrandError, VerificationError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from audit.accusation import Statement
     from audit.beside import Elsewhere
@@ -113,12 +113,8 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
     if {shard, state, keys_folder} != {None} or demands.receipts:
         raise ErrandError("with `--shards`: no shard, state, keys, or receipts")
     with asking_for_a_token(place.token):
-        shards = _verify_series(place, demands, elsewhere)
-    if as_json:
-        print_json({"verified": True, "shards": shards})
-    else:
-        for one in shards:
-            _show_found(one, as_json=False)
+        found_all = _verify_series(place, demands, elsewhere)
+    _show_series(found_all, as_json=as_json)
 
 
 class _Place(NamedTuple):
@@ -278,6 +274,15 @@ def fsck_log(
     ):
         found = check_log(fetch, vkey, progress).as_json()
     _show_found(found, as_json=as_json)
+
+
+def _show_series(shards: "Sequence[Mapping[str, Json]]", *, as_json: bool) -> None:
+    """Show what was found to hold of each shard."""
+    if as_json:
+        print_json({"verified": True, "shards": shards})
+        return
+    for one in shards:
+        _show_found(one, as_json=False)
 
 
 @contextmanager
