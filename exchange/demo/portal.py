@@ -15,7 +15,7 @@ import orjson
 
 from connectors.jose import SigningKey
 from exchange.assertions import client_assertion
-from exchange.demo.report import Count, Line
+from exchange.demo.report import Awaited, Count, Line
 from exchange.identity import TOKEN_PATH
 from exchange.token_request import ASSERTION_TYPE
 from schemas.clock import Clock
@@ -255,14 +255,12 @@ class Answer:
                 provider=one["provider"],
                 ms=one["elapsed_ms"],
                 fields=tuple(one["fields"]),
+                reason=one.get("reason"),
+                hint=one.get("hint"),
+                waits_for=_awaited(one["next_step"]),
             )
             for one in self.document["requirements"]
         )
-
-    @property
-    def open_count(self) -> int:
-        """How many requirements are not settled."""
-        return int(self.document["accounting"]["open"])
 
     def receipts(self) -> dict[str, str]:
         """Return the signed receipts of what was released in this answer, by event."""
@@ -289,6 +287,13 @@ class Answer:
             for requirement, shown in evidence["presentations"].items():
                 fields.setdefault(requirement, set()).update(shown["fields"])
         return fields
+
+
+def _awaited(step: Json) -> Awaited | None:
+    """Return whom a next step waits for."""
+    if step is None:
+        return None
+    return Awaited(step["owner"], step["owner_id"], step["action"])
 
 
 def _detail(one: Json) -> str:

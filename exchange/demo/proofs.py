@@ -17,6 +17,7 @@ from audit.merkle import verify_inclusion
 from audit.note import open_checkpoint
 from audit.policy import parse_policy
 from audit.receipt import parse_proof, verify_receipt
+from exchange.demo.report import Proof
 from exchange.demo.scenarios import World
 from exchange.demo.stage import AUDITOR
 from schemas.errors import VerificationError
@@ -52,10 +53,15 @@ def prove_release(world: World, keys: LogKeys) -> None:
     )
     policy = parse_policy(world.stage.witness_policy.read_text(encoding="utf-8"))
     who = cosigned_by(proof.checkpoint.encode(), verifier, policy)  # (3)
+    is_met = policy.is_met(who.keys())
     world.report.check(
         "the head above it was cosigned by the audit office's witness",
-        policy.is_met(who.keys()),
+        is_met,
         ", ".join(who),
+    )
+    world.report.proof = Proof(
+        *(receipt.index, checkpoint.size, len(proof.hashes), held),
+        *(tuple(who), is_met),
     )
 
 

@@ -23,7 +23,7 @@ from exchange.demo.portal import (
     delays_since,
     file_step,
 )
-from exchange.demo.report import CaseReport, Report
+from exchange.demo.report import CaseReport, Line, Report
 from exchange.demo.show import Show
 from exchange.demo.stage import PORTAL, PURPOSE, Stage
 from exchange.demo.steps import COUNTERS
@@ -77,6 +77,8 @@ class Story:
     """How long the first answer took."""
     took: Delays
     """How long the departments took for it."""
+    first: tuple[Line, ...]
+    """The requirements as that answer had them."""
     filed: set[str] = field(default_factory=lambda: {"n1"})
     """The steps that are under way; the certificate was issued at the hospital."""
     verified: int = 0
@@ -122,7 +124,7 @@ class Story:
             wall_ms=self.wall_ms,
             departments_ms=self.took.sum_ms,
             together_ms=self.took.together_ms,
-            open_count=self.answer.open_count,
+            first=self.first,
         )
         self.world.report.cases.append(case)
         self.world.report.receipts.update(self.receipts)
@@ -193,9 +195,10 @@ def open_case(world: World, name: str, answers: Mapping[str, bool | str]) -> Sto
     wall_ms = (time.monotonic() - started) * 1000
     took = delays_since(counters, started * 1000)
     world.cases[name] = document["id"]
-    story = Story(world, name, Answer(document), wall_ms, took)
-    story.receipts.update(story.answer.receipts())
-    world.show.first(story.answer.lines())
+    answer = Answer(document)
+    story = Story(world, name, answer, wall_ms, took, answer.lines())
+    story.receipts.update(answer.receipts())
+    world.show.first(story.first)
     return story
 
 

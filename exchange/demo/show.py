@@ -8,24 +8,19 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from exchange.demo.report import CaseReport, Check, Line, LogReport
+from exchange.demo.report import (
+    NOT_APPLICABLE,
+    OPEN,
+    SETTLED,
+    CaseReport,
+    Check,
+    Line,
+    LogReport,
+    tally,
+)
 
-_STYLES = {
-    "retrieved": "green",
-    "verified": "green",
-    "reused": "green",
-    "derived": "green",
-    "declared": "green",
-    "committed": "green",
-    "supplied": "green",
-    "not_applicable": "dim",
-    "consent_needed": "yellow",
-    "answer_needed": "yellow",
-    "pending": "yellow",
-    "assist": "yellow",
-    "supply_needed": "yellow",
-}
-"""Settled, set aside and open; what is in neither failed, and is red."""
+_ROOMY = 110
+"""From how many columns on each requirement has a line of its own."""
 
 
 class Show:
@@ -55,22 +50,26 @@ class Show:
 
     def first(self, lines: Sequence[Line]) -> None:
         """Print in short what the first answer says."""
-        waiting = [line for line in lines if _STYLES.get(line.outcome) == "yellow"]
+        waiting = [line for line in lines if line.outcome not in SETTLED]
         kinds = Counter(f"{line.outcome} {line.detail}".strip() for line in waiting)
         counts = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-        done = sum(_STYLES.get(line.outcome) == "green" for line in lines)
-        self.say(f"first answer: {done} settled; open: {counts or 'none'}")
+        self.say(f"first answer: {_sum(lines)}{': ' if counts else ''}{counts}")
 
     def lines(self, lines: Sequence[Line]) -> None:
-        """Print where a case stands, one requirement a row."""
+        """Print where a case stands, one requirement a row; nothing is cut off."""
+        words = [
+            word for line in lines for word in (line.outcome, *line.detail.split())
+        ]
         table = Table(header_style="bold")
-        table.add_column("requirement", no_wrap=True)
-        table.add_column("outcome")
-        table.add_column("department")
-        table.add_column("ms", justify="right")
+        table.add_column(
+            "requirement", no_wrap=self._console.width >= _ROOMY, overflow="fold"
+        )
+        table.add_column("outcome", min_width=max(map(len, words)), overflow="fold")
+        table.add_column("department", overflow="fold")
+        table.add_column("ms", justify="right", no_wrap=True)
         table.add_column("fields", overflow="fold")
         for line in lines:
-            style = _STYLES.get(line.outcome, "red")
+            style = _style(line.outcome)
             outcome = f"[{style}]{line.outcome}[/{style}]"
             table.add_row(
                 line.name,
@@ -82,16 +81,15 @@ class Show:
         self._console.print(table)
 
     def case(self, case: CaseReport) -> None:
-        """Print what a case saved."""
+        """Print how a case stands, and what it saved; until it is settled, so far."""
+        self._console.print(f"  {_sum(case.lines)}", highlight=False)
+        so_far = "" if case.is_final else " [yellow]so far[/yellow]"
         self._console.print(
-            f"  papers [bold]{case.papers.before} → {case.papers.after}[/bold]"
-            f"   trips [bold]{case.trips.before} → {case.trips.after}[/bold]"
+            f"  papers [bold]{case.papers.before} → {case.papers.after}[/bold]{so_far}"
+            f"   trips [bold]{case.trips.before} → {case.trips.after}[/bold]{so_far}"
             f"   first answer after [bold]{case.wall_ms:.0f} ms[/bold]"
             f" (departments: {case.departments_ms:.0f} ms in sum,"
-            f" {case.together_ms:.0f} ms at the same time)"
-            + (
-                f"   [yellow]{case.open_count} open[/yellow]" if case.open_count else ""
-            ),
+            f" {case.together_ms:.0f} ms at the same time)",
             highlight=False,
         )
 
@@ -132,3 +130,22 @@ class Show:
             if failed
             else f"\n[bold green]all {len(checks)} claims held[/bold green]"
         )
+
+
+def _style(outcome: str) -> str:
+    if outcome == NOT_APPLICABLE:
+        return "dim"
+    if outcome in SETTLED:
+        return "green"
+    return "yellow" if outcome in OPEN else "red"
+
+
+def _sum(lines: Sequence[Line]) -> str:
+    """Say how many requirements stand how: the numbers make all of them."""
+    found = tally(lines)
+    left_out = f" ({found.not_applicable} not applicable)"
+    failed = f", {found.failed} failed" if found.failed else ""
+    return (
+        f"{found.total} requirements: {found.settled} settled"
+        f"{left_out if found.not_applicable else ''}, {found.open} open{failed}"
+    )

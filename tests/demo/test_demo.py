@@ -88,7 +88,7 @@ def test_the_report_has_every_case_in_the_form_that_is_promised(
     report: dict[str, Any],
 ) -> None:
     """Names and types are those of the documentation; tools read them."""
-    assert {"cases", "log"} == set(report)
+    assert {"cases", "log", "claims", "proof"} == set(report)
     assert {"records", "verified"} == set(report["log"])
     assert list(SCENARIOS) == [one["name"] for one in report["cases"]]
     for one in report["cases"]:
@@ -96,7 +96,26 @@ def test_the_report_has_every_case_in_the_form_that_is_promised(
         assert one["wall_ms"] > 0
         assert one["departments_ms"] > 0
         for line in one["requirements"]:
-            assert {"id", "outcome", "provider", "ms", "fields"} == set(line)
+            assert {"id", "outcome", "provider", "ms", "fields"} <= set(line)
+
+
+def test_the_report_says_what_the_screen_shows(report: dict[str, Any]) -> None:
+    """Claims, the proof under the witness's head, whom a case waits for, and why."""
+    married, disputed = case(report, "married"), case(report, "near_match")
+    (marriage,) = [r for r in disputed["requirements"] if r["id"] == "marriage"]
+    first = married["first_answer"]["waiting"]
+
+    assert len(report["claims"]) > 30
+    assert all(claim["held"] and claim["text"] for claim in report["claims"])
+    assert report["proof"]["holds"]
+    assert report["proof"]["cosigned"]
+    assert {"person", "provider"} <= {one["waits_for"]["owner"] for one in first}
+    assert {"step", "chained"} <= {one["reason"] for one in first}
+    assert "one_character_differs" == marriage["hint"]
+    assert (True, False) == (married["final"], disputed["final"])
+    for one in report["cases"]:
+        parts = one["tally"]["settled"] + one["tally"]["open"] + one["tally"]["failed"]
+        assert len(one["requirements"]) == parts
 
 
 def test_married_parents_hand_in_nothing(report: dict[str, Any]) -> None:

@@ -53,4 +53,12 @@ def test_the_fleets_log_verifies_in_another_process(report: dict[str, Any]) -> N
     assert report["log"]["records"] > 100
 
 
+def test_the_fleets_report_says_what_was_claimed(report: dict[str, Any]) -> None:
+    """As without a fleet; no witness is there, so there is no proof under its head."""
+    assert all(claim["held"] for claim in report["claims"])
+    assert any("gateway was killed" in claim["text"] for claim in report["claims"])
+    assert report["proof"] is None
+    assert all(one["first_answer"]["tally"] for one in report["cases"])
+
+
 _OPEN = {"consent_needed", "answer_needed", "pending", "assist", "supply_needed"}
