@@ -107,10 +107,8 @@ def _fetch_from_shard(fetch: Fetch, shard: str) -> Fetch:
     """Return what reads a shard below a log's address.
 
     Sealed ones stand in a folder of their own; the one that is written to is what the
-    address itself serves, and that may be the first, or the one of this name.
-
-    Raises:
-        UnverifiableError: It has no such shard.
+    address itself serves, and that may be the first, or the one of this name. Where
+    there is no such shard, nothing is read.
     """
     for below in (f"{SHARDS_FOLDER}/{shard}/", f"{shard}/"):
         if fetch(below + CHECKPOINT) is not None:
@@ -120,10 +118,7 @@ def _fetch_from_shard(fetch: Fetch, shard: str) -> Fetch:
     is_named = origin.rpartition("/")[2] == shard
     if origin and (is_named or (shard == FIRST and first in ("", origin))):
         return fetch
-    raise UnverifiableError(
-        f"there is no shard `{shard}`, or nothing of it is published yet: its name is "
-        f"`{FIRST}`, or the last part of its origin"
-    )
+    return _fetch_below(fetch, f"{SHARDS_FOLDER}/{shard}/")
 
 
 def _fetch_below(fetch: Fetch, folder: str) -> Fetch:
@@ -135,12 +130,13 @@ def _first_line(note: bytes | None) -> str:
     return (note or b"").partition(b"\n")[0].decode("utf-8", "replace")
 
 
-def check_published(fetch: Fetch, where: str) -> None:
+def check_published(fetch: Fetch, where: str, shard: str | None = None) -> None:
     """Raise unless there is a checkpoint: without one there is nothing to verify.
 
     Args:
         fetch: Reads the log.
         where: How the log was named.
+        shard: Which of its shards.
 
     Raises:
         UnverifiableError: There is none; says what to name.
@@ -148,6 +144,11 @@ def check_published(fetch: Fetch, where: str) -> None:
     if fetch(CHECKPOINT) is not None:
         return
     told = "there is no log, or nothing of it is published yet"
+    if shard is not None:
+        raise UnverifiableError(
+            f"there is no shard `{shard}`, or nothing of it is published yet: its name "
+            f"is `{FIRST}`, or the last part of its origin"
+        )
     if is_address(where):
         raise UnverifiableError(
             f"{where}: {told}: the address of a gateway's log ends in `/log`"

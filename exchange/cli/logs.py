@@ -213,7 +213,7 @@ def opened(log: str, token: str | None, shard: str | None) -> Iterator["Fetch"]:
     from audit.fetching import check_published, fetching
 
     with asking_for_a_token(token), fetching(log, token, shard) as fetch:
-        check_published(fetch, log)
+        check_published(fetch, log, shard)
         yield fetch
 
 

@@ -10,6 +10,7 @@ from rich.cells import cell_len
 
 from audit.keys import load_keys, make_keys
 from exchange.cli.records import _all_pages
+from tests.audit.test_served import served
 from tests.harness.application import (
     AUDITOR,
     FATHER,
@@ -349,3 +350,22 @@ def test_the_gateways_keys_are_told_from_the_logs(place: Place) -> None:
     assert 2 == wrong.status
     assert f"the log's own are in `{settings.keys_dir / 'log'}`" in wrong.stderr
     assert os.access(settings.keys_dir / "log" / "log.key", os.R_OK)
+
+
+def test_a_shard_is_found_in_a_store_that_is_served(
+    place: Place, tmp_path: Path
+) -> None:
+    """There later shards are folders below the first, and no list says so."""
+    data = place.site.gateway.settings.data_dir
+    for target in ("store", "store/2026h2"):
+        assert 0 == errand("audit", "export", data, tmp_path / target).status
+    checked = ("--vkey", place.vkey, "--json", "--shard")
+    with served(tmp_path / "store") as url:
+        first, later, none = (
+            errand("audit", "fsck", url, *checked, shard)
+            for shard in ("first", "2026h2", "2027h1")
+        )
+
+    assert (0, 0, 2) == (first.status, later.status, none.status)
+    assert first.json == later.json
+    assert "there is no shard `2027h1`" in none.stderr
