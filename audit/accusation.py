@@ -13,6 +13,7 @@ from audit.merkle import leaf_hash
 from audit.note import Checkpoint, Verifier, b64, open_checkpoint
 from audit.receipt import Receipt, parse_proof, verify_proof, verify_receipt
 from audit.record import read_leaf
+from audit.shards import HandedOn, handing_on_title, open_handing_on
 from schemas.errors import VerificationError
 from schemas.ids import EventId
 
@@ -29,18 +30,18 @@ class ProvedLeaf:
     """The event that the leaf is of; None when it is no leaf of ours."""
 
 
-Statement: TypeAlias = Receipt | ProvedLeaf | Checkpoint
+Statement: TypeAlias = Receipt | ProvedLeaf | Checkpoint | HandedOn
 """Something that a log has signed."""
 
 
 def read_statements(
     note: bytes, log: Verifier, receipts: Verifier, leaves: Iterator[bytes]
 ) -> tuple[Statement, ...]:
-    """Return what a signed receipt, `.tlog-proof` or checkpoint states.
+    """Return what a signed receipt, `.tlog-proof`, checkpoint or handing-on states.
 
     Args:
         note: The bytes of the file.
-        log: The key of checkpoints.
+        log: The key of checkpoints, and of who goes on after a loss.
         receipts: The key of receipts.
         leaves: Gives the leaf that a proof is of, one for each proof.
 
@@ -57,6 +58,8 @@ def read_statements(
         return ProvedLeaf(proof.index, leaf_hash(leaf), _event_of(leaf)), checkpoint
     if note.startswith(f"{receipts.name}\n".encode()):
         return (verify_receipt(note, receipts),)
+    if note.startswith(f"{handing_on_title(log.name)}\n".encode()):
+        return (open_handing_on(note, log),)
     return (open_checkpoint(note, log),)
 
 
@@ -79,15 +82,32 @@ def contradiction(statements: tuple[Statement, ...]) -> str | None:
 
 def _contradiction(one: Statement, other: Statement) -> str | None:
     """Return how two statements contradict each other, or None."""
-    if isinstance(one, Checkpoint) and isinstance(other, Checkpoint):
-        if one.size != other.size or one.root == other.root:
+    match one, other:
+        case Checkpoint(), Checkpoint():
+            return _two_heads(one, other)
+        case HandedOn(), HandedOn():
+            return _two_shards(one, other)
+        case ((Receipt() | ProvedLeaf()), (Receipt() | ProvedLeaf())):
+            return _two_leaves(one, other)
+        case _:
+            # A head alone says of no index what stands there, and who goes on is
+            # said of no head's tree.
             return None
-        roots = f"{b64(one.root)} and {b64(other.root)}"
-        return f"two heads of size {one.size}: roots {roots}"
-    if isinstance(one, Checkpoint) or isinstance(other, Checkpoint):
-        # A head alone says of no index what stands there.
+
+
+def _two_heads(one: Checkpoint, other: Checkpoint) -> str | None:
+    """Return how two heads contradict each other, or None."""
+    if one.size != other.size or one.root == other.root:
         return None
-    return _two_leaves(one, other)
+    return f"two heads of size {one.size}: roots {b64(one.root)} and {b64(other.root)}"
+
+
+def _two_shards(one: HandedOn, other: HandedOn) -> str | None:
+    """Return how two words about who goes on contradict each other, or None."""
+    if one.vkey == other.vkey:
+        # A recovery that was cut off may have been begun again, from other heads.
+        return None
+    return f"two shards that go on from it after a loss: {one.vkey} and {other.vkey}"
 
 
 def _two_leaves(one: Receipt | ProvedLeaf, other: Receipt | ProvedLeaf) -> str | None:

@@ -11,6 +11,7 @@ SOURCE: audit-log design, 5.3.
 """
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -270,14 +271,11 @@ def erased_subjects(place: Place) -> frozenset[str]:
     """
     if isinstance(place, Path) and not place.is_file():
         return frozenset()
-    sql = open_sql(place, read_only=True)
-    try:
+    with closing(open_sql(place, read_only=True)) as sql:
         if not isinstance(sql, SqliteSql) and not is_made(sql, "ledger"):
             return frozenset()
         query = "SELECT name FROM ledger WHERE act = ? AND what = ?"
         rows = sql.rows(query, (Act.ERASE.value, What.SUBJECT.value))
-    finally:
-        sql.close()
     return frozenset([name for (name,) in rows])
 
 

@@ -13,15 +13,15 @@ from audit.fetching import (
 )
 from audit.fsck import served_entry
 from audit.merkle import inclusion_proof, leaf_hash, verify_inclusion
-from audit.note import Checkpoint, Verifier, open_checkpoint
+from audit.note import Checkpoint, Verifier, open_checkpoint, parse_vkey
 from audit.places import parse_place
 from audit.proving import ServedTree, open_tree
 from audit.record import Kind, Leaf, read_leaf
 from audit.register import REGISTER_FILE, REGISTER_SCHEMA, load_shards
 from audit.served import CHECKPOINT
-from audit.shards import Lost, Shard, check_link, check_recovery, read_list
+from audit.shards import HandedOn, Shard, check_link, check_recovery, read_list
 from audit.sql import Place, is_made
-from schemas.errors import VerificationError
+from schemas.errors import NotFoundError, VerificationError
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,12 @@ class Ends:
         """The key of the shard that it names; None where it has no last record."""
         return self.last.policy if self.last.kind is Kind.SHARD_FINAL else None
 
-    def check_next(self, following: "Ends") -> Lost | None:
+    def check_next(self, following: "Ends") -> HandedOn | None:
         """Verify that another shard goes on from this one.
 
         Returns:
-            What this one has lost; None where it ended with a last record.
+            What this one has lost, by its own word; None where it ended with a last
+            record.
 
         Raises:
             VerificationError: One of them names something else.
@@ -79,6 +80,33 @@ def ends_of(
     told = _told_next(where, verifier, token)
     # It may have been sealed since it was read.
     return (ends if told is None else _ends_of(where, shard, verifier, token)), told
+
+
+def handed_on(
+    where: str, shard: str | None, verifier: Verifier, token: str | None = None
+) -> HandedOn:
+    """Return with which shard a log that has lost records goes on: the signed note.
+
+    Args:
+        where: An address, a folder of files as served, or where the log is kept.
+        shard: What the shard that has lost them is called there; None for `verifier`'s.
+        verifier: Its key.
+        token: An access token, for a log whose entries are for members.
+
+    Raises:
+        NotFoundError: It has lost nothing, or nothing goes on from it yet.
+        VerificationError: What goes on from it is not what it has signed.
+    """
+    shard = shard or shard_at(where, verifier.name, token)
+    ends, vkey = ends_of(where, shard, verifier, token)
+    if vkey is None or ends.next_vkey is not None:
+        raise NotFoundError(f"{verifier.name}: no shard goes on from a loss of it")
+    following = parse_vkey(vkey)
+    there = shard_at(where, following.name, token)
+    found = ends.check_next(ends_of(where, there, following, token)[0])
+    if found is None:
+        raise VerificationError(f"{verifier.name}: it ended with a last record")
+    return found
 
 
 def _ends_of(

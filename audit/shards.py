@@ -25,6 +25,7 @@ from audit.note import (
     b64_decode,
     decimal,
     open_note,
+    parse_vkey,
     signature_line,
 )
 from audit.record import Actor, Event, Kind, Leaf
@@ -147,15 +148,17 @@ class Lost:
         note = signer.sign(self._text(following.vkey))
         return note.rstrip("\n").rpartition(" ")[2]
 
-    def check_handed_on(self, signature: str, verifier: Verifier, vkey: str) -> None:
-        """Verify that the log's key has signed that it goes on with a shard.
+    def handing_on(self, signature: str, verifier: Verifier, vkey: str) -> str:
+        """Return the note that says with which shard the log goes on.
 
-        Raises:
-            VerificationError: It has not.
+        Args:
+            signature: As `hand_on` returned it; not verified yet.
+            verifier: The log's key.
+            vkey: The key of the shard.
         """
         signed, at = b64_decode(signature), len(verifier.key_id)
         line = signature_line(Signature(verifier.name, signed[:at], signed[at:]))
-        open_note(f"{self._text(vkey)}\n{line}".encode(), (verifier,))
+        return f"{self._text(vkey)}\n{line}"
 
     def as_json(self) -> Mapping[str, Json]:
         """Return it as JSON: how many records are left, and how many were seen."""
@@ -168,7 +171,45 @@ class Lost:
     def _text(self, vkey: str) -> str:
         # Never the text of a checkpoint, whose second line is a number.
         heads = f"{_cited(self.left)}\n{_cited(self.seen)}"
-        return f"{self.left.origin}/recovered\n{vkey}\n{heads}\n"
+        return f"{handing_on_title(self.left.origin)}\n{vkey}\n{heads}\n"
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOn:
+    """That a log which has lost records goes on with a shard: its key has signed it."""
+
+    lost: Lost
+    vkey: str
+    """The key of the shard."""
+    note: str
+    """The signed note, for whoever holds the log to it."""
+
+    def as_json(self) -> Mapping[str, Json]:
+        """Return it as JSON: what was lost, who goes on, and the note."""
+        return {**self.lost.as_json(), "vkey": self.vkey, "note": self.note}
+
+
+def handing_on_title(origin: str) -> str:
+    """Return the first line of the note by which a log is handed on."""
+    return f"{origin}/{_RECOVERED}"
+
+
+def open_handing_on(note: bytes, verifier: Verifier) -> HandedOn:
+    """Return with which shard a log that has lost records goes on, by its own word.
+
+    Args:
+        note: The note, as `Lost.handing_on` has it.
+        verifier: The log's key.
+
+    Raises:
+        VerificationError: It is no such note, or the log has not signed it.
+    """
+    lines = open_note(note, (verifier,)).text.split("\n")
+    if len(lines) != 5 or lines[0] != handing_on_title(verifier.name):  # noqa: PLR2004 - four lines and the end
+        raise VerificationError("malformed handing-on")
+    left, seen = (_read_cited(verifier.name, line) for line in lines[2:4])
+    vkey = parse_vkey(lines[1]).vkey
+    return HandedOn(Lost(left, seen), vkey, note.decode())
 
 
 def genesis_event(last: Leaf, at: datetime, before: Checkpoint) -> Event:
@@ -253,8 +294,8 @@ def check_link(final: Leaf, before: Checkpoint, genesis: Leaf, vkey: str) -> Non
 
 def check_recovery(
     left: Checkpoint, verifier: Verifier, genesis: Leaf, vkey: str
-) -> Lost:
-    """Verify that a shard goes on from one that has lost records; return what it says.
+) -> HandedOn:
+    """Verify that a shard goes on from one that has lost records; return who says so.
 
     Args:
         left: The checkpoint of the first, which has no last record.
@@ -266,12 +307,12 @@ def check_recovery(
         VerificationError: It cites something else, or the first has not signed it.
     """
     _check_cites(genesis, left)
-    size, *rest = genesis.policy.split("#")
-    if genesis.outcome != _RECOVERED or len(rest) != 2:  # noqa: PLR2004 - root, signature
+    seen, _, signature = genesis.policy.rpartition("#")
+    if genesis.outcome != _RECOVERED:
         raise VerificationError(f"{left.origin}: goes on and has no last record")
-    lost = Lost(left, Checkpoint(left.origin, decimal(size), b64_decode(rest[0])))
-    lost.check_handed_on(rest[1], verifier, vkey)
-    return lost
+    lost = Lost(left, _read_cited(left.origin, seen))
+    note = lost.handing_on(signature, verifier, vkey)
+    return open_handing_on(note.encode(), verifier)
 
 
 def _check_cites(genesis: Leaf, before: Checkpoint) -> None:
@@ -284,3 +325,11 @@ def _check_cites(genesis: Leaf, before: Checkpoint) -> None:
 
 def _cited(head: Checkpoint) -> str:
     return f"{head.size}#{b64(head.root)}"
+
+
+def _read_cited(origin: str, text: str) -> Checkpoint:
+    size, _, root = text.partition("#")
+    digest = b64_decode(root)
+    if len(digest) != HASH_SIZE:
+        raise VerificationError("the head that is cited has no root")
+    return Checkpoint(origin, decimal(size), digest)

@@ -241,11 +241,8 @@ def _named(settings: Settings, shards: Sequence[Shard]) -> str | None:
     place = settings.log_place(shards[-1].name)
     if isinstance(place, Path) and not place.is_file():
         return None
-    reader = LogReader.open(place)
-    try:
+    with closing(LogReader.open(place)) as reader:
         last = last_leaf(reader)
-    finally:
-        reader.close()
     if last is None or last.kind is not Kind.SHARD_FINAL:
         return None
     return last.correlation.removeprefix(f"{shards[0].origin}/")
@@ -330,11 +327,8 @@ def _check_begun(place: Place, events: Sequence[Event]) -> None:
     Raises:
         VerificationError: It begins with something else: nobody may go on with it.
     """
-    reader = LogReader.open(place)
-    try:
+    with closing(LogReader.open(place)) as reader:
         found = [read_leaf(one.leaf) for one in reader.entries(0, len(events))]
-    finally:
-        reader.close()
     if len(found) < len(events):
         raise LogUnavailableError("the next shard was begun, and not as it should")
     # INVARIANT: a shard cites what the one before ended with, or is never current.

@@ -187,9 +187,9 @@ def _verify_series(
         found.append(_verify(here, wanted, None, None, elsewhere))
         ends, vkey = ends_of(place.log, shard, verifier, place.token)
         if before is not None:
-            lost = before.check_next(ends)
-            if lost is not None:
-                found[-1] = {**found[-1], "recovered": lost.as_json()}
+            handed = before.check_next(ends)
+            if handed is not None:
+                found[-1] = {**found[-1], "recovered": handed.lost.as_json()}
         before = ends
     return found
 
@@ -326,31 +326,50 @@ def prove_log(  # noqa: PLR0913 - either of two proofs, from anywhere
         tuple[int, int] | None,
         typer.Option(help="Two sizes: that the second tree continues the first."),
     ] = None,
+    recovered: Annotated[
+        bool,
+        typer.Option(
+            "--recovered",
+            help="With which shard a log that has lost records goes on, as it signed.",
+        ),
+    ] = False,
     shard: ShardName = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Prove that an entry stands in a log (`.tlog-proof`), or that it only grew.
 
-    From the pieces that are served, and verified before it is printed.
+    From the pieces that are served, and verified before it is printed. Or who goes on
+    from a log that has lost records: the note that `accuse` takes.
     """
     from audit.note import b64, parse_vkey
     from audit.proving import open_tree, prove_growth, prove_index
+    from audit.series import handed_on
 
-    if [index, event, sizes].count(None) != 2:  # noqa: PLR2004 - all but one
-        raise ErrandError("say one of `--index`, `--event` and `--sizes`")
-    with opened(log, read_token(token_file), shard) as fetch:
-        tree = open_tree(fetch, parse_vkey(vkey))
+    if [index, event, sizes, recovered or None].count(None) != 3:  # noqa: PLR2004 - all but one
+        raise ErrandError(
+            "say one of `--index`, `--event`, `--sizes` and `--recovered`"
+        )
+    token, verifier = read_token(token_file), parse_vkey(vkey)
+    if recovered:
+        with asking_for_a_token(token):
+            handed = handed_on(log, shard, verifier, token)
+        _show_proof(handed.as_json(), handed.note, as_json=as_json)
+        return
+    with opened(log, token, shard) as fetch:
+        tree = open_tree(fetch, verifier)
         if sizes is not None:
             growth = prove_growth(tree, *sizes)
-            found, text = (
-                growth.as_json(),
-                "".join(f"{b64(one)}\n" for one in growth.hashes),
-            )
-        else:
-            at = _index_of(log, shard, event) if index is None else index
-            proof = prove_index(tree, at)
-            found, text = proof.as_json(), proof.as_text()
+            text = "".join(f"{b64(one)}\n" for one in growth.hashes)
+            _show_proof(growth.as_json(), text, as_json=as_json)
+            return
+        at = _index_of(log, shard, event) if index is None else index
+        proof = prove_index(tree, at)
+        _show_proof(proof.as_json(), proof.as_text(), as_json=as_json)
+
+
+def _show_proof(found: "Mapping[str, Json]", text: str, *, as_json: bool) -> None:
+    """Print a proof as JSON, or as the text that others read."""
     if as_json:
         print_json(found)
     else:
@@ -436,6 +455,7 @@ def _statements(
     except VerificationError as error:
         raise ErrandError(
             f"`{file.name}` accuses nobody: {error}. It takes a signed receipt, a "
-            "checkpoint, or a `.tlog-proof` with `--leaf`: the leaf's exact bytes, as "
-            "`errand audit show EVENT --leaf FILE` writes them"
+            "checkpoint, what `errand audit prove --recovered` printed, or a "
+            "`.tlog-proof` with `--leaf`: the leaf's exact bytes, as `errand audit "
+            "show EVENT --leaf FILE` writes them"
         ) from None

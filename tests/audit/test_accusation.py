@@ -9,10 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.accusation import ProvedLeaf, contradiction, read_statements
+from audit.accusation import ProvedLeaf, Statement, contradiction, read_statements
 from audit.merkle import leaf_hash
-from audit.note import Checkpoint
+from audit.note import Checkpoint, Signer
 from audit.receipt import Receipt, prove_event, sign_receipt
+from audit.shards import HandedOn, Lost
 from audit.store import LogReader
 from schemas.errors import VerificationError
 from schemas.ids import EventId
@@ -34,17 +35,23 @@ proved = st.builds(
     st.sampled_from(HASHES),
     st.sampled_from((A, B, None)),
 )
+following = st.builds(
+    HandedOn,
+    st.just(Lost(Checkpoint("log", 1, HASHES[0]), Checkpoint("log", 2, HASHES[1]))),
+    st.sampled_from(("one", "other")),
+    st.sampled_from(("note", "")),
+)
 heads = st.builds(
     Checkpoint, st.just("log"), st.integers(1, 2), st.sampled_from(HASHES)
 )
 
 
-@given(st.lists(receipts | proved | heads, max_size=4).map(tuple))
+@given(st.lists(receipts | proved | heads | following, max_size=4).map(tuple))
 def test_a_log_is_convicted_exactly_when_no_honest_one_could_say_so(
-    statements: tuple[Receipt | ProvedLeaf | Checkpoint, ...],
+    statements: tuple[Statement, ...],
 ) -> None:
-    """An index has one leaf, a leaf one event, an event one index, a size one root."""
-    leaves = [one for one in statements if not isinstance(one, Checkpoint)]
+    """One leaf, event, index, root and next shard for each index, leaf, event, size."""
+    leaves = [one for one in statements if isinstance(one, Receipt | ProvedLeaf)]
     told = [one for one in statements if isinstance(one, Checkpoint)]
     with_event = [one for one in leaves if one.event is not None]
     is_honest = all(
@@ -54,6 +61,7 @@ def test_a_log_is_convicted_exactly_when_no_honest_one_could_say_so(
             [(one.index, one.event) for one in with_event],
             [(one.event, one.index) for one in with_event],
             [(one.size, one.root) for one in told],
+            [("", one.vkey) for one in statements if isinstance(one, HandedOn)],
         )
         for wanted, _ in pairs
     )
@@ -136,3 +144,43 @@ def test_what_the_log_did_not_sign_accuses_nobody(room: Room) -> None:
     ):
         with pytest.raises(VerificationError):
             judged(room, [note], leaves)
+
+
+def handed_on(room: Room, name: str, signer: Signer | None = None) -> bytes:
+    """Return the note by which a log that lost records goes on with a shard."""
+    log = room.keys.log
+    left, seen = (Checkpoint(log.name, size, bytes(32)) for size in (7, 9))
+    shard = Signer(f"{log.name}/{name}", bytes(32)).verifier
+    lost, signer = Lost(left, seen), signer or log
+    note = lost.handing_on(lost.hand_on(signer, shard), signer.verifier, shard.vkey)
+    return note.encode()
+
+
+def test_a_log_that_goes_on_with_two_shards_is_convicted(room: Room) -> None:
+    """After a loss it names one; a recovery that is begun again names it again."""
+    one, other = handed_on(room, "one"), handed_on(room, "other")
+    receipt, proof, leaf, checkpoint = recorded(room)
+    found = judged(room, [one, other], [])
+
+    assert found is not None
+    assert found.startswith("two shards that go on from it after a loss: ")
+    assert all(f"{room.log.origin}/{name}+" in found for name in ("one", "other"))
+    assert judged(room, [one, one, receipt, proof, checkpoint], [leaf]) is None
+
+
+def test_a_next_shard_that_the_log_did_not_sign_accuses_nobody(room: Room) -> None:
+    """Another key's word, a changed line, and a note of another form are refused."""
+    good, name = handed_on(room, "one"), room.log.origin
+    stranger = Signer(name, bytes(32))
+    short = room.keys.log.sign(f"{name}/recovered\n1\n2\n")
+    for note in (
+        handed_on(room, "one", stranger),
+        handed_on(room, "one", room.keys.receipt),
+        good.replace(b"/one+", b"/two+"),
+        good.replace(b"\n7#", b"\n8#"),
+        good.replace(b"\n9#", b"\n8#"),
+        short.encode(),
+    ):
+        assert note != good
+        with pytest.raises(VerificationError):
+            judged(room, [note], [])

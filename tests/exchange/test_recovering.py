@@ -5,6 +5,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import datetime
 from pathlib import Path
+from shutil import copytree
 
 import pytest
 
@@ -16,7 +17,7 @@ from audit.register import load_shards
 from audit.shards import Lost, Shard, genesis_event, recovery_event
 from audit.sql import Place
 from audit.store import LogReader, SignedHead
-from exchange.rollover import recover_shard
+from exchange.rollover import recover_shard, seal_shard
 from exchange.settings import Settings
 from schemas.clock import SystemClock
 from schemas.errors import LogUnavailableError, SettingsError
@@ -223,3 +224,58 @@ def test_a_recovery_that_was_cut_off_is_taken_up_again(
     assert 0 == linked.status, linked.stderr
     # Its first record, and the ends of two look-ups that were under way.
     assert [2, 3] == [one["published"] for one in linked.json["shards"]]
+
+
+def test_a_log_that_goes_on_twice_is_convicted_by_what_it_shows(tmp_path: Path) -> None:
+    """Whoever sees one of the two shards gets a note; both notes together accuse it."""
+    settings = published(tmp_path, "")
+    keys = load_keys(settings.keys_dir / "log")
+    twin = settings.model_copy(update={"data_dir": tmp_path / "twin"})
+    copytree(settings.data_dir, twin.data_dir)
+    told = []
+    for number, one in enumerate((settings, twin)):
+        name, note = f"shard-{number}", tmp_path / f"note-{number}"
+        recover(one, a_lost_head(one), name)
+        publish(one, name)
+        made = ("prove", one.data_dir, "--vkey", keys.log.verifier.vkey, "--recovered")
+        shown = errand("audit", *made)
+        note.write_text(shown.stdout, encoding="utf-8")
+        told.append((shown.status, note, errand("audit", *made, "--json").json))
+    forged = tmp_path / "forged"
+    forged.write_bytes(told[0][1].read_bytes().replace(b"999#", b"998#"))
+    with_keys = (
+        *("--key", keys.log.verifier.vkey),
+        *("--receipt-key", keys.receipt.verifier.vkey),
+    )
+    (_, first, one_json), (_, second, other_json) = told
+    convicted = errand("audit", "accuse", first, second, *with_keys)
+    honest = errand("audit", "accuse", first, first, *with_keys)
+    refused = errand("audit", "accuse", first, forged, *with_keys)
+
+    assert [0, 0] == [status for status, _, _ in told]
+    assert (1, "") == (convicted.status, convicted.stderr)
+    assert one_json["vkey"] != other_json["vkey"]
+    for shown in (one_json, other_json):
+        assert (2, 999) == (shown["left"], shown["seen"])
+        assert f"{shown['vkey']}" in convicted.stdout
+    assert "two shards that go on from it after a loss: " in convicted.stdout
+    assert (0, "no contradiction\n") == (honest.status, honest.stdout)
+    assert (2, "") == (refused.status, refused.stdout)
+    assert "the signature of `errand.example/990100/log` does not hold" in (
+        refused.stderr
+    )
+
+
+def test_a_log_that_lost_nothing_has_no_note_of_it(tmp_path: Path) -> None:
+    """Neither while it is written to, nor when it was sealed in the open."""
+    settings, clock = published(tmp_path, ""), SystemClock()
+    key = signer_of(settings).verifier.vkey
+    asked = ("audit", "prove", settings.data_dir, "--vkey", key, "--recovered")
+    written = errand(*asked)
+    asyncio.run(seal_shard(settings, clock, new_ids(clock), "2026h2"))
+    publish(settings, "2026h2")
+    sealed = errand(*asked)
+
+    assert (2, 2) == (written.status, sealed.status)
+    assert "no shard goes on from a loss of it" in written.stderr
+    assert written.stderr == sealed.stderr
