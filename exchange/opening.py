@@ -205,10 +205,10 @@ async def _open_kept(
     log, publisher, followers = open_log(settings, keys, sealer, clock, shard, stack)
     erasures = open_erasures(settings, sealer, log, shelf, clock, stack)
     forgetting = await start_forgetting(settings, erasures, clock, stack)
-    # Its place, not its name: until it has joined the others, nothing shows that no
-    # gateway of the same name is running.
-    place = place_of(settings.data_dir)
-    vault = Vault(vault_database, keys.master, place, new_ids(clock))
+    # Not its name alone: until it has joined the others, nothing shows that no gateway
+    # of the same name is running. Nor its place alone: a data folder can be a copy.
+    holder = f"{place_of(settings.data_dir)}/{settings.executor_id}"
+    vault = Vault(vault_database, keys.master, holder, new_ids(clock))
     await vault.start(partial(_named, database))
     return _Kept(
         database=database,

@@ -71,7 +71,7 @@ class KeyBatchRow(SQLModel, table=True):
     id: str = Field(primary_key=True)
     """How the ids of its keys begin (`_ids_of`)."""
     holder: str
-    """The gateway that made them, by the place of its own files."""
+    """The gateway that made them, by the place of its own files and its name."""
     size: int
 
 
@@ -116,8 +116,8 @@ class Vault:
     Args:
         database: The database of the key file alone.
         master_key: 32 bytes, by reference from a file of its own.
-        holder: Where this gateway keeps its own files (`exchange.fleet.place_of`):
-            nobody else holds that place while it runs.
+        holder: Where this gateway keeps its own files (`exchange.fleet.place_of`),
+            and its executor id: nobody else holds both while it runs.
         new_id: Names batches of keys.
     """
 
@@ -161,7 +161,7 @@ class Vault:
         Raises:
             StoreUnavailableError: The keys can't be reached.
         """
-        # Nobody else holds this gateway's place, so nobody takes one of them now.
+        # Nobody else has this gateway's place and name: nobody takes one of them now.
         batches = await self._database.read(lambda c: _batches_of(c, self._holder))
         keys = [key for batch, size in batches for key in _ids_of(batch, size)]
         try:
