@@ -1,6 +1,9 @@
 """The guide for writers of matters does what it says."""
 
+import os
 import re
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -10,16 +13,23 @@ from schemas.errors import PackError
 from schemas.expressions import UNKNOWN
 from schemas.packfile import KINDS
 from schemas.validation import load_pack
+from tests.harness.ports import free_ports_in_a_row
+from tests.harness.shell_blocks import run_blocks
 from tests.schemas.packs import ROOT
 
 GUIDE = (ROOT / "docs" / "writing-a-matter.md").read_text("utf-8")
 
 
-def _files() -> dict[str, str]:
+def files_of(text: str) -> dict[str, str]:
+    """Return the files that the guide shows, by name."""
     blocks: list[tuple[str, str]] = re.findall(
-        r"```yaml\n# file: (\S+)\n(.*?)```", GUIDE, re.DOTALL
+        r"```yaml\n# file: (\S+)\n(.*?)```", text, re.DOTALL
     )
     return dict(blocks)
+
+
+def _files() -> dict[str, str]:
+    return files_of(GUIDE)
 
 
 def test_the_guides_example_is_a_whole_pack() -> None:
@@ -39,6 +49,25 @@ def test_the_guides_conditions_are_as_it_says() -> None:
     assert local.evaluate({"holder": {"region": "990102"}}) is True
 
 
+def test_what_the_guide_tells_to_type_leads_to_a_resolved_case(tmp_path: Path) -> None:
+    """Every file and every command, in one new folder; what it shows is what comes."""
+    first = free_ports_in_a_row(3)
+    text = GUIDE
+    for place, port in enumerate((8800, 8101, 8102)):
+        text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{first + place}")
+        text = text.replace(f"port: {port}", f"port: {first + place}")
+    (tmp_path / "pack").mkdir()
+    for name, content in files_of(text).items():
+        (tmp_path / "pack" / name).write_text(content, encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    printed = run_blocks(text, tmp_path, environment, patience_s=300)
+
+    assert "card consent_needed" in printed[-2]
+    assert printed[-2] in GUIDE
+    assert printed[-1].replace("card retrieved", "card reused") in GUIDE
+
+
 def test_every_block_of_yaml_is_a_file_that_is_loaded() -> None:
     """No example escapes the test."""
     assert len(_files()) == GUIDE.count("```yaml")
@@ -53,7 +82,9 @@ def test_every_kind_of_file_is_in_the_guide() -> None:
 
 def test_the_guides_errors_are_the_real_ones() -> None:
     """The misspellings it shows give exactly those lines."""
-    shown = re.findall(r"```text\n(.*?)```", GUIDE, re.DOTALL)[0].splitlines()
+    shown = re.findall(r"```text\n(travel-card.yaml.*?)```", GUIDE, re.DOTALL)[
+        0
+    ].splitlines()
     files = _files()
     files["travel-card.yaml"] = (
         files["travel-card.yaml"]
