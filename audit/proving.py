@@ -16,7 +16,7 @@ from audit.merkle import (
     verify_inclusion,
 )
 from audit.note import Checkpoint, Verifier, open_checkpoint
-from audit.receipt import Consistency, Proof, parse_proof
+from audit.receipt import Consistency, Proof, Receipt, parse_proof
 from audit.served import CHECKPOINT
 from audit.tiles import TILE_HEIGHT, TILE_WIDTH, Piece, node_reader
 from schemas.errors import NotFoundError, VerificationError
@@ -73,6 +73,21 @@ def prove_index(tree: ServedTree, index: int) -> Proof:
     # INVARIANT: no proof leaves that its receiver would refuse.
     told = parse_proof(proof.as_text())
     verify_inclusion(tree.read(0, index), index, head.size, told.hashes, head.root)
+    return proof
+
+
+def prove_kept(tree: ServedTree, receipt: Receipt) -> Proof:
+    """Return the proof that a log keeps a promise: from its tiles, without its entries.
+
+    Raises:
+        NotFoundError: The head does not reach it yet.
+        VerificationError: The log broke its promise, or its tiles prove nothing.
+    """
+    proof = prove_index(tree, receipt.index)
+    if tree.read(0, receipt.index) != receipt.leaf_hash:
+        raise VerificationError(
+            f"the log broke its promise at {receipt.index}: another leaf stands there"
+        )
     return proof
 
 

@@ -139,6 +139,37 @@ def verify_proof(proof: Proof, leaf: bytes, verifier: Verifier) -> Checkpoint:
     return checkpoint
 
 
+def verify_kept(receipt: Receipt, proof: Proof, verifier: Verifier) -> Checkpoint:
+    """Return the checkpoint under which the log was proved to keep a promise.
+
+    Neither the leaf nor anybody has to be asked: the receipt has the leaf's hash.
+
+    Args:
+        receipt: The promise, once its signature is verified.
+        proof: What the log handed out later, or its tiles gave.
+        verifier: The log's key.
+
+    Raises:
+        VerificationError: The checkpoint does not hold, or the proof is not of the leaf
+            that was promised.
+    """
+    checkpoint = open_checkpoint(proof.checkpoint.encode(), verifier)
+    if proof.index != receipt.index:
+        raise VerificationError(
+            f"the proof is of index {proof.index}, and the receipt of {receipt.index}"
+        )
+    try:
+        verify_inclusion(
+            *(receipt.leaf_hash, receipt.index, checkpoint.size),
+            *(proof.hashes, checkpoint.root),
+        )
+    except VerificationError as error:
+        raise VerificationError(
+            f"the proof does not show the promised leaf at {receipt.index}: {error}"
+        ) from None
+    return checkpoint
+
+
 def prove_event(reader: LogReader, event: EventId, verifier: Verifier) -> Proof | None:
     """Return the proof of a record under the last checkpoint, checked before it goes.
 

@@ -14,7 +14,16 @@ from typing import Annotated
 import orjson
 import typer
 
-from exchange.cli import audit, department, exporting, keys, pack, records, witness
+from exchange.cli import (
+    audit,
+    department,
+    exporting,
+    keys,
+    pack,
+    receipts,
+    records,
+    witness,
+)
 from exchange.cli.console import (
     AsJson,
     ClientName,
@@ -38,6 +47,7 @@ app = typer.Typer(
 )
 audit.app.add_typer(records.app)
 audit.app.add_typer(exporting.app)
+audit.app.add_typer(receipts.app)
 for _name, _group in (
     ("department", department.app),
     ("audit", audit.app),

@@ -45,6 +45,8 @@ READ = [
     (*LISTED, "--subject-key", "s.key", "--token-file", "FILE"),
     ("audit", "accuse", "FILE", *BOTH),
     ("audit", "accuse", "page", *BOTH, "--leaf", "FILE"),
+    ("audit", "check", "FILE", *BOTH),
+    ("audit", "check", "page", "FILE", *BOTH),
     ("audit", "shards", "FILE", *LOG),
     ("audit", "recover", "FILE"),
     ("audit", "recover", "page", "--config", "FILE"),

@@ -10,6 +10,7 @@ from audit.receipt import parse_proof, verify_proof
 from audit.tiles import split_bundle
 from tests.audit.examples import pieces_of_size
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site, a_site
+from tests.harness.commands import errand
 from tests.harness.verifiers import build_go_verifier, node_verifier, run
 
 MANY = 260
@@ -155,3 +156,24 @@ def test_an_event_that_nobody_recorded_has_no_proof(site: Site) -> None:
 
     assert answer.json()["type"].endswith("/not-found")
     assert 401 == site.client(None).get(path).status_code
+
+
+def test_a_portal_checks_its_receipt_with_commands_alone(
+    site: Site, tmp_path: Path
+) -> None:
+    """By the proof that it is given, and by tiles: it has no auditor's token."""
+    page = site.client(AUDITOR).get("/v1/audit/records", params={"limit": 100}).json()
+    event, held = page["records"][-1]["event"], tmp_path / "held.json"
+    (tmp_path / "key.pem").write_bytes(site.keys[PORTAL].to_pem())
+    asked = errand(
+        *("audit", "receipt", event, "--url", site.url, "--scope", "portal"),
+        *("--client", PORTAL, "--key-file", tmp_path / "key.pem"),
+    )
+    held.write_text(asked.stdout, encoding="utf-8")
+    log, receipts = site.client(None).get("/log/keys").text.splitlines()
+    check = ("audit", "check", held, "--vkey", log, "--receipt-key", receipts, "--json")
+    proved, made = errand(*check), errand(*check, "--log", f"{site.url}/log")
+
+    assert [0, 0] == [proved.status, made.status], proved.stderr + made.stderr
+    for found in (proved.json, made.json):
+        assert (event, True) == (found["event"], found["proved"])
