@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Collection
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ import typer
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
     from rich.table import Column, Table
 
@@ -96,7 +99,7 @@ def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
         "scope": scope,
     }
     try:
-        answer = httpx.post(url + TOKEN_PATH, data=form)
+        answer = httpx.post(url + TOKEN_PATH, data=form, verify=_trusted())
     except httpx.TransportError as error:
         raise ErrandError(f"the gateway at {url} can't be reached") from error
     told = _json_of(answer)
@@ -150,13 +153,21 @@ def _ask(method: str, url: str, **request: Any) -> Any:  # noqa: ANN401 - as htt
     import httpx
 
     try:
-        answer = httpx.request(method, url, **request)
+        answer = httpx.request(method, url, verify=_trusted(), **request)
     except httpx.TransportError as error:
         raise ErrandError(f"the gateway at {url} can't be reached") from error
     told = _json_of(answer)
     if answer.is_error:
         raise ErrandError(_problem(told) or f"{url}: HTTP {answer.status_code}")
     return told
+
+
+@cache
+def _trusted() -> "ssl.SSLContext":
+    """Return whom to believe at the other end; making it takes 30 ms."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def _problem(told: dict[str, Any]) -> str:
