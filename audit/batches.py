@@ -23,6 +23,7 @@ import structlog
 from audit.keyed import SubjectKey
 from audit.record import Subject
 from audit.sealing import SealedRecord
+from audit.sql import SEALED
 from audit.store import Appended, Engine, Work
 from audit.subjects import SubjectDirectory
 from schemas.errors import LogUnavailableError
@@ -30,6 +31,10 @@ from schemas.errors import LogUnavailableError
 _log = structlog.get_logger(__name__)
 
 _REMEDY = "look at the disk, run `errand audit verify`, then restart the gateway"
+_PASSES = (
+    "none: the gateway goes on with the next shard when that is open; if it stays "
+    "shut, give `errand audit seal-shard` (or `recover`) again"
+)
 
 _ENOUGH = 64
 """Records that are worth a commit: sharing it further would save next to nothing."""
@@ -156,7 +161,11 @@ class Batches:
         self.fault = reason
         # Nobody is left waiting for a result because standard error is gone.
         with suppress(OSError, ValueError):
-            _log.error("log_refuses_everything", why=reason, remedy=_REMEDY)
+            if reason == SEALED:
+                # Gateways that run while a shard is sealed all come to this.
+                _log.info("shard_sealed", why=reason, remedy=_PASSES)
+            else:
+                _log.error("log_refuses_everything", why=reason, remedy=_REMEDY)
 
     def close(self) -> None:
         """Do what waits, and stop."""

@@ -19,10 +19,10 @@ from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 import psycopg
 
 from audit.arrays import Blobs, Numbers, Texts
-from audit.postgres import SEALED, SEALED_STATE, PostgresSql, unavailable
+from audit.postgres import SEALED_STATE, PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
-from audit.sql import Postgres, Tables
+from audit.sql import SEALED, Postgres, Tables
 from audit.store import FORMAT, Appended, LogReader, Refusal, Work, read_meta
 from audit.swaps import PUBLISHED_TABLES
 from schemas.errors import LogUnavailableError, SettingsError

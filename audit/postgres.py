@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 
 from audit.arrays import take_packed
-from audit.sql import Changes, Postgres, Row, Tables, Value
+from audit.sql import SEALED, Changes, Postgres, Row, Tables, Value
 from schemas.errors import LogUnavailableError, SettingsError
 
 _DURABLE: Final = {
@@ -54,8 +54,6 @@ _TEMPORARY: Final = (psycopg.OperationalError, errors.ReadOnlySqlTransaction)
 
 SEALED_STATE: Final = "ER002"
 """The SQL state with which a sealed shard refuses."""
-SEALED: Final = "the log is a sealed shard: go on with the next one"
-"""What is told of that."""
 
 _Connection: TypeAlias = psycopg.Connection[Row]
 

@@ -181,8 +181,9 @@ def open_log(
     stack.callback(log.close)
     if log.is_sealed:
         raise SettingsError(
-            "the log's shard is sealed and the next one is not open yet: give "
-            "`errand audit seal-shard` again"
+            "the log's shard is sealed and the next one is not open yet: start again "
+            "when `errand audit seal-shard` has ended, and if it was cut off, give it "
+            "again"
         )
     pace = Pace(interval_s=settings.checkpoint_every_s)
     witnesses = open_witnesses(settings, keys)

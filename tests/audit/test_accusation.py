@@ -13,7 +13,7 @@ from audit.accusation import ProvedLeaf, Statement, contradiction, read_statemen
 from audit.merkle import leaf_hash
 from audit.note import Checkpoint, Signer
 from audit.receipt import Receipt, prove_event, sign_receipt
-from audit.shards import HandedOn, Lost
+from audit.shards import HandedOn, Lost, open_handing_on
 from audit.store import LogReader
 from schemas.errors import VerificationError
 from schemas.ids import EventId
@@ -172,7 +172,12 @@ def test_a_next_shard_that_the_log_did_not_sign_accuses_nobody(room: Room) -> No
     """Another key's word, a changed line, and a note of another form are refused."""
     good, name = handed_on(room, "one"), room.log.origin
     stranger = Signer(name, bytes(32))
-    short = room.keys.log.sign(f"{name}/recovered\n1\n2\n")
+    log = room.keys.log
+    short = log.sign(f"{name}/recovered\n1\n2\n")
+    text = good.decode().partition("\n\n")[0]
+    other = log.sign(text.replace("/recovered", "/other", 1) + "\n")
+    with pytest.raises(VerificationError, match="malformed handing-on"):
+        open_handing_on(other.encode(), log.verifier)
     for note in (
         handed_on(room, "one", stranger),
         handed_on(room, "one", room.keys.receipt),

@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from audit.engine_postgres import PostgresEngine
 from audit.keys import load_keys
@@ -28,6 +29,7 @@ from audit.verify import verify_log
 from audit.writer import AuditLog
 from exchange.keys import open_keys, shard_keys
 from exchange.moving import NextShard
+from exchange.recording import open_log, open_sealer
 from exchange.rollover import prepare_shard, recover_shard, seal_shard
 from exchange.settings import Settings, parse_settings
 from schemas.clock import SystemClock
@@ -237,6 +239,41 @@ def test_a_kill_at_any_step_is_taken_up_again(begun: Settings, step: str) -> Non
     assert () == listed
     assert is_frozen == (Kind.SHARD_FINAL in kinds)
     assert (again, "2031h1") == ([sealed, current], current.name)
+
+
+def test_a_seal_under_a_running_gateway_is_no_alarm(begun: Settings) -> None:
+    """It is told once that the shard is sealed, and what to do if no next one opens."""
+    with a_replica(begun) as one, capture_logs() as told:
+        seal(begun)
+        for _ in range(3):
+            with pytest.raises(LogUnavailableError, match="sealed shard"):
+                one.append(an_event())
+        one.publisher.tick()
+        failure = one.publisher.failure
+    [event] = told
+
+    assert failure is None
+    assert ("info", "shard_sealed") == (event["log_level"], event["event"])
+    assert "errand audit seal-shard" in event["remedy"]
+
+
+def test_a_gateway_that_starts_between_two_shards_says_when_to_start_again(
+    begun: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sealed, and the register not changed yet."""
+
+    def crash(*_: object) -> None:
+        raise OSError("the power went")
+
+    monkeypatch.setattr("exchange.rollover.save_shards", crash)
+    with pytest.raises(OSError, match="power"):
+        seal(begun)
+    keys = open_keys(begun.keys_dir, ORIGIN, entropy=None)
+    clock = SystemClock()
+    with ExitStack() as stack:
+        sealer = open_sealer(begun, keys.log, stack)
+        with pytest.raises(SettingsError, match="start again when `errand audit seal"):
+            open_log(begun, keys, sealer, clock, "", stack)
 
 
 def test_one_alone_seals_a_shard(begun: Settings) -> None:
