@@ -6,15 +6,20 @@ the header included, and cuts the connection when it is over.
 
 Exchanges that are under way at once share no connection pool: what is cut is one
 exchange's own, and no answer beside it comes short.
+
+The library's client reads where an answer points to, also when it does not follow;
+keeps cookies and sends them back; and unpacks what is packed before anybody can count
+it. None of that may happen here, so only its transport is used.
 """
 
 import socket
+import ssl
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
+from urllib.request import getproxies, proxy_bypass
 from weakref import WeakSet
 
 import httpx
@@ -27,6 +32,7 @@ _OPENED: Final = (
     ".start_tls.complete",
 )
 """What `httpcore` tells when a connection has a socket (its `trace` extension)."""
+_HEADERS: Final = {"accept-encoding": "identity", "user-agent": "errand"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Bounds:
     total_s: float
     """How long all of it may take, in seconds, once the server's name is resolved."""
     size: int
-    """The largest answer that is read, in bytes."""
+    """The largest answer that is read, in bytes as they come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,9 @@ class Exchanges:
             trust_env: Whether proxies and roots that the environment names count.
         """
         self._bounds = bounds
-        self._open = partial(
-            httpx.Client,
-            headers=headers,
-            timeout=bounds.read_s,
-            trust_env=trust_env,
-            verify=httpx.create_ssl_context(trust_env=trust_env),
-        )
+        self._headers = {**_HEADERS, **(headers or {})}
+        self._trust_env = trust_env
+        self._tls = httpx.create_ssl_context(trust_env=trust_env)
         self._guard = threading.Lock()
         self._busy: set[_Line] = set()
         self._idle: list[_Line] = []
@@ -92,19 +94,27 @@ class Exchanges:
             line.close()
 
     def ask(self, method: str, url: str, **request: Any) -> Answer:  # noqa: ANN401 - as httpx has it
-        """Return what a server answers.
+        """Return what a server answers; where that points elsewhere, nobody follows.
+
+        Args:
+            method: Such as `GET`.
+            url: The address; a user and a password in it are sent (RFC 7617).
+            request: Its parts, by the names that they have in `httpx.Request`.
 
         Raises:
-            StoreUnavailableError: No whole answer came, or not within the bounds; says
-                why in a word.
+            StoreUnavailableError: No whole answer came, or not within the bounds, or it
+                is packed, or the address is none; says why in a word.
         """
         line = self._take()
         watch = threading.Timer(self._bounds.total_s, line.cut)
         watch.daemon = True
         watch.start()
         try:
-            return line.ask(method, url, self._bounds.size, **request)
-        except httpx.HTTPError as error:
+            asked = self._request(method, url, **request)
+            proxy = _proxy_of(asked.url) if self._trust_env else None
+            return line.ask(asked, proxy, self._bounds.size)
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            # ValueError: of a name that the resolver can't take, and of a proxy's.
             raise StoreUnavailableError(type(error).__name__) from None
         finally:
             watch.cancel()
@@ -112,12 +122,30 @@ class Exchanges:
             watch.join()
             self._give_back(line)
 
+    def _request(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] | None = None,
+        **request: Any,  # noqa: ANN401 - as httpx has it
+    ) -> httpx.Request:
+        """Return a request of its own: nothing that came before is part of it."""
+        sent = {**self._headers, **(headers or {})}
+        timeout = httpx.Timeout(self._bounds.read_s).as_dict()
+        asked = httpx.Request(
+            method, url, headers=sent, extensions={"timeout": timeout}, **request
+        )
+        if asked.url.userinfo:
+            user = httpx.BasicAuth(asked.url.username, asked.url.password)
+            next(user.auth_flow(asked))
+        return asked
+
     def _take(self) -> "_Line":
         """Return a line that nobody else uses."""
         with self._guard:
             if self._is_closed:
                 raise StoreUnavailableError("closed")
-            line = self._idle.pop() if self._idle else _Line(self._open())
+            line = self._idle.pop() if self._idle else _Line(self._tls)
             self._busy.add(line)
         return line
 
@@ -132,17 +160,20 @@ class Exchanges:
 
 
 class _Line:
-    """A client for one exchange at a time, whose connection can be cut for good."""
+    """A way out for one exchange at a time, whose connection can be cut for good."""
 
-    def __init__(self, client: httpx.Client) -> None:
-        self._client = client
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        self._transports: dict[str | None, httpx.HTTPTransport] = {}
+        """By the proxy that they go through."""
         self._sockets: WeakSet[socket.socket] = WeakSet()
         self._guard = threading.Lock()
         self.is_cut = False
 
     def close(self) -> None:
-        """Let go of its connection."""
-        self._client.close()
+        """Let go of its connections."""
+        for transport in self._transports.values():
+            transport.close()
 
     def cut(self) -> None:
         """Wake whoever waits for the connection; from now on it gives no answer."""
@@ -151,20 +182,19 @@ class _Line:
             for one in self._sockets:
                 _break(one)
 
-    def ask(self, method: str, url: str, limit: int, **request: Any) -> Answer:  # noqa: ANN401 - as httpx has it
+    def ask(self, request: httpx.Request, proxy: str | None, limit: int) -> Answer:
         """Return an answer of at most so many bytes.
 
         Raises:
             httpx.HTTPError: No whole answer came, or the line was cut.
-            StoreUnavailableError: The answer is too large.
+            StoreUnavailableError: The answer is packed, or too large.
         """
-        extensions = {"trace": self._trace}
+        request.extensions = {**request.extensions, "trace": self._trace}
         content = bytearray()
         try:
-            with self._client.stream(
-                method, url, extensions=extensions, **request
-            ) as answer:
-                for part in answer.iter_bytes():
+            with closing(self._via(proxy).handle_request(request)) as answer:
+                _check_unpacked(answer)
+                for part in answer.iter_raw():
                     content += part
                     if len(content) > limit:
                         raise StoreUnavailableError("too large")
@@ -174,6 +204,12 @@ class _Line:
         self._check_whole()
         media_type = answer.headers.get("content-type", "")
         return Answer(answer.status_code, media_type, bytes(content))
+
+    def _via(self, proxy: str | None) -> httpx.HTTPTransport:
+        """Return what sends through a proxy, or to the server itself."""
+        if proxy not in self._transports:
+            self._transports[proxy] = httpx.HTTPTransport(self._tls, proxy=proxy)
+        return self._transports[proxy]
 
     def _trace(self, event: str, info: dict[str, Any]) -> None:
         """Note the socket of a connection, to break it when the line is cut."""
@@ -192,6 +228,23 @@ class _Line:
         """
         if self.is_cut:
             raise httpx.ReadTimeout("the exchange takes too long")
+
+
+def _check_unpacked(answer: httpx.Response) -> None:
+    """Refuse what is packed: a few bytes of it may be a great many."""
+    encoding = answer.headers.get("content-encoding", "identity")
+    if encoding.strip().lower() != "identity":
+        raise StoreUnavailableError("packed, and nothing was asked to be")
+
+
+def _proxy_of(url: httpx.URL) -> str | None:
+    """Return the proxy that the environment names for an address; None for none."""
+    host = url.raw_host.decode("ascii")
+    if proxy_bypass(host) or proxy_bypass(url.netloc.decode("ascii")):
+        return None
+    named = getproxies()
+    proxy = named.get(url.scheme) or named.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
 
 
 def _break(connected: socket.socket) -> None:

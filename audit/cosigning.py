@@ -13,6 +13,8 @@ from enum import Enum
 from http import HTTPStatus
 from typing import Any, TypeVar
 
+import structlog
+
 from audit.bounded import Answer, Bounds, Exchanges
 from audit.note import (
     Checkpoint,
@@ -27,6 +29,8 @@ from audit.note import (
 from audit.policy import Policy
 from audit.witness import SIZE_TYPE, origin_path, submission_text
 from schemas.errors import StoreUnavailableError, VerificationError
+
+_log = structlog.get_logger(__name__)
 
 _TRIES = 3
 """How often one witness is asked about one head: it may correct us twice."""
@@ -179,6 +183,11 @@ class Cosigning:
 
         Each exchange is bounded, but for the search for a witness's address: whose is
         long in coming is left alone until that has come to an end.
+
+        INVARIANT: whatever goes wrong with one witness costs its own answer alone.
+
+        Raises:
+            VerificationError: One of them holds what our tree does not contain.
         """
         futures = {
             name: self._threads.submit(ask, name)
@@ -187,7 +196,17 @@ class Cosigning:
         }
         self._waiting.update(futures)
         done, _ = wait(futures.values(), timeout=(_TRIES + 1) * self._timeout_s)
-        return {name: one.result() for name, one in futures.items() if one in done}
+        answers: dict[str, _T] = {}
+        for name in [name for name, one in futures.items() if one in done]:
+            try:
+                answers[name] = futures[name].result()
+            except VerificationError:
+                raise
+            except Exception as error:  # noqa: BLE001 - that witness's alone
+                _log.warning(
+                    "witness_failed", witness=name, reason=type(error).__name__
+                )
+        return answers
 
     def _ask(self, asking: "_Asking", prove: Prove) -> str | None:
         """Ask one witness, and return its cosignature line; None without one.

@@ -2,6 +2,7 @@
 
 import gzip
 import ipaddress
+import os
 import socket
 import ssl
 import threading
@@ -11,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from urllib.parse import quote, unquote
 
 import pytest
 from cryptography import x509
@@ -35,6 +37,16 @@ SHORT = Bounds(read_s=300.0, total_s=0.2, size=1_000)
 LONG = replace(SHORT, total_s=300.0)
 UNTIL_CLOSED = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\n\r\n"
 """Such an answer is as long as its connection."""
+PACKED = gzip.compress(b"small")
+ANSWERS = {
+    "/whole": b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole",
+    "/refused": b"HTTP/1.1 409 Conflict\r\ncontent-type: text/x.size\r\n"
+    b"content-length: 3\r\n\r\n17\n",
+    "/packed": b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n"
+    b"content-length: %d\r\n\r\n%s" % (len(PACKED), PACKED),
+    "/cookies": b"HTTP/1.1 200 OK\r\nset-cookie: a=b; path=/\r\n"
+    b"set-cookie: c=d\r\ncontent-length: 0\r\n\r\n",
+}
 
 
 @dataclass(slots=True)
@@ -43,6 +55,8 @@ class Server:
 
     url: str
     connections: int = 0
+    heads: list[str] = field(default_factory=list)
+    """What was asked, each with its header lines, in lower case."""
     is_waiting: threading.Event = field(default_factory=threading.Event)
     """Set when somebody waits for the end of an answer that has none."""
     was_left: threading.Event = field(default_factory=threading.Event)
@@ -50,18 +64,15 @@ class Server:
 
     def answer(self, line: socket.socket) -> None:
         """Answer what is asked on a connection."""
-        while (path := _asked(line)) is not None:
-            if path == "/whole":
-                line.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nwhole")
-            elif path == "/refused":
-                line.sendall(
-                    b"HTTP/1.1 409 Conflict\r\ncontent-type: text/x.size\r\n"
-                    b"content-length: 3\r\n\r\n17\n"
-                )
-            elif path == "/unfolds":
-                large = gzip.compress(bytes(1_001))
-                line.sendall(b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n")
-                line.sendall(b"content-length: %d\r\n\r\n" % len(large) + large)
+        while (head := _asked(line)) is not None:
+            self.heads.append(head.lower())
+            path = head.split()[1].removeprefix("http://log.invalid")
+            if path in ANSWERS:
+                line.sendall(ANSWERS[path])
+            elif path.startswith("/points?"):
+                location = unquote(path[8:], encoding="latin-1").encode("latin-1")
+                line.sendall(b"HTTP/1.1 301 Moved\r\nlocation: " + location)
+                line.sendall(b"\r\ncontent-length: 0\r\n\r\n")
             elif path == "/endless":
                 line.sendall(UNTIL_CLOSED)
                 self._until_left(line)
@@ -83,14 +94,14 @@ class Server:
 
 
 def _asked(line: socket.socket) -> str | None:
-    """Return the path of the next request; None at the end of the connection."""
+    """Return the head of the next request; None at the end of the connection."""
     data = b""
     while not data.endswith(b"\r\n\r\n"):
         part = line.recv(1 << 16)
         if not part:
             return None
         data += part
-    return data.split()[1].decode()
+    return data.decode()
 
 
 @contextmanager
@@ -183,11 +194,9 @@ def test_closing_ends_what_is_under_way(server: Server) -> None:
 
 
 def test_an_answer_is_told_whatever_its_status(server: Server) -> None:
-    """With its media type; and no more than the limit is taken, unfolded or not."""
+    """With its media type; and no more than the limit is taken."""
     with closing(Exchanges(LONG)) as exchanges:
         refused = exchanges.ask("POST", f"{server.url}/refused")
-        with pytest.raises(StoreUnavailableError, match="too large"):
-            exchanges.ask("GET", f"{server.url}/unfolds")
     with closing(Exchanges(replace(LONG, size=5))) as exchanges:
         whole = exchanges.ask("GET", f"{server.url}/whole")
     with (
@@ -198,6 +207,79 @@ def test_an_answer_is_told_whatever_its_status(server: Server) -> None:
 
     assert Answer(409, "text/x.size", b"17\n") == refused
     assert b"whole" == whole.content
+
+
+def test_what_is_packed_is_refused(server: Server) -> None:
+    """Nothing is unpacked, however little it is: nobody asked for it."""
+    with closing(Exchanges(LONG)) as exchanges:
+        with pytest.raises(StoreUnavailableError, match="packed"):
+            exchanges.ask("GET", f"{server.url}/packed")
+        whole = exchanges.ask("GET", f"{server.url}/whole")
+
+    assert b"whole" == whole.content
+    assert all("\naccept-encoding: identity\r" in head for head in server.heads)
+
+
+def test_no_cookie_is_kept(server: Server) -> None:
+    """What a server sets, it does not get back; the connection is the same."""
+    with closing(Exchanges(LONG)) as exchanges:
+        exchanges.ask("GET", f"{server.url}/cookies")
+        exchanges.ask("GET", f"{server.url}/cookies")
+
+    assert (2, 1) == (len(server.heads), server.connections)
+    assert not any("\ncookie:" in head for head in server.heads)
+
+
+@pytest.mark.parametrize(
+    "location", ["http:@", "http://xn--/", "http://[", "//\xff", "\x07", "/whole", ""]
+)
+def test_nobody_reads_where_an_answer_points_to(server: Server, location: str) -> None:
+    """It is told as it is, whether or not an address stands there."""
+    path = f"points?{quote(location, encoding='latin-1')}"
+    with closing(Exchanges(LONG)) as exchanges:
+        answer = exchanges.ask("GET", f"{server.url}/{path}")
+
+    assert Answer(301, "", b"") == answer
+    assert 1 == len(server.heads)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://[", "http:@", "http://xn--/", "http://a..b/", "ftp://a.example/"],
+)
+def test_what_is_no_address_is_not_asked(address: str) -> None:
+    """Whoever asks is told as of a server that is not there."""
+    with (
+        closing(Exchanges(LONG)) as exchanges,
+        pytest.raises(StoreUnavailableError),
+    ):
+        exchanges.ask("GET", address)
+
+
+def test_a_user_in_the_address_is_sent(server: Server) -> None:
+    """With the password, as for a log that stands behind one (RFC 7617, section 2)."""
+    url = server.url.replace("//", "//Aladdin:open%20sesame@")
+    with closing(Exchanges(LONG)) as exchanges:
+        exchanges.ask("GET", f"{url}/whole")
+
+    expected = "\nauthorization: basic qwxhzgrpbjpvcgvuihnlc2ftzq==\r"
+    assert expected in server.heads[0]
+
+
+def test_a_proxy_is_used_where_the_environment_counts(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But for the hosts that it is not for."""
+    monkeypatch.setattr(os, "environ", {"http_proxy": server.url[7:]})
+    with closing(Exchanges(LONG)) as exchanges:
+        exchanges.ask("GET", f"{server.url}/refused")
+    with closing(Exchanges(LONG, trust_env=True)) as exchanges:
+        exchanges.ask("GET", "http://log.invalid/whole")
+        monkeypatch.setenv("no_proxy", "a.example,127.0.0.1")
+        exchanges.ask("GET", f"{server.url}/whole")
+
+    asked = [head.split()[1] for head in server.heads]
+    assert ["/refused", "http://log.invalid/whole", "/whole"] == asked
 
 
 @pytest.mark.parametrize("path", ["endless", "headless"])

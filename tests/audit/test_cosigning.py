@@ -7,11 +7,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import timedelta
+from http.server import BaseHTTPRequestHandler
 from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
+from typing_extensions import override
 
 from audit.cosigning import Cosigning, cosigned_by
 from audit.note import Checkpoint, open_checkpoint
@@ -24,7 +27,7 @@ from audit.verify import verify_log
 from audit.witness import SIZE_TYPE, Reply, origin_path
 from schemas.errors import LogUnavailableError, VerificationError
 from tests.audit.examples import Room, an_event, open_room
-from tests.harness.witnesses import Served, a_witness, an_answerer
+from tests.harness.witnesses import Served, a_witness, an_answerer, answering
 
 NOW_S = 1_767_853_800
 
@@ -294,6 +297,66 @@ def test_what_is_no_size_is_not_tried_again(watch: Watch, told: Reply) -> None:
     assert publisher.failure is None
     assert 3 == size_seen(watch.room)
     assert 1 == len(asked)
+
+
+@pytest.mark.parametrize("status", [301, 307])
+@pytest.mark.parametrize("location", ["http:@", "http://xn--/", "http://[", "/x"])
+def test_a_witness_that_points_elsewhere_is_not_followed(
+    watch: Watch, status: int, location: str
+) -> None:
+    """Nobody reads where to: it costs its own cosignature alone, in every round."""
+    asked = []
+
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked.append(self.path)
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(status)
+            self.send_header("location", location)
+            self.send_header("set-cookie", "a=b; path=/")
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        do_GET = do_POST  # noqa: N815 - as the handler wants it
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep it to itself."""
+
+    with answering(Elsewhere) as url:
+        lines = [one.line for one in watch.served]
+        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
+        publisher = watch.publisher(*lines)
+        for size in (1, 2):
+            append(watch.room, 1)
+            publisher.tick()
+
+            assert (None, size) == (publisher.failure, size_seen(watch.room))
+    assert ["/add-checkpoint"] * 2 == asked[1:]
+
+
+def test_whatever_goes_wrong_with_a_witness_costs_its_own_cosignature(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what nobody has thought of; the log says of whom it was."""
+    resolve = socket.getaddrinfo
+
+    def broken(host: str, *rest: Any) -> Any:  # noqa: ANN401 - as socket has it
+        if host == "w1.example":
+            raise ZeroDivisionError
+        return resolve(host, *rest)
+
+    monkeypatch.setattr(socket, "getaddrinfo", broken)
+    lines = [one.line for one in watch.served]
+    lines[0] = lines[0].rpartition(" ")[0] + " http://w1.example"
+    publisher = watch.publisher(*lines)
+    append(watch.room, 3)
+    with capture_logs() as logged:
+        publisher.tick()
+
+    told = {"witness": "w1", "reason": "ZeroDivisionError", "log_level": "warning"}
+    assert [{"event": "witness_failed", **told}] * 2 == logged
+    assert (None, 3) == (publisher.failure, size_seen(watch.room))
 
 
 def test_a_witness_whose_address_is_not_found_is_left_alone(
