@@ -1,5 +1,7 @@
 """A log in a SQLite file: one writer, one connection, one flush for each batch.
 
+A thread beside the writer moves the write-ahead file into the log's file (`moving`).
+
 A hard error leaves nobody knowing what is on the disk, so the engine says that
 nothing may be written until the log is opened again.
 """
@@ -12,6 +14,7 @@ from pathlib import Path
 from shutil import disk_usage
 
 from audit.keys import sync_folder
+from audit.moving import MOVE, Mover, flush_wholly, is_transient
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import SqliteSql
@@ -59,10 +62,8 @@ _BATCHES_BETWEEN_CHECKS = 64
 """How many batches rest on one look at the disk's free space: in between, a full disk
 is still an error of the commit."""
 
-_TRANSIENT = frozenset(
-    {sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
-)
-"""Primary result codes after which the file is as it was and may be tried again."""
+_HELD_UP = 2
+"""After how many times the records for one move the writer makes it by itself."""
 
 
 class SqliteEngine:
@@ -72,7 +73,8 @@ class SqliteEngine:
         path: The file; made where there is none.
         origin: The log's name.
         free_bytes: Free bytes on the disk below which nothing is written.
-        wal_records: Records after which the write-ahead file is moved into the file.
+        wal_records: Records after which the write-ahead file is moved into the file,
+            beside the writer; after twice as many the writer does nothing else first.
 
     Raises:
         SettingsError: The file is another log's.
@@ -84,11 +86,17 @@ class SqliteEngine:
     ) -> None:
         self._folder = path.parent
         self._free_bytes = free_bytes
-        self._wal_records = wal_records
+        self._wal_records = max(1, wal_records)
         self.connection = open_for_writing(path, origin)
+        self._last = SqliteSql.open(path, read_only=True)
+        """Only reads, so that it can be the last one to close and move nothing."""
+        self._last.rows("SELECT 1 FROM meta")
         self._size = int(self.connection.execute(_SIZE).fetchone()[0])
+        self._mover = Mover(path)
+        self._is_asked = False
+        """Whether the mover was asked since the writer moved last."""
         self._unmoved = 0
-        """Records in the write-ahead file alone, about."""
+        """Records that were stored since the writer moved last."""
         self._unchecked = 0
         """Batches until the disk's free space is looked at again."""
         self._fault: str | None = None
@@ -99,7 +107,13 @@ class SqliteEngine:
         return self._size
 
     def check(self) -> None:
-        """Raise LogUnavailableError where the disk has too little room."""
+        """Look whether a move has failed, and whether the disk has room.
+
+        Raises:
+            LogUnavailableError: It has too little.
+            sqlite3.Error: The write-ahead file could not be moved.
+        """
+        self._mover.check()
         if self._unchecked > 0:
             self._unchecked -= 1
         elif disk_usage(self._folder).free < self._free_bytes:
@@ -122,8 +136,10 @@ class SqliteEngine:
             execute("BEGIN IMMEDIATE")
             places = self._insert_new(records)
         execute("COMMIT")
-        self._unmoved += len(records)
-        self._size = max(self._size, *[place.index + 1 for place in places])
+        size = max(self._size, *[place.index + 1 for place in places])
+        # What was in the log already is not stored again: see `moving`.
+        self._unmoved += size - self._size
+        self._size = size
         return places
 
     def _insert(self, records: Sequence[SealedRecord]) -> list[Appended]:
@@ -170,30 +186,52 @@ class SqliteEngine:
             if self.connection.in_transaction:
                 self.connection.execute("ROLLBACK")
         except sqlite3.Error as failed:
-            fault = f"the log could not roll back: {failed.sqlite_errorname}"
-            return Refusal(fault, fault)
+            self._fault = f"the log could not roll back: {failed.sqlite_errorname}"
+            return Refusal(self._fault, self._fault)
         if isinstance(error, LogUnavailableError):
             return Refusal(str(error), self._fault)
-        code = getattr(error, "sqlite_errorcode", None)
         name = getattr(error, "sqlite_errorname", type(error).__name__)
         reason = f"the log can't be written: {name}"
-        if code is not None and code & 0xFF in _TRANSIENT:
+        if is_transient(error):
             return Refusal(reason)
-        return Refusal(reason, f"the log failed with {name} and must be opened again")
+        self._fault = f"the log failed with {name} and must be opened again"
+        return Refusal(reason, self._fault)
 
     def tidy(self) -> None:
-        """Move the write-ahead file into the log's file once it is large.
+        """Have the write-ahead file moved into the log's file once it is large.
 
         It is done here, after the callers have their results, and not by SQLite in
         the middle of a commit, where its errors would be swallowed.
+
+        (1) Ask the mover, once there is enough to move.
+        (2) When it is done, move what has come meanwhile: only then may the file
+            begin anew.
+        (3) When it is held up, wait for it or move all of it, so that the file stays
+            small.
         """
-        if self._unmoved >= self._wal_records:
+        if not self._is_asked:
+            # (1)
+            if self._unmoved >= self._wal_records:
+                self._is_asked = True
+                self._mover.ask()
+        elif self._mover.is_done or self._unmoved >= _HELD_UP * self._wal_records:
+            # (2), (3)
+            self._is_asked = False
             self._unmoved = 0
-            self.connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            with self._mover.instead():
+                self.connection.execute(MOVE)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Let go of the file; after a hard error nothing is moved, and all stays.
+
+        SQLite moves what is left when the last connection closes, and removes the
+        write-ahead file. One that only reads can't.
+        """
+        self._mover.close()
+        if self._fault is None and not self._mover.has_failed:
+            self._last.close()
         self.connection.close()
+        self._last.close()
 
 
 @lru_cache(maxsize=_AT_ONCE)
@@ -214,11 +252,7 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
     sql = SqliteSql.open(path)
     connection = sql.connection
     connection.execute("PRAGMA journal_mode=WAL")
-    # FULL: a commit is on the disk before it returns. NORMAL may lose the last ones.
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("PRAGMA fullfsync=ON")
-    # The writer moves the WAL itself, where an error is seen and not swallowed.
-    connection.execute("PRAGMA wal_autocheckpoint=0")
+    flush_wholly(connection)
     if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{PUBLISHED_TABLES.sqlite}")
         meta = (("format", FORMAT), ("origin", origin))

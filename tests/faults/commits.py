@@ -1,4 +1,4 @@
-"""A log whose commits fail on demand: before they are stored, or after it."""
+"""A log whose commits, or moves, fail on demand: before they are done, or after it."""
 
 import sqlite3
 import threading
@@ -6,6 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from audit.engine_sqlite import SqliteEngine
+from audit.moving import MOVE
 from audit.sql import Row
 from audit.writer import AuditLog
 
@@ -31,7 +32,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Hold:
-    """A commit that takes its time: the disk does not answer until it is let go."""
+    """A commit, or a move, that takes its time: the disk does not answer until it is let go."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
@@ -44,19 +45,21 @@ class Hold:
 
 @dataclass(slots=True)
 class FailingConnection:
-    """The writer's connection, over a disk that fails at some commits."""
+    """A connection of the log's, over a disk that fails at some commits, or moves."""
 
     real: sqlite3.Connection
+    at: str = "COMMIT"
+    """The statement that fails."""
     planned: deque[Failure | Hold | None] = field(default_factory=deque)
-    """What the next commits meet; None for nothing, as do all further ones."""
+    """What the next ones meet; None for nothing, as do all further ones."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)
 
     def execute(self, statement: str, *values: Row) -> sqlite3.Cursor:
-        """Do it, and fail at a commit when that is planned."""
+        """Do it, and fail at a commit, or a move, when that is planned."""
         planned = None
-        if statement == "COMMIT" and self.planned:
+        if statement == self.at and self.planned:
             planned = self.planned.popleft()
         if isinstance(planned, Hold):
             planned.wait()
@@ -73,4 +76,13 @@ def fail_commits(log: AuditLog) -> FailingConnection:
     assert isinstance(engine, SqliteEngine)
     failing = FailingConnection(engine.connection)
     engine.connection = failing  # type: ignore[assignment] # stands in for a broken disk
+    return failing
+
+
+def fail_moves(log: AuditLog) -> FailingConnection:
+    """Put a disk that fails under what moves a log's write-ahead file."""
+    engine = log._engine
+    assert isinstance(engine, SqliteEngine)
+    failing = FailingConnection(engine._mover._connection, MOVE)
+    engine._mover._connection = failing  # type: ignore[assignment] # stands in for a broken disk
     return failing

@@ -41,7 +41,8 @@ def test_a_frozen_publisher_that_wakes_up_changes_nothing(
     room.publisher.publish()
     receipts += append(room, 3)
     with a_worker(tmp_path) as worker:
-        process, _ = worker.begin(tmp_path, f"frozen in {stage}", again=True)
+        threads = worker.begin(tmp_path, f"frozen in {stage}", again=True)
+        process = threads["main"]
         os.kill(process, signal.SIGUSR1)
         until_stopped(process)
         receipts += append(room, 300)

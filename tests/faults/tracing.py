@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,25 +99,24 @@ class Worker:
         again: bool,
     ) -> Told:
         """Have something done with a tracer on one thread."""
-        main, writer = self.begin(folder, action, again=again)
-        tracer = attach(
-            writer if thread == "writer" else main,
-            (*options, "-o", str(self._trace)),
-        )
-        os.kill(main, signal.SIGUSR1)
+        threads = self.begin(folder, action, again=again)
+        tracer = attach(threads[thread], (*options, "-o", str(self._trace)))
+        os.kill(threads["main"], signal.SIGUSR1)
         told = self.end()
         detached(tracer)
         return told
 
-    def begin(self, folder: Path, action: str, *, again: bool) -> tuple[int, int]:
-        """Have a fork open a log; return its process, and its thread that writes.
+    def begin(self, folder: Path, action: str, *, again: bool) -> Mapping[str, int]:
+        """Have a fork open a log; return its threads `main`, `writer` and `mover`.
+
+        `main` is its process as well.
 
         It waits for SIGUSR1, and does then what it was told to do.
         """
         task: Json = {"folder": str(folder), "action": action, "again": again}
         self._tell(canonical(task).decode())
-        _, main, writer = self._hear().split()
-        return int(main), int(writer)
+        numbers = map(int, self._hear().split()[1:])
+        return dict(zip(("main", "writer", "mover"), numbers, strict=True))
 
     def end(self) -> Told:
         """Return what the fork says, up to its end."""

@@ -1,7 +1,7 @@
 """A process that does one thing with a log at a time, for whoever breaks its calls.
 
 It has everything imported, and forks for each thing to do: the fork opens the log,
-says which thread will do the work (so that a tracer can be put on it), waits for
+says which threads will do the work (so that a tracer can be put on one), waits for
 SIGUSR1, works, and says what came of it. What it hands out is on the pipe before it
 goes on.
 """
@@ -29,6 +29,7 @@ from schemas.clock import SystemClock
 from schemas.errors import ErrandError
 from schemas.ids import EventId, new_ids
 from tests.audit.examples import Room, an_event, open_room
+from tests.faults.commits import Hold, fail_moves
 
 _PR_SET_PTRACER = 0x59616D61
 _PATIENCE_S = 30
@@ -58,6 +59,21 @@ def append(room: Room) -> None:
     events = [an_event(id=EventId(NEW_ID()), subjects=(who,)) for _ in range(2)]
     for place in asyncio.run(room.log.append(events)):
         say("receipt", room.log.sign(place).encode().hex())
+
+
+def move(room: Room) -> None:
+    """Append, have what was appended moved, and append once more, which moves that."""
+    mover = room.sqlite._mover
+    hold = Hold()
+    fail_moves(room.log).planned.append(hold)
+    hold.released.set()
+    append(room)
+    assert hold.reached.wait(_PATIENCE_S)
+    with mover._turn:
+        say("moved")
+    append(room)
+    # The writer moves after its batch: when this comes to its turn, it has.
+    room.log.write(lambda _changes: None).result()
 
 
 def integrate(room: Room) -> None:
@@ -122,7 +138,7 @@ def born(_room: Room) -> None:
 
 ACTIONS: Mapping[str, Callable[[Room], None]] = {
     "append": append,
-    "moving": append,
+    "moving": move,
     "integration": integrate,
     "publication": publish,
     "mirror": copy,
@@ -133,7 +149,7 @@ ACTIONS: Mapping[str, Callable[[Room], None]] = {
     "careless": live_carelessly,
     "serving": serve,
 }
-_MOVES = {"moving": 1, "life": 6, "careless": 6}
+_MOVES = {"moving": 2, "life": 6, "careless": 6}
 """Records after which the write-ahead file is moved into the log's file."""
 _FROM_THE_START = frozenset({"birth", "life", "careless"})
 """What is traced from before the log is opened."""
@@ -144,13 +160,14 @@ def work(folder: Path, action: str, *, again: bool) -> None:
     keys = load_keys(folder / "keys")
     limits = Limits(free_bytes=0, wal_records=_MOVES.get(action, 4_096))
     if action in _FROM_THE_START:
-        say("ready", os.getpid(), os.getpid())
+        say("ready", os.getpid(), os.getpid(), os.getpid())
         signal.sigtimedwait({signal.SIGUSR1}, _PATIENCE_S)
     room = open_room(folder, keys, limits)
     if action == "publication":
         integrate(room)
     if action not in _FROM_THE_START:
-        say("ready", os.getpid(), room.log._batches.thread.native_id)
+        writer, mover = room.log._batches.thread, room.sqlite._mover.thread
+        say("ready", os.getpid(), writer.native_id, mover.native_id)
         signal.sigtimedwait({signal.SIGUSR1}, _PATIENCE_S)
     try:
         ACTIONS[action](room)
