@@ -210,12 +210,12 @@ class SqliteEngine:
             small.
         """
         if not self._is_asked:
-            # (1)
+            # (1): enough to be worth two flushes.
             if self._unmoved >= self._wal_records:
                 self._is_asked = True
                 self._mover.ask()
         elif self._mover.is_done or self._unmoved >= _HELD_UP * self._wal_records:
-            # (2), (3)
+            # (2) and (3): whichever comes first.
             self._is_asked = False
             self._unmoved = 0
             with self._mover.instead():

@@ -589,7 +589,7 @@ def test_the_write_ahead_file_is_moved_now_and_then(tmp_path: Path) -> None:
 def test_every_commit_is_flushed_and_no_error_is_swallowed(file_room: Room) -> None:
     """FULL flushes each commit; with NORMAL a power loss may take the last ones back.
 
-    The file is moved on by the writer itself, which sees the errors of doing so.
+    The write-ahead file is moved on purpose, where the errors of doing so are seen.
     """
 
     def pragma(connection: sqlite3.Connection, name: str) -> object:

@@ -3,6 +3,7 @@
 import sqlite3
 import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from audit.engine_sqlite import SqliteEngine
@@ -32,7 +33,7 @@ class Failure:
 
 @dataclass(slots=True)
 class Hold:
-    """A commit, or a move, that takes its time: the disk does not answer until it is let go."""
+    """A commit, or a move, that takes its time: until it is let go, no answer."""
 
     reached: threading.Event = field(default_factory=threading.Event)
     released: threading.Event = field(default_factory=threading.Event)
@@ -52,19 +53,27 @@ class FailingConnection:
     """The statement that fails."""
     planned: deque[Failure | Hold | None] = field(default_factory=deque)
     """What the next ones meet; None for nothing, as do all further ones."""
+    after: Callable[[], None] = lambda: None
+    """Called after each of them, done or not."""
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.real, name)
 
     def execute(self, statement: str, *values: Row) -> sqlite3.Cursor:
         """Do it, and fail at a commit, or a move, when that is planned."""
-        planned = None
-        if statement == self.at and self.planned:
-            planned = self.planned.popleft()
+        if statement != self.at:
+            return self.real.execute(statement, *values)
+        try:
+            return self._execute(statement)
+        finally:
+            self.after()
+
+    def _execute(self, statement: str) -> sqlite3.Cursor:
+        planned = self.planned.popleft() if self.planned else None
         if isinstance(planned, Hold):
             planned.wait()
         if not isinstance(planned, Failure):
-            return self.real.execute(statement, *values)
+            return self.real.execute(statement)
         if planned.is_persisted:
             self.real.execute(statement)
         raise planned.as_error()

@@ -1,9 +1,9 @@
 """A disk that loses power: from what a process has written and synced, what is left.
 
 The model is as strict as POSIX allows. What was not synced may be there or not, write
-by write, and torn at any sector; the name of a new file is durable once its folder was
-synced with `fsync`. (SQLite syncs the folder with `fdatasync` and swallows the error,
-so this counts as one that failed.)
+by write, and torn at any sector; a sync covers what was written before it began; the
+name of a new file is durable once its folder was synced with `fsync`. (SQLite syncs the
+folder with `fdatasync` and swallows the error, so this counts as one that failed.)
 """
 
 import random
@@ -44,6 +44,7 @@ class Step:
     name: str = ""
     """The file's name in the folder."""
     at: int = 0
+    """Where it writes or cuts; of a sync, how many steps were done when it began."""
     data: bytes = b""
 
 
@@ -91,32 +92,43 @@ def read_steps(trace: Path, folder: Path, before: Collection[str]) -> list[Step]
         before: The names of the files that were there.
     """
     known = set(before)
-    steps = []
-    for call in read_calls(trace.read_text()):
+    steps: list[Step] = []
+    done = [0]
+    """How many steps there were when so many calls had returned."""
+    for call, returned in read_calls(trace.read_text()):
         step = _step(call, str(folder), known)
         # What a process maps into memory is made anew when it starts.
         if step is not None and not step.name.endswith("-shm"):
-            steps.append(step)
+            is_sync = step.what is What.SYNC
+            steps.append(replace(step, at=done[returned]) if is_sync else step)
+        done.append(len(steps))
     return steps
 
 
-def read_calls(text: str) -> Iterator[re.Match[str]]:
-    """Yield each call when it returned, also where two threads took turns."""
-    begun: dict[str, str] = {}
+def read_calls(text: str) -> Iterator[tuple[re.Match[str], int]]:
+    """Yield each call when it returned, also where two threads took turns.
+
+    With it goes how many calls had returned when it began.
+    """
+    begun: dict[str, tuple[str, int]] = {}
+    returned = 0
     for line in text.splitlines():
         found = _LINE.match(line)
         assert found is not None, line[:80]
         thread, rest = found.groups()
         if rest.endswith("<unfinished ...>"):
-            begun[thread] = rest.removesuffix("<unfinished ...>").rstrip()
+            begun[thread] = rest.removesuffix("<unfinished ...>").rstrip(), returned
             continue
+        before = returned
         resumed = _RESUMED.match(rest)
         if resumed is not None:
-            rest = begun.pop(thread) + rest[resumed.end() :]
+            start, before = begun.pop(thread)
+            rest = start + rest[resumed.end() :]
         call = _CALL.match(rest)
         assert call is not None or rest.startswith("+++"), rest[:80]
         if call is not None and int(call[5]) >= 0:
-            yield call
+            yield call, before
+            returned += 1
 
 
 def _step(call: re.Match[str], folder: str, known: set[str]) -> Step | None:
@@ -179,20 +191,25 @@ def after_power_loss(
     """
     content = {name: bytearray(data) for name, data in before.items()}
     durable = set(before)
-    pending: list[Step] = []
+    pending: list[tuple[int, Step]] = []
     names: list[Step] = []
-    for step in steps:
+    for number, step in enumerate(steps):
         if step.what is What.SYNC:
-            _apply(content, [one for one in pending if one.name == step.name])
-            pending = [one for one in pending if one.name != step.name]
+            synced = [
+                (at, one)
+                for at, one in pending
+                if one.name == step.name and at < step.at
+            ]
+            _apply(content, [one for _, one in synced])
+            pending = [one for one in pending if one not in synced]
         elif step.what is What.SYNC_FOLDER:
             _rename(durable, names)
             names = []
         elif step.what in {What.CREATE, What.REMOVE}:
             names.append(step)
         elif step.what in {What.WRITE, What.CUT}:
-            pending.append(step)
-    kept = keep(pending)
+            pending.append((number, step))
+    kept = keep([step for _, step in pending])
     _apply(content, kept)
     if kept:
         _rename(durable, names)

@@ -108,6 +108,22 @@ def a_life(place: Place, action: str, *, is_born: bool = False) -> Life:
     return Life(place.keys, place.root, before, read_steps(trace, folder, before))
 
 
+def test_a_sync_covers_what_was_written_before_it_began(tmp_path: Path) -> None:
+    """What another thread writes meanwhile is lost with the power all the same."""
+    file = "".join(f"\\x{byte:02x}" for byte in str(tmp_path / "log").encode())
+    trace = tmp_path / "trace"
+    trace.write_text(
+        f'1 pwrite64(3<{file}>, "\\x61", 1, 0) = 1\n'
+        f"2 fdatasync(4<{file}> <unfinished ...>\n"
+        f'1 pwrite64(3<{file}>, "\\x62", 1, 1) = 1\n'
+        "2 <... fdatasync resumed>) = 0\n"
+    )
+    steps = read_steps(trace, tmp_path, {"log"})
+
+    assert {"log": b"a"} == after_power_loss({"log": b""}, steps, disk.nothing)
+    assert {"log": b"ab"} == after_power_loss({"log": b""}, steps, lambda steps: steps)
+
+
 @pytest.mark.parametrize("is_born", [False, True])
 def test_what_was_handed_out_survives_a_power_loss(
     place: Place, *, is_born: bool

@@ -135,7 +135,7 @@ def life(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Life]:
 
 def _read(trace: Path, served: str) -> Iterator[Call]:
     """Yield what was done below a folder, in its order."""
-    for call in read_calls(trace.read_text()):
+    for call, _ in read_calls(trace.read_text()):
         verb, _, hexed, rest, _ = call.groups()
         on, strings = (
             as_text(hexed or ""),
