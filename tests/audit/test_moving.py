@@ -5,6 +5,7 @@ import os
 import sqlite3
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -51,10 +52,17 @@ def append(room: Room, count: int) -> list[bytes]:
     return asyncio.run(run())
 
 
+def after_the_last_batch(room: Room) -> None:
+    """Wait for what the writer does after its last batch."""
+    room.log.write(lambda _changes: None).exception(_PATIENCE_S)
+
+
 def settle(room: Room) -> None:
     """Wait for what the writer does after its last batch, and for the mover."""
-    room.log.write(lambda _changes: None).exception()
+    after_the_last_batch(room)
+    patience = time.monotonic() + _PATIENCE_S
     while not room.sqlite._mover.is_done:
+        assert time.monotonic() < patience
         os.sched_yield()
 
 
@@ -149,10 +157,10 @@ def test_a_mover_that_is_never_scheduled_lets_nothing_grow(
     moves: list[tuple[str, bool]] = []
     note_moves(room, lambda who: moves.append((who, is_taken(room))))
     append(room, 2 * MARK)
-    settle(room)
+    after_the_last_batch(room)
     size = wal_of(room).stat().st_size
     append(room, 18 * MARK)
-    settle(room)
+    after_the_last_batch(room)
 
     assert [("writer", True)] * 10 == moves
     assert wal_of(room).stat().st_size < 2 * size
