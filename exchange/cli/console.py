@@ -6,8 +6,9 @@ import os
 import re
 import sys
 from collections.abc import Collection
+from contextlib import closing
 from enum import StrEnum
-from functools import cache
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,11 +18,9 @@ import typer
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
-    import ssl
-
-    import httpx
     from rich.table import Column, Table
 
+    from audit.bounded import Answer
     from connectors.jose import SigningKey
     from exchange.settings import Settings
 
@@ -30,6 +29,13 @@ Config = Annotated[
     typer.Option("--config", help="Settings (YAML); else `ERRAND_CONFIG` names them."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+_READ_S = 5.0
+"""How long each read of an answer may take, in seconds."""
+_TOTAL_S = 60.0
+"""How long an answer may take, in seconds."""
+_ANSWER_LIMIT = 32 << 20
+"""Largest answer that is read, in bytes: a page of a thousand records."""
 
 _ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?")
 
@@ -79,9 +85,11 @@ def settings_of(config: Path | None) -> "Settings":
 
 
 def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
-    """Return a fresh access token."""
-    import httpx
+    """Return a fresh access token.
 
+    Raises:
+        ErrandError: None came.
+    """
     from exchange.assertions import client_assertion
     from exchange.identity import TOKEN_PATH
     from exchange.token_request import ASSERTION_TYPE
@@ -98,14 +106,11 @@ def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
         ),
         "scope": scope,
     }
-    try:
-        answer = httpx.post(url + TOKEN_PATH, data=form, verify=_trusted())
-    except httpx.TransportError as error:
-        raise ErrandError(f"the gateway at {url} can't be reached") from error
+    answer = _exchange("POST", url + TOKEN_PATH, data=form)
     told = _json_of(answer)
     reason = told.get("error_description") or told.get("title")
-    if answer.status_code == httpx.codes.NOT_FOUND or not told.keys() & _OF_TOKENS:
-        reason = f"no gateway answers at {url} (HTTP {answer.status_code})"
+    if answer.status == HTTPStatus.NOT_FOUND or not told.keys() & _OF_TOKENS:
+        reason = f"no gateway answers at {url} (HTTP {answer.status})"
     if "access_token" not in told:
         raise ErrandError(f"no token: {reason}")
     granted: str = told["access_token"]
@@ -116,10 +121,10 @@ _OF_TOKENS = {"access_token", "error", "title"}
 """What a gateway's answer about a token has one of."""
 
 
-def _json_of(answer: "httpx.Response") -> dict[str, Any]:
+def _json_of(answer: "Answer") -> dict[str, Any]:
     """Return an answer's JSON object; empty for anything else."""
     try:
-        told = answer.json()
+        told = orjson.loads(answer.content)
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
@@ -135,7 +140,7 @@ def get_json(url: str, headers: dict[str, str], params: dict[str, str]) -> Any: 
     """Return what the gateway answers, as JSON.
 
     Raises:
-        ErrandError: It can't be reached, or answers with a problem.
+        ErrandError: No answer comes, or one with a problem, or that points elsewhere.
     """
     return _ask("GET", url, headers=headers, params=params)
 
@@ -150,24 +155,28 @@ def post_json(url: str, headers: dict[str, str], body: dict[str, object]) -> Any
 
 
 def _ask(method: str, url: str, **request: Any) -> Any:  # noqa: ANN401 - as httpx has it
-    import httpx
-
-    try:
-        answer = httpx.request(method, url, verify=_trusted(), **request)
-    except httpx.TransportError as error:
-        raise ErrandError(f"the gateway at {url} can't be reached") from error
+    answer = _exchange(method, url, **request)
     told = _json_of(answer)
-    if answer.is_error:
-        raise ErrandError(_problem(told) or f"{url}: HTTP {answer.status_code}")
+    if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+        raise ErrandError(_problem(told) or f"{url}: HTTP {answer.status}")
     return told
 
 
-@cache
-def _trusted() -> "ssl.SSLContext":
-    """Return whom to believe at the other end; making it takes 30 ms."""
-    import httpx
+def _exchange(method: str, url: str, **request: Any) -> "Answer":  # noqa: ANN401 - as above
+    """Return what a gateway answers, which need not be our own.
 
-    return httpx.create_ssl_context()
+    Raises:
+        ErrandError: No whole answer came within the bounds.
+    """
+    from audit.bounded import Bounds, Exchanges
+    from schemas.errors import StoreUnavailableError
+
+    bounds = Bounds(_READ_S, _TOTAL_S, _ANSWER_LIMIT)
+    with closing(Exchanges(bounds, trust_env=True)) as exchanges:
+        try:
+            return exchanges.ask(method, url, **request)
+        except StoreUnavailableError as error:
+            raise ErrandError(f"no answer came from {url} ({error})") from None
 
 
 def _problem(told: dict[str, Any]) -> str:

@@ -99,19 +99,17 @@ def list_shards(
     as_json: AsJson = False,
 ) -> None:
     """List the shards of a log, after checking who signed the list."""
-    import httpx
-
+    from audit.fetching import SHARDS_FOLDER, fetching_from_url, is_address
     from audit.note import parse_vkey
     from audit.shards import read_list
-    from schemas.errors import ErrandError
+    from schemas.errors import UnverifiableError
 
-    if source.startswith(("http://", "https://")):
-        try:
-            answer = httpx.get(f"{source.rstrip('/')}/shards", timeout=30)
-            answer.raise_for_status()
-        except httpx.HTTPError as error:
-            raise ErrandError(f"{source} can't be read") from error
-        note = answer.content
+    if is_address(source):
+        with fetching_from_url(source) as fetch:
+            found = fetch(SHARDS_FOLDER)
+        if found is None:
+            raise UnverifiableError(f"{source}: no list of shards is served there")
+        note = found
     else:
         note = read_file(Path(source))
     _show(read_list(note, parse_vkey(vkey)), as_json=as_json)

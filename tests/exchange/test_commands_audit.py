@@ -1,15 +1,21 @@
 """`errand audit` and `errand token` against a gateway: what an auditor gets."""
 
+import gzip
 import os
 from collections.abc import Iterator
+from contextlib import suppress
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.cells import cell_len
+from typing_extensions import override
 
 from audit.keys import load_keys, make_keys
+from exchange.cli.console import get_json
 from exchange.cli.records import _all_pages
+from schemas.errors import ErrandError
 from tests.audit.test_served import served
 from tests.harness.application import (
     AUDITOR,
@@ -22,6 +28,7 @@ from tests.harness.application import (
 )
 from tests.harness.commands import Done, errand
 from tests.harness.verifiers import node_verifier, run
+from tests.harness.witnesses import answering
 
 BECAUSE = "file-2026-118"
 NOBODY = "990101200001010006"
@@ -319,6 +326,60 @@ def test_an_address_is_taken_with_a_slash_and_explained_when_it_is_none(
         assert (2, True) == (done.status, says in done.stderr)
     assert 0 == good.status
     assert 2 == good.stdout.count(".")
+
+
+@pytest.mark.parametrize(
+    ("header", "body", "says"),
+    [
+        ("location: http:@", b"{}", "HTTP 301"),
+        ("content-encoding: gzip", gzip.compress(b"{}"), "packed"),
+        ("x-none: none", bytes((32 << 20) + 1), "too large"),
+    ],
+    ids=["elsewhere", "packed", "large"],
+)
+def test_a_server_that_is_no_gateway_costs_one_line(
+    place: Place, header: str, body: bytes, says: str
+) -> None:
+    """Nobody follows where it points to, unpacks what it sends, or reads for ever."""
+
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length", "0")))
+            self.send_response(301)
+            self.send_header(*header.split(": "))
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            with suppress(OSError):
+                self.wfile.write(body)
+
+        do_GET = do_POST  # noqa: N815 - as the handler wants it
+
+        @override
+        def log_message(self, format: str, *args: object) -> None:
+            """Keep it to itself."""
+
+    who = ("--client", AUDITOR, "--key-file", f"{AUDITOR}.pem")
+    with answering(Other) as url:
+        token = errand("token", "auditor", *who, "--url", url)
+        shards = errand("audit", "shards", url, "--vkey", place.vkey)
+        with pytest.raises(ErrandError) as asked:
+            get_json(f"{url}/v1/audit/records", {}, {})
+
+    for told in (token.stderr, shards.stderr, f"errand: {asked.value}\n"):
+        assert says in told
+        assert 1 == told.count("\n")
+    assert (2, 2) == (token.status, shards.status)
+
+
+def test_an_address_without_a_list_of_shards_is_told(place: Place) -> None:
+    """Such as that of the gateway, in the place of its log's."""
+    vkey = ("--vkey", place.vkey)
+    done = errand("audit", "shards", place.site.url, *vkey)
+    listed = errand("audit", "shards", place.log, *vkey, "--json")
+
+    assert (2, 0) == (done.status, listed.status)
+    assert "no list of shards is served there" in done.stderr
+    assert 1 == len(listed.json)
 
 
 def test_the_verifier_for_node_says_what_it_lacks(place: Place) -> None:

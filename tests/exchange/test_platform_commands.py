@@ -294,4 +294,6 @@ def test_a_gateway_that_is_not_there_is_one_line(
     )
 
     assert done.returncode == 2
-    assert done.stderr == "errand: the gateway at http://127.0.0.1:9 can't be reached\n"
+    assert done.stderr == (
+        "errand: no answer came from http://127.0.0.1:9/v1/token (ConnectError)\n"
+    )
