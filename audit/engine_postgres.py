@@ -12,8 +12,8 @@ it finds those that were committed, and stores the others.
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
 import psycopg
@@ -145,19 +145,24 @@ class PostgresEngine:
         self.sql = PostgresSql(place)
         self._resolve_s = resolve_s
         self._stopping = threading.Event()
+        with ExitStack() as undone:
+            undone.callback(self.sql.close)
+            self._make(place, {"format": FORMAT, "origin": origin})
+            self._size = int(self.sql.rows(_SIZE)[0][0])
+            undone.pop_all()
+        self._fault: str | None = None
+
+    def _make(self, place: Postgres, meta: Mapping[str, str]) -> None:
+        """Make the log where there is none, and see that it is the one we mean."""
         self.sql.make(Tables("", _TABLES + PUBLISHED_TABLES.postgres))
-        meta = {"format": FORMAT, "origin": origin}
         with self.sql.transaction() as changes:
             changes.change_all(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", meta.items()
             )
         if read_meta(self.sql) != meta:
-            self.close()
             raise SettingsError(
                 f"the schema `{place.schema}` is the log of another origin or format"
             )
-        self._size = int(self.sql.rows(_SIZE)[0][0])
-        self._fault: str | None = None
 
     @property
     def size(self) -> int:

@@ -1,6 +1,7 @@
 """The tables of the search index, on either engine: made, and made anew."""
 
 import sqlite3
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -64,12 +65,15 @@ def open_index(place: Place) -> Sql:
     """Open the index; start over when it is not one of this form."""
     if not isinstance(place, Path):
         sql = open_sql(place)
-        sql.make(_TABLES)
-        if _format(sql) != _FORMAT:
-            raise SettingsError(
-                f"the schema `{place.schema}` is an index of another form: drop it, "
-                "and it is made anew"
-            )
+        with ExitStack() as undone:
+            undone.callback(sql.close)
+            sql.make(_TABLES)
+            if _format(sql) != _FORMAT:
+                raise SettingsError(
+                    f"the schema `{place.schema}` is an index of another form: drop "
+                    "it, and it is made anew"
+                )
+            undone.pop_all()
         return sql
     file = SqliteSql.open(place)
     try:

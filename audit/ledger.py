@@ -11,7 +11,7 @@ SOURCE: audit-log design, 5.3.
 """
 
 from collections.abc import Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -159,11 +159,14 @@ class Ledger:
         Raises:
             LogUnavailableError: The server can't be reached.
         """
-        self._sql = open_sql(place)
-        if isinstance(self._sql, SqliteSql):
-            # A line is on the disk, and the folder knows the file, before a key goes.
-            self._sql.connection.execute("PRAGMA synchronous=EXTRA")
-        self._sql.make(_TABLES)
+        with ExitStack() as undone:
+            self._sql = undone.enter_context(closing(open_sql(place)))
+            if isinstance(self._sql, SqliteSql):
+                # A line is on the disk, and the folder knows the file, before a key
+                # goes.
+                self._sql.connection.execute("PRAGMA synchronous=EXTRA")
+            self._sql.make(_TABLES)
+            undone.pop_all()
 
     def close(self) -> None:
         """Let go of it."""

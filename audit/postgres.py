@@ -12,6 +12,7 @@ from typing import Any, Final, TypeAlias, cast
 
 import psycopg
 from psycopg import errors, sql
+from psycopg.conninfo import conninfo_to_dict
 
 from audit.arrays import take_packed
 from audit.sql import SEALED, Changes, Postgres, Row, Tables, Value
@@ -27,7 +28,6 @@ _PATIENCE: Final = {
     # Nobody may cut a commit short: neither a caller nor a time limit.
     "statement_timeout": "0",
     "lock_timeout": "0",
-    "idle_in_transaction_session_timeout": "0",
 }
 _PLANS: Final = {
     # A plan that was made while a table was small is kept: none may read it whole.
@@ -49,7 +49,30 @@ _CONNECT: Final = {
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-_TEMPORARY: Final = (psycopg.OperationalError, errors.ReadOnlySqlTransaction)
+_MISSED: Final = {
+    # The server misses us as soon, and lets go of the locks that we held.
+    "tcp_keepalives_idle": "5",
+    "tcp_keepalives_interval": "2",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+}
+"""What the server is asked for; the `options` of the URL outweigh it."""
+_IDLE: Final = "idle_in_transaction_session_timeout"
+_IDLE_WRITING: Final = "15s"
+"""How long who is in the middle of a transaction may say nothing, before the server
+ends it, and with it its locks: as long as a publisher that leads (`publisher.Pace`).
+Between two statements of a transaction there are milliseconds; a longer silence is that
+of a process that is frozen, or of a host that is gone. A commit is never idle, so none
+is cut; nor is a lock of a session, which is idle in no transaction."""
+_IDLE_READING: Final = "10min"
+"""The same for who only reads: it holds nobody up, but the server can't tidy up. And a
+command compares what it has read before it reads on, on a slow machine for long."""
+_TEMPORARY: Final = (
+    psycopg.OperationalError,
+    errors.ReadOnlySqlTransaction,
+    # The server's own words when it ends one, and no kind of OperationalError.
+    errors.IdleInTransactionSessionTimeout,
+)
 """What may be gone when it is tried again; after any other error people must look."""
 
 SEALED_STATE: Final = "ER002"
@@ -62,7 +85,11 @@ class PostgresSql:
     """A connection to a schema, of one thread at a time.
 
     It is opened with its first use, and anew when it was lost. Each use raises
-    SettingsError where the server is set to lose what it has confirmed.
+    SettingsError where the server is set to lose what it has confirmed, and
+    LogUnavailableError once it is closed.
+
+    Who closes it waits first for the thread that uses it: the driver would wait for
+    ever for an answer on a connection that was closed under it.
 
     Args:
         place: The database and the schema.
@@ -75,6 +102,7 @@ class PostgresSql:
         self._connection: _Connection | None = None
         self._is_held = False
         """Whether a transaction or a snapshot is open on the connection."""
+        self._is_closed = False
         self._notices: list[str] = []
 
     def connected(self) -> _Connection:
@@ -85,31 +113,55 @@ class PostgresSql:
 
         Raises:
             SettingsError: The server is set to lose what it has confirmed.
-            LogUnavailableError: It can't be reached, or was lost in a transaction.
+            LogUnavailableError: It can't be reached, was lost in a transaction, or is
+                closed.
         """
         if self._connection is not None and not self._connection.closed:
             return self._connection
         if self._is_held:
             raise LogUnavailableError("the log's PostgreSQL: lost in a transaction")
+        self._refuse_when_closed()
         try:
-            self._connection = self._connect()
+            self._connection = connection = self._connect()
         except psycopg.Error as error:
             raise unavailable(error) from None
-        return self._connection
+        self._refuse_when_closed()
+        return connection
+
+    def _refuse_when_closed(self) -> None:
+        # INVARIANT: no connection is left behind, whoever comes late.
+        if self._is_closed:
+            self.drop()
+            raise LogUnavailableError("the log's PostgreSQL: closed")
 
     def _connect(self) -> _Connection:
-        options = {} if self._read_only else _DURABLE
         connection = psycopg.connect(
             self._place.url,
             autocommit=True,
             application_name="errand-log",
             cursor_factory=psycopg.Cursor,
+            options=self._options(),
             **cast(Any, _CONNECT),
         )
-        for name, allowed in options.items():
+        try:
+            self._prepare(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _options(self) -> str:
+        """Return what the server is asked for, and after it what the URL says."""
+        idle = _IDLE_READING if self._read_only else _IDLE_WRITING
+        asked = " ".join(f"-c {k}={v}" for k, v in {**_MISSED, _IDLE: idle}.items())
+        return f"{asked} {conninfo_to_dict(self._place.url).get('options') or ''}"
+
+    def _prepare(self, connection: _Connection) -> None:
+        """Check what the server keeps, and set what every use rests on."""
+        promises = {} if self._read_only else _DURABLE
+        for name, allowed in promises.items():
             [found] = connection.execute(f"SHOW {name}").fetchone() or ("",)
             if found not in allowed:
-                connection.close()
                 raise SettingsError(
                     f"PostgreSQL's `{name}` is `{found}`: the log needs "
                     f"`{allowed[0]}`, or it would lose what it has promised"
@@ -120,7 +172,6 @@ class PostgresSql:
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         connection.add_notice_handler(self._note)
         take_packed(connection)
-        return connection
 
     def _note(self, notice: errors.Diagnostic) -> None:
         self._notices.append(notice.sqlstate or "a warning")
@@ -131,7 +182,10 @@ class PostgresSql:
         if connection is not None:
             connection.close()
 
-    close = drop
+    def close(self) -> None:
+        """Let go of the connection, for good."""
+        self._is_closed = True
+        self.drop()
 
     def refuse_warnings(self) -> None:
         """Raise when the server has warned since this was last asked.

@@ -8,6 +8,7 @@ that record, and the caller appends it.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, fields
 from datetime import datetime
 from operator import itemgetter
@@ -133,16 +134,23 @@ class AccessIndex:
 
         Args:
             place: Where it is kept. It may be deleted whenever it is not open.
-            reader: A reader of the log, for this index alone.
+            reader: A reader of the log, for this index alone, which closes it.
 
         Raises:
             LogUnavailableError: The server can't be reached.
         """
         self._reader = reader
-        self._origin = reader.meta()["origin"]
-        self._sql = open_index(place)
-        if not is_of(self._sql, reader):
-            # The log was put back to an earlier state, or is another one.
+        with ExitStack() as undone:
+            undone.callback(reader.close)
+            self._origin = reader.meta()["origin"]
+            self._sql = open_index(place)
+            undone.callback(self._sql.close)
+            self._start_over_unless_ours()
+            undone.pop_all()
+
+    def _start_over_unless_ours(self) -> None:
+        """Empty the index where the log was put back, or is another one."""
+        if not is_of(self._sql, self._reader):
             with self._sql.transaction() as changes:
                 changes.change("DELETE FROM record")
                 changes.change("DELETE FROM about")

@@ -1,7 +1,7 @@
 """Sealed shards: read, proved and promised as ever, and never written to again."""
 
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -56,15 +56,17 @@ class SealedShard:
         self.files = files
         self.signer = signer
         self._receipts = receipts
-        self.reader = LogReader.open(files.log)
-        self.index = AccessIndex(files.index, LogReader.open(files.log))
-        self._events = LogReader.open(files.log)
         self._finding = Lock()
         self.sealer: Sealer | None = None
         """Opens sections; None once the shard's key is destroyed."""
         with suppress(SettingsError):
             secret = load_shard_secret(files.keys)
             self.sealer = Sealer(files.shard.origin, secret, directory)
+        with ExitStack() as undone:
+            self.reader = undone.enter_context(closing(LogReader.open(files.log)))
+            self._events = undone.enter_context(closing(LogReader.open(files.log)))
+            self.index = AccessIndex(files.index, LogReader.open(files.log))
+            undone.pop_all()
 
     @property
     def origin(self) -> str:
@@ -117,11 +119,6 @@ class Shelf:
 
     def __init__(self, shards: Sequence[SealedShard] = ()) -> None:
         self.shards = tuple(shards)
-
-    def close(self) -> None:
-        """Let go of all of them."""
-        for shard in self.shards:
-            shard.close()
 
     def find(self, event: EventId) -> tuple[SealedShard, Entry] | None:
         """Return a record and its shard, on any thread; None when none of them has it.

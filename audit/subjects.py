@@ -9,6 +9,7 @@ import os
 import sqlite3
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -95,8 +96,10 @@ class SubjectDirectory:
         self._wrapping = AESGCM(keys.wrapping)
         self._recent: Recent[bytes, SubjectKey] = Recent(cached)
         self._forgotten: Recent[str, bool] = Recent(cached)
-        self._write = _open_tables(place)
-        self._read = open_sql(place)
+        with ExitStack() as undone:
+            self._write = undone.enter_context(closing(_open_tables(place)))
+            self._read = open_sql(place)
+            undone.pop_all()
         self._place = place
         self._is_local = isinstance(self._read, SqliteSql)
 
@@ -333,15 +336,17 @@ def _holds(file: Path, secrets: Sequence[bytes]) -> bool:
 
 def _open_tables(place: Place) -> Sql:
     """Open the directory's writing side, with its tables."""
-    sql = open_sql(place)
-    if isinstance(sql, SqliteSql):
-        sql.connection.execute("PRAGMA journal_mode=WAL")
-        sql.connection.execute("PRAGMA synchronous=FULL")
-        sql.connection.execute("PRAGMA secure_delete=ON")
-    sql.make(_TABLES)
-    if isinstance(place, Path):
-        # As for the log's file: SQLite swallows the error when this fails.
-        sync_folder(place.resolve().parent)
+    with ExitStack() as undone:
+        sql = undone.enter_context(closing(open_sql(place)))
+        if isinstance(sql, SqliteSql):
+            sql.connection.execute("PRAGMA journal_mode=WAL")
+            sql.connection.execute("PRAGMA synchronous=FULL")
+            sql.connection.execute("PRAGMA secure_delete=ON")
+        sql.make(_TABLES)
+        if isinstance(place, Path):
+            # As for the log's file: SQLite swallows the error when this fails.
+            sync_folder(place.resolve().parent)
+        undone.pop_all()
     return sql
 
 

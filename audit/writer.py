@@ -24,6 +24,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -89,8 +90,14 @@ class AuditLog:
         self._sealer = sealer
         self._receipts = receipts
         self._limits = limits or Limits()
-        self._engine = open_engine(place, sealer.origin, self._limits)
-        self._reader = LogReader.open(place)
+        with ExitStack() as undone:
+            self._engine = open_engine(place, sealer.origin, self._limits)
+            undone.callback(self._engine.close)
+            self._reader = LogReader.open(place)
+            undone.callback(self._reader.close)
+            self.is_sealed = _ends_sealed(self._reader)
+            """Whether the log's last record seals it: nothing comes after it."""
+            undone.pop_all()
         # A server may be slow to answer: no event loop waits for one.
         self._asking = (
             None
@@ -100,8 +107,6 @@ class AuditLog:
         self._batches = Batches(self._engine, sealer.directory, self._limits.batch)
         self._held: str | None = None
         self._closed = False
-        self.is_sealed = _ends_sealed(self._reader)
-        """Whether the log's last record seals it: nothing comes after it."""
 
     @property
     def origin(self) -> str:

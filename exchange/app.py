@@ -121,7 +121,14 @@ def _watch_shards(
     """Watch for the next shard, where others may seal the one that is open."""
     if not isinstance(settings.shards_place(), Path):
         moving = call_at_next_shard(settings, origin, go_on)
-        stack.callback(asyncio.create_task(moving, name="next shard").cancel)
+        watching = asyncio.create_task(moving, name="next shard")
+        stack.push_async_callback(_end, watching)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    """Cancel a task, and wait until it has come to its end."""
+    task.cancel()
+    await asyncio.wait({task})
 
 
 def serve(settings: Settings) -> None:

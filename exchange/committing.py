@@ -157,7 +157,8 @@ class Committer:
             if self._mark is not None:
                 connection.execute(delete(_MARK).where(_MARK.c.writer == self._mark))
                 connection.commit()
-            connection.close()
+        # Also when the mark could not be removed: it is forgotten in a day.
+        let_go(connection)
 
     def _try(self, batch: list[Job]) -> list[Done]:
         """(1) and (2)."""

@@ -40,8 +40,21 @@ _BUSY_TIMEOUT_MS = 5_000
 that holds the file on SQLite, a row lock of another replica on PostgreSQL."""
 _CONNECT_S = 5
 """How long connecting to PostgreSQL may take."""
-_SILENCE_MS = 10_000
-"""How long PostgreSQL's host may leave what was sent unacknowledged."""
+_IDLE_S = 10
+"""How long PostgreSQL waits in the middle of a transaction for the next thing that is
+said, before it ends the session, and with it its locks: as long as a gateway that has
+fallen silent counts as running (`exchange.fleet.LEASE`). A transaction is a plain
+function that asks nobody, so between two statements there are milliseconds; a longer
+silence is that of a process that is frozen, or of a host that is gone. A commit is
+never idle: none is cut."""
+_ALIVE = {
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""Each end misses a host that vanished, or that leaves what was sent to it
+unacknowledged, within some ten seconds. The system's own settings take two hours."""
 _AGAIN = frozenset({"40001", "40P01"})
 """SQLSTATEs of a transaction that lost against another one, and may be repeated."""
 _MIGRATING = 0x6572_7262
@@ -103,8 +116,10 @@ def alone(connection: Connection) -> Iterator[None]:
     if not _is_postgres(connection):
         yield
         return
-    # Migrating takes longer than any statement of the gateway.
+    # Migrating takes longer than any statement of the gateway, and may reckon between
+    # two statements for as long as others wait for it.
     connection.exec_driver_sql("SET lock_timeout = '10min'")
+    connection.exec_driver_sql("SET idle_in_transaction_session_timeout = '10min'")
     connection.exec_driver_sql(f"SELECT pg_advisory_lock({_MIGRATING})")
     connection.commit()
     try:
@@ -261,15 +276,22 @@ def _postgres_arguments(url: URL, kind: Kind) -> dict[str, Any]:
             "default_transaction_read_only": "on",
             "default_transaction_isolation": r"repeatable\ read",
         }
+    patient = patience(url)
+    options = [f"-c {name}={value}" for name, value in chosen.items()]
+    return {**patient, "options": " ".join([patient["options"], *options])}
+
+
+def patience(url: URL) -> dict[str, Any]:
+    """Return how to connect to PostgreSQL, so that nobody waits long for who is gone.
+
+    What the `options` of the URL say outweighs it.
+    """
+    asked = {f"tcp_{name.removeprefix('tcp_')}": at for name, at in _ALIVE.items()}
+    asked["idle_in_transaction_session_timeout"] = _IDLE_S * 1000
     given = url.query.get("options", ())
-    options = [given] if isinstance(given, str) else list(given)
-    options += [f"-c {name}={value}" for name, value in chosen.items()]
-    return {
-        "options": " ".join(options),
-        "connect_timeout": _CONNECT_S,
-        "tcp_user_timeout": _SILENCE_MS,
-        "keepalives_idle": _SILENCE_MS // 1000,
-    }
+    options = [f"-c {name}={value}" for name, value in asked.items()]
+    options += [given] if isinstance(given, str) else given
+    return {**_ALIVE, "connect_timeout": _CONNECT_S, "options": " ".join(options)}
 
 
 def _prepare_postgres(engine: Engine, kind: Kind) -> None:

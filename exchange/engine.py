@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, make_url
 
+from exchange.connecting import patience
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import SettingsError
 from schemas.ids import DueId
@@ -234,7 +235,7 @@ class Engine:
             "name": _APP,
             "system_database_url": self._url,
             "sys_db_pool_size": self._most_at_once + _POLLERS,
-            "db_engine_kwargs": {"hide_parameters": True},
+            "db_engine_kwargs": {"hide_parameters": True, **_patience(self._url)},
             "application_version": self._version,
             "executor_id": self._executor_id,
             # Nobody waits for DBOS's notifications, so no connection listens for them.
@@ -281,6 +282,14 @@ def _stand(status: str, *, ours: bool) -> Stand:
     if status == "PENDING":
         return Stand.RUNNING if ours else Stand.STRANDED
     return Stand.ENDED
+
+
+def _patience(url: str) -> dict[str, Any]:
+    """Return what has DBOS connect as we do, where its tables are on PostgreSQL."""
+    parsed = make_url(url)
+    if parsed.get_backend_name() != "postgresql":
+        return {}
+    return {"connect_args": {"application_name": "errand-work", **patience(parsed)}}
 
 
 def _prepare_sqlite(url: str) -> None:

@@ -70,10 +70,19 @@ class NextShard:
 async def call_at_next_shard(
     settings: Settings, origin: str, go_on: Callable[[], None]
 ) -> None:
-    """Call once another shard is written to than that of an origin, and return."""
+    """Call once another shard is written to than that of an origin, and return.
+
+    Who cancels it awaits it: a look that is under way comes to its end first.
+    """
     with closing(NextShard(settings, origin)) as following:
         while True:
             await asyncio.sleep(LOOK_S)
-            if await asyncio.to_thread(following.is_open):
+            looking = asyncio.ensure_future(asyncio.to_thread(following.is_open))
+            try:
+                is_open = await asyncio.shield(looking)
+            finally:
+                # The thread would wait for ever, closed under its hands.
+                await asyncio.wait({looking})
+            if is_open:
                 go_on()
                 return

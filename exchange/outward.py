@@ -1,5 +1,6 @@
 """What the log gives away by itself: followers of what is published."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from audit.anchor import Stamper, anchor, parse_trust
@@ -32,7 +33,7 @@ def open_followers(
     Raises:
         SettingsError: A store's address is wrong.
     """
-    followers = []
+    jobs: list[tuple[str, Callable[[LogReader], None], Patience]] = []
     if settings.tiles_url is not None:
         tiles = open_public(settings, shard)
 
@@ -42,12 +43,14 @@ def open_followers(
                 mirror(reader, tiles)
 
         pace = Patience(settings.checkpoint_every_s, _TILES_ALARM_S, _TILES_STOP_S)
-        followers.append(Follower("tiles", log, copy_tiles, pace, clock))
+        jobs.append(("tiles", copy_tiles, pace))
     if settings.anchor_url is not None:
         public = open_public(settings, shard)
         job = _Anchoring(settings, public, make_stamper(settings), publisher, clock)
         pace = Patience(_ANCHOR_LOOK_S, _ANCHOR_ALARM_S, settings.anchor_stop_s)
-        followers.append(Follower("anchors", log, job, pace, clock))
+        jobs.append(("anchors", job, pace))
+    # Last: what could be refused was, and nothing is open yet.
+    followers = [Follower(name, log, job, pace, clock) for name, job, pace in jobs]
     for follower in followers:
         publisher.watch(follower.lag)
     return tuple(followers)

@@ -10,6 +10,7 @@ never holds up a case.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from typing import TypeVar
 
@@ -89,12 +90,15 @@ class Oversight:
         self._new_id = new_id
         self._erased = erased
         self._shelf = shelf
-        # Sections are opened on the loop, whose thread the subject directory is of.
-        self._reader = LogReader.open(log.place)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-oversight")
-        self._proofs = LogReader.open(log.place)
-        self._index = AccessIndex(index, LogReader.open(log.place))
-        self._follower = IndexFollower(index, log.place)
+        with ExitStack() as undone:
+            # Sections are opened on the loop, whose thread the subject directory is of.
+            self._reader = undone.enter_context(closing(LogReader.open(log.place)))
+            self._proofs = undone.enter_context(closing(LogReader.open(log.place)))
+            self._index = AccessIndex(index, LogReader.open(log.place))
+            undone.callback(self._index.close)
+            self._follower = IndexFollower(index, log.place)
+            undone.pop_all()
         self._follower.start()
 
     def close(self) -> None:

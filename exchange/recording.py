@@ -119,10 +119,10 @@ def open_shelf(
             open_public(settings, shard.name),
         )
         signers = load_signers(files.keys)
-        opened.append(SealedShard(files, *signers, sealer.directory))
-    shelf = Shelf(opened)
-    stack.callback(shelf.close)
-    return shelf
+        sealed = SealedShard(files, *signers, sealer.directory)
+        stack.callback(sealed.close)
+        opened.append(sealed)
+    return Shelf(opened)
 
 
 def open_erasures(
@@ -152,8 +152,9 @@ async def start_forgetting(
     await erasures.reapply()
     process = new_ids(clock)()
     forgetting = Forgetting(erasures, process, settings.executor_id, clock)
-    await forgetting.start()
+    # Before it has started: half a start may have counted this process in.
     stack.push_async_callback(forgetting.stop)
+    await forgetting.start()
     return forgetting
 
 
@@ -188,7 +189,10 @@ def open_log(
     pace = Pace(interval_s=settings.checkpoint_every_s)
     witnesses = open_witnesses(settings, keys)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)
-    followers = open_followers(settings, log, publisher, clock, shard)
+    with ExitStack() as undone:
+        undone.callback(publisher.stop)
+        followers = open_followers(settings, log, publisher, clock, shard)
+        undone.pop_all()
     for follower in followers:
         stack.callback(follower.stop)  # after the publisher's last head
     stack.callback(publisher.stop)

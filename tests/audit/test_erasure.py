@@ -173,7 +173,7 @@ def next_shard(room: Room, place: Place) -> Iterator[tuple[AuditLog, Shelf]]:
         yield log, shelf
     finally:
         log.close()
-        shelf.close()
+        shelf.shards[0].close()
 
 
 @pytest.mark.anyio

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import select
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -10,17 +11,21 @@ from typing import Protocol
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, create_engine, make_url, text
 from sqlalchemy.exc import IntegrityError
 
 from exchange.connecting import connected
 from exchange.database import Database
 from exchange.demo.postgres import PostgresServer, a_server
+from exchange.engine import Engine
 from exchange.migrations.schema import Part, upgrade
 from schemas.errors import SettingsError, StoreUnavailableError
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 20.0
+DRIVER = "postgresql+psycopg"
+SOON = "&options=-c%20idle_in_transaction_session_timeout%3D50"
+"""Has the server end a silent transaction soon: the URL outweighs what we ask for."""
 _NUMBERS = iter(range(1_000))
 
 
@@ -114,6 +119,88 @@ async def test_a_failure_that_is_passed_over_is_no_promise(database: Database) -
         await database.write(both)
 
     assert [1] == await database.read(things)
+
+
+def hear_the_end(connection: Connection) -> None:
+    """Say nothing until the server has said that it ends the session."""
+    driver = connection.connection.dbapi_connection
+    assert isinstance(driver, psycopg.Connection)
+    assert [] != select.select([driver.fileno()], [], [], PATIENCE_S)[0]
+
+
+async def test_a_silent_write_is_ended_and_made_again(url: str) -> None:
+    """The server lets go of its locks; it is run again, and stored once."""
+    runs: list[int] = []
+
+    def work(connection: Connection) -> int:
+        add(connection, 1)
+        runs.append(1)
+        if len(runs) == 1:
+            hear_the_end(connection)
+            # Nobody else could, while the one who is silent holds the row.
+            tell(url, "SET lock_timeout = '1s'", "INSERT INTO thing VALUES (1, 0)")
+            tell(url, "DELETE FROM thing")
+        return add(connection, 2)
+
+    with Database(url + SOON) as database:
+        await database.write(work)
+        stored = await database.read(things)
+
+    assert [1, 1] == runs
+    assert [1, 2] == stored
+
+
+async def test_a_silent_read_is_ended_and_made_again(url: str) -> None:
+    """On the readers' threads and on the caller's own."""
+    runs: list[int] = []
+
+    def work(connection: Connection) -> list[int]:
+        found = things(connection)
+        runs.append(1)
+        if len(runs) % 2:
+            hear_the_end(connection)
+        return found + things(connection)
+
+    with Database(url + SOON) as database:
+        found = [await database.read(work), database.read_now(work)]
+
+    assert [[], []] == found
+    assert 4 == len(runs)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_the_server_is_told_how_long_to_wait_for_who_is_gone(
+    url: str, *, read_only: bool
+) -> None:
+    """In the middle of a transaction, and for a host that vanished."""
+    with connected(url, read_only=read_only) as connection:
+        idle = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
+        asked = connection.scalars(
+            text(
+                "SELECT name FROM pg_settings"
+                " WHERE name LIKE 'tcp%' AND source = 'client' ORDER BY name"
+            )
+        ).all()
+
+    assert "10s" == idle
+    assert [
+        "tcp_keepalives_count",
+        "tcp_keepalives_idle",
+        "tcp_keepalives_interval",
+        "tcp_user_timeout",
+    ] == asked
+
+
+def test_waiting_work_connects_as_the_tables_do(url: str) -> None:
+    """DBOS's own connections let go as soon, and keep their name."""
+    chosen = Engine(url, "gateway-1")._config()["db_engine_kwargs"] or {}
+    engine = create_engine(make_url(url).set(drivername=DRIVER), **chosen)
+    with engine.connect() as connection:
+        idle = connection.scalar(text("SHOW idle_in_transaction_session_timeout"))
+        name = connection.scalar(text("SHOW application_name"))
+    engine.dispose()
+
+    assert ("10s", "errand-work") == (idle, name)
 
 
 def who_waits(url: str, event: str) -> int | None:
