@@ -8,11 +8,10 @@ a warning alone, so here a warning is a failure.
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, LiteralString, TypeAlias, cast
 
 import psycopg
 from psycopg import errors, sql
-from psycopg.conninfo import conninfo_to_dict
 
 from audit.arrays import take_packed
 from audit.sql import SEALED, Changes, Postgres, Row, Tables, Value
@@ -67,6 +66,12 @@ is cut; nor is a lock of a session, which is idle in no transaction."""
 _IDLE_READING: Final = "10min"
 """The same for who only reads: it holds nobody up, but the server can't tidy up. And a
 command compares what it has read before it reads on, on a slow machine for long."""
+_ASK: Final[LiteralString] = (
+    "SELECT set_config(name, asked.value, false) FROM pg_settings"
+    " JOIN unnest(%s::text[], %s::text[]) AS asked(name, value) USING (name)"
+    " WHERE source <> 'client'"
+)
+"""Asks for settings, but for those that the URL has chosen."""
 _TEMPORARY: Final = (
     psycopg.OperationalError,
     errors.ReadOnlySqlTransaction,
@@ -140,7 +145,6 @@ class PostgresSql:
             autocommit=True,
             application_name="errand-log",
             cursor_factory=psycopg.Cursor,
-            options=self._options(),
             **cast(Any, _CONNECT),
         )
         try:
@@ -149,12 +153,6 @@ class PostgresSql:
             connection.close()
             raise
         return connection
-
-    def _options(self) -> str:
-        """Return what the server is asked for, and after it what the URL says."""
-        idle = _IDLE_READING if self._read_only else _IDLE_WRITING
-        asked = " ".join(f"-c {k}={v}" for k, v in {**_MISSED, _IDLE: idle}.items())
-        return f"{asked} {conninfo_to_dict(self._place.url).get('options') or ''}"
 
     def _prepare(self, connection: _Connection) -> None:
         """Check what the server keeps, and set what every use rests on."""
@@ -166,6 +164,9 @@ class PostgresSql:
                     f"PostgreSQL's `{name}` is `{found}`: the log needs "
                     f"`{allowed[0]}`, or it would lose what it has promised"
                 )
+        idle = _IDLE_READING if self._read_only else _IDLE_WRITING
+        asked = {**_MISSED, _IDLE: idle}
+        connection.execute(_ASK, (list(asked), list(asked.values())))
         settings = _READING if self._read_only else _PATIENCE | _PLANS
         path = sql.Identifier(self._place.schema).as_string(connection)
         for name, value in {**settings, "search_path": path}.items():
