@@ -21,12 +21,13 @@ from exchange.api.dependencies import (
 )
 from exchange.api.forms import UUID, Uuid, wait_asked
 from exchange.api.problems import NOT_PUBLISHED, problem
+from exchange.api.strict import StrictRoute
 from schemas.canonical import b64url
 from schemas.errors import Complaint, InvalidRequestError, Where
 from schemas.ids import CaseId, EventId
 from schemas.model import Model, Slug, VersionedId
 
-router = APIRouter(tags=["log"])
+router = APIRouter(route_class=StrictRoute, tags=["log"])
 
 _TEXT = "text/plain; charset=utf-8"
 Prefer = Annotated[

@@ -15,6 +15,7 @@ from exchange.accounting import Accounting
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
 from exchange.api.documented import members_of
 from exchange.api.forms import UUID, IdempotencyKey, repeat_key, wait_asked
+from exchange.api.strict import StrictRoute
 from exchange.case import AnyActor, CaseStatus
 from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
@@ -27,7 +28,7 @@ from schemas.model import Model, Name, Slug, VersionedId
 from schemas.outcome import OUTCOMES, NextStep
 
 PATH = "/v1/cases"
-router = APIRouter(prefix=PATH, tags=["cases"])
+router = APIRouter(route_class=StrictRoute, prefix=PATH, tags=["cases"])
 
 _FOLLOW_EVERY_S = 0.25
 """How often a followed case is looked at, in seconds."""

@@ -30,6 +30,7 @@ from exchange.api.forms import (
     answer,
     repeat_key,
 )
+from exchange.api.strict import StrictRoute
 from exchange.permission import Asking
 from schemas.directory import LegalReference, Scope
 from schemas.errors import NotFoundError
@@ -39,7 +40,7 @@ from schemas.matter import Matter
 from schemas.model import Model, Name, Slug, VersionedId
 
 PATH = "/v1/consents"
-router = APIRouter(prefix=PATH, tags=["consents"])
+router = APIRouter(route_class=StrictRoute, prefix=PATH, tags=["consents"])
 
 _MOST_FIELDS = 100
 

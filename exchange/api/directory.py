@@ -16,13 +16,14 @@ from typing_extensions import override
 
 from consent.rules import Suspendable
 from exchange.api.dependencies import AnyCaller, OperatorCaller, ThisGateway
+from exchange.api.strict import StrictRoute
 from schemas.directory import DataService, PublicKey, SharingGrant
 from schemas.errors import NotFoundError
 from schemas.evidence import EvidenceType
 from schemas.matter import Matter
 from schemas.model import Model, Name, RegionCode, Slug, VersionedId
 
-router = APIRouter(prefix="/v1", tags=["directory"])
+router = APIRouter(route_class=StrictRoute, prefix="/v1", tags=["directory"])
 
 T = TypeVar("T")
 

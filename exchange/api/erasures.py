@@ -22,11 +22,12 @@ from exchange.api.dependencies import (
     OperatorCaller,
     ThisGateway,
 )
+from exchange.api.strict import StrictRoute
 from schemas.canonical import b64url
 from schemas.ids import EventId
 from schemas.model import Model
 
-router = APIRouter(prefix="/v1/audit", tags=["erasure"])
+router = APIRouter(route_class=StrictRoute, prefix="/v1/audit", tags=["erasure"])
 
 _UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _NO_STORE = {"cache-control": "no-store"}

@@ -9,6 +9,7 @@ from pydantic import Field, StringConstraints
 
 from consent import store, uses
 from exchange.api.dependencies import Gateway, PortalCaller, ThisGateway
+from exchange.api.strict import StrictRoute
 from exchange.case import stated_facts
 from exchange.catalogue import Catalogue
 from exchange.explain import explain
@@ -22,7 +23,7 @@ from schemas.ids import CaseId
 from schemas.matter import FactType
 from schemas.model import Model, Slug, VersionedId
 
-router = APIRouter(prefix="/v1/explanations", tags=["cases"])
+router = APIRouter(route_class=StrictRoute, prefix="/v1/explanations", tags=["cases"])
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 

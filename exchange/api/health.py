@@ -7,13 +7,14 @@ from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from exchange.api.dependencies import Gateway, ThisGateway
+from exchange.api.strict import StrictRoute
 from schemas.errors import StoreUnavailableError
 from schemas.model import Model
 
 _UNWITNESSED_S = 900.0
 """Seconds without a quorum from which an operator has to look."""
 
-router = APIRouter(tags=["operation"])
+router = APIRouter(route_class=StrictRoute, tags=["operation"])
 
 
 class Health(Model):

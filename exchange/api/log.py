@@ -24,9 +24,10 @@ from exchange.api.dependencies import (
     caller_with,
 )
 from exchange.api.problems import NOT_FOUND, problem
+from exchange.api.strict import StrictRoute
 from schemas.directory import Scope
 
-router = APIRouter(tags=["log"])
+router = APIRouter(route_class=StrictRoute, tags=["log"])
 
 _NOTE = "text/plain; charset=utf-8"
 _FEW_SECONDS = {"cache-control": "public, max-age=1"}

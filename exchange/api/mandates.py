@@ -21,6 +21,7 @@ from exchange.api.forms import (
     answer,
     repeat_key,
 )
+from exchange.api.strict import StrictRoute
 from exchange.mandating import Giving
 from schemas.directory import Scope
 from schemas.errors import NotFoundError
@@ -28,7 +29,7 @@ from schemas.ids import MandateId
 from schemas.model import Model, Slug
 
 PATH = "/v1/mandates"
-router = APIRouter(prefix=PATH, tags=["mandates"])
+router = APIRouter(route_class=StrictRoute, prefix=PATH, tags=["mandates"])
 
 MandateUuid = Annotated[Uuid, Path(alias="mandate", description="The mandate's id.")]
 

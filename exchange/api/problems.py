@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from exchange.api.complaints import complaints_of
+from exchange.api.strict import MalformedError
 from schemas.errors import (
     Complaint,
     ConnectorError,
@@ -254,7 +255,8 @@ async def _on_http(request: Request, error: Exception) -> Response:
     if kind is METHOD_NOT_ALLOWED:
         headers["allow"] = _allowed(request)
     # Of the framework's own words none is passed on: they could quote.
-    detail = error.detail if kind is TOO_LARGE else None
+    is_ours = kind is TOO_LARGE or isinstance(error, MalformedError)
+    detail = error.detail if is_ours else None
     return problem(kind, detail, headers=headers)
 
 

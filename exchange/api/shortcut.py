@@ -22,13 +22,11 @@ from exchange.api import problems
 from exchange.api.cases import PATH, PREFER_MOST, OpenCaseRequest, answer_opening
 from exchange.api.dependencies import Gateway
 from exchange.api.forms import KEY_MOST
-from exchange.api.strict import check_json
 from exchange.token_request import Caller
 from schemas.directory import Scope as Right
-from schemas.errors import ErrandError, RequestError, UnauthenticatedError
+from schemas.errors import ErrandError, UnauthenticatedError
 
 _READ = frozenset((b"authorization", b"content-type", b"prefer", b"idempotency-key"))
-_WITH_A_BODY = frozenset(("POST", "PUT", "PATCH", "DELETE"))
 _ROUTE = SimpleNamespace(path=PATH)
 """What the access log and the metrics call it."""
 
@@ -60,41 +58,19 @@ class Application(FastAPI):
 
     async def shortcut(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer the hot route; hand everything else to the framework (ASGI)."""
-        if scope["type"] != "http" or scope["method"] not in _WITH_A_BODY:
+        if scope.get("path") != PATH or scope.get("method") != "POST":
             await super().__call__(scope, receive, send)
             return
         messages = await _read(receive)
         gateway: Gateway = self.state.gateway
-        asked: _Asked | None = None
-        if scope["path"] == PATH and scope["method"] == "POST":
-            asked = _asked(gateway, scope["headers"], messages)
+        asked = _asked(gateway, scope["headers"], messages)
         if asked is None:
-            wrong = _wrong_json(scope["headers"], messages)
-            again = _again(messages, receive)
-            await (wrong or super().__call__)(scope, again, send)
+            await super().__call__(scope, _again(messages, receive), send)
             return
         scope["route"] = _ROUTE
         scope["state"]["client"] = asked.caller.requester
         answer = await _answer(gateway, asked)
         await answer(scope, receive, send)
-
-
-def _wrong_json(
-    headers: Sequence[tuple[bytes, bytes]], messages: Sequence[Message | HTTPException]
-) -> Response | None:
-    """Return the answer to a body that is called JSON and is none; None else."""
-    if not any(n == b"content-type" and b"json" in value for n, value in headers):
-        return None
-    raw = b"".join(
-        one.get("body", b"") for one in messages if not isinstance(one, HTTPException)
-    )
-    if not raw or isinstance(messages[-1], HTTPException):
-        return None
-    try:
-        check_json(raw)
-    except RequestError as error:
-        return problems.of(error)
-    return None
 
 
 async def _answer(gateway: Gateway, asked: _Asked) -> Response:

@@ -9,12 +9,13 @@ import orjson
 from fastapi import APIRouter, Depends, Request, Response
 from pydantic import JsonValue
 
+from exchange.api.strict import StrictRoute
 from exchange.identity import JWKS_PATH, METADATA_PATH, TOKEN_PATH, Identity
 from exchange.token_request import ASSERTION_TYPE, TokenFault, TokenRefusal
 from schemas.errors import TooLargeError
 from schemas.model import Model
 
-router = APIRouter(tags=["tokens"])
+router = APIRouter(route_class=StrictRoute, tags=["tokens"])
 
 _FORM = "application/x-www-form-urlencoded"
 _MOST_BYTES = 16_384

@@ -8,11 +8,13 @@ import orjson
 import pytest
 
 from exchange.api.complaints import _WORDS_OF_PATTERNS
+from exchange.identity import TOKEN_PATH
 from tests.harness.application import MOTHER, OPENING, PORTAL, Site
 
 DOCS = Path(__file__).parents[2] / "docs"
 BODY = orjson.dumps(OPENING)
 PATHS = ("/v1/cases", "/v1/explanations", "/v1/consents")
+TYPES = ("application/json", "Application/JSON; charset=utf-8", "application/x+json")
 MALFORMED = {
     b'{"matter": ' + MOTHER.encode(): "the body is not JSON",
     b'{"a": "' + b"\xff" + b'"}': "the body is not UTF-8",
@@ -28,18 +30,36 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("sent_as", TYPES)
 @pytest.mark.parametrize("raw", MALFORMED, ids=range(len(MALFORMED)))
 def test_what_another_parser_would_read_otherwise_is_refused(
-    site: Site, path: str, raw: bytes
+    site: Site, path: str, raw: bytes, sent_as: str
 ) -> None:
-    """Wherever it is sent, with the reason, and nothing of it."""
+    """Wherever it is sent, whatever it is called, with the reason, nothing of it."""
     before = site.gateway.log.size
-    headers = {"content-type": "application/json"}
+    headers = {"content-type": sent_as}
     answer = site.client(PORTAL).post(path, content=raw, headers=headers)
 
     assert 400 == answer.status_code
     assert MALFORMED[raw] == answer.json()["detail"]
     assert before == site.gateway.log.size
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/v1/nosuch", 404), ("PUT", "/v1/cases", 405), ("POST", TOKEN_PATH, 400)],
+)
+def test_a_body_is_looked_at_where_it_is_wanted(
+    site: Site, method: str, path: str, status: int
+) -> None:
+    """Before that, whoever asks is told what is wrong with the way there."""
+    headers = {"content-type": "application/json"}
+    answer = site.client(PORTAL).request(method, path, content=b"{", headers=headers)
+    problem = answer.json()
+
+    assert status == answer.status_code
+    assert "not JSON" not in str(problem)
+    assert ("error" in problem) == (path == TOKEN_PATH)
 
 
 def test_a_text_with_colons_is_not_taken_for_a_member(site: Site) -> None:
