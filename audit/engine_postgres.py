@@ -23,7 +23,16 @@ from audit.postgres import SEALED_STATE, PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import SEALED, Postgres, Tables
-from audit.store import FORMAT, Appended, LogReader, Refusal, Work, read_meta
+from audit.store import (
+    FORMAT,
+    Appended,
+    LogReader,
+    Refusal,
+    Work,
+    is_log_of,
+    mark_left,
+    read_meta,
+)
 from audit.swaps import PUBLISHED_TABLES
 from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import EventId
@@ -159,7 +168,7 @@ class PostgresEngine:
             changes.change_all(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", meta.items()
             )
-        if read_meta(self.sql) != meta:
+        if not is_log_of(read_meta(self.sql), meta["origin"]):
             raise SettingsError(
                 f"the schema `{place.schema}` is the log of another origin or format"
             )
@@ -292,7 +301,7 @@ def freeze(
         changes.change(_FREEZE)
 
 
-def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], _T]) -> _T:
+def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
     """Have the server refuse every further record and head of a log; look what it has.
 
     For a log that may sign nothing more, since it has lost what it has shown.
@@ -302,7 +311,8 @@ def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], _T]) -> _T:
 
     Args:
         place: Where the log is kept.
-        look: Reads what there is, once nobody can change it.
+        look: Reads what there is, once nobody can change it; returns the mark that the
+            log was left, and whatever else was wanted.
 
     Raises:
         LogUnavailableError: It is not known to be done; it may be done again.
@@ -312,7 +322,9 @@ def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], _T]) -> _T:
         changes.rows(f"{_SIZE} FOR UPDATE")
         # A publisher's transaction that is under way is waited for.
         changes.change(_FREEZE + _FREEZE_HEADS)
-        return look(LogReader(sql))
+        mark, found = look(LogReader(sql))
+        mark_left(changes, mark)
+        return found
 
 
 def _arguments(records: Sequence[SealedRecord]) -> list[Any]:

@@ -7,11 +7,12 @@ nothing may be written until the log is opened again.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from functools import lru_cache
 from pathlib import Path
 from shutil import disk_usage
+from typing import TypeVar
 
 from audit.keys import sync_folder
 from audit.moving import MOVE, Mover, flush_wholly, is_transient
@@ -21,8 +22,11 @@ from audit.sql import SqliteSql
 from audit.store import (
     FORMAT,
     Appended,
+    LogReader,
     Refusal,
     Work,
+    is_log_of,
+    mark_left,
     read_meta,
 )
 from audit.swaps import PUBLISHED_TABLES
@@ -51,6 +55,7 @@ BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 CREATE TRIGGER entry_is_never_removed BEFORE DELETE ON entry
 BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 """
+_T = TypeVar("_T")
 _COLUMNS = 12
 _AT_ONCE = 64
 """Rows of one INSERT. Whenever SQLite runs, another thread may take the interpreter,
@@ -249,22 +254,55 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         sqlite3.Error: It can't be opened or written.
         OSError: Its name can't be made durable.
     """
-    sql = SqliteSql.open(path)
+    sql = _durable(path)
     connection = sql.connection
-    connection.execute("PRAGMA journal_mode=WAL")
-    flush_wholly(connection)
     if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
         connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{PUBLISHED_TABLES.sqlite}")
         meta = (("format", FORMAT), ("origin", origin))
         connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
         connection.execute("COMMIT")
-    if read_meta(sql) != {"format": FORMAT, "origin": origin}:
+    if not is_log_of(read_meta(sql), origin):
         connection.close()
         raise SettingsError(f"`{path.name}` is the log of another origin or format")
     # The write-ahead file is there by now. SQLite makes its name durable itself, but
     # swallows the error when that fails.
     sync_folder(path.resolve().parent)
     return connection
+
+
+def _durable(path: Path) -> SqliteSql:
+    """Open a file so that a commit is on the disk before it returns."""
+    sql = SqliteSql.open(path)
+    sql.connection.execute("PRAGMA journal_mode=WAL")
+    flush_wholly(sql.connection)
+    return sql
+
+
+def leave_file(path: Path, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
+    """Look what a log has that was without a writer, and mark it as left, durably.
+
+    INVARIANT: one transaction. What is found is what there is for good; and where
+    looking at it raises, nothing has happened.
+
+    Args:
+        path: The log's file.
+        look: Reads what there is; returns the mark that the log was left, and whatever
+            else was wanted.
+
+    Raises:
+        LogUnavailableError: It is not known to be done; it may be done again.
+    """
+    try:
+        with closing(_durable(path)) as sql:
+            # The write-ahead file is there by now, where the mark will stand at first.
+            sync_folder(path.resolve().parent)
+            with sql.transaction() as changes:
+                mark, found = look(LogReader(sql))
+                mark_left(changes, mark)
+                return found
+    except sqlite3.Error as error:
+        name = getattr(error, "sqlite_errorname", type(error).__name__)
+        raise LogUnavailableError(f"the log can't be written: {name}") from None
 
 
 def copy_log(source: Path, target: Path) -> None:

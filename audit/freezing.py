@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
+from audit.engine_sqlite import leave_file
 from audit.note import Signer
 from audit.publisher import Publisher
 from audit.record import Event, Kind, Leaf, Subject, read_leaf
@@ -49,8 +50,14 @@ class Seal:
         """Return the last events of a log, given what is there; none if it is sealed.
 
         Raises:
-            SettingsError: It is sealed already, for another shard than this one.
+            SettingsError: It is sealed already, for another shard than this one; or it
+                has lost records and was left.
         """
+        if reader.left() is not None:
+            raise SettingsError(
+                "the log has lost records and was left: give `errand audit recover` "
+                "again"
+            )
         last = last_leaf(reader)
         if last is not None and last.kind is Kind.SHARD_FINAL:
             self._check_sealed_for(last)
@@ -143,17 +150,20 @@ def _freeze(place: Postgres, seal: Seal) -> None:
     freeze(place, last)
 
 
-def leave(place: Place, look: Callable[[LogReader], _T]) -> _T:
+def leave(place: Place, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
     """Look at a log that has lost records, of which nothing changes any more.
 
     On PostgreSQL its server refuses all records and heads from then on, whichever
-    gateways are running. A file has no writer now, and is not opened by one again.
+    gateways are running. A file has no writer now. Either is marked, so that whoever
+    opens it from then on records nothing.
 
     Args:
         place: Where it is kept.
-        look: Reads it. Where that raises, nothing is refused.
+        look: Reads it; returns the mark, and whatever else was wanted. Where that
+            raises, nothing is refused or marked.
 
     Raises:
+        SettingsError: There is no such file.
         LogUnavailableError: It is not known to be done; it may be done again.
     """
     if not isinstance(place, Path):
@@ -162,8 +172,9 @@ def leave(place: Place, look: Callable[[LogReader], _T]) -> _T:
         )
 
         return freeze_as_it_is(place, look)
-    with closing(LogReader.open(place)) as reader:
-        return look(reader)
+    if not place.is_file():
+        raise SettingsError(f"there is no log `{place.name}`: restore a copy of it")
+    return leave_file(place, look)
 
 
 async def publish_whole(

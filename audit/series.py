@@ -1,6 +1,8 @@
 """The shards of a log, one after the other: that each names the next, and is cited."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from audit.fetching import (
@@ -15,12 +17,13 @@ from audit.fsck import served_entry
 from audit.merkle import inclusion_proof, leaf_hash, verify_inclusion
 from audit.note import Checkpoint, Verifier, open_checkpoint, parse_vkey
 from audit.places import parse_place
-from audit.proving import ServedTree, open_tree
+from audit.proving import ServedTree, open_tree, prove_growth
 from audit.record import Kind, Leaf, read_leaf
 from audit.register import REGISTER_FILE, REGISTER_SCHEMA, load_shards
 from audit.served import CHECKPOINT
-from audit.shards import HandedOn, Shard, check_link, check_recovery, read_list
+from audit.shards import HandedOn, Lost, Shard, check_link, check_recovery, read_list
 from audit.sql import Place, is_made
+from schemas.canonical import Json
 from schemas.errors import NotFoundError, VerificationError
 
 
@@ -34,13 +37,15 @@ class Ends:
     last: Leaf
     verifier: Verifier
     """The shard's key."""
+    root_at: Callable[[int], bytes]
+    """Gives the root of the tree as it was at a size, and is under the checkpoint."""
 
     @property
     def next_vkey(self) -> str | None:
         """The key of the shard that it names; None where it has no last record."""
         return self.last.policy if self.last.kind is Kind.SHARD_FINAL else None
 
-    def check_next(self, following: "Ends") -> HandedOn | None:
+    def check_next(self, following: "Ends") -> "Recovered | None":
         """Verify that another shard goes on from this one.
 
         Returns:
@@ -48,16 +53,60 @@ class Ends:
             record.
 
         Raises:
-            VerificationError: One of them names something else.
+            VerificationError: One of them names something else, or what is shown of
+                this one contradicts it or does not reach it.
         """
         vkey = following.verifier.vkey
         if self.checkpoint is None:
             raise VerificationError(f"{self.last.log}: sealed, and not published")
         if self.last.kind is not Kind.SHARD_FINAL:
-            first = following.first
-            return check_recovery(self.checkpoint, self.verifier, first, vkey)
+            handed = check_recovery(self.verifier, following.first, vkey)
+            self._check_shown(self.checkpoint, handed.lost)
+            return Recovered(handed, self.checkpoint.size)
         check_link(self.last, self.checkpoint, following.first, vkey)
         return None
+
+    def _check_shown(self, shown: Checkpoint, lost: Lost) -> None:
+        """Verify that what is shown of a log contains what was left of it.
+
+        A copy from before the loss shows more: then also what was seen, as far as it
+        reaches. What was seen in another history than what is left is in no copy.
+        """
+        left, seen = lost.left, lost.seen
+        if shown.size < left.size:
+            raise VerificationError(
+                f"{left.origin}: {shown.size} are here of the {left.size} records that "
+                "another shard goes on from: bring this copy up to date"
+            )
+        heads = [left, *([seen] if left.size < seen.size <= shown.size else [])]
+        for head in heads:
+            if self.root_at(head.size) != head.root:
+                raise VerificationError(
+                    f"{left.origin}: what is shown contradicts the head of {head.size} "
+                    "records that the next shard cites"
+                )
+
+
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """That a shard goes on from a log which has lost records; what is shown of that."""
+
+    handed: HandedOn
+    """Who goes on, by the log's own word."""
+    shown: int
+    """Records that are shown here of the log, at least those that are left."""
+
+    def as_json(self) -> Mapping[str, Json]:
+        """Return it as JSON: what was lost, and what of that still stands here.
+
+        `lost_first` and `lost_last` are indexes, where a copy has records that the log
+        has lost: nothing goes on from these.
+        """
+        lost = self.handed.lost
+        found = lost.as_json()
+        if self.shown == lost.left.size:
+            return found
+        return {**found, "lost_first": lost.left.size, "lost_last": self.shown - 1}
 
 
 def ends_of(
@@ -106,7 +155,7 @@ def handed_on(
     found = ends.check_next(ends_of(where, there, following, token)[0])
     if found is None:
         raise VerificationError(f"{verifier.name}: it ended with a last record")
-    return found
+    return found.handed
 
 
 def _ends_of(
@@ -114,14 +163,29 @@ def _ends_of(
 ) -> Ends:
     stored = stored_log(where, shard)
     if stored is not None:
-        return _stored_ends(stored, verifier)
+        return _stored_ends(stored, where, shard, verifier)
     with fetching(where, token, shard) as fetch:
         tree = open_tree(fetch, verifier)
         size = tree.head.size
         first, last = (
             _proved(tree, at, served_entry(fetch, at, size)) for at in (0, size - 1)
         )
-    return Ends(tree.head, first, last, verifier)
+    read = partial(_root_at, where, shard, token, verifier, tree.note.encode())
+    return Ends(tree.head, first, last, verifier, read)
+
+
+def _root_at(
+    where: str,
+    shard: str | None,
+    token: str | None,
+    verifier: Verifier,
+    note: bytes,
+    size: int,
+) -> bytes:
+    """Return the root of a log at a size, shown to be under a signed head."""
+    with fetching(where, token, shard) as fetch:
+        tree = open_tree(fetch, verifier, note)
+        return prove_growth(tree, size, tree.head.size).root1
 
 
 def _proved(tree: ServedTree, index: int, entry: bytes) -> Leaf:
@@ -131,7 +195,9 @@ def _proved(tree: ServedTree, index: int, entry: bytes) -> Leaf:
     return read_leaf(entry)
 
 
-def _stored_ends(stored: Place, verifier: Verifier) -> Ends:
+def _stored_ends(
+    stored: Place, where: str, shard: str | None, verifier: Verifier
+) -> Ends:
     """Return what a log's own rows say, which `verify` holds against its tree."""
     with open_still(stored) as reader:
         size, head = reader.size(), reader.published()
@@ -142,13 +208,13 @@ def _stored_ends(stored: Place, verifier: Verifier) -> Ends:
         ]
     if not found:
         raise VerificationError(f"{verifier.name}: it has no record")
-    checkpoint = None
-    if head is not None:
-        checkpoint = open_checkpoint(head.note.encode(), verifier)
+    note = b"" if head is None else head.note.encode()
+    checkpoint = open_checkpoint(note, verifier) if note else None
     is_whole = checkpoint is not None and checkpoint.size == size
     if found[-1].kind is Kind.SHARD_FINAL and not is_whole:
         raise VerificationError(f"{verifier.name}: sealed, and not published whole")
-    return Ends(checkpoint, found[0], found[-1], verifier)
+    read = partial(_root_at, where, shard, None, verifier, note)
+    return Ends(checkpoint, found[0], found[-1], verifier, read)
 
 
 def _told_next(where: str, verifier: Verifier, token: str | None) -> str | None:

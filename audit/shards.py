@@ -292,25 +292,28 @@ def check_link(final: Leaf, before: Checkpoint, genesis: Leaf, vkey: str) -> Non
     _check_cites(genesis, before)
 
 
-def check_recovery(
-    left: Checkpoint, verifier: Verifier, genesis: Leaf, vkey: str
-) -> HandedOn:
+def check_recovery(verifier: Verifier, genesis: Leaf, vkey: str) -> HandedOn:
     """Verify that a shard goes on from one that has lost records; return who says so.
 
+    Whether what is left of the first is what the second cites is for whoever has it.
+
     Args:
-        left: The checkpoint of the first, which has no last record.
-        verifier: The key of the first.
+        verifier: The key of the first, which has no last record.
         genesis: The first record of the second.
         vkey: The key of the second.
 
     Raises:
         VerificationError: It cites something else, or the first has not signed it.
     """
-    _check_cites(genesis, left)
+    if (genesis.kind, genesis.outcome) != (Kind.SHARD_GENESIS, _RECOVERED):
+        raise VerificationError(f"{verifier.name}: goes on and has no last record")
+    origin, _, cited = genesis.correlation.partition("#")
+    if origin != verifier.name:
+        raise VerificationError(
+            f"{genesis.log}: the first record does not cite what it goes on from"
+        )
     seen, _, signature = genesis.policy.rpartition("#")
-    if genesis.outcome != _RECOVERED:
-        raise VerificationError(f"{left.origin}: goes on and has no last record")
-    lost = Lost(left, _read_cited(left.origin, seen))
+    lost = Lost(_read_cited(origin, cited), _read_cited(origin, seen))
     note = lost.handing_on(signature, verifier, vkey)
     return open_handing_on(note.encode(), verifier)
 

@@ -94,7 +94,9 @@ class Sql(Protocol):
 
 
 def is_made(sql: Sql, table: str) -> bool:
-    """Return whether a schema on PostgreSQL has a table: who reads makes none."""
+    """Return whether there is a table: who reads makes none."""
+    if isinstance(sql, SqliteSql):
+        return bool(sql.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
     return bool(sql.rows("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (table,)))
 
 

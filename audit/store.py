@@ -26,6 +26,8 @@ from schemas.ids import CaseId, EventId
 
 FORMAT = "2"
 """Version of the tables, and of what is sealed in them."""
+LEFT = "left"
+"""Name of the mark in `meta` that a log was left, as it has lost records."""
 LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database; its later shards beside it."""
 
@@ -226,8 +228,15 @@ class LogReader:
         self.sql.close()
 
     def meta(self) -> Mapping[str, str]:
-        """Return the format and the origin of the log."""
+        """Return the format and the origin of the log, and whether it was left."""
         return read_meta(self.sql)
+
+    def left(self) -> str | None:
+        """Return the mark that the log was left, and for which shard; None for none.
+
+        It is read with `audit.shards.open_handing_on`.
+        """
+        return self.meta().get(LEFT)
 
     def size(self) -> int:
         """Return how many records there are."""
@@ -320,5 +329,20 @@ class LogReader:
 
 
 def read_meta(sql: Changes | Sql) -> Mapping[str, str]:
-    """Return the format and the origin of a log."""
+    """Return the format and the origin of a log, and whether it was left."""
     return dict(sql.rows("SELECT name, value FROM meta"))
+
+
+def is_log_of(meta: Mapping[str, str], origin: str) -> bool:
+    """Return whether a log is that of an origin, in the format that we know."""
+    return (meta.get("format"), meta.get("origin")) == (FORMAT, origin)
+
+
+def mark_left(changes: Changes, mark: str) -> None:
+    """Mark a log as left; a mark that stands there stays.
+
+    INVARIANT: once it is committed, the log takes no record from anybody who opens it.
+    """
+    changes.change(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", (LEFT, mark)
+    )

@@ -23,7 +23,7 @@ from audit.note import Verifier, b64, open_checkpoint, parse_vkey
 from audit.proving import open_tree
 from audit.resume import Keeper
 from audit.sql import Place, SqliteSql
-from audit.store import FORMAT, LogReader, SignedHead
+from audit.store import LogReader, SignedHead, is_log_of
 from audit.swaps import head_guard
 from audit.tiles import TileId, tile_path, tiles_of_size
 from audit.walking import Walk
@@ -187,7 +187,7 @@ def _check_file(reader: LogReader, verifier: Verifier, *, is_first: bool) -> Non
         problems = reader.sql.rows("PRAGMA integrity_check(1)")
         if problems != [("ok",)]:
             raise VerificationError(f"the file is damaged: {problems[0][0]}")
-    if reader.meta() != {"format": FORMAT, "origin": verifier.name}:
+    if not is_log_of(reader.meta(), verifier.name):
         raise VerificationError("meta: not the origin of this key, or another format")
 
 

@@ -95,8 +95,10 @@ class AuditLog:
             undone.callback(self._engine.close)
             self._reader = LogReader.open(place)
             undone.callback(self._reader.close)
-            self.is_sealed = _ends_sealed(self._reader)
-            """Whether the log's last record seals it: nothing comes after it."""
+            self.is_left = self._reader.left() is not None
+            """Whether the log has lost records, and another goes on in its place."""
+            self.is_sealed = self.is_left or _ends_sealed(self._reader)
+            """Whether nothing comes any more: its last record seals it, or it is left."""
             undone.pop_all()
         # A server may be slow to answer: no event loop waits for one.
         self._asking = (

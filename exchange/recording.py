@@ -180,6 +180,12 @@ def open_log(
             "see that the disk is there and writable, and run `errand audit verify`"
         ) from error
     stack.callback(log.close)
+    if log.is_left:
+        raise SettingsError(
+            "the log has lost records and was left, and the shard that goes on is not "
+            "open yet: start again when it is, and if recovering was cut off, give "
+            "`errand audit recover` again"
+        )
     if log.is_sealed:
         raise SettingsError(
             "the log's shard is sealed and the next one is not open yet: start again "

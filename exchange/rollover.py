@@ -4,7 +4,8 @@ A log in files is sealed while no gateway runs: the data folder is held meanwhil
 on PostgreSQL may be sealed while gateways run: its server refuses what they record from
 one instant on, and they start again with the next shard once the register names it.
 The register is changed last and at once, so that a crash at any instant leaves either
-the old shard or the new one current, and the command can be given again.
+the old shard or the new one current, and the command can be given again. Until then the
+old shard is closed already: by its last record, or by the mark that it was left.
 """
 
 import asyncio
@@ -28,18 +29,21 @@ from audit.freezing import (
 from audit.keys import LogKeys
 from audit.merkle import tree_root
 from audit.mirror import mirror
-from audit.note import Checkpoint, open_checkpoint
+from audit.note import Checkpoint, open_checkpoint, parse_vkey
 from audit.publisher import Publisher
 from audit.record import Event, Kind, Leaf, read_leaf
 from audit.register import save_shards, sealing
 from audit.sealing import Sealer
 from audit.shards import (
+    HandedOn,
     Lost,
     Shard,
     check_genesis,
     check_name,
+    check_recovery,
     genesis_event,
     half_year,
+    open_handing_on,
     recovery_event,
 )
 from audit.sql import Place, is_made
@@ -64,6 +68,8 @@ from schemas.errors import (
 )
 from schemas.ids import NewId
 
+_AT_ONCE = 512
+"""Most ends of look-ups that are recorded at once."""
 _SHOWINGS = 3
 """Tries to bring the store up: a gateway that runs may be doing the same."""
 
@@ -139,17 +145,18 @@ async def recover_shard(
 ) -> Sequence[Shard]:
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
-    (1) On PostgreSQL, the server takes no more records and heads of the old one.
-    (2) The witness's head is signed by this log, and the log does not contain it; else
-        nothing was done.
+    (1) The witness's head is signed by this log, and the log does not contain it; else
+        nothing is done. What an earlier run that was cut off has signed, stands.
+    (2) The old one takes no more records and heads: it is marked with its own
+        signature under who goes on.
     (3) The next shard's first record cites both heads: what is left, and what was
-        seen; and holds the old one's signature under who goes on.
+        seen; and holds that signature.
 
     Raises:
         VerificationError: The head is not this log's, or what is left contradicts
             itself.
-        SettingsError: A gateway holds the data folder, nothing is lost, or an earlier
-            run has begun another shard.
+        SettingsError: A gateway holds the data folder, nothing is lost, or the log goes
+            on with another shard.
         LogUnavailableError: It is not known to be done: try again.
     """
     with _held(settings):
@@ -157,7 +164,7 @@ async def recover_shard(
         _check_none_begun(rollover)
         with ExitStack() as stack:
             sealer = open_sealer(settings, rollover.keys.log, stack)
-            # (1), (2): what is cited is what there is for good.
+            # (1), (2): what is cited is what there is for good, and before it is cited.
             place = settings.log_place(rollover.shards[-1].name)
             look = partial(_what_is_left, rollover, sealer, seen_note)
             left, events = await asyncio.to_thread(leave, place, look)
@@ -168,8 +175,8 @@ async def recover_shard(
 def _check_none_begun(rollover: _Rollover) -> None:
     """Raise where an earlier run has begun another shard than this one.
 
-    INVARIANT: a log's key signs for one shard that it goes on. Where a log ends with
-    its last record, that says which; here the shard itself does.
+    INVARIANT: a log's key signs for one shard that it goes on. The log's mark says
+    which; and where a copy without it was put back, the shard itself does.
     """
     settings = rollover.settings
     known = {rollover.name, *(shard.name for shard in rollover.shards)}
@@ -183,30 +190,74 @@ def _is_begun(place: Place) -> bool:
     if isinstance(place, Path) and not place.is_file():
         return False
     with closing(LogReader.open(place)) as reader:
-        is_there = isinstance(place, Path) or is_made(reader.sql, "entry")
-        return is_there and reader.size() > 0
+        return is_made(reader.sql, "entry") and reader.size() > 0
 
 
 def _what_is_left(
     rollover: _Rollover, sealer: Sealer, seen_note: bytes, reader: LogReader
-) -> tuple[Checkpoint, list[Event]]:
-    """Return the head of a log that has lost records, and what the next begins with."""
-    keys, now = rollover.keys.log, rollover.clock.now()
-    seen = open_checkpoint(seen_note, keys.log.verifier)
+) -> tuple[str, tuple[Checkpoint, list[Event]]]:
+    """Return the mark of a log that has lost records, and what the next begins with.
+
+    INVARIANT: the log's key signs once who goes on, and from what.
+    """
+    signer, now = rollover.keys.log.log, rollover.clock.now()
+    seen = open_checkpoint(seen_note, signer.verifier)
+    handed = _handed_on(rollover, reader) or _hand_on(rollover, seen, reader)
+    left, following = handed.lost.left, rollover.following.log.verifier
+    if not _contains(reader, left):
+        raise VerificationError(
+            f"the log does not contain the {left.size} records that it goes on from: "
+            "restore a copy of it that does"
+        )
+    [last] = map(read_leaf, reader.leaves(left.size - 1, left.size))
+    genesis = recovery_event(last, now, handed.lost, signer, following)
+    ends = interrupted(reader, sealer, rollover.new_id, now)
+    return handed.note, (left, [genesis, *ends])
+
+
+def _handed_on(rollover: _Rollover, reader: LogReader) -> HandedOn | None:
+    """Return who goes on, as an earlier run has had it signed; None where none has.
+
+    Raises:
+        SettingsError: It is another shard, or has another key.
+    """
+    verifier = rollover.keys.log.log.verifier
+    vkey = rollover.following.log.verifier.vkey
+    place, mark = rollover.settings.log_place(rollover.name), reader.left()
+    if mark is not None:
+        handed = open_handing_on(mark.encode(), verifier)
+    elif _is_begun(place):
+        with closing(LogReader.open(place)) as following:
+            [first] = map(read_leaf, following.leaves(0, 1))
+        handed = check_recovery(verifier, first, vkey)
+    else:
+        return None
+    if handed.vkey != vkey:
+        raise SettingsError(
+            f"the log goes on with `{parse_vkey(handed.vkey).name}`: give its name, "
+            "and have its keys in place"
+        )
+    return handed
+
+
+def _hand_on(rollover: _Rollover, seen: Checkpoint, reader: LogReader) -> HandedOn:
+    """Sign who goes on from a log that has lost records.
+
+    Raises:
+        SettingsError: It has lost nothing, or has signed nothing.
+    """
+    signer, following = rollover.keys.log.log, rollover.following.log.verifier
     # What outsiders see: for good, since witnesses cosign nothing of it any more.
     head = reader.published() or reader.head()
-    if head is None:
+    if head is None or head.size == 0:
         raise SettingsError("the log has signed nothing: restore a copy of it")
-    left = open_checkpoint(head.note.encode(), keys.log.verifier)
     # Else this would be a way out of a good log.
     if _contains(reader, seen):
         raise SettingsError("the log contains this head: nothing is lost")
-    if not _contains(reader, left):
-        raise VerificationError("the log does not contain what it has published")
-    [entry] = reader.entries(left.size - 1, left.size)
-    lost, following = Lost(left, seen), rollover.following.log.verifier
-    genesis = recovery_event(read_leaf(entry.leaf), now, lost, keys.log, following)
-    return left, [genesis, *interrupted(reader, sealer, rollover.new_id, now)]
+    lost = Lost(open_checkpoint(head.note.encode(), signer.verifier), seen)
+    signature = lost.hand_on(signer, following)
+    note = lost.handing_on(signature, signer.verifier, following.vkey)
+    return HandedOn(lost, following.vkey, note)
 
 
 @contextmanager
@@ -237,15 +288,20 @@ def _begin(
 
 
 def _named(settings: Settings, shards: Sequence[Shard]) -> str | None:
-    """Return the name that an earlier run has sealed the log for; None for none."""
+    """Return the name of the shard that an earlier run has signed; None for none."""
     place = settings.log_place(shards[-1].name)
-    if isinstance(place, Path) and not place.is_file():
+    if not _is_begun(place):
         return None
     with closing(LogReader.open(place)) as reader:
-        last = last_leaf(reader)
-    if last is None or last.kind is not Kind.SHARD_FINAL:
+        mark, last = reader.left(), last_leaf(reader)
+    if mark is not None:
+        handed = open_handing_on(mark.encode(), parse_vkey(shards[-1].vkey))
+        origin = parse_vkey(handed.vkey).name
+    elif last is not None and last.kind is Kind.SHARD_FINAL:
+        origin = last.correlation
+    else:
         return None
-    return last.correlation.removeprefix(f"{shards[0].origin}/")
+    return origin.removeprefix(f"{shards[0].origin}/")
 
 
 async def _seal(rollover: _Rollover, patience_s: float) -> tuple[Checkpoint, Leaf]:
@@ -305,34 +361,35 @@ async def _open_next(
         place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with ExitStack() as stack:
         sealer = open_sealer(settings, following, stack)
-        log = AuditLog(place, sealer, following.receipt)
-        stack.callback(log.close)
-        if log.size == 0:
-            await log.append(events)
-        _check_begun(place, events)
+        log = stack.enter_context(closing(AuditLog(place, sealer, following.receipt)))
+        await _begin_with(log, events)
     *earlier, current = rollover.shards
-    vkey = following.log.verifier.vkey
-    shards = (
-        *earlier,
-        current.sealed(before),
-        Shard(following.origin, rollover.name, vkey),
-    )
+    opened = Shard(following.origin, rollover.name, following.log.verifier.vkey)
+    shards = (*earlier, current.sealed(before), opened)
     save_shards(settings.shards_place(), shards)
     return shards
 
 
-def _check_begun(place: Place, events: Sequence[Event]) -> None:
-    """Verify that a shard begins as it should, whichever run has begun it.
+async def _begin_with(log: AuditLog, events: Sequence[Event]) -> None:
+    """Record a shard's first record, and the ends of look-ups of the one before.
+
+    Of an earlier run that was cut off, what it has recorded stands.
 
     Raises:
         VerificationError: It begins with something else: nobody may go on with it.
     """
-    with closing(LogReader.open(place)) as reader:
-        found = [read_leaf(one.leaf) for one in reader.entries(0, len(events))]
-    if len(found) < len(events):
-        raise LogUnavailableError("the next shard was begun, and not as it should")
-    # INVARIANT: a shard cites what the one before ended with, or is never current.
-    check_genesis(found[0], events[0])
+    genesis, *ends = events
+    if log.size == 0:
+        await log.append([genesis])
+    with closing(LogReader.open(log.place)) as reader:
+        [first] = map(read_leaf, reader.leaves(0, 1))
+        # INVARIANT: a shard cites what the one before ended with, or is never current.
+        check_genesis(first, genesis)
+        ended = {link.ends for link in reader.links(0, reader.size())}
+    missing = [event for event in ends if event.ends not in ended]
+    # The writer takes so many at once, however many were under way.
+    for at in range(0, len(missing), _AT_ONCE):
+        await log.append(missing[at : at + _AT_ONCE])
 
 
 def _contains(reader: LogReader, seen: Checkpoint) -> bool:

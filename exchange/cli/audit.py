@@ -187,9 +187,9 @@ def _verify_series(
         found.append(_verify(here, wanted, None, None, elsewhere))
         ends, vkey = ends_of(place.log, shard, verifier, place.token)
         if before is not None:
-            handed = before.check_next(ends)
-            if handed is not None:
-                found[-1] = {**found[-1], "recovered": handed.lost.as_json()}
+            recovered = before.check_next(ends)
+            if recovered is not None:
+                found[-1] = {**found[-1], "recovered": recovered.as_json()}
         before = ends
     return found
 

@@ -1,4 +1,4 @@
-"""A process that seals a shard, and is killed at one of its steps (`kill -9`)."""
+"""A process that seals or leaves a shard, and is killed at a step (`kill -9`)."""
 
 import asyncio
 import os
@@ -6,7 +6,7 @@ import signal
 import sys
 from pathlib import Path
 
-from audit import engine_postgres
+from audit import engine_postgres, engine_sqlite
 from audit.publisher import Publisher
 from exchange import rollover
 from exchange.settings import read_settings
@@ -22,17 +22,44 @@ STEPS = {
 }
 
 
-def run(config: Path, step: str, name: str) -> None:
-    """Seal the current shard for one of a name, and be killed at a step."""
+LEAVING = {
+    "before the log is looked at": [(rollover, "leave")],
+    # In the transaction that marks the log.
+    "before the mark is committed": [
+        (engine_postgres, "mark_left"),
+        (engine_sqlite, "mark_left"),
+    ],
+    "before the next shard": [(rollover, "_open_next")],
+    "after its first record": [(rollover, "check_genesis")],
+    "before the register": [(rollover, "save_shards")],
+}
 
-    def kill(*_: object) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
 
-    setattr(*STEPS[step], kill)
+def kill(*_: object) -> None:
+    """End this process as a power cut would."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def run(config: Path, step: str, name: str, seen: Path | None = None) -> None:
+    """Seal the current shard for one of a name, and be killed at a step.
+
+    Args:
+        config: The settings.
+        step: Where it is killed.
+        name: The next shard's name.
+        seen: What a witness has seen and the log has lost: it is left then.
+    """
     clock = SystemClock()
     settings = read_settings(config, {})
-    asyncio.run(rollover.seal_shard(settings, clock, new_ids(clock), name))
+    if seen is None:
+        setattr(*STEPS[step], kill)
+        asyncio.run(rollover.seal_shard(settings, clock, new_ids(clock), name))
+        return
+    for where, what in LEAVING[step]:
+        setattr(where, what, kill)
+    head = seen.read_bytes()
+    asyncio.run(rollover.recover_shard(settings, clock, new_ids(clock), head, name))
 
 
 if __name__ == "__main__":
-    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3])
+    run(Path(sys.argv[1]), sys.argv[2], sys.argv[3], *map(Path, sys.argv[4:]))

@@ -1,32 +1,48 @@
 """A log that has lost what it has shown: who goes on from it is named, and proved."""
 
 import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from shutil import copytree
+from shutil import copyfile, copytree
 
 import pytest
 
+from audit.engine_sqlite import copy_log
 from audit.freezing import leave
 from audit.keys import load_keys
 from audit.note import Signer, Verifier, b64, open_checkpoint
 from audit.record import Event, Leaf
 from audit.register import load_shards
-from audit.shards import Lost, Shard, genesis_event, recovery_event
+from audit.shards import Lost, Shard, genesis_event, recovery_event, sign_list
 from audit.sql import Place
 from audit.store import LogReader, SignedHead
+from audit.writer import Limits
+from exchange.keys import open_keys
+from exchange.recording import (
+    current_shards,
+    open_gateway_keys,
+    open_log,
+    open_sealer,
+)
 from exchange.rollover import recover_shard, seal_shard
-from exchange.settings import Settings
+from exchange.settings import Settings, parse_settings
 from schemas.clock import SystemClock
 from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import new_ids
 from tests.audit.examples import an_event
+from tests.exchange.sealing_child import LEAVING
 from tests.exchange.test_sealing_outside import begun, publish
-from tests.exchange.test_shards_on_postgres import a_replica
+from tests.exchange.test_shards_on_postgres import CHILD, ROOT, a_replica, leaves
 from tests.harness.application import a_site
-from tests.harness.commands import errand
+from tests.harness.commands import Done, errand
 from tests.harness.postgres import Databases
 
 ORIGIN = "errand.example/990100/log"
@@ -39,12 +55,34 @@ def signer_of(settings: Settings) -> Signer:
     return load_keys(settings.keys_dir / "log").log
 
 
-def a_lost_head(settings: Settings) -> bytes:
+def a_lost_head(settings: Settings, size: int = 999) -> bytes:
     """Return a head that the log has signed, and does not contain."""
-    return signer_of(settings).sign(f"{ORIGIN}\n999\n{b64(bytes(32))}\n").encode()
+    return signer_of(settings).sign(f"{ORIGIN}\n{size}\n{b64(bytes(32))}\n").encode()
 
 
-def recover(settings: Settings, seen: bytes, name: str = NEXT) -> tuple[Shard, Shard]:
+def serve(settings: Settings) -> None:
+    """Open the log as a gateway does, take a look-up, and publish that."""
+    with ExitStack() as stack:
+        shards = current_shards(settings)
+        keys = open_gateway_keys(settings, shards)
+        sealer = open_sealer(settings, keys.log, stack)
+        name = shards[-1].name
+        opened = open_log(settings, keys, sealer, SystemClock(), name, stack)
+        log, publisher, _ = opened
+        asyncio.run(log.append([an_event()]))
+        publisher.publish()
+
+
+def put_back(backup: Path, log: Path) -> None:
+    """Put a copy in the place of a log's file."""
+    for ending in ("-wal", "-shm"):
+        log.with_name(log.name + ending).unlink(missing_ok=True)
+    copyfile(backup, log)
+
+
+def recover(
+    settings: Settings, seen: bytes, name: str | None = NEXT
+) -> tuple[Shard, Shard]:
     """Leave the log for another one."""
     clock = SystemClock()
     args = (settings, clock, new_ids(clock), seen, name)
@@ -175,7 +213,9 @@ def test_a_head_that_is_signed_before_the_log_is_left_is_the_one_that_is_cited(
     settings = published(tmp_path, f"log_url: {databases.empty()}\n")
     with a_replica(settings) as one:
 
-        def leave_late(place: Place, look: Callable[[LogReader], object]) -> object:
+        def leave_late(
+            place: Place, look: Callable[[LogReader], tuple[str, object]]
+        ) -> object:
             one.append(an_event())
             one.publisher.publish()
             return leave(place, look)
@@ -224,6 +264,235 @@ def test_a_recovery_that_was_cut_off_is_taken_up_again(
     assert 0 == linked.status, linked.stderr
     # Its first record, and the ends of two look-ups that were under way.
     assert [2, 3] == [one["published"] for one in linked.json["shards"]]
+
+
+@pytest.mark.parametrize("step", LEAVING)
+def test_a_kill_at_any_step_of_a_recovery_is_taken_up_again(
+    tmp_path: Path, where: str, step: str
+) -> None:
+    """Whoever serves the log meanwhile records, or is told what to do: never half.
+
+    Once the log is marked, another head changes nothing, and the name need not be said.
+    """
+    settings = published(tmp_path, where)
+    config, head = tmp_path / "settings.yaml", tmp_path / "head"
+    config.write_text(f"data_dir: data\n{where}", encoding="utf-8")
+    head.write_bytes(a_lost_head(settings))
+    killed = subprocess.run(
+        [sys.executable, CHILD, config, step, NEXT, head],
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        timeout=60,
+    )
+    assert -signal.SIGKILL == killed.returncode
+    assert () == load_shards(settings.shards_place())
+    is_marked = step not in {
+        "before the log is looked at",
+        "before the mark is committed",
+    }
+    if is_marked:
+        with pytest.raises(SettingsError, match="give `errand audit recover` again"):
+            serve(settings)
+        with pytest.raises(SettingsError, match=NEXT):
+            recover(settings, a_lost_head(settings), "another")
+    else:
+        serve(settings)
+    old, current = recover(
+        settings, a_lost_head(settings, 998), None if is_marked else NEXT
+    )
+    publish(settings, NEXT)
+    kept = settings.log_url or settings.data_dir
+    linked = errand("audit", "verify", kept, "--vkey", old.vkey, "--shards", "--json")
+    count, seen = (2, 999) if is_marked else (3, 998)
+
+    assert 0 == linked.status, linked.stderr
+    assert (NEXT, None) == (current.name, current.size)
+    # Its first record, and the ends of the look-ups that were under way, once each.
+    assert [count, 1 + count] == [one["published"] for one in linked.json["shards"]]
+    assert {"from": ORIGIN, "left": count, "seen": seen} == (
+        linked.json["shards"][1]["recovered"]
+    )
+
+
+def test_a_log_that_is_being_left_takes_nothing_and_is_not_sealed(
+    tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key would sign a last record over a place that a witness has seen."""
+    settings, clock = published(tmp_path, where), SystemClock()
+
+    def crash(*_: object) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exchange.rollover._open_next", crash)
+        with pytest.raises(OSError, match="power"):
+            recover(settings, a_lost_head(settings))
+    with (
+        a_replica(settings) as one,
+        pytest.raises(LogUnavailableError, match="sealed shard"),
+    ):
+        one.append(an_event())
+    for name in (None, NEXT, "2026h2"):
+        with pytest.raises(SettingsError, match="give `errand audit recover` again"):
+            asyncio.run(seal_shard(settings, clock, new_ids(clock), name))
+    old, _ = recover(settings, a_lost_head(settings))
+
+    assert 2 == old.size
+
+
+def test_a_file_without_the_mark_goes_on_with_the_shard_that_was_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy was put back, served, and published more: what was cited stands."""
+    settings = published(tmp_path, "")
+    log, backup = settings.log_file, tmp_path / "backup.db"
+    copy_log(log, backup)
+
+    def crash(*_: object) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("exchange.rollover.save_shards", crash)
+        with pytest.raises(OSError, match="power"):
+            recover(settings, a_lost_head(settings))
+    put_back(backup, log)
+    serve(settings)
+    with pytest.raises(SettingsError, match=f"`{NEXT}` was begun"):
+        recover(settings, a_lost_head(settings), "another")
+    old, _ = recover(settings, a_lost_head(settings, 998))
+    publish(settings, NEXT)
+    kept = settings.data_dir
+    linked = errand("audit", "verify", kept, "--vkey", old.vkey, "--shards", "--json")
+    told = {"from": ORIGIN, "left": 2, "seen": 999, "lost_first": 2, "lost_last": 2}
+
+    assert 0 == linked.status, linked.stderr
+    assert [3, 4] == [one["published"] for one in linked.json["shards"]]
+    assert told == linked.json["shards"][1]["recovered"]
+
+
+def test_a_next_shard_without_a_table_is_begun(tmp_path: Path) -> None:
+    """The power went when its file was made."""
+    settings = published(tmp_path, "")
+    file = settings.log_place(NEXT)
+    assert isinstance(file, Path)
+    file.parent.mkdir(parents=True)
+    with closing(sqlite3.connect(file)) as made:
+        made.execute("PRAGMA journal_mode=WAL")
+    _, current = recover(settings, a_lost_head(settings))
+
+    assert NEXT == current.name
+
+
+def test_more_look_ups_than_the_writer_takes_at_once_are_ended(tmp_path: Path) -> None:
+    """However many were under way, the next shard says of each how it ended."""
+    settings = published(tmp_path, "")
+    count = Limits().outstanding
+    with a_replica(settings) as one:
+        for _ in range(0, count, 1024):
+            one.append(*[an_event() for _ in range(1024)])
+    recover(settings, a_lost_head(settings))
+
+    assert 1 + 2 + count == len(leaves(settings.log_place(NEXT)))
+
+
+@dataclass(frozen=True, slots=True)
+class Before:
+    """A log that has lost two of four records, and copies from before."""
+
+    folder: Path
+    vkey: str
+    shards: str
+    """The signed list."""
+
+    def follow(self, copy: Path, *more: str) -> Done:
+        """Verify all shards, of a copy that has the next one, and the list."""
+        if not (copy / NEXT).exists():
+            copytree(self.folder / "next", copy / NEXT)
+        (copy / "shards").write_text(self.shards, encoding="utf-8")
+        return errand("audit", "verify", copy, "--vkey", self.vkey, "--shards", *more)
+
+
+def grow(settings: Settings, size: int) -> None:
+    """Bring a log to a size, and publish it."""
+    with a_replica(settings) as one:
+        while one.log.size < size:
+            one.append(an_event())
+        one.publisher.publish()
+
+
+def export(settings: Settings, copy: Path, shard: str = "first") -> None:
+    """Copy the pieces of a shard."""
+    done = errand("audit", "export", settings.data_dir, copy, "--shard", shard)
+    assert 0 == done.status, done.stderr
+
+
+@pytest.fixture
+def before(tmp_path: Path) -> Before:
+    """Copy a log at each size, have it lose two records, and recover it.
+
+    And copy two other histories: from the first record on, and from the second.
+    """
+    settings = parse_settings("data_dir: data\n", {}, tmp_path)
+    keys = open_keys(settings.keys_dir, ORIGIN, entropy=os.urandom)
+    for size in range(1, 5):
+        grow(settings, size)
+        export(settings, tmp_path / f"copy-{size}")
+        copy_log(settings.log_file, tmp_path / f"{size}.db")
+    seen = head_of(settings).note.encode()
+    for size in (1, 2):
+        put_back(tmp_path / f"{size}.db", settings.log_file)
+        grow(settings, 4)
+        export(settings, tmp_path / f"other-{size}")
+    put_back(tmp_path / "2.db", settings.log_file)
+    shards = recover(settings, seen)
+    publish(settings, NEXT)
+    export(settings, tmp_path / "next", NEXT)
+    export(settings, tmp_path / "copy-left")
+    following = load_keys(settings.keys_dir / "shards" / NEXT)
+    note = sign_list(shards, [keys.log.log, following.log])
+    return Before(tmp_path, keys.log.log.verifier.vkey, note)
+
+
+def test_whoever_has_a_copy_from_before_the_loss_follows_and_is_told_what_is_lost(
+    before: Before,
+) -> None:
+    """It begins with what is left, and has what was seen as far as it reaches."""
+    copies = [before.folder / f"copy-{one}" for one in ("left", "2", "3", "4")]
+    found = [before.follow(one, "--json") for one in copies]
+    shown = before.follow(copies[-1])
+    signed = ("prove", copies[-1], "--vkey", before.vkey, "--recovered", "--json")
+    proved = errand("audit", *signed)
+    lost = {"from": ORIGIN, "left": 2, "seen": 4}
+
+    assert [0] * 4 == [one.status for one in found], [one.stderr for one in found]
+    assert [
+        lost,
+        lost,
+        {**lost, "lost_first": 2, "lost_last": 2},
+        {**lost, "lost_first": 2, "lost_last": 3},
+    ] == [one.json["shards"][1]["recovered"] for one in found]
+    assert "lost_last" in shown.stdout
+    assert (0, 2, 4) == (proved.status, proved.json["left"], proved.json["seen"])
+
+
+def test_a_copy_that_does_not_reach_what_is_left_says_so(before: Before) -> None:
+    """It can't be told whether the next shard goes on from it."""
+    found = before.follow(before.folder / "copy-1")
+
+    assert 1 == found.status
+    assert "1 are here of the 2 records" in found.stderr
+
+
+@pytest.mark.parametrize(("since", "cited"), [(1, 2), (2, 4)])
+def test_a_copy_of_another_history_does_not_follow(
+    before: Before, since: int, cited: int
+) -> None:
+    """It contradicts what is left, or what was seen: one log, two histories."""
+    found = before.follow(before.folder / f"other-{since}")
+
+    assert 1 == found.status
+    assert f"contradicts the head of {cited} records" in found.stderr
 
 
 def test_a_log_that_goes_on_twice_is_convicted_by_what_it_shows(tmp_path: Path) -> None:
