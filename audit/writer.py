@@ -98,7 +98,7 @@ class AuditLog:
             self.is_left = self._reader.left() is not None
             """Whether the log has lost records, and another goes on in its place."""
             self.is_sealed = self.is_left or _ends_sealed(self._reader)
-            """Whether nothing comes any more: its last record seals it, or it is left."""
+            """Whether nothing comes any more: a last record seals it, or it is left."""
             undone.pop_all()
         # A server may be slow to answer: no event loop waits for one.
         self._asking = (
