@@ -157,10 +157,13 @@ class Replica:
 
 
 def place_of(data_dir: Path) -> str:
-    """Return the id of a data folder, which is made once; its holder calls this."""
+    """Return the id of a data folder, which is made once; its holder calls this.
+
+    A copy of the folder is another place: its files have numbers of their own.
+    """
     file = data_dir / "place"
     if not file.exists():
         new = file.with_suffix(".new")
         new.write_text(random_bytes(16).hex(), encoding="ascii")
         new.replace(file)  # at once, or not at all
-    return file.read_text(encoding="ascii")
+    return f"{file.read_text(encoding='ascii')}-{file.stat().st_ino:x}"

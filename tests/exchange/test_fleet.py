@@ -1,6 +1,7 @@
 """Gateways that share their tables: a suspension at one holds at all of them."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
@@ -188,3 +189,14 @@ def test_a_place_stays_the_same(tmp_path: Path) -> None:
 
     assert place_of(tmp_path) == place_of(tmp_path)
     assert place_of(tmp_path) != place_of(tmp_path / "other")
+
+
+def test_a_copied_folder_is_another_place(tmp_path: Path) -> None:
+    """Else a gateway that runs from it would take over what is another one's."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    data.mkdir()
+    place = place_of(data)
+    shutil.copytree(data, copy)
+
+    assert place == place_of(data)
+    assert place != place_of(copy)
