@@ -17,7 +17,7 @@ from audit.record import Kind
 from audit.sections import guard, private_guard
 from audit.swaps import PUBLISHED_TABLES
 from audit.verify import Verified, verify_log
-from schemas.errors import VerificationError
+from schemas.errors import UnverifiableError, VerificationError
 from tests.audit.examples import (
     FATHER,
     MOTHER,
@@ -360,7 +360,7 @@ def test_sections_taken_away_with_care_are_found(finished: Log, copy: Path) -> N
 def test_what_is_no_log_is_refused(finished: Log, tmp_path: Path) -> None:
     """No file, an empty one, another database, or one that is cut short."""
     vkey = finished.keys.log.verifier.vkey
-    with pytest.raises(VerificationError, match="no log"):
+    with pytest.raises(UnverifiableError, match="no log"):
         verify_log(tmp_path, vkey)
     file = tmp_path / "log.db"
     for content in (
