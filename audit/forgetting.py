@@ -134,6 +134,7 @@ class Forgetting:
         while True:
             await asyncio.sleep(self._look_s)
             looking = asyncio.ensure_future(self.look())
+            looking.add_done_callback(_take_notice)
             try:
                 while not looking.done():
                     await asyncio.wait({looking}, timeout=self._look_s)
@@ -149,3 +150,9 @@ class Forgetting:
         silent = self._clock.monotonic() - self._said_at
         if silent > self._lease.total_seconds() - _ROUNDS * self._look_s:
             self._erasures.forget_all()
+
+
+def _take_notice(looking: asyncio.Task[None]) -> None:
+    """See how a look ended: nobody else does when all stops at that moment."""
+    if not looking.cancelled():
+        looking.exception()

@@ -5,11 +5,16 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from exchange.demo.postgres import PostgresServer, a_server
 from exchange.migrations.schema import Part
 from tests.harness.postgres import Databases, Files, Lend, migrated
+
+# No test asserts a time: a busy machine is no fault.
+hypothesis.settings.register_profile("errand", deadline=None)
+hypothesis.settings.load_profile("errand")
 
 
 def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ counters, is what portals do.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -144,24 +144,25 @@ class Client:
         path: str,
         *,
         headers: Mapping[str, str] | None = None,
-        data: Mapping[str, str] | None = None,
+        form: Callable[[], Mapping[str, str]] | None = None,
         **options: Any,  # noqa: ANN401 - httpx's own
     ) -> httpx.Response:
         """Send a request to the first gateway that is there.
 
         A request that was under way when its gateway went is sent again: what it
-        creates carries an idempotency key.
+        creates carries an idempotency key, and a form is made anew.
 
         Raises:
             PortalError: None is there.
         """
         # A request for a token is known by its form, and carries none.
-        own = self._headers() if data is None else {}
+        own = self._headers() if form is None else {}
         sent = {**own, **(headers or {})}
         tried = 0
         while True:
             url = self._urls[0]
             try:
+                data = form() if form else None
                 return self._http.request(
                     method, url + path, headers=sent, data=data, **options
                 )
@@ -187,7 +188,13 @@ class Client:
 
     def _renew(self) -> None:
         """Get a token: client credentials with private_key_jwt (RFC 7523, 2.2)."""
-        form = {
+        answer = self._json(self._send("POST", TOKEN_PATH, form=self._asking))
+        until = time.monotonic() + answer["expires_in"] - _RENEW_S
+        self._token = _Token(answer["access_token"], until)
+
+    def _asking(self) -> Mapping[str, str]:
+        """Return the form that asks for a token; its assertion is good for once."""
+        return {
             "grant_type": "client_credentials",
             "scope": self._scope,
             "client_assertion_type": ASSERTION_TYPE,
@@ -199,9 +206,6 @@ class Client:
                 now=self._clock.now(),
             ),
         }
-        answer = self._json(self._send("POST", TOKEN_PATH, data=form))
-        until = time.monotonic() + answer["expires_in"] - _RENEW_S
-        self._token = _Token(answer["access_token"], until)
 
     @staticmethod
     def _json(answer: httpx.Response) -> Json:
