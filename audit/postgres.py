@@ -164,13 +164,14 @@ class PostgresSql:
                     f"PostgreSQL's `{name}` is `{found}`: the log needs "
                     f"`{allowed[0]}`, or it would lose what it has promised"
                 )
-        idle = _IDLE_READING if self._read_only else _IDLE_WRITING
-        asked = {**_MISSED, _IDLE: idle}
-        connection.execute(_ASK, (list(asked), list(asked.values())))
         settings = _READING if self._read_only else _PATIENCE | _PLANS
         path = sql.Identifier(self._place.schema).as_string(connection)
         for name, value in {**settings, "search_path": path}.items():
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        # Not before: the database's own time limit could cut this short.
+        idle = _IDLE_READING if self._read_only else _IDLE_WRITING
+        asked = {**_MISSED, _IDLE: idle}
+        connection.execute(_ASK, (list(asked), list(asked.values())))
         connection.add_notice_handler(self._note)
         take_packed(connection)
 
