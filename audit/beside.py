@@ -28,7 +28,7 @@ from audit.store import shard_of_schema
 from audit.subjects import SUBJECTS_SCHEMA, SubjectDirectory
 from audit.table_objects import PUBLIC_SCHEMA, TableObjects
 from audit.walking import Opener
-from schemas.errors import VerificationError
+from schemas.errors import UnverifiableError, VerificationError
 
 SUBJECTS_FILE: Final = "subjects.db"
 """The subject directory's file in a data folder."""
@@ -79,7 +79,8 @@ def open_sealer(
     """Open a log's subject directory, where keys are given; a file's copy.
 
     Raises:
-        VerificationError: There is none.
+        UnverifiableError: There is none.
+        VerificationError: It is damaged.
     """
     if keys is None:
         yield None
@@ -88,7 +89,7 @@ def open_sealer(
     with ExitStack() as stack:
         if isinstance(source, Path):
             if not source.is_file():
-                raise VerificationError(f"there is no `{SUBJECTS_FILE}` beside the log")
+                raise UnverifiableError(f"there is no `{SUBJECTS_FILE}` beside the log")
             source = stack.enter_context(copied_away(source))
         else:
             _check_there(source)
@@ -108,7 +109,7 @@ def _check_there(place: Postgres) -> None:
     """Raise unless a database has a subject directory: none is ever made here."""
     with closing(open_sql(place, read_only=True)) as sql:
         if not is_made(sql, "subject"):
-            raise VerificationError(
+            raise UnverifiableError(
                 f"the database has no subject directory (`{place.schema}`): name the "
                 "one that has"
             )

@@ -305,6 +305,3 @@ class Identity:
     def jwks(self) -> Mapping[str, JsonValue]:
         """Return the public keys of tokens and receipts (RFC 7517, section 5)."""
         return {"keys": [dict(key.jwk) for key in self._keys]}
-
-
-# Below: forms and scopes.

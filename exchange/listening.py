@@ -8,8 +8,12 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from schemas.errors import SettingsError
+
+MOST_PORT: Final = 65_535
+"""The largest port there is (RFC 9293, section 3.1: 16 bits)."""
 
 
 @contextmanager
@@ -18,12 +22,12 @@ def free_address(host: str, port: int, setting: str) -> Iterator[None]:
 
     Args:
         host: The address, or a name of it.
-        port: The port; 0 is always free.
+        port: The port, from 1.
         setting: What names the port, as the message says it.
 
     Raises:
         SettingsError: It is taken, before or just now, or is no address of this
-            machine.
+            machine, or there is no such port.
     """
     check_free(host, port, setting)
     try:
@@ -40,11 +44,13 @@ def check_free(host: str, port: int, setting: str) -> None:
         SettingsError: As for `free_address`.
     """
     shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    if not 1 <= port <= MOST_PORT:  # the system would take a larger one's lower bits
+        raise SettingsError(
+            f"`{shown}` can't be listened on: a port is a number from 1 to {MOST_PORT},"
+            f" choose one with {setting}"
+        )
     try:
-        for family, kind, _, _, address in socket.getaddrinfo(
-            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        ):
-            _try(family, kind, address)
+        _try_all(host, port)
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise SettingsError(
@@ -57,15 +63,39 @@ def check_free(host: str, port: int, setting: str) -> None:
         ) from None
 
 
-def _try(family: int, kind: int, address: object) -> None:
-    """Bind a socket as a server does, and let go of it.
+def _try_all(host: str, port: int) -> None:
+    """Bind a socket at each address that a host's name has, as a server would.
+
+    A family of addresses that the system has no sockets of is passed over, as
+    asyncio and uvloop do, if another is left.
+
+    Raises:
+        OSError: One of them can't be bound, or no socket can be made.
+    """
+    missing, found = None, False
+    for family, kind, _, _, address in socket.getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    ):
+        try:
+            tried = socket.socket(family, kind)
+        except OSError as error:
+            missing = error
+            continue
+        found = True
+        with tried:
+            _bind(tried, address)
+    if missing is not None and not found:
+        raise missing
+
+
+def _bind(tried: socket.socket, address: object) -> None:
+    """Bind a socket as a server does.
 
     Raises:
         OSError: Somebody else listens there, or it is no address of this machine.
     """
-    with socket.socket(family, kind) as tried:
-        # As servers do: what a server left behind when it ended takes no port.
-        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if family == socket.AF_INET6:
-            tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        tried.bind(address)  # type: ignore[arg-type] # as getaddrinfo gives it
+    # As servers do: what a server left behind when it ended takes no port.
+    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if tried.family == socket.AF_INET6:
+        tried.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+    tried.bind(address)  # type: ignore[arg-type] # as getaddrinfo gives it

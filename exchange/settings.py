@@ -74,8 +74,8 @@ class Settings(Model):
     requesters, read in this order; a later one may add keys and endpoints."""
     listen_host: str = "127.0.0.1"
     """The address that the API listens on."""
-    listen_port: Annotated[int, Field(ge=0, le=65_535)] = 8800
-    """The port that the API listens on; 0 takes a free one."""
+    listen_port: Annotated[int, Field(ge=1, le=65_535)] = 8800
+    """The port that the API listens on."""
     public_url: Annotated[
         str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*[^\s/?#])?$")
     ] = "http://127.0.0.1:8800"

@@ -33,7 +33,7 @@ class Listen(Model):
     """Where the service listens."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=0, le=65535)] = 8100
+    port: Annotated[int, Field(ge=1, le=65_535)] = 8100
     certificate: Path | None = None
     """PEM of the TLS certificate; None where a proxy in front does TLS."""
     certificate_key: Path | None = None

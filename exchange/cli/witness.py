@@ -34,7 +34,9 @@ def serve_witness(
     ],
     data: Annotated[Path, typer.Option(help="What was cosigned (SQLite).")],
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8801,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_535, help="The port to listen on.")
+    ] = 8801,
 ) -> None:
     """Cosign the heads of logs that only grow, until told to stop."""
     from audit.witness_app import open_witness

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from pyarrow import parquet  # type: ignore[import-untyped] # has no types
 
+from audit.engine_sqlite import copy_log
 from audit.export import (
     published_rows,
     write_export,
@@ -203,6 +204,25 @@ def test_a_condition_that_says_nothing_is_refused(
     assert 2 == done.status
     assert why in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["export", "show"])
+def test_a_directory_that_is_not_there_is_no_verdict(
+    varied: Room, tmp_path: Path, command: str
+) -> None:
+    """Nothing was checked: status 2, which names what is missing."""
+    lone = tmp_path / "lone"
+    lone.mkdir()
+    copy_log(varied.path, lone / "log.db")
+    given: dict[str, tuple[str | Path, ...]] = {
+        "export": (lone, tmp_path / "out", "--format", "ndjson", "--subject"),
+        "show": (an_event().id, "--log", lone),
+    }
+    keys = ("--keys", varied.folder / "keys")
+    done = errand("audit", command, *given[command], *keys, stdin=f"{MOTHER.id}\n")
+
+    assert (2, "") == (done.status, done.stdout)
+    assert done.stderr == "errand: there is no `subjects.db` beside the log\n"
 
 
 def milliseconds(at: datetime) -> int:

@@ -376,7 +376,7 @@ def test_what_is_no_log_is_refused(finished: Log, tmp_path: Path) -> None:
 
 def test_keys_without_the_directory_are_refused(finished: Log, copy: Path) -> None:
     """Opening sections needs the subject directory beside the log."""
-    with pytest.raises(VerificationError, match=r"subjects\.db"):
+    with pytest.raises(UnverifiableError, match=r"subjects\.db"):
         finished.verify(copy, opened=True)
 
 

@@ -64,10 +64,10 @@ def test_sections_are_opened_with_the_directory_that_is_named(
     show = ("audit", "show", event, "--log", log_url, "--keys", tmp_path / "keys")
     shown = [errand(*show), errand(*show, "--subjects", people_url)]
 
-    assert (1, True) == (missed.status, "no subject directory" in missed.stderr)
+    assert (2, True) == (missed.status, "no subject directory" in missed.stderr)
     assert {"errand_log"} == schemas(log_url)
     assert (1, True) == (gone.status, "key of a subject" in gone.stderr)
     assert 0 == opened.status, opened.stderr
     assert opened.json["sections_opened"] > 0 < opened.json["sections_erased"]
-    assert [1, 0] == [one.status for one in shown]
+    assert [2, 0] == [one.status for one in shown]
     assert shown[1].json["sections"]["subject"]

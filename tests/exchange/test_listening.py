@@ -102,5 +102,58 @@ def _fail_to_serve(other: socket.socket, port: int) -> None:
 
 def test_a_server_that_ends_for_another_reason_keeps_its_status() -> None:
     """Its address is free."""
-    with pytest.raises(SystemExit), free_address("127.0.0.1", 0, "`listen_port`"):
+    with socket.create_server(("127.0.0.1", 0)) as used:
+        port = used.getsockname()[1]
+    with pytest.raises(SystemExit), free_address("127.0.0.1", port, "`listen_port`"):
         raise SystemExit(3)
+
+
+@pytest.mark.parametrize("port", [-1, 0, 65_536, 70_000])
+def test_a_number_that_is_no_port_is_refused(port: int) -> None:
+    """The system would take its lower bits, and the service another's port."""
+    with pytest.raises(SettingsError, match=r"from 1 to 65535.*`--port`"):
+        check_free("127.0.0.1", port, "`--port`")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "70000"])
+def test_a_witness_takes_ports_that_there_are(tmp_path: Path, port: str) -> None:
+    """Before anything is read or made."""
+    done = errand(
+        *("witness", "serve", "--port", port, "--key", tmp_path / "w.key"),
+        *("--logs", tmp_path / "logs", "--data", tmp_path / "w.db"),
+    )
+
+    assert 2 == done.status
+    assert "invalid value for '--port'" in done.stderr
+
+
+NO_FAMILY = (socket.AF_APPLETALK, socket.SOCK_STREAM, 0, "", ("::1", 1, 0, 0))
+"""An address of a family that this system makes no stream sockets of."""
+
+
+def _resolve_to(monkeypatch: pytest.MonkeyPatch, *found: object) -> None:
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: list(found))
+
+
+def test_a_family_without_sockets_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch, taken: int
+) -> None:
+    """As where IPv6 is off: the server starts on what is left, or that is taken."""
+    here = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", 0))
+    _resolve_to(monkeypatch, NO_FAMILY, here)
+    check_free("localhost", 1, "`listen_port`")
+    full = (socket.AF_INET, socket.SOCK_STREAM, 0, "", ("127.0.0.1", taken))
+    _resolve_to(monkeypatch, NO_FAMILY, full)
+
+    with pytest.raises(SettingsError, match="is taken"):
+        check_free("localhost", taken, "`listen_port`")
+
+
+def test_an_address_without_any_socket_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """No family is left to listen in."""
+    _resolve_to(monkeypatch, NO_FAMILY)
+
+    with pytest.raises(SettingsError, match="`localhost:1` can't be listened on"):
+        check_free("localhost", 1, "`listen_port`")

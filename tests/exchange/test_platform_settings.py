@@ -67,6 +67,7 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     [
         ("listen_prot: 3", "no setting `listen_prot`: do you mean `listen_port`"),
         ("zebra: 3", "no setting `zebra`: see docs/settings.md"),
+        ("listen_port: 0", "setting `listen_port`: input should be greater than"),
         ("listen_port: 70000", "setting `listen_port`: input should be less than"),
         ("networks: [10.0.0.1/8]", "setting `networks.0`: input is not a valid IPv4"),
         ("packs: []", "setting `packs`"),
