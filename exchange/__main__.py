@@ -66,7 +66,7 @@ def main() -> None:
     except typer.Abort:
         sys.exit(130)  # as a shell says of what Ctrl-C has ended
     except Exception as error:  # noqa: BLE001 - the last one that can tell
-        told, status = tell(error, sys.argv[1:])
+        told, status = tell(error, sys.argv[1:], typer.main.get_command(app))
         sys.stderr.write(told)
         sys.exit(status)
 

@@ -8,9 +8,11 @@ option parser, or the system.
 
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import typer
+from typer.core import TyperArgument, TyperCommand, TyperGroup
 
 from exchange.cli.console import Exit
 from schemas.errors import ErrandError, VerificationError
@@ -20,16 +22,25 @@ _MANY_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){6}")
 _ORDINARY = re.compile(r"[A-Za-z0-9_.,:;@/+~%=?&*\[\]-]*")
 """What options, names, files and addresses are written in; a person's name is not."""
 _FEWEST_HIDDEN = 3
-"""Characters: to hide a shorter piece would only spoil the message."""
+"""ASCII characters: to hide a shorter piece would only spoil the message."""
+_ID = re.compile(r"(?<![0-9Xx])[0-9Xx]{15,18}(?![0-9Xx])")
+"""A run as long as an id is: of 15 (GB 11643-1989) to 18 characters."""
+_ID_OR_NAME = re.compile(rf"{_ID.pattern}|[^\x00-\x7f]")
+_ADDRESSES = {"url", "host", "log", "source", "subjects", "erasures", "anchors_in"}
+"""Options and arguments of text that take an address, or a file."""
 
 
-def tell(error: Exception, arguments: Sequence[str]) -> tuple[str, int]:
+def tell(
+    error: Exception, arguments: Sequence[str], command: object = None
+) -> tuple[str, int]:
     """Return what is printed about an error, and the exit status.
 
     Args:
         error: What ended the command.
         arguments: What was typed after the program's name.
+        command: What takes them, with all its groups.
     """
+    places = places_of(command, arguments)
     status = Exit.UNUSABLE
     match error:
         case VerificationError():
@@ -40,9 +51,10 @@ def tell(error: Exception, arguments: Sequence[str]) -> tuple[str, int]:
             told = _usage(error)
         case OSError(filename=str(file), strerror=str(why)):
             told = f"errand: `{file}`: {why}\n"
+            places.add(file)
         case _:
             told = "".join(traceback.format_exception(error))
-    return without_values(told, arguments), int(status.value)
+    return without_values(told, arguments, places), int(status.value)
 
 
 def _usage(error: typer.TyperException) -> str:
@@ -55,25 +67,89 @@ def _usage(error: typer.TyperException) -> str:
     return f"errand: {message[:1].lower()}{message[1:].rstrip('.')}\n{hint}"
 
 
-def without_values(text: str, arguments: Iterable[str]) -> str:
-    """Return a text with `*` for each argument that could be a person's value."""
-    found = {piece for one in arguments for piece in _hidden(one)}
+def without_values(
+    text: str, arguments: Iterable[str], places: Collection[str] = ()
+) -> str:
+    """Return a text with `*` for each argument that could be a person's value.
+
+    Args:
+        text: What is printed.
+        arguments: What was typed.
+        places: Of these, what names a file or an address; only an id is hidden there.
+    """
+    found = {piece for one in arguments for piece in _hidden(one, places)}
     for piece in sorted(found, key=len, reverse=True):  # the longer may hold others
         text = text.replace(piece, "*")
     return text
 
 
-def _hidden(argument: str) -> Iterator[str]:
+def places_of(command: object, arguments: Sequence[str]) -> set[str]:
+    """Return what was typed where a command takes a file or an address.
+
+    Args:
+        command: The whole command line's, with its groups.
+        arguments: What was typed; it may be wrong.
+    """
+    rest = deque(arguments)
+    while isinstance(command, TyperGroup) and rest and rest[0] in command.commands:
+        command = command.commands[rest.popleft()]
+    if not isinstance(command, TyperCommand):
+        return set()
+    options = {name: one for one in command.params for name in one.opts}
+    inner = deque(one for one in command.params if isinstance(one, TyperArgument))
+    found = set()
+    while rest:
+        word = rest.popleft()
+        name, said, value = word.partition("=")
+        option = options.get(name) if name.startswith("-") else None
+        if option is None:
+            option = inner.popleft() if inner else None
+            value = word
+        elif not said and not getattr(option, "is_flag", False):
+            value = rest.popleft() if rest else ""
+        if option is not None and _takes_a_place(option) and _ORDINARY.fullmatch(value):
+            found.add(value)
+    return found
+
+
+def _takes_a_place(option: object) -> bool:
+    """Tell whether an option is typed as a file, or is one that takes an address."""
+    typed = getattr(option, "type_descriptor", None)
+    named = getattr(option, "name", None)
+    return "Path" in str(getattr(typed, "annotation", "")) or named in _ADDRESSES
+
+
+def _hidden(argument: str, places: Collection[str]) -> Iterator[str]:
     """Yield what is not repeated of an argument: all, or what follows its `=`."""
+    if argument in places:
+        yield from _segments(argument, _ID)
+        return
     name, *pieces = argument.split("=")
-    values = ["=".join(pieces[at:]) for at in range(len(pieces))]
-    yield from (one for one in values if len(one) >= _FEWEST_HIDDEN)
-    if _could_be_a_value(name):
+    for at in range(len(pieces)):
+        value = "=".join(pieces[at:])
+        if value in places:
+            yield from _segments(value, _ID)
+            return
+        if _is_long_enough(value):
+            yield value
+        yield from _segments(value, _ID_OR_NAME)
+    if "/" in name:
+        yield from _segments(name, _ID_OR_NAME)
+    elif _could_be_a_value(name):
         yield from (argument, name)
 
 
+def _segments(path: str, pattern: re.Pattern[str]) -> Iterator[str]:
+    """Yield those parts of a file's name or an address that have a pattern."""
+    yield from (one for one in path.split("/") if pattern.search(one))
+
+
 def _could_be_a_value(text: str) -> bool:
-    """Tell what is no name of ours, no file and no address."""
-    if len(text) < _FEWEST_HIDDEN or "/" in text:
-        return False
-    return bool(_MANY_DIGITS.match(text)) or not _ORDINARY.fullmatch(text)
+    """Tell what is no name of ours."""
+    wrong = _MANY_DIGITS.match(text) or not _ORDINARY.fullmatch(text)
+    return bool(wrong) and _is_long_enough(text)
+
+
+def _is_long_enough(text: str) -> bool:
+    """Tell what is hidden whole; of another script one character is enough."""
+    return len(text) >= _FEWEST_HIDDEN or not text.isascii()

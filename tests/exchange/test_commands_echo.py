@@ -16,8 +16,8 @@ from exchange.__main__ import app, main
 from exchange.demo.command import demo
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site
 
-PLANTED = ("990101199310050022", "mother.name=张三丰")
-"""An id, and a name behind an `=` where an option takes none."""
+PLANTED = ("990101199310050022", "mother.name=张三丰", "李四")
+"""An id, a name behind an `=` where an option takes none, and the shortest name."""
 VALUES = tuple(one.rpartition("=")[2] for one in PLANTED)
 
 RUN_ON = ("serve", "publish", "department serve", "witness serve")
@@ -134,6 +134,11 @@ def _run(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
     return printed.getvalue()
 
 
+def _but_for_files(text: str, plant: str) -> str:
+    """Return what is printed, without the name of a file that the system misses."""
+    return text if plant.isascii() else text.removeprefix(f"errand: `{plant}`: ")
+
+
 @pytest.mark.parametrize("slip", SLIPS, ids=lambda slip: slip.name)
 def test_no_command_repeats_what_slipped_into_an_option(
     stage: Stage, slip: Slip, monkeypatch: pytest.MonkeyPatch
@@ -143,7 +148,7 @@ def test_no_command_repeats_what_slipped_into_an_option(
     found = {
         plant: text
         for plant, text in printed.items()
-        if any(value in text for value in VALUES)
+        if any(value in _but_for_files(text, plant) for value in VALUES)
     }
 
     assert {} == found or (" ".join(slip.command), slip.option.name) in MADE_PUBLIC

@@ -1,21 +1,33 @@
 """What a failing command hides of its arguments; no server beside it."""
 
 import pytest
-from hypothesis import given
+import typer
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from exchange.cli.failing import without_values
+from exchange.__main__ import app
+from exchange.cli.failing import tell, without_values
+from schemas.errors import ErrandError
+
+_SHORTEST_ID = 15
+"""Beside a `/` a shorter number may be a date in the name of a file."""
 
 
 @given(
     st.one_of(
         st.from_regex(r"[0-9]{6}[0-9X]{0,12}", fullmatch=True),
-        st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=3),
+        st.text(st.characters(min_codepoint=0x4E00, max_codepoint=0x9FFF), min_size=1),
     ),
-    st.sampled_from(("{}", "mother.id={}", "--stated={}", "--stated=mother.id={}")),
+    st.sampled_from(
+        (
+            *("{}", "mother.id={}", "--stated={}", "--stated=mother.id={}"),
+            *("林晓云/{}", "{}/x", "--stated=mother.id={}/x"),
+        )
+    ),
 )
 def test_what_could_be_a_value_is_hidden_in_any_message(value: str, form: str) -> None:
     """Wherever the message has it, and in whatever argument it came."""
+    assume("/" not in form or not value.isascii() or len(value) >= _SHORTEST_ID)
     argument = form.format(value)
     told = without_values(f"`{argument}` is wrong: `{value}`", [argument])
 
@@ -28,3 +40,31 @@ def test_what_could_be_a_value_is_hidden_in_any_message(value: str, form: str) -
 def test_addresses_files_and_names_stay_in_messages(argument: str) -> None:
     """Whoever reads them has to know which one is meant."""
     assert f"no {argument}" == without_values(f"no {argument}", [argument])
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("audit", "shards", "list-20261123.json"),
+        ("token", "auditor", "--url=http://127.0.0.1:9"),
+        ("serve", "--config=none.yaml"),
+        ("serve", "--config", "none-20261123.yaml"),
+    ],
+)
+def test_what_a_command_takes_as_a_file_or_an_address_is_named(
+    line: tuple[str, ...],
+) -> None:
+    """Whatever it looks like; but for an id that stands in it."""
+    command = typer.main.get_command(app)
+    name = line[-1].rpartition("=")[2]
+    with_id = (*line[:-1], "990101199403120026")
+
+    assert f"errand: `{name}`\n" == tell(ErrandError(f"`{name}`"), line, command)[0]
+    assert "errand: `*`\n" == tell(ErrandError(f"`{with_id[-1]}`"), with_id, command)[0]
+
+
+def test_a_file_is_named_by_the_system_in_any_script() -> None:
+    """Whoever reads it has to know which one is not there."""
+    error = FileNotFoundError(2, "No such file", "不在.txt")
+
+    assert ("errand: `不在.txt`: No such file\n", 2) == tell(error, ["不在.txt"])
