@@ -133,7 +133,7 @@ def test_what_can_t_be_read_is_one_line(command: tuple[str, ...], name: str) -> 
     assert (2, "") == (done.status, done.stdout)
     assert done.stderr.startswith("errand: ")
     assert 1 == done.stderr.count("\n")
-    assert not done.stderr.startswith("errand: `*`: ")
+    assert not (name.isascii() and done.stderr.startswith("errand: `*`"))
 
 
 @pytest.mark.parametrize("command", READ, ids=_id)
