@@ -40,22 +40,20 @@ _READING: Final = {
     "default_transaction_read_only": "on",
     "statement_timeout": "60s",
 }
-_CONNECT: Final = {
-    "connect_timeout": 3,
-    # A server that vanished is missed within some ten seconds, and not in hours.
+ALIVE: Final = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
 }
-_MISSED: Final = {
-    # The server misses us as soon, and lets go of the locks that we held.
-    "tcp_keepalives_idle": "5",
-    "tcp_keepalives_interval": "2",
-    "tcp_keepalives_count": "3",
-    "tcp_user_timeout": "10000",
+"""How to connect, so that a server that vanished is missed within some ten seconds,
+and not in hours: parameters of libpq."""
+MISSED: Final = {
+    f"tcp_{name.removeprefix('tcp_')}": str(value) for name, value in ALIVE.items()
 }
-"""What the server is asked for; the `options` of the URL outweigh it."""
+"""What the server is asked for, to miss us as soon, and let go of the locks that we
+held; the `options` of the URL outweigh it."""
+_CONNECT: Final = {"connect_timeout": 3, **ALIVE}
 _IDLE: Final = "idle_in_transaction_session_timeout"
 _IDLE_WRITING: Final = "15s"
 """How long who is in the middle of a transaction may say nothing, before the server
@@ -170,7 +168,7 @@ class PostgresSql:
             connection.execute("SELECT set_config(%s, %s, false)", (name, value))
         # Not before: the database's own time limit could cut this short.
         idle = _IDLE_READING if self._read_only else _IDLE_WRITING
-        asked = {**_MISSED, _IDLE: idle}
+        asked = {**MISSED, _IDLE: idle}
         connection.execute(_ASK, (list(asked), list(asked.values())))
         connection.add_notice_handler(self._note)
         take_packed(connection)

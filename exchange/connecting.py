@@ -33,6 +33,7 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 
+from audit.postgres import ALIVE, MISSED
 from schemas.errors import SettingsError, StoreUnavailableError
 
 _BUSY_TIMEOUT_MS = 5_000
@@ -47,14 +48,6 @@ fallen silent counts as running (`exchange.fleet.LEASE`). A transaction is a pla
 function that asks nobody, so between two statements there are milliseconds; a longer
 silence is that of a process that is frozen, or of a host that is gone. A commit is
 never idle: none is cut."""
-_ALIVE = {
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-    "tcp_user_timeout": 10_000,
-}
-"""Each end misses a host that vanished, or that leaves what was sent to it
-unacknowledged, within some ten seconds. The system's own settings take two hours."""
 _AGAIN = frozenset({"40001", "40P01"})
 """SQLSTATEs of a transaction that lost against another one, and may be repeated."""
 _MIGRATING = 0x6572_7262
@@ -286,12 +279,11 @@ def patience(url: URL) -> dict[str, Any]:
 
     What the `options` of the URL say outweighs it.
     """
-    asked = {f"tcp_{name.removeprefix('tcp_')}": at for name, at in _ALIVE.items()}
-    asked["idle_in_transaction_session_timeout"] = _IDLE_S * 1000
+    asked = {**MISSED, "idle_in_transaction_session_timeout": f"{_IDLE_S}s"}
     given = url.query.get("options", ())
     options = [f"-c {name}={value}" for name, value in asked.items()]
     options += [given] if isinstance(given, str) else given
-    return {**_ALIVE, "connect_timeout": _CONNECT_S, "options": " ".join(options)}
+    return {**ALIVE, "connect_timeout": _CONNECT_S, "options": " ".join(options)}
 
 
 def _prepare_postgres(engine: Engine, kind: Kind) -> None:
