@@ -272,5 +272,5 @@ def _asked(axes: Axes, questions: Mapping[str, Any]) -> None:
     axes.grid(visible=False, axis="y")
     axes.margins(x=0.12)
     axes.set_xlim(left=0)
-    axes.set_xlabel("CPU ms a question (goals: a subject's list 20 ms, a proof 5 ms)")
+    axes.set_xlabel("CPU ms a question (goal: at most 1.3 times)")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=2)
