@@ -73,7 +73,10 @@ class Result:
             self.lags.setdefault(name, []).extend(run.lags)
 
     def as_json(self) -> dict[str, JsonValue]:
-        """Return the result: medians over rounds, ratios of these, and the goals."""
+        """Return the result: medians over rounds, ratios of these, and the goals.
+
+        Nothing is rounded here: who shows a figure rounds it, once.
+        """
         appends = {shape: self._appends(shape) for shape in SHAPES}
         document: dict[str, Any] = {
             "at": to_rfc3339_ms(SystemClock().now()),
@@ -83,21 +86,13 @@ class Result:
                 shape: {name: _over_bare(rows, name) for name in VARIANTS}
                 for shape, rows in appends.items()
             },
-            "gateways": {
-                name: _rounded(medians(rows)) for name, rows in self.fleets.items()
-            },
+            "gateways": {name: medians(rows) for name, rows in self.fleets.items()},
             "publish_lag_s": {name: _lag(lags) for name, lags in self.lags.items()},
-            "checks": [_rounded(row) for row in self.whole],
-            "updates": [_rounded(row) for row in self.updates],
-            "index_follows": {
-                engine: [_rounded(row) for row in rows]
-                for engine, rows in self.follows.items()
-            },
+            "checks": self.whole,
+            "updates": self.updates,
+            "index_follows": self.follows,
             "questions": {
-                engine: {
-                    str(size): {name: _rounded(row) for name, row in rows.items()}
-                    for size, rows in sizes.items()
-                }
+                engine: {str(size): rows for size, rows in sizes.items()}
                 for engine, sizes in self.asked.items()
             },
         }
@@ -110,7 +105,7 @@ class Result:
         """Return the medians of one shape, by variant and requesters."""
         return {
             variant: {
-                str(n): _rounded(medians(rows))
+                str(n): medians(rows)
                 for (name, of, n), rows in self.appends.items()
                 if (name, of) == (variant, shape)
             }
@@ -118,16 +113,12 @@ class Result:
         }
 
 
-def _rounded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}
-
-
 def _over_bare(appends: Mapping[str, Any], variant: str) -> dict[str, JsonValue]:
     """Return how a variant's rate compares with the floor's, by requesters."""
     return {
         n: {
-            "rate": round(row["per_second"] / appends["bare"][n]["per_second"], 3),
-            "cpu": round(appends["bare"][n]["cpu_us"] / row["cpu_us"], 3),
+            "rate": row["per_second"] / appends["bare"][n]["per_second"],
+            "cpu": appends["bare"][n]["cpu_us"] / row["cpu_us"],
         }
         for n, row in appends[variant].items()
     }
@@ -136,10 +127,10 @@ def _over_bare(appends: Mapping[str, Any], variant: str) -> dict[str, JsonValue]
 def _lag(lags: Sequence[float]) -> dict[str, JsonValue]:
     """Return the distribution of lags: twenty steps, for the curve."""
     return {
-        "p50": round(percentile(lags, 0.5), 3),
-        "p99": round(percentile(lags, 0.99), 3),
-        "max": round(max(lags), 3),
-        "steps": [round(percentile(lags, step / 20), 3) for step in range(21)],
+        "p50": percentile(lags, 0.5),
+        "p99": percentile(lags, 0.99),
+        "max": max(lags),
+        "steps": [percentile(lags, step / 20) for step in range(21)],
     }
 
 
@@ -171,7 +162,7 @@ def _goals(told: Mapping[str, Any]) -> dict[str, JsonValue]:
     return {
         name: {
             "goal": f"{sign} {goal:g}",
-            "found": round(found[name], 3),
+            "found": found[name],
             "reached": found[name] >= goal if sign == ">=" else found[name] <= goal,
         }
         for name, (sign, goal) in GOALS.items()
@@ -199,7 +190,7 @@ def show(told: Mapping[str, Any], console: Console) -> None:
     table = _table("Goals", "", "goal", "found", "reached")
     for name, row in told["goals"].items():
         reached = "yes" if row["reached"] else "no"
-        table.add_row(name, row["goal"], f"{row['found']:,}", reached)
+        table.add_row(name, row["goal"], f"{row['found']:,.2f}", reached)
     console.print(table)
 
 

@@ -61,6 +61,12 @@ def test_a_quick_run_measures_everything_and_draws_it(tmp_path: Path) -> None:
                 assert row["records"] >= PER_CASE
                 assert 0 < row["p50_ms"] <= row["p99_ms"]
     assert {"rate": 1.0, "cpu": 1.0} == told["over_bare"]["one"]["bare"]["64"]
+    writer, bare = (told["appends"]["one"][name]["64"] for name in ("writer", "bare"))
+    # As it was measured: who rounds a ratio twice shows another one.
+    assert {
+        "rate": writer["per_second"] / bare["per_second"],
+        "cpu": bare["cpu_us"] / writer["cpu_us"],
+    } == told["over_bare"]["one"]["writer"]["64"]
     gateways = {
         f"{fleet} {pace}"
         for fleet in ("sqlite 1", "postgresql 1", "postgresql 2")
