@@ -16,7 +16,7 @@ import os
 import socket
 import ssl
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -36,6 +36,8 @@ _OPENED: Final = (
 """What `httpcore` tells when a connection has a socket (its `trace` extension)."""
 _ROOTS: Final = ("SSL_CERT_FILE", "SSL_CERT_DIR")
 """Where the environment names whom to believe, the first before the second."""
+_SERVERS: Final = 16
+"""How many servers' proxies are remembered."""
 _HEADERS: Final = {"accept-encoding": "identity", "user-agent": "errand"}
 
 
@@ -76,11 +78,15 @@ class Exchanges:
         Args:
             bounds: What each exchange may take.
             headers: Sent with each.
-            trust_env: Whether proxies and roots that the environment names count.
+            trust_env: Whether proxies and roots that the environment names count: as it
+                is now, and for a proxy when a server is asked first.
         """
         self._bounds = bounds
         self._headers = {**_HEADERS, **(headers or {})}
-        self._trust_env = trust_env
+        # Looking takes longer than all else that is done here for an exchange.
+        self._proxy_of: Callable[[str, str, str], str | None] = (
+            lru_cache(_SERVERS)(_proxy_of) if trust_env else _no_proxy
+        )
         named = map(os.environ.get, _ROOTS) if trust_env else (None, None)
         self._tls = _tls(*named)
         self._guard = threading.Lock()
@@ -116,7 +122,7 @@ class Exchanges:
         watch.start()
         try:
             asked = self._request(method, url, **request)
-            proxy = _proxy_of(asked.url) if self._trust_env else None
+            proxy = self._proxy_of(*_server_of(asked.url))
             return line.ask(asked, proxy, self._bounds.size)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             # ValueError: of a name that the resolver can't take, and of a proxy's.
@@ -252,14 +258,22 @@ def _check_unpacked(answer: httpx.Response) -> None:
         raise StoreUnavailableError("packed, and nothing was asked to be")
 
 
-def _proxy_of(url: httpx.URL) -> str | None:
-    """Return the proxy that the environment names for an address; None for none."""
-    host = url.raw_host.decode("ascii")
-    if proxy_bypass(host) or proxy_bypass(url.netloc.decode("ascii")):
+def _server_of(url: httpx.URL) -> tuple[str, str, str]:
+    """Return the scheme, the host, and the host with its port, where one is named."""
+    return url.scheme, url.raw_host.decode("ascii"), url.netloc.decode("ascii")
+
+
+def _proxy_of(scheme: str, host: str, with_port: str) -> str | None:
+    """Return the proxy that the environment names for a server; None for none."""
+    if proxy_bypass(host) or proxy_bypass(with_port):
         return None
     named = getproxies()
-    proxy = named.get(url.scheme) or named.get("all")
+    proxy = named.get(scheme) or named.get("all")
     return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+def _no_proxy(*_server: str) -> None:
+    """Return that there is none, whatever the environment names."""
 
 
 def _break(connected: socket.socket) -> None:

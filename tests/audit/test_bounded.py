@@ -269,17 +269,20 @@ def test_a_user_in_the_address_is_sent(server: Server) -> None:
 def test_a_proxy_is_used_where_the_environment_counts(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """But for the hosts that it is not for."""
-    monkeypatch.setattr(os, "environ", {"http_proxy": server.url[7:]})
+    """But for the hosts that it is not for; and a server keeps the one it had."""
+    named = {"http_proxy": server.url[7:], "no_proxy": "a.example,127.0.0.1"}
+    monkeypatch.setattr(os, "environ", named)
     with closing(Exchanges(LONG)) as exchanges:
         exchanges.ask("GET", f"{server.url}/refused")
     with closing(Exchanges(LONG, trust_env=True)) as exchanges:
         exchanges.ask("GET", "http://log.invalid/whole")
-        monkeypatch.setenv("no_proxy", "a.example,127.0.0.1")
         exchanges.ask("GET", f"{server.url}/whole")
+        monkeypatch.setenv("no_proxy", "log.invalid")
+        exchanges.ask("GET", "http://log.invalid/whole")
 
     asked = [head.split()[1] for head in server.heads]
-    assert ["/refused", "http://log.invalid/whole", "/whole"] == asked
+    proxied = "http://log.invalid/whole"
+    assert ["/refused", proxied, "/whole", proxied] == asked
 
 
 @pytest.mark.parametrize("path", ["endless", "headless"])
