@@ -58,7 +58,7 @@ class Seal:
                 "the log has lost records and was left: give `errand audit recover` "
                 "again"
             )
-        last = last_leaf(reader)
+        last = reader.last_leaf()
         if last is not None and last.kind is Kind.SHARD_FINAL:
             self._check_sealed_for(last)
             return []
@@ -73,14 +73,6 @@ class Seal:
                 f"the log is sealed for the shard `{last.correlation}`: give its name, "
                 "and have its keys in place"
             )
-
-
-def last_leaf(reader: LogReader) -> Leaf | None:
-    """Return the last record of a log; None when it is empty."""
-    size = reader.size()
-    for entry in reader.entries(size - 1, size):
-        return read_leaf(entry.leaf)
-    return None
 
 
 def interrupted(

@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from audit.nodes import SharedNodes
 from audit.places import open_sql
-from audit.record import Kind
+from audit.record import Kind, Leaf, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import Changes, Place, Row, Sql
 from audit.tiles import TileId
@@ -272,6 +272,14 @@ class LogReader:
         """Return the record of an event; None when there is none."""
         for row in self.sql.rows(f"{_ENTRY} WHERE event_id = ?", (event,)):
             return Entry(*row)
+        return None
+
+    def last_leaf(self) -> Leaf | None:
+        """Return the last record, as its leaf says it; None when there is none."""
+        for (leaf,) in self.sql.rows(
+            "SELECT leaf FROM entry ORDER BY seq DESC LIMIT 1"
+        ):
+            return read_leaf(leaf)
         return None
 
     def attempts(self, case: CaseId | None = None) -> Mapping[EventId, CaseId]:

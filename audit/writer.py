@@ -97,7 +97,9 @@ class AuditLog:
             undone.callback(self._reader.close)
             self.is_left = self._reader.left() is not None
             """Whether the log has lost records, and another goes on in its place."""
-            self.is_sealed = self.is_left or _ends_sealed(self._reader)
+            last = None if self.is_left else self._reader.last_leaf()
+            is_ended = last is not None and last.kind is Kind.SHARD_FINAL
+            self.is_sealed = self.is_left or is_ended
             """Whether nothing comes any more: a last record seals it, or it is left."""
             undone.pop_all()
         # A server may be slow to answer: no event loop waits for one.
@@ -274,14 +276,6 @@ class AuditLog:
                 self._asking.shutdown()
             self._reader.close()
             self._engine.close()
-
-
-def _ends_sealed(reader: LogReader) -> bool:
-    """Return whether the last record of a log seals it."""
-    size = reader.size()
-    for entry in reader.entries(size - 1, size):
-        return read_leaf(entry.leaf).kind is Kind.SHARD_FINAL
-    return False
 
 
 def open_engine(place: Place, origin: str, limits: Limits) -> Engine:

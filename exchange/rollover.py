@@ -21,7 +21,6 @@ from audit.freezing import (
     PATIENCE_S,
     Seal,
     interrupted,
-    last_leaf,
     leave,
     publish_whole,
     record_last,
@@ -293,7 +292,7 @@ def _named(settings: Settings, shards: Sequence[Shard]) -> str | None:
     if not _is_begun(place):
         return None
     with closing(LogReader.open(place)) as reader:
-        mark, last = reader.left(), last_leaf(reader)
+        mark, last = reader.left(), reader.last_leaf()
     if mark is not None:
         handed = open_handing_on(mark.encode(), parse_vkey(shards[-1].vkey))
         origin = parse_vkey(handed.vkey).name
@@ -321,7 +320,7 @@ async def _seal(rollover: _Rollover, patience_s: float) -> tuple[Checkpoint, Lea
         await record_last(log, Seal(sealer, following, rollover.new_id, clock.now()))
         head = await publish_whole(publisher, reader, clock, patience_s)
         _show_outside(settings, rollover.shards[-1], reader, clock)
-        last = last_leaf(reader)
+        last = reader.last_leaf()
     if last is None:
         raise LogUnavailableError("the last record can't be read")
     return open_checkpoint(head.note.encode(), keys.log.log.verifier), last
