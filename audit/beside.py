@@ -23,7 +23,7 @@ from audit.keys import LogKeys
 from audit.ledger import ERASURES_FILE, ERASURES_SCHEMA, erased_subjects
 from audit.places import open_sql
 from audit.sealing import Sealer
-from audit.sql import Place, Postgres, is_made
+from audit.sql import Place, Postgres
 from audit.store import shard_of_schema
 from audit.subjects import SUBJECTS_SCHEMA, SubjectDirectory
 from audit.table_objects import PUBLIC_SCHEMA, TableObjects
@@ -108,7 +108,7 @@ def _subjects_beside(log: Place) -> Place:
 def _check_there(place: Postgres) -> None:
     """Raise unless a database has a subject directory: none is ever made here."""
     with closing(open_sql(place, read_only=True)) as sql:
-        if not is_made(sql, "subject"):
+        if not sql.is_made("subject"):
             raise UnverifiableError(
                 f"the database has no subject directory (`{place.schema}`): name the "
                 "one that has"

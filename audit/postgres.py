@@ -258,6 +258,10 @@ class PostgresSql:
         finally:
             self._is_held = False
 
+    def is_made(self, table: str) -> bool:
+        """Return whether there is a table in the schema."""
+        return bool(self.rows("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (table,)))
+
     def make(self, tables: Tables) -> None:
         """Make tables in the schema, where there are none; one replica does it.
 

@@ -17,7 +17,7 @@ import orjson
 from audit.keys import sync_folder
 from audit.places import open_sql
 from audit.shards import Shard
-from audit.sql import Place, Postgres, Row, Sql, Tables, is_made
+from audit.sql import Place, Postgres, Row, Sql, Tables
 from schemas.canonical import canonical_plain
 from schemas.errors import SettingsError
 
@@ -75,7 +75,7 @@ def read_register(sql: Sql) -> tuple[Shard, ...]:
     Raises:
         LogUnavailableError: The server can't be reached.
     """
-    if not is_made(sql, "shard"):
+    if not sql.is_made("shard"):
         return ()
     return tuple(Shard(*row) for row in sql.rows(f"{_SHARD} ORDER BY number"))
 

@@ -22,7 +22,7 @@ from audit.record import Kind, Leaf, read_leaf
 from audit.register import REGISTER_FILE, REGISTER_SCHEMA, load_shards
 from audit.served import CHECKPOINT
 from audit.shards import HandedOn, Lost, Shard, check_link, check_recovery, read_list
-from audit.sql import Place, is_made
+from audit.sql import Place, Postgres
 from schemas.canonical import Json
 from schemas.errors import NotFoundError, VerificationError
 
@@ -264,13 +264,12 @@ def shard_at(where: str, origin: str, token: str | None = None) -> str | None:
 def _origin_of(where: str, shard: str | None, token: str | None) -> str | None:
     """Return which shard stands somewhere; None for none."""
     stored = stored_log(where, shard)
-    if isinstance(stored, Path):
-        with open_still(stored) as reader:
-            return reader.meta().get("origin")
     if stored is not None:
         with open_still(stored) as reader:
-            is_there = is_made(reader.sql, "meta")
-            return reader.meta().get("origin") if is_there else None
+            # A schema may not be made yet; a file that has no such table is damaged.
+            if isinstance(stored, Postgres) and not reader.sql.is_made("meta"):
+                return None
+            return reader.meta().get("origin")
     if not is_address(where) and not Path(where).is_dir():
         return None
     with fetching(where, token, shard) as fetch:

@@ -86,18 +86,14 @@ class Sql(Protocol):
     def snapshot(self) -> AbstractContextManager[None]:
         """Have all that is read in the block be as of one instant."""
 
+    def is_made(self, table: str) -> bool:
+        """Return whether there is a table: who reads makes none."""
+
     def make(self, tables: Tables) -> None:
         """Make tables, all or none, where there are none."""
 
     def close(self) -> None:
         """Let go of it."""
-
-
-def is_made(sql: Sql, table: str) -> bool:
-    """Return whether there is a table: who reads makes none."""
-    if isinstance(sql, SqliteSql):
-        return bool(sql.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
-    return bool(sql.rows("SELECT 1 WHERE to_regclass(?) IS NOT NULL", (table,)))
 
 
 class SqliteSql:
@@ -157,6 +153,10 @@ class SqliteSql:
             yield
         finally:
             self.connection.execute("ROLLBACK")
+
+    def is_made(self, table: str) -> bool:
+        """Return whether there is a table."""
+        return bool(self.rows("SELECT 1 FROM sqlite_master WHERE name = ?", (table,)))
 
     def make(self, tables: Tables) -> None:
         """Make tables, all or none, where there are none."""

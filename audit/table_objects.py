@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from audit.places import open_sql
-from audit.sql import Postgres, Sql, Tables, is_made
+from audit.sql import Postgres, Sql, Tables
 from schemas.errors import (
     LogUnavailableError,
     StoreMovedError,
@@ -45,7 +45,7 @@ class TableObjects:
     def read(self, path: str) -> bytes | None:
         """Return an object; None for nothing."""
         with self._opened(read_only=True) as sql:
-            return self._read(sql, path) if is_made(sql, "object") else None
+            return self._read(sql, path) if sql.is_made("object") else None
 
     def write_once(self, path: str, content: bytes) -> None:
         """Write an object that never changes, durably."""

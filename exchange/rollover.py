@@ -45,7 +45,7 @@ from audit.shards import (
     open_handing_on,
     recovery_event,
 )
-from audit.sql import Place, is_made
+from audit.sql import Place
 from audit.store import LogReader
 from audit.tiles import node_reader
 from audit.writer import AuditLog
@@ -189,7 +189,7 @@ def _is_begun(place: Place) -> bool:
     if isinstance(place, Path) and not place.is_file():
         return False
     with closing(LogReader.open(place)) as reader:
-        return is_made(reader.sql, "entry") and reader.size() > 0
+        return reader.sql.is_made("entry") and reader.size() > 0
 
 
 def _what_is_left(

@@ -16,7 +16,7 @@ from psycopg import sql
 
 from audit.erasure import Erasures, Recorded, Request
 from audit.keys import DirectoryKeys, make_keys
-from audit.ledger import Act, Ledger, Line, What
+from audit.ledger import Act, Ledger, Line, What, erased_subjects
 from audit.objects import FolderObjects
 from audit.places import open_sql
 from audit.query import AccessIndex, RecordQuery
@@ -441,6 +441,20 @@ def test_the_ledger_only_grows(place: Place) -> None:
             other.transaction() as changes,
         ):
             changes.change(statement)
+
+
+def test_another_file_is_no_ledger_that_erased_nobody(
+    tmp_path: Path, a_schema: Callable[[], Postgres]
+) -> None:
+    """Where none was made yet, nobody is erased; of another file, nothing is known."""
+    other = tmp_path / "log.db"
+    with closing(sqlite3.connect(other)) as connection:
+        connection.execute("CREATE TABLE entry (seq INTEGER)")
+
+    assert frozenset() == erased_subjects(tmp_path / "missing.db")
+    assert frozenset() == erased_subjects(a_schema())
+    with pytest.raises(sqlite3.OperationalError, match="no such table: ledger"):
+        erased_subjects(other)
 
 
 @pytest.mark.anyio

@@ -51,3 +51,14 @@ def test_added_rows_come_back_as_they_were(
         found = sql.rows("SELECT * FROM thing ORDER BY place")
 
     assert added == found
+
+
+def test_a_table_is_made_once_it_was_made(place: Place) -> None:
+    """And no other table with it; who asks makes none."""
+    with closing(open_sql(place)) as sql:
+        before = sql.is_made("thing")
+        sql.make(_TABLES)
+
+        assert not before
+        assert sql.is_made("thing")
+        assert not sql.is_made("other")
