@@ -64,6 +64,13 @@ is cut; nor is a lock of a session, which is idle in no transaction."""
 _IDLE_READING: Final = "10min"
 """The same for who only reads: it holds nobody up, but the server can't tidy up. And a
 command compares what it has read before it reads on, on a slow machine for long."""
+_SHOW: Final[LiteralString] = (
+    "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name"
+)
+_SET: Final[LiteralString] = (
+    "SELECT set_config(name, value, false)"
+    " FROM unnest(%s::text[], %s::text[]) AS chosen(name, value)"
+)
 _ASK: Final[LiteralString] = (
     "SELECT set_config(name, asked.value, false) FROM pg_settings"
     " JOIN unnest(%s::text[], %s::text[]) AS asked(name, value) USING (name)"
@@ -154,18 +161,12 @@ class PostgresSql:
 
     def _prepare(self, connection: _Connection) -> None:
         """Check what the server keeps, and set what every use rests on."""
-        promises = {} if self._read_only else _DURABLE
-        for name, allowed in promises.items():
-            [found] = connection.execute(f"SHOW {name}").fetchone() or ("",)
-            if found not in allowed:
-                raise SettingsError(
-                    f"PostgreSQL's `{name}` is `{found}`: the log needs "
-                    f"`{allowed[0]}`, or it would lose what it has promised"
-                )
+        if not self._read_only:
+            _check_durable(connection)
         settings = _READING if self._read_only else _PATIENCE | _PLANS
         path = sql.Identifier(self._place.schema).as_string(connection)
-        for name, value in {**settings, "search_path": path}.items():
-            connection.execute("SELECT set_config(%s, %s, false)", (name, value))
+        chosen = {**settings, "search_path": path}
+        connection.execute(_SET, (list(chosen), list(chosen.values())))
         # Not before: the database's own time limit could cut this short.
         idle = _IDLE_READING if self._read_only else _IDLE_WRITING
         asked = {**MISSED, _IDLE: idle}
@@ -315,6 +316,19 @@ class _Transaction:
         with self._connection.cursor() as cursor, cursor.copy(into) as copy:
             for row in rows:
                 copy.write_row(row)
+
+
+def _check_durable(connection: _Connection) -> None:
+    """Raise SettingsError unless what the server confirms is on its disks."""
+    found: dict[str, str] = dict(
+        connection.execute(_SHOW, (list(_DURABLE),)).fetchall()
+    )
+    for name, allowed in _DURABLE.items():
+        if found[name] not in allowed:
+            raise SettingsError(
+                f"PostgreSQL's `{name}` is `{found[name]}`: the log needs "
+                f"`{allowed[0]}`, or it would lose what it has promised"
+            )
 
 
 def _rows(connection: _Connection, query: str, values: Sequence[Value]) -> list[Row]:

@@ -111,6 +111,29 @@ def test_the_server_is_told_how_long_to_wait_for_who_is_gone(
     ] == asked
 
 
+@pytest.mark.parametrize(
+    ("read_only", "expected"),
+    [
+        (False, ["off", "off", "0", "force_generic_plan", '"a b"', "0"]),
+        (True, ["on", "on", "0", "auto", '"a b"', "1min"]),
+    ],
+)
+def test_every_use_rests_on_the_same_settings(
+    postgres_url: str, *, read_only: bool, expected: list[str]
+) -> None:
+    """A writer has its plans and its patience, a reader its limits; both the schema."""
+    place = Postgres(postgres_url, "a b")
+    with closing(PostgresSql(place, read_only=read_only)) as sql:
+        found = sql.rows(
+            "SELECT current_setting(name) FROM pg_settings WHERE name IN"
+            " ('default_transaction_read_only', 'enable_hashjoin', 'lock_timeout',"
+            " 'plan_cache_mode', 'search_path', 'statement_timeout')"
+            " ORDER BY name"
+        )
+
+    assert expected == [value for (value,) in found]
+
+
 def test_who_leads_is_idle_in_no_transaction(
     log_database: str, server_room: Room
 ) -> None:
