@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import assert_never
 
 import orjson
@@ -20,7 +19,7 @@ from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import JsonValue
 
-from connectors.department.config import DepartmentConfig, Gateway, load_config
+from connectors.department.config import DepartmentConfig, Gateway
 from connectors.department.log import DepartmentLog, NewEntry
 from connectors.department.signing import Statement, jwks, sign_statement
 from connectors.department.sources import (
@@ -364,13 +363,12 @@ def _json(value: dict[str, JsonValue], status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def serve(path: Path) -> None:
-    """Run the service of the configuration file at `path` until it is told to stop.
+def serve(config: DepartmentConfig) -> None:
+    """Run a department's service until it is told to stop.
 
     Raises:
-        SettingsError: The configuration, the key, the register or the log is wrong.
+        SettingsError: The key, the register or the log is wrong.
     """
-    config = load_config(path)
     listen = config.listen
     uvicorn.run(
         build_app(config),

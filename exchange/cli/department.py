@@ -28,9 +28,9 @@ def serve_department(
     from connectors.department.config import load_config
     from exchange.listening import free_address
 
-    listen = load_config(config).listen
-    with free_address(listen.host, listen.port, "`listen.port`"):
-        serve_service(config)
+    read = load_config(config)
+    with free_address(read.listen.host, read.listen.port, "`listen.port`"):
+        serve_service(read)
 
 
 @app.command("keygen")

@@ -28,7 +28,8 @@ from tests.connectors.servers import closing_socket
 
 SERVE = (
     "import sys, pathlib; from connectors.department.app import serve;"
-    "serve(pathlib.Path(sys.argv[1]))"
+    "from connectors.department.config import load_config;"
+    "serve(load_config(pathlib.Path(sys.argv[1])))"
 )
 
 
