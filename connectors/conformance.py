@@ -77,12 +77,11 @@ def load_target(path: Path) -> Target:
     """Return the target in a YAML file.
 
     Raises:
-        SettingsError: The file can't be read or is wrong; names every place.
+        OSError: The file can't be read.
+        SettingsError: It is wrong; names every place.
     """
     try:
         target = Target.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except OSError as error:
-        raise SettingsError(f"`{path}`: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"`{path}` is not YAML: {error}") from error
     except ValidationError as error:

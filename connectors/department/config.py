@@ -192,12 +192,11 @@ def load_config(path: Path) -> DepartmentConfig:
     """Return the configuration in a YAML file; its paths are relative to the file.
 
     Raises:
-        SettingsError: The file can't be read or is wrong; names every place.
+        OSError: The file can't be read.
+        SettingsError: It is wrong; names every place.
     """
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"`{path}`: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"`{path}` is not YAML: {error}") from error
     config = parse_config(document, str(path))

@@ -10,7 +10,7 @@ from contextlib import closing
 from enum import StrEnum
 from http import HTTPStatus
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import typer
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from connectors.jose import SigningKey
     from exchange.settings import Settings
 
+A_PLACE: Final = "a file or an address"
+"""Marks text that names one (a `Path` always does): a message may repeat it, but for an
+id that stands in it (`exchange.cli.failing`)."""
 Config = Annotated[
     Path | None,
     typer.Option("--config", help="Settings (YAML); else `ERRAND_CONFIG` names them."),
@@ -55,7 +58,9 @@ def _read_url(text: str) -> str:
 
 
 Url = Annotated[
-    str, typer.Option(help="Where the gateway's API is.", callback=_read_url)
+    str,
+    typer.Option(help="Where the gateway's API is.", callback=_read_url),
+    A_PLACE,
 ]
 ClientName = Annotated[str, typer.Option("--client", help="The client's id.")]
 KeyFile = Annotated[Path, typer.Option(help="The client's private key (PEM).")]

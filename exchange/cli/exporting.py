@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from exchange.cli.console import AboutSubject, given, read_subject_id
+from exchange.cli.console import A_PLACE, AboutSubject, given, read_subject_id
 from exchange.cli.files import check_writable
 from exchange.cli.logs import (
     ShardName,
@@ -35,7 +35,9 @@ app = typer.Typer()
 @app.command("export")
 def export_log(  # noqa: PLR0913 - the conditions of `query`
     log: Annotated[
-        str, typer.Argument(help="A data folder, a log's file, or its database.")
+        str,
+        typer.Argument(help="A data folder, a log's file, or its database."),
+        A_PLACE,
     ],
     target: Annotated[Path, typer.Argument(help="The folder, or the table's file.")],
     form: Annotated[

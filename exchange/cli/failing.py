@@ -10,11 +10,13 @@ import re
 import traceback
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import get_type_hints
 
 import typer
-from typer.core import TyperArgument, TyperCommand, TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
-from exchange.cli.console import Exit
+from exchange.cli.console import A_PLACE, Exit
 from schemas.errors import ErrandError, VerificationError
 
 _MANY_DIGITS = re.compile(r"(?:[^0-9]*[0-9]){6}")
@@ -26,8 +28,6 @@ _FEWEST_HIDDEN = 3
 _ID = re.compile(r"(?<![0-9Xx])[0-9Xx]{15,18}(?![0-9Xx])")
 """A run as long as an id is: of 15 (GB 11643-1989) to 18 characters."""
 _ID_OR_NAME = re.compile(rf"{_ID.pattern}|[^\x00-\x7f]")
-_ADDRESSES = {"url", "host", "log", "source", "subjects", "erasures", "anchors_in"}
-"""Options and arguments of text that take an address, or a file."""
 
 
 def tell(
@@ -90,33 +90,37 @@ def places_of(command: object, arguments: Sequence[str]) -> set[str]:
         command: The whole command line's, with its groups.
         arguments: What was typed; it may be wrong.
     """
-    rest = deque(arguments)
-    while isinstance(command, TyperGroup) and rest and rest[0] in command.commands:
-        command = command.commands[rest.popleft()]
+    words = deque(arguments)
+    while isinstance(command, TyperGroup) and words and words[0] in command.commands:
+        command = command.commands[words.popleft()]
     if not isinstance(command, TyperCommand):
         return set()
-    options = {name: one for one in command.params for name in one.opts}
-    inner = deque(one for one in command.params if isinstance(one, TyperArgument))
-    found = set()
-    while rest:
-        word = rest.popleft()
-        name, said, value = word.partition("=")
-        option = options.get(name) if name.startswith("-") else None
-        if option is None:
-            option = inner.popleft() if inner else None
-            value = word
-        elif not said and not getattr(option, "is_flag", False):
-            value = rest.popleft() if rest else ""
-        if option is not None and _takes_a_place(option) and _ORDINARY.fullmatch(value):
-            found.add(value)
-    return found
+    # Read as the command reads it, as far as that goes: what is wrong ends it.
+    context = command.context_class(command, resilient_parsing=True)
+    values, *_ = command.make_parser(context).parse_args([*words])
+    typed = (_texts(values.get(name)) for name in taking_places(command))
+    return {text for texts in typed for text in texts if _ORDINARY.fullmatch(text)}
 
 
-def _takes_a_place(option: object) -> bool:
-    """Tell whether an option is typed as a file, or is one that takes an address."""
-    typed = getattr(option, "type_descriptor", None)
-    named = getattr(option, "name", None)
-    return "Path" in str(getattr(typed, "annotation", "")) or named in _ADDRESSES
+def taking_places(command: TyperCommand) -> Iterator[str]:
+    """Yield the options and arguments that take a file, or are marked as a place."""
+    hints = get_type_hints(command.callback, include_extras=True)
+    for option in command.params:
+        name = option.name or ""
+        marks = getattr(hints.get(name), "__metadata__", ())
+        typed = getattr(option, "type_descriptor", None)
+        is_file = Path.__name__ in str(getattr(typed, "annotation", ""))
+        if is_file or A_PLACE in marks:
+            yield name
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Yield what was typed for an option or argument that may take several words."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Sequence):
+        for one in value:
+            yield from _texts(one)
 
 
 def _hidden(argument: str, places: Collection[str]) -> Iterator[str]:

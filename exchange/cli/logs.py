@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from exchange.cli.console import A_PLACE
 from exchange.cli.files import read_text
 from schemas.errors import (
     ErrandError,
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from audit.sql import Place
 
 Where = Annotated[
-    str, typer.Argument(help="Its address, a folder as served or of data, or its file.")
+    str,
+    typer.Argument(help="Its address, a folder as served or of data, or its file."),
+    A_PLACE,
 ]
 
 
@@ -94,12 +97,14 @@ SubjectsPlace = Annotated[
         "--subjects",
         help="The subject directory's database or file, if not beside the log.",
     ),
+    A_PLACE,
 ]
 ErasuresPlace = Annotated[
     str | None,
     typer.Option(
         "--erasures", help="The shred ledger's database or file, if not beside the log."
     ),
+    A_PLACE,
 ]
 AnchorsPlace = Annotated[
     str | None,
@@ -108,6 +113,7 @@ AnchorsPlace = Annotated[
         help="The store that has the anchors, if they are not beside the log: "
         "a folder, or an address as of `tiles_url`.",
     ),
+    A_PLACE,
 ]
 
 

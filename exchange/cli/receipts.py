@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple
 import orjson
 import typer
 
-from exchange.cli.console import AsJson, make_table, print_json, print_table
+from exchange.cli.console import A_PLACE, AsJson, make_table, print_json, print_table
 from exchange.cli.files import read_file
 from exchange.cli.logs import (
     LogKey,
@@ -48,6 +48,7 @@ def check_receipt(  # noqa: PLR0913 - what is held, and what it is held against
     log: Annotated[
         str | None,
         typer.Option(help="Where its tiles are: the proof is made from these."),
+        A_PLACE,
     ] = None,
     shard: ShardName = None,
     policy: PolicyFile = None,

@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from exchange.cli.console import (
+    A_PLACE,
     AboutSubject,
     AsJson,
     ClientName,
@@ -59,7 +60,9 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
     ] = None,
     url: Url = "http://127.0.0.1:8800",
     log: Annotated[
-        str | None, typer.Option(help="The log's own file, folder or database.")
+        str | None,
+        typer.Option(help="The log's own file, folder or database."),
+        A_PLACE,
     ] = None,
     shard: ShardName = None,
     leaf: Annotated[

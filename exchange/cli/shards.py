@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exchange.cli.console import (
+    A_PLACE,
     AsJson,
     Config,
     make_table,
@@ -89,7 +90,9 @@ def recover(
 
 def list_shards(
     source: Annotated[
-        str, typer.Argument(help="A gateway's log (URL), or a saved `/log/shards`.")
+        str,
+        typer.Argument(help="A gateway's log (URL), or a saved `/log/shards`."),
+        A_PLACE,
     ],
     vkey: Annotated[
         str,

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from exchange.cli.console import A_PLACE
+
 app = typer.Typer(help="Keep watch over the logs of others.", no_args_is_help=True)
 
 
@@ -33,7 +35,9 @@ def serve_witness(
         Path, typer.Option(help="A tlog-policy whose `log` lines say what to watch.")
     ],
     data: Annotated[Path, typer.Option(help="What was cosigned (SQLite).")],
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
+    host: Annotated[
+        str, typer.Option(help="The address to listen on."), A_PLACE
+    ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=1, max=65_535, help="The port to listen on.")
     ] = 8801,

@@ -136,6 +136,6 @@ def test_a_target_that_is_wrong_is_named(tmp_path: Path, content: str) -> None:
 
 
 def test_a_missing_target_is_named(tmp_path: Path) -> None:
-    """A path that leads nowhere is a wrong setting."""
-    with pytest.raises(SettingsError, match="No such file"):
+    """The system says which one leads nowhere."""
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
         load_target(tmp_path / "none.yaml")

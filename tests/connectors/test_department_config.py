@@ -149,8 +149,8 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: str) 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    """A path that leads nowhere is a wrong setting."""
-    with pytest.raises(SettingsError, match="No such file"):
+    """The system says which one leads nowhere."""
+    with pytest.raises(FileNotFoundError, match=r"none\.yaml"):
         load_config(tmp_path / "none.yaml")
 
 

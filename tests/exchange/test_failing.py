@@ -1,12 +1,18 @@
 """What a failing command hides of its arguments; no server beside it."""
 
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
 import pytest
 import typer
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
 
+from connectors.conformance import load_target
+from connectors.department.config import load_config
 from exchange.__main__ import app
-from exchange.cli.failing import tell, without_values
+from exchange.cli.failing import places_of, taking_places, tell, without_values
 from schemas.errors import ErrandError
 
 _SHORTEST_ID = 15
@@ -61,6 +67,69 @@ def test_what_a_command_takes_as_a_file_or_an_address_is_named(
 
     assert f"errand: `{name}`\n" == tell(ErrandError(f"`{name}`"), line, command)[0]
     assert "errand: `*`\n" == tell(ErrandError(f"`{with_id[-1]}`"), with_id, command)[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "places"),
+    [
+        ("audit accuse a.note 20261123.note", {"a.note", "20261123.note"}),
+        ("audit prove --sizes 10 20 log-20261123.db", {"log-20261123.db"}),
+        ("audit verify --vkey k -- log-20261123", {"log-20261123"}),
+        ("audit verify --receipt a --receipt=b log --json", {"a", "b", "log"}),
+        ("audit verify log --born=19940312", set()),
+    ],
+)
+def test_places_are_read_as_the_command_reads_them(line: str, places: set[str]) -> None:
+    """Several to an argument, two to an option, and all that follows `--`."""
+    assert places == places_of(typer.main.get_command(app), line.split())
+
+
+_NO_PLACES = {
+    *("answer", "case", "client", "event", "kind", "matter", "name", "namespace"),
+    *("outcome", "provider", "ref", "requester", "scope", "shard", "stated"),
+    *("after", "key", "reason", "receipt_key", "since", "until", "vkey"),
+}
+"""Text that names neither a file nor an address."""
+
+
+def _commands(command: object) -> Iterator[TyperCommand]:
+    if isinstance(command, TyperGroup):
+        for one in command.commands.values():
+            yield from _commands(one)
+    elif isinstance(command, TyperCommand):
+        yield command
+
+
+def test_each_text_of_a_command_is_known_to_be_a_place_or_none() -> None:
+    """Whoever adds an option decides what of it a message may repeat."""
+    others = {
+        one.name
+        for command in _commands(typer.main.get_command(app))
+        for one in command.params
+        if isinstance(one, TyperArgument | TyperOption)
+        and "str" in str(one.type_descriptor.annotation)
+        and one.name not in taking_places(command)
+    }
+
+    assert others == _NO_PLACES
+
+
+@pytest.mark.parametrize(
+    ("load", "line"),
+    [
+        (load_config, ("department", "serve", "--config", "不在.yaml")),
+        (load_target, ("department", "try", "不在.yaml")),
+    ],
+)
+def test_what_a_department_lacks_is_named_in_any_script(
+    load: Callable[[Path], object], line: tuple[str, ...]
+) -> None:
+    """As where the system itself says so."""
+    with pytest.raises(FileNotFoundError) as refused:
+        load(Path(line[-1]))
+
+    told, _ = tell(refused.value, line, typer.main.get_command(app))
+    assert "errand: `不在.yaml`: No such file or directory\n" == told
 
 
 def test_a_file_is_named_by_the_system_in_any_script() -> None:
