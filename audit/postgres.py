@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 
 from audit.arrays import take_packed
-from audit.sql import SEALED, Changes, Postgres, Row, Tables, Value
+from audit.sql import Changes, Postgres, Row, Tables, Value
 from schemas.errors import LogUnavailableError, SettingsError
 
 _DURABLE: Final = {
@@ -83,6 +83,7 @@ _TEMPORARY: Final = (
 
 SEALED_STATE: Final = "ER002"
 """The SQL state with which a sealed shard refuses."""
+_SEALED: Final = "the log is a sealed shard: go on with the next one"
 
 _Connection: TypeAlias = psycopg.Connection[Row]
 
@@ -348,7 +349,7 @@ def unavailable(error: psycopg.Error) -> Exception:
     """
     name = type(error).__name__
     if error.sqlstate == SEALED_STATE:
-        return LogUnavailableError(SEALED)
+        return LogUnavailableError(_SEALED)
     if isinstance(error, _TEMPORARY):
         return LogUnavailableError(f"the log's PostgreSQL: {name}")
     return error
