@@ -20,8 +20,11 @@ NodeReader = Callable[[int, int], bytes]
 EMPTY_ROOT = hashlib.sha256(b"").digest()
 """The root of a tree without leaves."""
 
+LEAF_PREFIX = b"\x00"
+"""Hashed before a leaf, so that no leaf has the hash of an inner node."""
+
 # A hash that has taken the first byte in is copied: that costs less than a new one.
-_leaf = hashlib.sha256(b"\x00").copy
+_leaf = hashlib.sha256(LEAF_PREFIX).copy
 _node = hashlib.sha256(b"\x01").copy
 
 

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from audit.cosigning import Cosigning
 from audit.leading import open_lead
-from audit.merkle import EMPTY_ROOT, consistency_proof, leaf_hash, tree_root
+from audit.merkle import EMPTY_ROOT, consistency_proof, tree_root
 from audit.note import Checkpoint, Signer, Verifier, open_checkpoint
 from audit.record import milliseconds
-from audit.store import LogReader, SignedHead, attempts_of
+from audit.store import LogReader, SignedHead
 from audit.swaps import Integration, Publication, Release, head_guard
-from audit.tiles import TileId, integrate, node_reader
+from audit.taking import taking
+from audit.tiles import TileId, TileReader, integrate, node_reader, reading_once
 from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import VerificationError
@@ -85,6 +86,7 @@ class Publisher:
         self._clock = clock
         self._pace = pace or Pace()
         self._reader = LogReader.open(log.place)
+        self._take = taking(log.place, self._reader)
         self._lead = open_lead(log, self._pace.silent_s)
         self._witnesses = witnesses
         self._is_compared = False
@@ -218,7 +220,7 @@ class Publisher:
         if self._is_due(head, size):
             # (3): what is signed is what is stored, not what was meant to be.
             for one in dict.fromkeys([(size, root), *self._known(head)]):
-                self._check_root(*one)
+                self._checked_edge(*one)
             # (4): at most one publisher wins.
             checkpoint = Checkpoint(self._log.origin, size, root)
             head = self._sign(head, checkpoint)
@@ -248,7 +250,7 @@ class Publisher:
             VerificationError: A witness holds a head that the tree does not contain.
         """
         if self._witnesses is not None and not self._is_compared:
-            read = node_reader(self._reader.tile)
+            read = node_reader(reading_once(self._reader.tile))
             enough = self._witnesses.compare(size, lambda at: tree_root(read, at))
             self._wait_for_witnesses(is_enough=enough)
             self._is_compared = enough
@@ -266,7 +268,7 @@ class Publisher:
         ):
             return published
         checkpoint = open_checkpoint(head.note.encode(), self._signer.verifier)
-        read = node_reader(self._reader.tile)
+        read = node_reader(reading_once(self._reader.tile))
         cosigned = self._witnesses.collect(
             checkpoint,
             head.note,
@@ -296,10 +298,12 @@ class Publisher:
         elif self._unwitnessed_since is None:
             self._unwitnessed_since = self._clock.monotonic()
 
-    def _check_root(self, size: int, root: bytes) -> None:
-        """Verify that the stored tiles give this root."""
-        if tree_root(node_reader(self._reader.tile), size) != root:
+    def _checked_edge(self, size: int, root: bytes) -> Mapping[TileId, bytes]:
+        """Return the stored tiles of the right edge, once they give this root."""
+        edge = self._reader.edge(size)
+        if tree_root(node_reader(_reading(edge)), size) != root:
             raise VerificationError(f"the tiles do not give the root of size {size}")
+        return edge
 
     def _is_due(self, head: SignedHead | None, size: int) -> bool:
         """Return whether a head has to be signed: there is news, or it is old."""
@@ -318,20 +322,13 @@ class Publisher:
             VerificationError: A record is missing, or its leaf is not what was hashed.
         """
         # A bit that flipped in the right edge would be built upon.
-        self._check_root(size, root)
-        links = self._reader.links(size, end)
-        hashes: list[bytes] = []
-        for seq, _, leaf, stored, *_ in links:
-            if seq != size + len(hashes):
-                raise VerificationError(f"entry {size + len(hashes)} is missing")
-            if leaf_hash(leaf) != stored:
-                raise VerificationError(f"entry {seq} has another leaf than its hash")
-            hashes.append(stored)
-        changed = integrate(self._reader.tile, size, hashes)
+        edge = self._checked_edge(size, root)
+        hashes, begun, ended = self._take(size, end)
+        changed = integrate(_reading(edge), size, hashes)
         reached = size + len(hashes)
-        new_root = tree_root(node_reader(_Overlay(changed, self._reader)), reached)
+        new_root = tree_root(node_reader(_reading({**edge, **changed})), reached)
         before, after = (size, root), (reached, new_root)
-        self._lead.write(Integration(before, after, changed, *attempts_of(links)))
+        self._lead.write(Integration(before, after, changed, begun, ended))
         return reached, new_root
 
     def _sign(self, head: SignedHead | None, checkpoint: Checkpoint) -> SignedHead:
@@ -344,12 +341,6 @@ class Publisher:
         return new
 
 
-@dataclass(frozen=True, slots=True)
-class _Overlay:
-    """Tiles as they will be: those that change, and the stored ones."""
-
-    changed: Mapping[TileId, bytes]
-    reader: LogReader
-
-    def __call__(self, level: int, number: int) -> bytes:
-        return self.changed.get((level, number)) or self.reader.tile(level, number)
+def _reading(tiles: Mapping[TileId, bytes]) -> TileReader:
+    """Return a reader of these tiles."""
+    return lambda *tile: tiles.get(tile, b"")

@@ -21,7 +21,7 @@ from audit.places import open_sql
 from audit.record import Kind, Leaf, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import Changes, Place, Row, Sql
-from audit.tiles import TileId
+from audit.tiles import TileId, edge_tiles
 from schemas.ids import CaseId, EventId
 
 FORMAT = "2"
@@ -121,7 +121,7 @@ class Link(NamedTuple):
 
 _ATTEMPT = "SELECT event_id, case_ref FROM attempt"
 _LINK = "SELECT seq, event_id, leaf, leaf_hash, case_ref, ends FROM entry"
-_ACCEPTED = f',"kind":"{Kind.REQUEST_ACCEPTED.value}",'.encode()
+ACCEPTED = f',"kind":"{Kind.REQUEST_ACCEPTED.value}",'.encode()
 """In a leaf, which is canonical JSON, these bytes stand for the kind and nothing else:
 within a string the quotation marks would be escaped."""
 
@@ -135,7 +135,7 @@ def attempts_of(
     for _, event, leaf, _, case, ends in links:
         if ends is not None:
             ended.append(ends)
-        elif case is not None and _ACCEPTED in leaf:
+        elif case is not None and ACCEPTED in leaf:
             begun[event] = case
     return begun, frozenset(ended)
 
@@ -159,8 +159,6 @@ class Refusal:
     """What its callers are told."""
     fault: str | None = None
     """Why nothing may be done until the log is opened again; None when it may."""
-    is_sealed: bool = False
-    """Whether the fault is no harm: the log has ended, and another one goes on."""
 
 
 class Engine(Protocol):
@@ -312,6 +310,16 @@ class LogReader:
         for (hashes,) in self.sql.rows(query, (level, number)):
             return bytes(hashes)
         return b""
+
+    def edge(self, size: int) -> Mapping[TileId, bytes]:
+        """Return the tiles that the root of a tree of `size` is computed from."""
+        wanted = edge_tiles(size)
+        if not wanted:
+            return {}
+        at = " OR ".join(["(level = ? AND number = ?)"] * len(wanted))
+        query = f"SELECT level, number, hashes FROM tile WHERE {at}"  # noqa: S608 - marks alone
+        rows = self.sql.rows(query, [part for tile in wanted for part in tile])
+        return {(level, number): bytes(hashes) for level, number, hashes in rows}
 
     def tile_ids(self) -> list[TileId]:
         """Return which tiles are stored."""

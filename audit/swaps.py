@@ -72,9 +72,9 @@ class Integration:
     after: tuple[int, bytes]
     tiles: Mapping[TileId, bytes]
     begun: Mapping[EventId, CaseId]
-    """The case of each look-up that the new leaves begin."""
+    """The case of each look-up that the new leaves begin, and do not end."""
     ended: frozenset[EventId]
-    """The look-ups that they end."""
+    """The look-ups that they end, and that earlier leaves have begun."""
 
     def __call__(self, changes: Changes) -> None:
         """Do it; raise LogUnavailableError when another one was there before."""
@@ -96,12 +96,9 @@ class Integration:
         )
         changes.change_all(
             "DELETE FROM attempt WHERE event_id = ?",
-            [(event,) for event in self.ended if event not in self.begun],
+            [(event,) for event in self.ended],
         )
-        changes.change_all(
-            "INSERT INTO attempt VALUES (?, ?)",
-            [one for one in self.begun.items() if one[0] not in self.ended],
-        )
+        changes.change_all("INSERT INTO attempt VALUES (?, ?)", self.begun.items())
 
 
 @dataclass(frozen=True, slots=True)

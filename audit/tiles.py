@@ -172,6 +172,22 @@ def tiles_of_size(size: int) -> Iterator[tuple[TileId, int]]:
         level, size = level + 1, size // TILE_WIDTH
 
 
+def edge_tiles(size: int) -> list[TileId]:
+    """Return the tiles of the right edge of a tree of `size`: its root needs no other.
+
+    >>> edge_tiles(65_537)
+    [(0, 256), (2, 0)]
+    """
+    tiles: list[TileId] = []
+    level = 0
+    while size:
+        index, width = divmod(size, TILE_WIDTH)
+        if width:
+            tiles.append((level, index))
+        level, size = level + 1, index
+    return tiles
+
+
 def node_reader(read_tile: TileReader) -> NodeReader:
     """Return a reader of tree nodes over a reader of tiles.
 
