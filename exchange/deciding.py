@@ -31,7 +31,7 @@ from exchange.mandating import Mandates
 from exchange.opened import OpenCase
 from exchange.plan import Lookup
 from exchange.vault import Vault
-from schemas.clock import Clock
+from schemas.clock import Clock, day_in_beijing
 from schemas.directory import DataService, Quota, SharingGrant
 from schemas.ids import ConsentId, EventId, NewId
 from schemas.model import Slug
@@ -215,7 +215,7 @@ class Decider:
         region = lookup.region
         if region is None or region not in case.content.facts:
             return self.pack.services[lookup.services[0]]
-        return choose_service(case, lookup, self.pack.services, now.date())
+        return choose_service(case, lookup, self.pack.services, day_in_beijing(now))
 
     def _prepare(
         self, case: OpenCase, lookup: Lookup, service: DataService

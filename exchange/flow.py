@@ -30,7 +30,7 @@ from exchange.mandating import Mandates
 from exchange.opened import OpenCase
 from exchange.plan import Lookup, Plan, Planned, ready
 from exchange.planner import Planner
-from schemas.clock import Clock
+from schemas.clock import Clock, day_in_beijing
 from schemas.errors import Layer
 from schemas.ids import EventId, NewId
 from schemas.model import Slug
@@ -56,7 +56,8 @@ class Flow:
     def judge(self, case: OpenCase) -> None:
         """Judge a case as it stands, without asking anybody."""
         now = self.clock.now()
-        plan = self.planner.plan(case.head.matter, case.situation(), now.date())
+        situation, today = case.situation(), day_in_beijing(now)
+        plan = self.planner.plan(case.head.matter, situation, today)
         judge_case(case, [plan], now, renewed=False)
 
     async def run(self, case: OpenCase, deadline: float, *, renew: bool) -> None:
@@ -87,7 +88,8 @@ class Flow:
             # (1), (2): again after each wave that told something.
             if plan is None or planned_with != case.content.facts:
                 situation, planned_with = case.situation(barred), {**case.content.facts}
-                plan = self.planner.plan(case.head.matter, situation, now.date())
+                today = day_in_beijing(now)
+                plan = self.planner.plan(case.head.matter, situation, today)
                 plans[barred] = plan
             # (3): all that is left of the plan, so that nothing is asked before.
             approved = await self._decided(case, plan, tried, now, renew=renew)

@@ -15,7 +15,7 @@ from exchange.explanation import Explanation, LookupExplained
 from exchange.planner import Planner
 from exchange.proposal import Circumstances, judge
 from exchange.situation import Situation
-from schemas.clock import Clock, SystemClock
+from schemas.clock import Clock, SystemClock, day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError, NotFoundError
 from schemas.ids import CaseId, new_ids
 from schemas.matter import Matter, QuestionType
@@ -63,7 +63,7 @@ def explain_offline(
         answers=dict(_answer(declared, text) for text in answers),
         stated=dict.fromkeys(facts, _STATED),
     )
-    plan = Planner([catalogue]).plan(matter, situation, now.date())
+    plan = Planner([catalogue]).plan(matter, situation, day_in_beijing(now))
     circumstances = Circumstances(
         requester=requester or _first_requester(pack, declared),
         purpose=next(iter(declared.purposes)),

@@ -1,6 +1,7 @@
 """What a case would ask, of whom and on which basis, without asking anybody."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from functools import partial
 from typing import Annotated
 
@@ -48,23 +49,29 @@ async def explain_situation(
     matter = gateway.pack.matters.get(body.matter)
     if matter is None:
         raise InvalidRequestError(Complaint("/matter", "no such matter"))
-    now, today = gateway.clock.now(), day_in_beijing(gateway.clock.now())
+    now = gateway.clock.now()
+    today = day_in_beijing(now)
     check_opening(matter, body.purpose, body.subjects, body.answers, today)
     catalogue = gateway.planner.catalogue(body.matter)
     stated = {name: fact.value for name, fact in stated_facts(body.subjects).items()}
     situation = Situation(answers=body.answers, stated=stated)
-    plan = gateway.planner.plan(body.matter, situation, now.date())
-    circumstances = await _circumstances(gateway, catalogue, caller.requester, body)
+    plan = gateway.planner.plan(body.matter, situation, today)
+    circumstances = await _circumstances(
+        gateway, catalogue, caller.requester, body, now
+    )
     judged = judge(gateway.pack, plan, circumstances, now)
     content = explain(catalogue, gateway.pack, plan, judged).model_dump_json()
     return Response(content, media_type="application/json")
 
 
 async def _circumstances(
-    gateway: Gateway, catalogue: Catalogue, requester: Slug, body: ExplainRequest
+    gateway: Gateway,
+    catalogue: Catalogue,
+    requester: Slug,
+    body: ExplainRequest,
+    now: datetime,
 ) -> Circumstances:
     """Return what bears on the decisions: consents, suspensions, quotas."""
-    now = gateway.clock.now()
     persons = {
         role: gateway.vault.person_ref(_namespace(catalogue, role), facts["id"])
         for role, facts in body.subjects.items()

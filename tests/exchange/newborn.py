@@ -305,7 +305,12 @@ def the_pack() -> Pack:
 
 @asynccontextmanager
 async def an_office(
-    folder: Path, tables_url: str, vault_url: str, log_keys: LogKeys | None = None
+    folder: Path,
+    tables_url: str,
+    vault_url: str,
+    log_keys: LogKeys | None = None,
+    *,
+    pack: Pack | None = None,
 ) -> AsyncIterator[Office]:
     """Open an office over in-memory departments.
 
@@ -314,9 +319,10 @@ async def an_office(
         tables_url: The database of its tables, which are there and empty.
         vault_url: The database of its vault, likewise.
         log_keys: The keys of its log, when it is opened again.
+        pack: Another one than the region's.
     """
     clock = FakeClock(NOW)
-    pack = the_pack()
+    pack = pack or the_pack()
     async with AsyncExitStack() as stack:
         database = stack.enter_context(Database(tables_url))
         keys = stack.enter_context(Database(vault_url, secure_delete=True))
