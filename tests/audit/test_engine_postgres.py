@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
+from operator import not_
 from pathlib import Path
 
 import psycopg
@@ -23,6 +24,7 @@ from audit.writer import Limits, open_engine
 from exchange.demo.postgres import PostgresServer
 from schemas.errors import LogUnavailableError, SettingsError
 from tests.audit.examples import MOTHER, ORIGIN, Room, an_event, open_room
+from tests.harness.postgres import ask_until
 from tests.harness.relay import Loss, Relay, a_relay
 
 IN_COMMIT = """
@@ -268,9 +270,8 @@ def waiting(connection: psycopg.Connection) -> tuple[int]:
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND objid = 77"
         " AND NOT granted"
     )
-    while not (found := connection.execute(query).fetchall()):
-        pass
-    return found[0]
+    [(pid,)] = ask_until(connection, query, bool)
+    return (int(pid),)
 
 
 @pytest.mark.anyio
@@ -385,8 +386,7 @@ async def test_a_freeze_that_is_cut_off_in_its_commit_is_done_whole_or_not_at_al
         with pytest.raises(LogUnavailableError):
             await task
         connection.execute("SELECT pg_advisory_unlock(77)")
-        while connection.execute(_SESSION, found).fetchone():
-            pass
+        ask_until(connection, _SESSION, not_, found)
     begun = (last.event.id in stored(room), is_frozen(room))
     as_before(room)
     freeze(place, lambda _: [last] if is_ended else [])

@@ -29,6 +29,7 @@ from tests.audit.examples import (
     open_room,
 )
 from tests.audit.test_erasure import ref_of, sections
+from tests.harness.postgres import ask_until
 from tests.harness.relay import Relay, a_relay
 
 pytestmark = pytest.mark.anyio
@@ -344,8 +345,7 @@ WHERE NOT granted AND datname = current_database()
 
 def until_waiting(connection: psycopg.Connection, sessions: int) -> None:
     """Return once so many sessions of the database wait for a lock."""
-    while connection.execute(WAITING).fetchone() != (sessions,):
-        pass
+    ask_until(connection, WAITING, lambda found: found == [(sessions,)])
 
 
 def test_of_a_hold_and_an_erasure_at_once_the_first_one_stands(

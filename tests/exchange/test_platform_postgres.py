@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import select
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -372,8 +373,9 @@ def test_a_server_that_may_lose_commits_is_refused(
 def switch(server: PostgresServer, name: str, value: str) -> None:
     """Change a setting of the server; return once new connections have it."""
     tell(server.url(), f"ALTER SYSTEM SET {name} = {value}", "SELECT pg_reload_conf()")
-    shown = ""
+    shown, until = "", time.monotonic() + PATIENCE_S
     while shown != value:
+        assert time.monotonic() < until, f"`{name}` is still `{shown}`"
         with psycopg.connect(server.url()) as connection:
             row = connection.execute(f"SHOW {name}".encode()).fetchone()
             shown = "" if row is None else str(row[0])

@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -25,6 +24,7 @@ from schemas.errors import StateConflictError, VerificationError
 from schemas.ids import CaseId, DueId, EvidenceId, KeyId
 from tests.consent.examples import LEASE, a_quota, a_request, a_use
 from tests.consent.test_mandates import a_mandate
+from tests.harness.postgres import ask_until
 
 T = TypeVar("T")
 pytestmark = pytest.mark.anyio
@@ -66,10 +66,8 @@ def _until_locked_out(url: str) -> None:
     """Return once a transaction on this database waits for another's lock."""
     query = """SELECT count(*) FROM pg_stat_activity
                WHERE wait_event_type = 'Lock' AND datname = current_database()"""
-    until = time.monotonic() + PATIENCE_S
     with psycopg.connect(url, autocommit=True) as connection:
-        while connection.execute(query).fetchone() == (0,):
-            assert time.monotonic() < until, "the second one waited for nothing"
+        ask_until(connection, query, lambda found: found != [(0,)])
 
 
 async def test_a_key_claimed_twice_makes_one_thing(postgres_tables: str) -> None:

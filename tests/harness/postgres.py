@@ -5,10 +5,11 @@ Migrations run once in a session and engine; a test gets a copy of what they mad
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, LiteralString, TypeAlias
 
 import psycopg
 from psycopg import sql
@@ -20,6 +21,10 @@ Prepare: TypeAlias = Callable[[str], None]
 """Fills an empty database, given its URL, and lets go of it."""
 Lend: TypeAlias = Callable[[str, Prepare], str]
 """Returns the URL of a fresh database of a name, as `prepare` fills it."""
+Rows: TypeAlias = list[tuple[Any, ...]]
+
+PATIENCE_S = 20.0
+"""How long a server may take to come to what a test waits for."""
 
 
 class Databases:
@@ -97,6 +102,27 @@ class Files:
 def migrated(part: Part, url: str) -> None:
     """Make the gateway's tables in an empty database."""
     upgrade(url, part)
+
+
+def ask_until(
+    connection: psycopg.Connection,
+    query: LiteralString,
+    is_met: Callable[[Rows], bool],
+    values: Sequence[object] = (),
+) -> Rows:
+    """Ask again and again until the answer is as it should be, and return it.
+
+    Args:
+        connection: Commits by itself, or it would be told the same each time.
+        query: What is asked.
+        is_met: Whether an answer is what is waited for.
+        values: Of the query.
+    """
+    until = time.monotonic() + PATIENCE_S
+    while not is_met(found := connection.execute(query, values).fetchall()):
+        assert time.monotonic() < until, f"it is still {found}"
+        connection.execute("SELECT pg_sleep(0.002)")
+    return found
 
 
 _TABLES = """
