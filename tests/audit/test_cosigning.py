@@ -30,6 +30,8 @@ from tests.audit.examples import Room, an_event, open_room
 from tests.harness.witnesses import Served, a_witness, an_answerer, answering
 
 NOW_S = 1_767_853_800
+NOWHERE = "http://127.0.0.1:9"
+"""Where nobody answers."""
 
 
 def append(room: Room, number: int) -> None:
@@ -47,6 +49,11 @@ def size_seen(room: Room) -> int:
     """Return how much outsiders see."""
     head = seen(room)
     return 0 if head is None else head.size
+
+
+def moved(line: str, url: str) -> str:
+    """Return the line of a witness that is at another address."""
+    return f"{line.rpartition(' ')[0]} {url}"
 
 
 class Watch:
@@ -83,6 +90,18 @@ class Watch:
         )
         publisher = Publisher(room.log, room.keys.log, room.clock, pace, witnesses)
         self._stack.callback(publisher.stop)
+        return publisher
+
+    def with_first_at(self, url: str) -> list[str]:
+        """Return the lines of the witnesses, the first one at another address."""
+        first, *others = (one.line for one in self.served)
+        return [moved(first, url), *others]
+
+    def publish_some(self, first_at: str) -> Publisher:
+        """Record and publish three events, with the first witness elsewhere."""
+        publisher = self.publisher(*self.with_first_at(first_at))
+        append(self.room, 3)
+        publisher.tick()
         return publisher
 
 
@@ -123,7 +142,7 @@ def test_what_is_published_carries_the_cosignatures(watch: Watch) -> None:
 def test_one_witness_that_is_gone_is_not_missed(watch: Watch) -> None:
     """Two of three suffice; a dead address costs its own cosignature alone."""
     lines = [one.line for one in watch.served]
-    lines[1] = lines[1].rpartition(" ")[0] + " http://127.0.0.1:9"
+    lines[1] = moved(lines[1], NOWHERE)
     publisher = watch.publisher(*lines)
     append(watch.room, 3)
     publisher.tick()
@@ -144,10 +163,8 @@ def test_without_a_quorum_nothing_is_published_and_recording_goes_on(
     append(room, 3)
     publisher.publish()
     publisher.stop()
-    lines = [
-        one.line.rpartition(" ")[0] + " http://127.0.0.1:9" for one in watch.served
-    ]
-    lonely = watch.publisher(*lines[:2], watch.served[2].line)
+    *gone, there = (one.line for one in watch.served)
+    lonely = watch.publisher(*[moved(line, NOWHERE) for line in gone], there)
     append(room, 2)
     lonely.tick()
     room.clock.advance(timedelta(hours=1))
@@ -168,12 +185,10 @@ def test_a_head_that_waited_is_published_when_the_witnesses_are_back(
 ) -> None:
     """The next round asks again, even though nothing new was recorded."""
     room = watch.room
-    line = watch.served[1].line
+    first, second, _ = (one.line for one in watch.served)
     answers = iter([Reply(404), Reply(500), *[Reply(404)] * 9])
     with an_answerer(lambda _path, _body: next(answers)) as bad:
-        flaky = watch.publisher(
-            watch.served[0].line, line.rpartition(" ")[0] + f" {bad}"
-        )
+        flaky = watch.publisher(first, moved(second, bad))
         append(room, 3)
         flaky.publish()
         before = size_seen(room)
@@ -230,9 +245,7 @@ def test_a_log_of_another_history_refuses_to_sign(watch: Watch, tmp_path: Path) 
 
 def test_nothing_is_signed_before_enough_witnesses_were_asked(watch: Watch) -> None:
     """Who can't tell whether it went back signs nothing, and goes on recording."""
-    lines = [
-        one.line.rpartition(" ")[0] + " http://127.0.0.1:9" for one in watch.served
-    ]
+    lines = [moved(one.line, NOWHERE) for one in watch.served]
     publisher = watch.publisher(*lines)
     append(watch.room, 3)
     publisher.tick()
@@ -254,11 +267,7 @@ def test_a_witness_that_never_settles_is_given_up(watch: Watch) -> None:
         return Reply(409, f"{next(asked) % 3}\n", SIZE_TYPE)
 
     with an_answerer(slippery) as url:
-        lines = [one.line for one in watch.served]
-        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
-        publisher = watch.publisher(*lines)
-        append(watch.room, 3)
-        publisher.tick()
+        publisher = watch.publish_some(url)
 
     assert publisher.failure is None
     assert 3 == size_seen(watch.room)
@@ -288,11 +297,7 @@ def test_what_is_no_size_is_not_tried_again(watch: Watch, told: Reply) -> None:
         return told
 
     with an_answerer(strange) as url:
-        lines = [one.line for one in watch.served]
-        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
-        publisher = watch.publisher(*lines)
-        append(watch.room, 3)
-        publisher.tick()
+        publisher = watch.publish_some(url)
 
     assert publisher.failure is None
     assert 3 == size_seen(watch.room)
@@ -324,9 +329,7 @@ def test_a_witness_that_points_elsewhere_is_not_followed(
             """Keep it to itself."""
 
     with answering(Elsewhere) as url:
-        lines = [one.line for one in watch.served]
-        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
-        publisher = watch.publisher(*lines)
+        publisher = watch.publisher(*watch.with_first_at(url))
         for size in (1, 2):
             append(watch.room, 1)
             publisher.tick()
@@ -347,12 +350,8 @@ def test_whatever_goes_wrong_with_a_witness_costs_its_own_cosignature(
         return resolve(host, *rest)
 
     monkeypatch.setattr(socket, "getaddrinfo", broken)
-    lines = [one.line for one in watch.served]
-    lines[0] = lines[0].rpartition(" ")[0] + " http://w1.example"
-    publisher = watch.publisher(*lines)
-    append(watch.room, 3)
     with capture_logs() as logged:
-        publisher.tick()
+        publisher = watch.publish_some("http://w1.example")
 
     told = {"witness": "w1", "reason": "ZeroDivisionError", "log_level": "warning"}
     assert [{"event": "witness_failed", **told}] * 2 == logged
@@ -374,8 +373,7 @@ def test_a_witness_whose_address_is_not_found_is_left_alone(
         raise socket.gaierror
 
     monkeypatch.setattr(socket, "getaddrinfo", slow)
-    lines = [one.line for one in watch.served]
-    lines[0] = lines[0].rpartition(" ")[0] + " http://w1.example"
+    lines = watch.with_first_at("http://w1.example")
     publisher = watch.publisher(*lines, timeout_s=0.5)
     watch._stack.callback(found.set)
     for size in (1, 2, 3):
@@ -406,11 +404,7 @@ def test_a_lie_about_our_size_stops_nothing(watch: Watch, shown: Reply) -> None:
         return ahead if path == "/add-checkpoint" else shown
 
     with an_answerer(liar) as url:
-        lines = [one.line for one in watch.served]
-        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
-        publisher = watch.publisher(*lines)
-        append(watch.room, 3)
-        publisher.tick()
+        publisher = watch.publish_some(url)
         append(watch.room, 1)
         publisher.tick()
 
@@ -433,11 +427,7 @@ def test_a_witness_that_is_ahead_with_our_signature_stops_the_log(
         return next(answers, Reply(200, bigger))
 
     with an_answerer(ahead) as url:
-        lines = [one.line for one in watch.served]
-        lines[0] = lines[0].rpartition(" ")[0] + f" {url}"
-        publisher = watch.publisher(*lines)
-        append(room, 3)
-        publisher.tick()
+        publisher = watch.publish_some(url)
 
     assert "has cosigned 99 records, here are 3" in str(publisher.failure)
     with pytest.raises(LogUnavailableError, match="does not verify"):
@@ -461,8 +451,7 @@ def test_a_cosignature_that_does_not_hold_counts_for_nothing(watch: Watch) -> No
             return Reply(200, line) if path == "/add-checkpoint" else Reply(404)
 
         with an_answerer(wrong) as url:
-            lines = [first.line.rpartition(" ")[0] + f" {url}", third.line]
-            publisher = watch.publisher(*lines)
+            publisher = watch.publisher(moved(first.line, url), third.line)
             append(room, 1)
             publisher.tick()
             publisher.stop()
