@@ -6,7 +6,6 @@ department is asked, and in which an answer reaches the portal, the log's file i
 """
 
 import asyncio
-import os
 import shutil
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -20,15 +19,8 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import text
 from typing_extensions import override
 
@@ -56,9 +48,9 @@ from tests.exchange.newborn import (
 )
 from tests.fakes.waiting import owed_to
 from tests.faults.commits import FailingConnection, Failure, Hold, fail_commits
+from tests.faults.machines import run_machine
 from tests.harness.postgres import Files, migrated
 
-DEEP = os.environ.get("ERRAND_FAULTS") == "all"
 PATIENCE_S = 30
 DOWN = ConnectorUnavailableError("down", layer=Layer.SOURCE)
 
@@ -311,12 +303,4 @@ def test_nothing_is_asked_or_released_before_its_record_is_durable(
 ) -> None:
     """Whatever fails, hangs or is given up, in any order."""
     monkeypatch.setattr(Releasing, "files", files, raising=False)
-    run_state_machine_as_test(
-        Releasing,
-        settings=settings(
-            max_examples=300 if DEEP else 15,
-            stateful_step_count=20 if DEEP else 14,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
-    )
+    run_machine(Releasing, examples=15, steps=14, deep=300)

@@ -8,7 +8,6 @@ reach the portal, the log's file is read.
 """
 
 import asyncio
-import os
 import re
 import select
 import socket
@@ -26,14 +25,8 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    invariant,
-    rule,
-    run_state_machine_as_test,
-)
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import text
 from starlette.types import Receive, Scope, Send
 from typing_extensions import override
@@ -61,11 +54,11 @@ from exchange.settings import read_settings
 from schemas.canonical import b64url_decode
 from schemas.clock import SystemClock
 from tests.faults.commits import FailingConnection, Failure, Hold, fail_commits
+from tests.faults.machines import run_machine
 from tests.harness.application import served
 from tests.harness.registers import Front, Mood, departments
 
 T = TypeVar("T")
-DEEP = os.environ.get("ERRAND_FAULTS") == "all"
 PATIENCE_S = 30.0
 DEPARTMENTS = ("ga", "wj", "mz")
 """Police, health, civil affairs; what the others hold stays pending."""
@@ -243,6 +236,8 @@ class Place:
     notes: list[bytes] = field(default_factory=list)
     """Every receipt that the portal has got."""
     hold: Hold = field(default_factory=Hold)
+    since: int = 0
+    """The first record of the example."""
 
     @property
     def address(self) -> tuple[str, int]:
@@ -308,9 +303,6 @@ class Place:
         file = self.stage.data_dir / "log.db"
         with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as log:
             return log.execute(query, (value,)).fetchall()
-
-    since: int = 0
-    """The first record of the example."""
 
 
 @pytest.fixture(scope="module")
@@ -560,12 +552,4 @@ def test_a_portal_that_hangs_up_is_told_nothing_that_is_not_durable(
 ) -> None:
     """And costs nobody else anything, whatever fails or waits meanwhile."""
     monkeypatch.setattr(Released, "place", place, raising=False)
-    run_state_machine_as_test(
-        Released,
-        settings=settings(
-            max_examples=200 if DEEP else 12,
-            stateful_step_count=20 if DEEP else 10,
-            deadline=None,
-            suppress_health_check=[HealthCheck.too_slow],
-        ),
-    )
+    run_machine(Released, examples=12, steps=10, deep=200)
