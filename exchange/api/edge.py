@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import structlog
 from fastapi import Response
 from prometheus_client import Counter, Histogram
-from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exchange.api.problems import INTERNAL, TOO_BUSY, TOO_LARGE, problem
+from exchange.api.problems import INTERNAL, TOO_BUSY, TOO_LARGE, WordedError, problem
 from exchange.telemetry import Metrics
 from schemas.clock import Clock
 from schemas.ids import NewId
@@ -180,14 +179,14 @@ class _Exchange:
         """Pass on a piece of the body, up to the limit.
 
         Raises:
-            HTTPException: 413, before the rest is read.
+            WordedError: 413, before the rest is read.
         """
         message = await self._receive()
         if message["type"] == "http.request":
             self._received += len(message.get("body", b""))
             if self._received > self._limit:
                 told = _too_large(self._limit)
-                raise HTTPException(413, told, headers={"connection": "close"})
+                raise WordedError(413, told, headers={"connection": "close"})
         return message
 
     async def send(self, message: Message) -> None:

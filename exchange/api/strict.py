@@ -11,20 +11,10 @@ from typing import Any
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
 from pydantic import JsonValue
-from starlette.exceptions import HTTPException
 from typing_extensions import override
 
+from exchange.api.problems import WordedError
 from schemas.errors import RequestError
-
-
-class MalformedError(HTTPException):
-    """A body is not what it is called; `detail` says why, in our words.
-
-    The framework passes its own kind of error on, and hides any other.
-    """
-
-    def __init__(self, error: RequestError) -> None:
-        super().__init__(400, str(error))
 
 
 class _StrictRequest(Request):
@@ -32,12 +22,10 @@ class _StrictRequest(Request):
 
     @override
     async def json(self) -> Any:
-        raw = await self.body()
         try:
-            check_json(raw)
+            return read_json(await self.body())
         except RequestError as error:
-            raise MalformedError(error) from None
-        return await super().json()
+            raise WordedError(400, str(error)) from None
 
 
 class StrictRoute(APIRoute):
@@ -53,8 +41,8 @@ class StrictRoute(APIRoute):
         return strictly
 
 
-def check_json(raw: bytes) -> None:
-    """Check a body.
+def read_json(raw: bytes) -> JsonValue:
+    """Return the value of a body.
 
     Raises:
         RequestError: It is no JSON of this kind; says why, and quotes nothing.
@@ -64,17 +52,22 @@ def check_json(raw: bytes) -> None:
     except UnicodeDecodeError:
         raise RequestError("the body is not UTF-8") from None
     try:
-        json.loads(text, object_pairs_hook=_once, parse_constant=_refuse_constant)
+        value: JsonValue = json.loads(
+            text, object_pairs_hook=_once, parse_constant=_refuse_constant
+        )
     except RecursionError:
         raise RequestError("the body is nested too deep") from None
     except ValueError:
         raise RequestError("the body is not JSON") from None
+    return value
 
 
-def _once(members: Sequence[tuple[str, JsonValue]]) -> None:
-    """Check the members of one object; what they hold is not kept."""
-    if len(dict(members)) != len(members):
+def _once(members: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
+    """Return the members of one object."""
+    found = dict(members)
+    if len(found) != len(members):
         raise RequestError("the body has an object with a member twice")
+    return found
 
 
 def _refuse_constant(_name: str) -> None:

@@ -16,11 +16,13 @@ from fastapi import FastAPI, Query
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
+from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from exchange.api import problems
 from exchange.api.edge import Edge, Limits
 from exchange.api.problems import PROBLEMS, of_error, problem
+from exchange.api.strict import StrictRoute
 from exchange.settings import parse_settings
 from exchange.telemetry import Metrics, configure_logs
 from schemas.errors import (
@@ -81,6 +83,7 @@ class _Site:
 
     def __post_init__(self) -> None:
         self.app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
+        self.app.router.route_class = StrictRoute
         problems.install(self.app)
 
         @self.app.post("/things/{thing}")
@@ -284,6 +287,17 @@ async def test_a_body_without_a_length_is_cut_off_at_the_limit(site: _Site) -> N
     assert status == 413
     assert orjson.loads(body)["type"].endswith("/too-large")
     assert sum(read) == 1_200
+
+
+@pytest.mark.parametrize("status", [400, 413])
+async def test_the_words_of_others_are_not_passed_on(site: _Site, status: int) -> None:
+    """Whatever is refused: a library's message could quote the request."""
+    site.error = HTTPException(status, f"no such thing as {PLANTED}")
+    async with site.client() as client:
+        answer = await client.get("/fails")
+
+    assert status == answer.status_code
+    assert "detail" not in answer.json()
 
 
 async def _call(
