@@ -160,8 +160,11 @@ def verify_kept(receipt: Receipt, proof: Proof, verifier: Verifier) -> Checkpoin
         )
     try:
         verify_inclusion(
-            *(receipt.leaf_hash, receipt.index, checkpoint.size),
-            *(proof.hashes, checkpoint.root),
+            receipt.leaf_hash,
+            receipt.index,
+            checkpoint.size,
+            proof.hashes,
+            checkpoint.root,
         )
     except VerificationError as error:
         raise VerificationError(

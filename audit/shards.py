@@ -245,7 +245,7 @@ def recovery_event(
 def _genesis(
     last: Leaf, at: datetime, before: Checkpoint, outcome: str, policy: str
 ) -> Event:
-    cited = f"{before.origin}#{_cited(before)}"
+    cited = _cited_whole(before)
     noise = hashlib.sha256(f"{cited}\n{policy}".encode()).digest()[:10]
     return Event(
         id=EventId(str(uuid7(last.at, noise))),
@@ -265,10 +265,7 @@ def check_genesis(leaf: Leaf, expected: Event) -> None:
         VerificationError: It is another one, or cites something else.
     """
     said = (leaf.kind, leaf.outcome, leaf.correlation, leaf.policy)
-    wanted = (
-        *(expected.kind, expected.outcome),
-        *(expected.correlation, expected.policy),
-    )
+    wanted = (expected.kind, expected.outcome, expected.correlation, expected.policy)
     if said != wanted:
         raise VerificationError("the shard does not begin with what it goes on from")
 
@@ -285,9 +282,8 @@ def check_link(final: Leaf, before: Checkpoint, genesis: Leaf, vkey: str) -> Non
     Raises:
         VerificationError: One of them names something else.
     """
-    if (final.kind, final.correlation, final.policy) != (
-        *(Kind.SHARD_FINAL, genesis.log, vkey),
-    ):
+    said = (final.kind, final.correlation, final.policy)
+    if said != (Kind.SHARD_FINAL, genesis.log, vkey):
         raise VerificationError(f"{before.origin}: the last record names another shard")
     _check_cites(genesis, before)
 
@@ -319,11 +315,15 @@ def check_recovery(verifier: Verifier, genesis: Leaf, vkey: str) -> HandedOn:
 
 
 def _check_cites(genesis: Leaf, before: Checkpoint) -> None:
-    cited = f"{before.origin}#{_cited(before)}"
-    if (genesis.kind, genesis.correlation) != (Kind.SHARD_GENESIS, cited):
+    said = (genesis.kind, genesis.correlation)
+    if said != (Kind.SHARD_GENESIS, _cited_whole(before)):
         raise VerificationError(
             f"{genesis.log}: the first record does not cite what it goes on from"
         )
+
+
+def _cited_whole(head: Checkpoint) -> str:
+    return f"{head.origin}#{_cited(head)}"
 
 
 def _cited(head: Checkpoint) -> str:
