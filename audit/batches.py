@@ -23,7 +23,6 @@ import structlog
 from audit.keyed import SubjectKey
 from audit.record import Subject
 from audit.sealing import SealedRecord
-from audit.sql import SEALED
 from audit.store import Appended, Engine, Work
 from audit.subjects import SubjectDirectory
 from schemas.errors import LogUnavailableError
@@ -151,17 +150,21 @@ class Batches:
             self._jobs.put(self._gathered)
             self._gathered, self._room = [], _ENOUGH
 
-    def refuse(self, reason: str) -> None:
+    def refuse(self, reason: str, *, is_sealed: bool = False) -> None:
         """Refuse everything until the log is opened again, after human eyes.
 
         The first reason is told to the operators, once.
+
+        Args:
+            reason: Why.
+            is_sealed: Whether that is no harm: the log has ended, as `Refusal` has it.
         """
         if self.fault is not None:
             return
         self.fault = reason
         # Nobody is left waiting for a result because standard error is gone.
         with suppress(OSError, ValueError):
-            if reason == SEALED:
+            if is_sealed:
                 # Gateways that run while a shard is sealed all come to this.
                 _log.info("shard_sealed", why=reason, remedy=_PASSES)
             else:
@@ -252,7 +255,7 @@ class Batches:
         """Return what to say of an error; refuse all else after a hard one."""
         refusal = self._engine.explain(error)
         if refusal.fault is not None:
-            self.refuse(refusal.fault)
+            self.refuse(refusal.fault, is_sealed=refusal.is_sealed)
         return refusal.reason
 
     def _call(self, call: _Call) -> None:

@@ -22,7 +22,7 @@ from audit.arrays import Blobs, Numbers, Texts
 from audit.postgres import SEALED_STATE, PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
-from audit.sql import SEALED, Postgres, Tables
+from audit.sql import Postgres, Tables
 from audit.store import (
     FORMAT,
     Appended,
@@ -160,6 +160,7 @@ class PostgresEngine:
             self._size = int(self.sql.rows(_SIZE)[0][0])
             undone.pop_all()
         self._fault: str | None = None
+        self._is_sealed = False
 
     def _make(self, place: Postgres, meta: Mapping[str, str]) -> None:
         """Make the log where there is none, and see that it is the one we mean."""
@@ -221,9 +222,10 @@ class PostgresEngine:
             if error.sqlstate == _PUT_BACK:
                 self._fault = "the log was put back: what it has promised is gone"
                 raise LogUnavailableError(self._fault) from None
+            refused = unavailable(error)
             if error.sqlstate == SEALED_STATE:
-                self._fault = SEALED
-            raise unavailable(error) from None
+                self._fault, self._is_sealed = str(refused), True
+            raise refused from None
         return {
             event: Appended(event, seq, digest, milliseconds(read_leaf(leaf).at))
             for event, seq, leaf, digest in found
@@ -253,7 +255,7 @@ class PostgresEngine:
         """Say what an error means; the connection is opened anew after any."""
         self.sql.drop()
         if isinstance(error, LogUnavailableError):
-            return Refusal(str(error), self._fault)
+            return Refusal(str(error), self._fault, is_sealed=self._is_sealed)
         name = type(error).__name__
         reason = f"the log can't be written: {name}"
         return Refusal(reason, f"the log failed with {name} and must be opened again")

@@ -7,8 +7,8 @@ nothing may be written until the log is opened again.
 """
 
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
 from functools import lru_cache
 from pathlib import Path
 from shutil import disk_usage
@@ -92,12 +92,18 @@ class SqliteEngine:
         self._folder = path.parent
         self._free_bytes = free_bytes
         self._wal_records = max(1, wal_records)
-        self.connection = open_for_writing(path, origin)
-        self._last = SqliteSql.open(path, read_only=True)
-        """Only reads, so that it can be the last one to close and move nothing."""
-        self._last.rows("SELECT 1 FROM meta")
-        self._size = int(self.connection.execute(_SIZE).fetchone()[0])
-        self._mover = Mover(path)
+        with ExitStack() as undone:
+            self.connection = open_for_writing(path, origin)
+            undone.callback(self.connection.close)
+            self._last = SqliteSql.open(path, read_only=True)
+            """Only reads, so that it can be the last one to close and move nothing."""
+            undone.callback(self._last.close)
+            # Before that one, as after any hard error.
+            undone.callback(self.connection.close)
+            self._last.rows("SELECT 1 FROM meta")
+            self._size = int(self.connection.execute(_SIZE).fetchone()[0])
+            self._mover = Mover(path)
+            undone.pop_all()
         self._is_asked = False
         """Whether the mover was asked since the writer moved last."""
         self._unmoved = 0
@@ -254,27 +260,33 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         sqlite3.Error: It can't be opened or written.
         OSError: Its name can't be made durable.
     """
-    sql = _durable(path)
-    connection = sql.connection
-    if not connection.execute("SELECT 1 FROM sqlite_master LIMIT 1").fetchone():
-        connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{PUBLISHED_TABLES.sqlite}")
-        meta = (("format", FORMAT), ("origin", origin))
-        connection.executemany("INSERT INTO meta VALUES (?, ?)", meta)
-        connection.execute("COMMIT")
-    if not is_log_of(read_meta(sql), origin):
-        connection.close()
-        raise SettingsError(f"`{path.name}` is the log of another origin or format")
-    # The write-ahead file is there by now. SQLite makes its name durable itself, but
-    # swallows the error when that fails.
-    sync_folder(path.resolve().parent)
-    return connection
+    with ExitStack() as undone:
+        sql = undone.enter_context(closing(_durable(path)))
+        if not sql.rows("SELECT 1 FROM sqlite_master LIMIT 1"):
+            _make(sql.connection, {"format": FORMAT, "origin": origin})
+        if not is_log_of(read_meta(sql), origin):
+            raise SettingsError(f"`{path.name}` is the log of another origin or format")
+        # The write-ahead file is there by now. SQLite makes its name durable itself,
+        # but swallows the error when that fails.
+        sync_folder(path.resolve().parent)
+        undone.pop_all()
+    return sql.connection
+
+
+def _make(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
+    """Make the tables of a log, all or none."""
+    connection.executescript(f"BEGIN IMMEDIATE;{_SCHEMA}{PUBLISHED_TABLES.sqlite}")
+    connection.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
+    connection.execute("COMMIT")
 
 
 def _durable(path: Path) -> SqliteSql:
     """Open a file so that a commit is on the disk before it returns."""
-    sql = SqliteSql.open(path)
-    sql.connection.execute("PRAGMA journal_mode=WAL")
-    flush_wholly(sql.connection)
+    with ExitStack() as undone:
+        sql = undone.enter_context(closing(SqliteSql.open(path)))
+        sql.connection.execute("PRAGMA journal_mode=WAL")
+        flush_wholly(sql.connection)
+        undone.pop_all()
     return sql
 
 

@@ -30,7 +30,7 @@ Why no promise is weaker for it:
 import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from audit.sql import SqliteSql
@@ -71,10 +71,14 @@ class Mover:
     """
 
     def __init__(self, path: Path) -> None:
-        self._connection = SqliteSql.open(path).connection
-        flush_wholly(self._connection)
-        # Reading opens the write-ahead file as well: from here on no error is missed.
-        self._connection.execute("SELECT 1 FROM meta").fetchall()
+        with ExitStack() as undone:
+            sql = undone.enter_context(closing(SqliteSql.open(path)))
+            self._connection = sql.connection
+            flush_wholly(self._connection)
+            # Reading opens the write-ahead file as well: from here on no error is
+            # missed.
+            sql.rows("SELECT 1 FROM meta")
+            undone.pop_all()
         self._turn = threading.Condition(threading.Lock())
         """Held by whoever moves."""
         self._is_wanted = False

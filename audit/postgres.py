@@ -14,7 +14,7 @@ import psycopg
 from psycopg import errors, sql
 
 from audit.arrays import take_packed
-from audit.sql import SEALED, Changes, Postgres, Row, Tables, Value
+from audit.sql import Changes, Postgres, Row, Tables, Value
 from schemas.errors import LogUnavailableError, SettingsError
 
 _DURABLE: Final = {
@@ -23,12 +23,11 @@ _DURABLE: Final = {
     "synchronous_commit": ("on", "remote_apply"),
 }
 """What a server must be set to, so that what it confirms is on its disks."""
-_PATIENCE: Final = {
-    # Nobody may cut a commit short: neither a caller nor a time limit.
-    "statement_timeout": "0",
+_TIME_WRITING: Final = "SET statement_timeout = 0"
+"""Nobody may cut a commit short: neither a caller nor a time limit."""
+_TIME_READING: Final = "SET statement_timeout = '60s'"
+_WRITING: Final = {
     "lock_timeout": "0",
-}
-_PLANS: Final = {
     # A plan that was made while a table was small is kept: none may read it whole.
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",
@@ -36,10 +35,7 @@ _PLANS: Final = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-_READING: Final = {
-    "default_transaction_read_only": "on",
-    "statement_timeout": "60s",
-}
+_READING: Final = {"default_transaction_read_only": "on"}
 ALIVE: Final = {
     "keepalives_idle": 5,
     "keepalives_interval": 2,
@@ -87,6 +83,7 @@ _TEMPORARY: Final = (
 
 SEALED_STATE: Final = "ER002"
 """The SQL state with which a sealed shard refuses."""
+_SEALED: Final = "the log is a sealed shard: go on with the next one"
 
 _Connection: TypeAlias = psycopg.Connection[Row]
 
@@ -161,9 +158,11 @@ class PostgresSql:
 
     def _prepare(self, connection: _Connection) -> None:
         """Check what the server keeps, and set what every use rests on."""
+        # First, and by itself: the database's own time limit could cut all else short.
+        connection.execute(_TIME_READING if self._read_only else _TIME_WRITING)
         if not self._read_only:
             _check_durable(connection)
-        settings = _READING if self._read_only else _PATIENCE | _PLANS
+        settings = _READING if self._read_only else _WRITING
         path = sql.Identifier(self._place.schema).as_string(connection)
         chosen = {**settings, "search_path": path}
         connection.execute(_SET, (list(chosen), list(chosen.values())))
@@ -350,7 +349,7 @@ def unavailable(error: psycopg.Error) -> Exception:
     """
     name = type(error).__name__
     if error.sqlstate == SEALED_STATE:
-        return LogUnavailableError(SEALED)
+        return LogUnavailableError(_SEALED)
     if isinstance(error, _TEMPORARY):
         return LogUnavailableError(f"the log's PostgreSQL: {name}")
     return error

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 Value: TypeAlias = str | int | bytes | None
 Row: TypeAlias = tuple[Any, ...]
@@ -30,9 +30,6 @@ class Postgres:
         """What an error may call it."""
         return self.schema
 
-
-SEALED: Final = "the log is a sealed shard: go on with the next one"
-"""Why a server refuses what is written to a sealed shard."""
 
 Place: TypeAlias = Path | Postgres
 """Where something is kept: a SQLite file, or a schema of a PostgreSQL database."""

@@ -159,6 +159,8 @@ class Refusal:
     """What its callers are told."""
     fault: str | None = None
     """Why nothing may be done until the log is opened again; None when it may."""
+    is_sealed: bool = False
+    """Whether the fault is no harm: the log has ended, and another one goes on."""
 
 
 class Engine(Protocol):

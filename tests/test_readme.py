@@ -21,18 +21,36 @@ PATIENCE_S = 300.0
 @pytest.mark.skipif(
     not MADE_BY_MAKE.exists(), reason="`make` would make .venv anew under the tests"
 )
-@pytest.mark.parametrize("document", [README, GUIDE], ids=lambda path: path.stem)
-def test_the_shell_blocks_of_a_document_run(document: Path, tmp_path: Path) -> None:
-    """As a portal's or a citizen app's developer types them, from first to last."""
-    environment = {**os.environ, "TMPDIR": str(tmp_path)}
-    text = document.read_text(encoding="utf-8")
-    printed = run_blocks(
-        _elsewhere(text, tmp_path), ROOT, environment, patience_s=PATIENCE_S
-    )
+def test_the_shell_blocks_of_the_readme_run(tmp_path: Path) -> None:
+    """As a portal's developer types them, from first to last."""
+    text = README.read_text(encoding="utf-8")
+    shown = _shown(_elsewhere(text, tmp_path), {"TMPDIR": str(tmp_path)})
 
-    shown = [output.strip() for output in printed[1:] if output.strip()]
     assert shown
     assert [] == [output for output in shown if output not in text]
+
+
+def test_the_shell_blocks_of_the_guide_run(tmp_path: Path) -> None:
+    """As a citizen app's developer types them, wherever Errand is installed."""
+    text = GUIDE.read_text(encoding="utf-8")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    more = {"TMPDIR": str(tmp_path), "PATH": path, "PYTHONPATH": str(ROOT)}
+    shown = _shown(_installed(_elsewhere(text, tmp_path)), more)
+
+    assert shown
+    assert [] == [output for output in shown if output not in text]
+
+
+def _shown(text: str, more: dict[str, str]) -> list[str]:
+    """Type the blocks of a document; return what they print, but for the first."""
+    printed = run_blocks(text, ROOT, {**os.environ, **more}, patience_s=PATIENCE_S)
+    return [output.strip() for output in printed[1:] if output.strip()]
+
+
+def _installed(text: str) -> str:
+    """Return a document with the commands of the installation that runs the tests."""
+    text = re.sub(r'make serve ARGS="(.*)"', r"errand demo --serve \1", text)
+    return text.replace(".venv/bin/", "")
 
 
 def test_what_documents_write_lies_where_git_does_not_look() -> None:

@@ -17,7 +17,6 @@ from exchange.cli.console import (
     print_json,
     print_table,
 )
-from exchange.cli.files import check_writable, read_file
 from exchange.cli.logs import (
     AnchorsPlace,
     ErasuresPlace,
@@ -39,6 +38,7 @@ from exchange.cli.logs import (
     read_token,
     read_vkey,
 )
+from exchange.files import check_writable, read_file
 from schemas.errors import ErrandError, VerificationError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
         anchors=None if anchors is None else parse_trust(read_file(anchors)),
     )
     if state is not None:
-        check_writable(state)
+        check_writable(state, "--state", is_replaced=True)
     place = _Place(log, shard, read_token(token_file))
     elsewhere = elsewhere_of(subjects, erasures, anchors_in)
     if not following:

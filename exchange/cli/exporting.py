@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from exchange.cli.console import A_PLACE, AboutSubject, given, read_subject_id
-from exchange.cli.files import check_writable
 from exchange.cli.logs import (
     ShardName,
     SubjectsPlace,
@@ -21,6 +20,7 @@ from exchange.cli.logs import (
     read_keys,
     stored_shard,
 )
+from exchange.files import check_writable
 from schemas.errors import ErrandError, SettingsError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
             raise ErrandError("files hold all of the log: conditions are for tables")
         size = _export_files(stored, target)
     else:
-        check_writable(target)
+        check_writable(target, is_replaced=True)
         ref = _subject_ref(stored, keys_folder, subjects) if subject else None
         size = _export_table(stored, target, form, _query(conditions, ref))
     sys.stdout.write(f"{size} entries\n")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exchange.cli.console import A_PLACE
-from exchange.cli.files import read_text
+from exchange.files import read_text
 from schemas.errors import (
     ErrandError,
     TokenWantedError,

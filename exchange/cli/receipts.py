@@ -9,7 +9,6 @@ import orjson
 import typer
 
 from exchange.cli.console import A_PLACE, AsJson, make_table, print_json, print_table
-from exchange.cli.files import read_file
 from exchange.cli.logs import (
     LogKey,
     PolicyFile,
@@ -18,6 +17,7 @@ from exchange.cli.logs import (
     read_policy,
     read_vkey,
 )
+from exchange.files import read_file
 from schemas.errors import ErrandError, VerificationError
 
 if TYPE_CHECKING:

@@ -25,7 +25,6 @@ from exchange.cli.console import (
     print_table,
     read_subject_id,
 )
-from exchange.cli.files import check_writable
 from exchange.cli.logs import (
     ShardName,
     SubjectsPlace,
@@ -33,6 +32,7 @@ from exchange.cli.logs import (
     read_keys,
     stored_shard,
 )
+from exchange.files import check_writable
 from schemas.errors import ErrandError
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def show_record(  # noqa: PLR0913 - over the API, or with the log's own keys
     Each section is compared with its commitment before it is shown.
     """
     if leaf is not None:
-        check_writable(leaf)
+        check_writable(leaf, "--leaf")
     if log is not None:
         place = elsewhere_of(subjects)
         stored = stored_shard(log, shard)

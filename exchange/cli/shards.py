@@ -19,8 +19,8 @@ from exchange.cli.console import (
     print_table,
     settings_of,
 )
-from exchange.cli.files import read_file
 from exchange.cli.logs import read_vkey
+from exchange.files import read_file
 
 if TYPE_CHECKING:
     from audit.shards import Shard

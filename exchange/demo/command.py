@@ -19,8 +19,9 @@ from exchange.demo.run import (
     run_demo,
     serve_all,
 )
+from exchange.files import check_writable
 from schemas.clock import Clock, SystemClock
-from schemas.errors import ErrandError, SettingsError
+from schemas.errors import ErrandError
 
 _FOLDER = Path("var/demo")
 _SERVE_PORT = 8800
@@ -81,7 +82,7 @@ def demo(  # noqa: PLR0913 - the options of the command
     )
     try:
         if json is not None:
-            _check_writable(json)
+            check_writable(json, "--json")
         held = _run(choices, json, serve=serve, fleet=fleet)
     except ErrandError as error:
         sys.stderr.write(f"errand demo: {error}\n")
@@ -123,23 +124,6 @@ def _refuse_without(option: str, given: bool, others: Mapping[str, bool]) -> Non
     for other, also in others.items():
         if also and not given:
             raise typer.BadParameter(f"takes `{option}` as well", param_hint=other)
-
-
-def _check_writable(file: Path) -> None:
-    """Look, before the run, whether its report can be written.
-
-    Raises:
-        SettingsError: It can't.
-    """
-    is_new = not file.exists()
-    try:
-        file.open("ab").close()
-        if is_new:
-            file.unlink()
-    except OSError as error:
-        raise SettingsError(
-            f"`{file}` can't be written ({error.strerror}): name another with `--json`"
-        ) from None
 
 
 def _serve(choices: Choices, console: Console, clock: Clock) -> bool:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from structlog.testing import capture_logs
 
+from audit import postgres
 from audit.engine_postgres import freeze
 from audit.keys import LogKeys, make_keys
 from audit.postgres import PostgresSql
@@ -395,6 +397,28 @@ async def test_a_freeze_that_is_cut_off_in_its_commit_is_done_whole_or_not_at_al
 
     assert (not is_ended, not is_ended) == begun
     assert (True, True) == done
+
+
+@pytest.mark.anyio
+async def test_a_sealed_shard_is_told_by_the_servers_state_and_not_by_a_sentence(
+    tmp_path: Path, a_schema: Callable[[], Postgres], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reworded it is still no alarm, and its words alone make no fault harmless."""
+    events: list[str] = []
+    told = "the log is a sealed shard: go on with the next one"
+    for place, why in ((a_schema(), "ended"), (a_schema(), told)):
+        room = open_room(tmp_path, place=place)
+        monkeypatch.setattr(postgres, "_SEALED", why)
+        with capture_logs() as logged:
+            if why == "ended":
+                freeze(place, lambda _: [])
+                with pytest.raises(LogUnavailableError, match="ended"):
+                    await room.log.append([an_event(subjects=())])
+            room.log.refuse(why)
+        events += [event["event"] for event in logged]
+        room.close()
+
+    assert ["shard_sealed", "log_refuses_everything"] == events
 
 
 def insert_over(line: Relay, sql: PostgresSql) -> None:

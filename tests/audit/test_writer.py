@@ -1,6 +1,7 @@
 """Appending: order, idempotence, limits, and what a failing disk does."""
 
 import asyncio
+import itertools
 import resource
 import sqlite3
 import threading
@@ -567,6 +568,44 @@ def test_the_place_of_another_log_is_refused(tmp_path: Path, place: Place) -> No
 
     with pytest.raises(SettingsError, match="another origin"):
         open_room(tmp_path, keys, place=place)
+
+
+def open_files() -> set[int]:
+    """Return the numbers of the files that this process has open."""
+    return {int(entry.name) for entry in Path("/dev/fd").iterdir()}
+
+
+def open_with_spare(path: Path, spare: int) -> Exception | None:
+    """Open and close a log with so many files to spare; return what it failed with."""
+    used = open_files()
+    free = (number for number in itertools.count() if number not in used)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = next(itertools.islice(free, spare, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        open_engine(path, ORIGIN, Limits()).close()
+    except (sqlite3.Error, OSError) as error:
+        # With its traceback, in which whatever was left open stays alive.
+        return error
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return None
+
+
+def test_a_log_that_can_not_be_opened_leaves_no_file_open(tmp_path: Path) -> None:
+    """Whichever file is the one too many; nor does the log of somebody else."""
+    path = tmp_path / "log.db"
+    open_engine(path, ORIGIN, Limits()).close()
+    before = open_files()
+    failures: list[Exception] = []
+    while (failed := open_with_spare(path, len(failures))) is not None:
+        failures.append(failed)
+        assert open_files() <= before
+    with pytest.raises(SettingsError):
+        open_engine(path, "other.example/log", Limits())
+
+    assert open_files() <= before
+    assert 5 < len(failures) < 50
 
 
 def test_the_write_ahead_file_is_moved_now_and_then(tmp_path: Path) -> None:

@@ -24,6 +24,15 @@ from exchange.demo.scenarios import SCENARIOS
 pytestmark = pytest.mark.demo
 
 _LIMIT_S = 480
+CASE = {
+    *("name", "requirements", "papers", "trips", "final"),
+    *("wall_ms", "departments_ms", "together_ms", "tally", "first_answer"),
+}
+"""Members of a case; none is ever left out."""
+REQUIREMENT = {
+    *("id", "outcome", "provider", "ms", "fields", "reason", "hint", "waits_for"),
+}
+"""Members of a requirement, likewise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +101,15 @@ def test_the_report_has_every_case_in_the_form_that_is_promised(
     assert {"records", "verified"} == set(report["log"])
     assert list(SCENARIOS) == [one["name"] for one in report["cases"]]
     for one in report["cases"]:
+        assert CASE == set(one)
         assert {"before", "after"} == set(one["papers"]) == set(one["trips"])
+        assert {"tally", "waiting"} == set(one["first_answer"])
         assert one["wall_ms"] > 0
         assert one["departments_ms"] > 0
-        for line in one["requirements"]:
-            assert {"id", "outcome", "provider", "ms", "fields"} <= set(line)
+        for tally in (one["tally"], one["first_answer"]["tally"]):
+            assert {"settled", "not_applicable", "open", "failed"} == set(tally)
+        for line in (*one["requirements"], *one["first_answer"]["waiting"]):
+            assert REQUIREMENT == set(line)
 
 
 def test_the_report_says_what_the_screen_shows(report: dict[str, Any]) -> None:

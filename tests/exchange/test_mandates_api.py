@@ -1,9 +1,8 @@
-"""Mandates at the API, the examples of their document, and what the sweep forgets."""
+"""Mandates at the API, and what the sweep forgets."""
 
 import asyncio
 from collections.abc import Awaitable
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -31,7 +30,6 @@ from tests.harness.application import (
 Json = dict[str, Any]
 T = TypeVar("T")
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "consents-and-mandates.md"
 _STEM = "99010119850704001"
 AGENT = _STEM + citizen_check_digit(_STEM)
 
