@@ -22,6 +22,7 @@ from audit.recent import Recent
 from audit.record import Subject
 from audit.sql import Place, Sql, SqliteSql, Tables
 from schemas.canonical import b64url
+from schemas.codes import check_id
 from schemas.errors import LogUnavailableError, VerificationError
 
 NONCE_SIZE = 12
@@ -137,6 +138,21 @@ class SubjectDirectory:
             if known is not None:
                 self._keep(blind, known)
         return known
+
+    def ref_to_ask_for(self, subject: Subject) -> str:
+        """Return the reference to look for somebody's records by; "" for nobody known.
+
+        An id that was mistyped must not look like that of somebody about whom nobody
+        asked. One that a register has written wrong is known, and found.
+
+        Raises:
+            ValueError: Nobody of this id is known, nor could be; says why.
+        """
+        known = self.lookup(subject)
+        if known is not None:
+            return known.ref
+        check_id(subject.namespace, subject.id)
+        return ""
 
     def remember(self, subject: Subject, known: SubjectKey) -> None:
         """Keep at hand what `meet` returned."""

@@ -37,7 +37,6 @@ from audit.store import Entry, LogReader
 from audit.tiles import Piece
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.codes import check_id
 from schemas.errors import (
     Complaint,
     InvalidRequestError,
@@ -140,21 +139,14 @@ class Oversight:
     def _ref_of(self, subject: Subject) -> str:
         """Return somebody's reference; "" for nobody that the log knows.
 
-        An id that was mistyped must not look like that of somebody about whom nobody
-        asked. One that a register has written wrong is known, and found.
-
         Raises:
             InvalidRequestError: The log knows nobody of this id, nor could it.
         """
-        known = self._sealer.directory.lookup(subject)
-        if known is not None:
-            return known.ref
         try:
-            check_id(subject.namespace, subject.id)
+            return self._sealer.directory.ref_to_ask_for(subject)
         except ValueError as error:
             complaint = Complaint("Errand-Subject", str(error), Where.HEADER)
             raise InvalidRequestError(complaint) from None
-        return ""
 
     def _page(self, query: RecordQuery) -> RecordPage:
         """Return a page, which may go over from a shard to those before it.

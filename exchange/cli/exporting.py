@@ -171,19 +171,13 @@ def _subject_ref(
     """Return the reference of whoever stdin names; "" for nobody that is known."""
     from audit.beside import open_sealer
     from audit.record import Subject
-    from schemas.codes import check_id
 
-    if keys_folder is None:
-        raise ErrandError("`--subject` takes `--keys`, to find the person with")
-    who = Subject("", "citizen_id", read_subject_id())
     keys = read_keys(keys_folder)
     with open_sealer(stored, keys, elsewhere_of(subjects)) as sealer:
-        known = None if sealer is None else sealer.directory.lookup(who)
-    if known is not None:
-        return known.ref
-    try:
-        check_id(who.namespace, who.id)
-    except ValueError as error:
-        # Or a mistyped id would look like that of somebody about whom nobody asked.
-        raise ErrandError(f"the id on standard input {error}") from None
-    return ""
+        if sealer is None:
+            raise ErrandError("`--subject` takes `--keys`, to find the person with")
+        who = Subject("", "citizen_id", read_subject_id())
+        try:
+            return sealer.directory.ref_to_ask_for(who)
+        except ValueError as error:
+            raise ErrandError(f"the id on standard input {error}") from None
