@@ -12,8 +12,8 @@ it finds those that were committed, and stores the others.
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any, Final, LiteralString, TypeAlias, TypeVar
 
 import psycopg
@@ -22,11 +22,12 @@ from audit.arrays import Blobs, Numbers, Texts
 from audit.postgres import SEALED_STATE, PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
-from audit.sql import Postgres, Tables
+from audit.sql import Changes, Postgres, Tables
 from audit.store import (
     FORMAT,
     Appended,
     LogReader,
+    Look,
     Refusal,
     Work,
     is_log_of,
@@ -289,11 +290,10 @@ def freeze(
     Raises:
         LogUnavailableError: It is not known to be done; it may be done again.
     """
-    with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
+    # (1): no batch is numbered until this one's transaction is over.
+    with _numbering(place) as (sql, changes, size):
         # The transaction's own: it is not opened anew as long as that lasts.
         connection = sql.connected()
-        # (1): who appends waits for the row, before touching any table.
-        [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
         # (2): in this transaction, as the reader has its connection.
         records = last(LogReader(sql))
         if records:
@@ -303,7 +303,7 @@ def freeze(
         changes.change(_FREEZE)
 
 
-def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
+def freeze_as_it_is(place: Postgres, look: Look[_T]) -> _T:
     """Have the server refuse every further record and head of a log; look what it has.
 
     For a log that may sign nothing more, since it has lost what it has shown.
@@ -319,14 +319,24 @@ def freeze_as_it_is(place: Postgres, look: Callable[[LogReader], tuple[str, _T]]
     Raises:
         LogUnavailableError: It is not known to be done; it may be done again.
     """
-    with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
-        # As whoever appends: the row first, and then any table.
-        changes.rows(f"{_SIZE} FOR UPDATE")
+    with _numbering(place) as (sql, changes, _):
         # A publisher's transaction that is under way is waited for.
         changes.change(_FREEZE + _FREEZE_HEADS)
         mark, found = look(LogReader(sql))
         mark_left(changes, mark)
         return found
+
+
+@contextmanager
+def _numbering(place: Postgres) -> Iterator[tuple[PostgresSql, Changes, int]]:
+    """Begin a transaction that holds the row that numbers, and so keeps others waiting.
+
+    What is yielded has the connection, the transaction on it, and the log's size.
+    """
+    with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
+        # As whoever appends: the row first, and then any table.
+        [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
+        yield sql, changes, int(size)
 
 
 def _arguments(records: Sequence[SealedRecord]) -> list[Any]:

@@ -7,7 +7,7 @@ nothing may be written until the log is opened again.
 """
 
 import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +23,7 @@ from audit.store import (
     FORMAT,
     Appended,
     LogReader,
+    Look,
     Refusal,
     Work,
     is_log_of,
@@ -201,11 +202,10 @@ class SqliteEngine:
             return Refusal(self._fault, self._fault)
         if isinstance(error, LogUnavailableError):
             return Refusal(str(error), self._fault)
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        reason = f"the log can't be written: {name}"
+        reason = _unwritable(error)
         if is_transient(error):
             return Refusal(reason)
-        self._fault = f"the log failed with {name} and must be opened again"
+        self._fault = f"the log failed with {_named(error)} and must be opened again"
         return Refusal(reason, self._fault)
 
     def tidy(self) -> None:
@@ -290,7 +290,7 @@ def _durable(path: Path) -> SqliteSql:
     return sql
 
 
-def leave_file(path: Path, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
+def leave_file(path: Path, look: Look[_T]) -> _T:
     """Look what a log has that was without a writer, and mark it as left, durably.
 
     INVARIANT: one transaction. What is found is what there is for good; and where
@@ -313,8 +313,15 @@ def leave_file(path: Path, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
                 mark_left(changes, mark)
                 return found
     except sqlite3.Error as error:
-        name = getattr(error, "sqlite_errorname", type(error).__name__)
-        raise LogUnavailableError(f"the log can't be written: {name}") from None
+        raise LogUnavailableError(_unwritable(error)) from None
+
+
+def _unwritable(error: Exception) -> str:
+    return f"the log can't be written: {_named(error)}"
+
+
+def _named(error: Exception) -> str:
+    return str(getattr(error, "sqlite_errorname", type(error).__name__))
 
 
 def copy_log(source: Path, target: Path) -> None:

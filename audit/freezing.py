@@ -9,7 +9,7 @@ SOURCE: audit-log design, 5.6; ADR 9 and 12.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ from audit.record import Event, Kind, Leaf, Subject, read_leaf
 from audit.sealing import SealedRecord, Sealer
 from audit.shards import final_event
 from audit.sql import Place, Postgres
-from audit.store import Entry, LogReader, SignedHead
+from audit.store import Entry, LogReader, Look, SignedHead
 from audit.writer import AuditLog
 from schemas.clock import Clock
 from schemas.errors import LogUnavailableError, SettingsError, VerificationError
@@ -142,7 +142,7 @@ def _freeze(place: Postgres, seal: Seal) -> None:
     freeze(place, last)
 
 
-def leave(place: Place, look: Callable[[LogReader], tuple[str, _T]]) -> _T:
+def leave(place: Place, look: Look[_T]) -> _T:
     """Look at a log that has lost records, of which nothing changes any more.
 
     On PostgreSQL its server refuses all records and heads from then on, whichever

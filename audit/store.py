@@ -14,7 +14,7 @@ the engines and the tile rows alone.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, TypeVar
 
 from audit.nodes import SharedNodes
 from audit.places import open_sql
@@ -31,8 +31,8 @@ LEFT = "left"
 LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database; its later shards beside it."""
 
-
 _SHARD_SCHEMA = "errand_shard_"
+_T = TypeVar("_T")
 
 
 def log_schema(shard: str) -> str:
@@ -346,6 +346,11 @@ class LogReader:
         for row in self.sql.rows(query):
             return SignedHead(*row)
         return None
+
+
+Look: TypeAlias = Callable[[LogReader], tuple[str, _T]]
+"""Reads what is left of a log, of which nothing changes any more; returns the mark that
+it was left, and whatever else was wanted."""
 
 
 def read_meta(sql: Changes | Sql) -> Mapping[str, str]:
