@@ -1,6 +1,5 @@
 """Opening the data folder and the access log: keys, shards, directory, heads."""
 
-import fcntl
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from exchange.keys import GatewayKeys, open_keys, shard_keys
+from exchange.locking import held
 from exchange.outward import open_followers, open_public
 from exchange.settings import Settings
 from schemas.clock import Clock
@@ -38,25 +38,20 @@ def data_folder(settings: Settings) -> Iterator[None]:
     Raises:
         SettingsError: Another one holds it, or it can't be made.
     """
-    try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(settings.lock_file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise SettingsError(
-            f"`data_dir` can't be used: {error.strerror}; choose another folder"
-        ) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise SettingsError(
-            f"another gateway holds the data folder `{settings.data_dir}`: stop it, or "
-            "set `data_dir` to another folder"
-        ) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+            stack.enter_context(held(settings.lock_file))
+        except BlockingIOError:
+            raise SettingsError(
+                f"another gateway holds the data folder `{settings.data_dir}`: stop "
+                "it, or set `data_dir` to another folder"
+            ) from None
+        except OSError as error:
+            raise SettingsError(
+                f"`data_dir` can't be used: {error.strerror}; choose another folder"
+            ) from error
         yield
-    finally:
-        os.close(lock)  # and with it the lock
 
 
 def open_sealer(settings: Settings, keys: LogKeys, stack: Stack) -> Sealer:

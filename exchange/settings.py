@@ -37,6 +37,8 @@ ENVIRONMENT_PREFIX = "ERRAND_"
 CONFIG_VARIABLE = "ERRAND_CONFIG"
 """The variable that names the settings file itself."""
 
+LOCK_FILE = "serve.lock"
+"""What a gateway holds in its data folder while it runs."""
 _MOST_BYTES = 1_048_576
 """A settings file larger than this is no settings file."""
 
@@ -273,7 +275,7 @@ class Settings(Model):
     @property
     def lock_file(self) -> Path:
         """Held while a gateway runs on this data folder."""
-        return self.data_dir / "serve.lock"
+        return self.data_dir / LOCK_FILE
 
 
 def _with_schema(url: str, schema: str) -> str:

@@ -4,23 +4,24 @@ The mark says that the demo made the folder and may empty it again. It is locked
 long as the run lasts, and says what runs, for whoever comes second.
 """
 
-import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from exchange.demo.children import StageError
-from exchange.settings import Settings
+from exchange.locking import held, is_held
+from exchange.settings import LOCK_FILE
+from schemas.errors import SettingsError
 
 MARK = ".errand-demo"
-_GATEWAYS_LOCK = f"*data/{Settings().lock_file.name}"
+_GATEWAYS_LOCK = f"*data/{LOCK_FILE}"
 """What the gateway, or each of a fleet, holds."""
 _MOST_MARK = 500
 """Bytes of a mark that are shown."""
-_OTHERWISE = "stop it first (Ctrl-C where it runs), or choose another with `--folder`"
+_ANOTHER = "choose another with `--folder`"
+_OTHERWISE = f"stop it first (Ctrl-C where it runs), or {_ANOTHER}"
 
 
 @contextmanager
@@ -41,7 +42,7 @@ def held_folder(
         check: Raises where something else stands against the run.
 
     Raises:
-        StageError: Something else is in it, or something runs in it; nothing was
+        SettingsError: Something else is in it, or something runs in it; nothing was
             touched.
     """
     if folder is None:
@@ -51,57 +52,54 @@ def held_folder(
         return
     folder = folder.absolute()
     _look_at(folder)  # (1)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        mark = os.open(folder / MARK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise _unusable(folder, error) from None
-    try:
-        _hold(mark, folder)  # (2)
-        for lock in folder.glob(_GATEWAYS_LOCK):  # (3)
-            _check_gateway(lock, folder)
+    with ExitStack() as stack:
+        mark = _hold(folder, stack)  # (2)
+        _check_gateways(folder)  # (3)
         check()
         _empty(folder)  # (4)
         os.pwrite(mark, f"process {os.getpid()}, {running}".encode(), 0)
         yield folder
-    finally:
-        os.close(mark)  # and with it the lock
 
 
 def _look_at(folder: Path) -> None:
     """Look whether a folder is one of ours, or empty, or not there yet."""
     try:
         if folder.exists() and not folder.is_dir():
-            raise StageError(f"`{folder}` is no folder: choose another with `--folder`")
+            raise SettingsError(f"`{folder}` is no folder: {_ANOTHER}")
         is_ours = not folder.exists() or (folder / MARK).exists()
         if not is_ours and any(folder.iterdir()):
-            raise StageError(f"`{folder}` is not empty: choose another with `--folder`")
+            raise SettingsError(f"`{folder}` is not empty: {_ANOTHER}")
     except OSError as error:
         raise _unusable(folder, error) from None
 
 
-def _hold(mark: int, folder: Path) -> None:
+def _hold(folder: Path, stack: ExitStack) -> int:
+    """Hold the folder's mark, and return it empty."""
     try:
-        fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.mkdir(parents=True, exist_ok=True)
+        mark = stack.enter_context(held(folder / MARK))
     except BlockingIOError:
-        runs = os.pread(mark, _MOST_MARK, 0).decode(errors="replace")
-        raise StageError(
+        with (folder / MARK).open("rb") as told:
+            runs = told.read(_MOST_MARK).decode(errors="replace")
+        raise SettingsError(
             f"a demo runs in `{folder}` ({runs or 'it is just starting'}): {_OTHERWISE}"
         ) from None
+    except OSError as error:
+        raise _unusable(folder, error) from None
     os.ftruncate(mark, 0)
+    return mark
 
 
-def _check_gateway(lock: Path, folder: Path) -> None:
+def _check_gateways(folder: Path) -> None:
     """Look whether a gateway holds its data folder in there."""
-    held = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StageError(
+        is_running = any(is_held(lock) for lock in folder.glob(_GATEWAYS_LOCK))
+    except OSError as error:
+        raise _unusable(folder, error) from None
+    if is_running:
+        raise SettingsError(
             f"a gateway of an earlier demo still runs in `{folder}`: {_OTHERWISE}"
-        ) from None
-    finally:
-        os.close(held)
+        )
 
 
 def _empty(folder: Path) -> None:
@@ -116,7 +114,5 @@ def _empty(folder: Path) -> None:
         raise _unusable(folder, error) from None
 
 
-def _unusable(folder: Path, error: OSError) -> StageError:
-    return StageError(
-        f"`{folder}` can't be used ({error.strerror}): choose another with `--folder`"
-    )
+def _unusable(folder: Path, error: OSError) -> SettingsError:
+    return SettingsError(f"`{folder}` can't be used ({error.strerror}): {_ANOTHER}")

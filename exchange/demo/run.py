@@ -121,8 +121,8 @@ def folder_of(choices: Choices, gateways: int = 1) -> Iterator[Path]:
     """Hold the folder of a run: one that was chosen, or one that is thrown away.
 
     Raises:
-        StageError: Something runs in it, or something else is in it.
-        SettingsError: A port that was chosen is taken.
+        SettingsError: Something runs in it, something else is in it, or a port that
+            was chosen is taken.
     """
     place = "free ports" if choices.port is None else f"ports from {choices.port} on"
     check = partial(check_ports, choices.port, gateways)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exchange.demo.children import StageError
 from exchange.demo.folder import MARK, held_folder
+from schemas.errors import SettingsError
 from tests.harness.commands import errand
 from tests.harness.ports import free_ports_in_a_row
 
@@ -55,7 +55,7 @@ def test_a_gateway_that_outlived_its_demo_keeps_its_folder(tmp_path: Path) -> No
     with (folder / "data" / "serve.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with (
-            pytest.raises(StageError, match="gateway of an earlier demo still runs"),
+            pytest.raises(SettingsError, match="gateway of an earlier demo still runs"),
             held_folder(folder, "", nothing),
         ):
             pass
