@@ -28,7 +28,7 @@ from exchange.demo.children import (
     answers,
     listens,
 )
-from exchange.demo.departments import Place, make_keys, write_config
+from exchange.demo.departments import LOOPBACK, Place, make_keys, write_config
 from exchange.demo.registers import REGISTERS
 from exchange.demo.stage import (
     AUDITOR,
@@ -39,6 +39,7 @@ from exchange.demo.stage import (
     SETTINGS,
     WITNESS_POLICY,
     Stage,
+    WitnessAt,
 )
 from exchange.keys import open_keys
 from exchange.listening import check_free
@@ -46,7 +47,6 @@ from exchange.settings import Settings
 from schemas.directory import PublicKey
 from schemas.validation import Pack, load_pack
 
-_LOOPBACK = "127.0.0.1"
 _PORT_OPTION = (
     '`--port` (`make serve ARGS="--port 9100"`): the demo takes {count} ports in a row'
 )
@@ -125,8 +125,8 @@ def build(  # noqa: PLR0913 - what a stage is made of
     """
     pack_folder, pack = shipped_pack()
     replicas = 1 if fleet is None else fleet.gateways
-    ports = _ports(port, port_count(replicas))  # (1)
-    places = _make_places(folder, ports[replicas:])
+    ports = _ports(port, port_count(replicas, witnessed=witnessed))  # (1)
+    places = _make_places(folder, ports[replicas : port_count(replicas)])
     # (2): valid from the full second, as signatures count in seconds.
     since = now.replace(microsecond=0)
     origin = Settings.model_fields["log_origin"].default
@@ -148,7 +148,6 @@ def build(  # noqa: PLR0913 - what a stage is made of
         gateways=_gateways(folder, pack_folder, ports[:replicas], fleet, more),
         publisher=None if fleet is None else _publisher(folder, fleet),
         witness=_witness(folder, gateway_keys.log, ports[-1]) if witnessed else None,
-        witness_url=f"http://{_LOOPBACK}:{ports[-1]}" if witnessed else None,
         departments={
             provider: _department(place, delay_ms, seed)
             for provider, place in places.items()
@@ -162,22 +161,21 @@ def _more(*, watched: bool, witnessed: bool) -> dict[str, JsonValue]:
     return {**more, "witness_policy": WITNESS_POLICY} if witnessed else more
 
 
-def port_count(gateways: int) -> int:
+def port_count(gateways: int, *, witnessed: bool = False) -> int:
     """Return how many ports in a row a stage takes: the witness's comes last."""
-    return len(REGISTERS) + gateways + 1
+    return gateways + len(REGISTERS) + witnessed
 
 
-def check_ports(first: int | None, gateways: int) -> None:
-    """Check that the ports from `first` on are free; None takes free ones later.
+def check_ports(first: int | None, count: int) -> None:
+    """Check that so many ports from `first` on are free; None takes free ones later.
 
     Raises:
         SettingsError: One of them is taken; says which.
     """
     if first is None:
         return
-    count = port_count(gateways)
     for port in range(first, first + count):
-        check_free(_LOOPBACK, port, _PORT_OPTION.format(count=count))
+        check_free(LOOPBACK, port, _PORT_OPTION.format(count=count))
 
 
 def _ports(first: int | None, count: int) -> list[int]:
@@ -188,7 +186,7 @@ def _make_places(folder: Path, ports: Sequence[int]) -> dict[str, Place]:
     """Make a folder for each department, and one for the clients' keys."""
     (folder / "clients").mkdir(parents=True)
     places: dict[str, Place] = {}
-    for provider, port in zip(REGISTERS, ports, strict=False):
+    for provider, port in zip(REGISTERS, ports, strict=True):
         places[provider] = Place(provider, folder / provider, port)
         places[provider].folder.mkdir()
     return places
@@ -199,7 +197,7 @@ def free_ports(count: int) -> list[int]:
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
-            one.bind(("127.0.0.1", 0))
+            one.bind((LOOPBACK, 0))
         return [one.getsockname()[1] for one in sockets]
 
 
@@ -215,10 +213,10 @@ def _gateways(
     for number, port in enumerate(ports, start=1):
         name = "gateway" if fleet is None else f"gateway-{number}"
         file = folder / (SETTINGS if number == 1 else f"{name}.yaml")
-        settings = _settings(pack_folder, f"http://127.0.0.1:{ports[0]}", port)
+        settings = _settings(pack_folder, _url(ports[0]), port)
         own = {} if fleet is None else _shared(fleet, name)
         _write(file, {**settings, **more, **own})
-        url = f"http://127.0.0.1:{port}"
+        url = _url(port)
         found[url] = Child(
             name=name,
             log=folder / f"{name}.log",
@@ -240,11 +238,11 @@ def _publisher(folder: Path, fleet: Fleet) -> Child:
     )
 
 
-def _witness(folder: Path, keys: LogKeys, port: int) -> Child:
+def _witness(folder: Path, keys: LogKeys, port: int) -> WitnessAt:
     """Make the audit office's witness, and the policy that wants its cosignature."""
     key, logs = folder / "witness.key", folder / "witness-logs.policy"
     cosigner = make_cosigner(key, f"{AUDITOR}/witness", os.urandom)
-    url, log = f"http://127.0.0.1:{port}", f"log {keys.log.verifier.vkey}\n"
+    url, log = _url(port), f"log {keys.log.verifier.vkey}\n"
     logs.write_text(f"{log}quorum none\n", encoding="utf-8")
     (folder / WITNESS_POLICY).write_text(
         f"{log}witness audit {cosigner.verifier.vkey} {url}\nquorum audit\n",
@@ -254,12 +252,17 @@ def _witness(folder: Path, keys: LogKeys, port: int) -> Child:
         *(sys.executable, "-m", "exchange", "witness", "serve", "--port", str(port)),
         *("--key", str(key), "--logs", str(logs), "--data", str(folder / "witness.db")),
     )
-    return Child(
+    process = Child(
         name="witness",
         log=folder / "witness.log",
         is_ready=partial(listens, port),
         launch=partial(CommandProcess, command),
     )
+    return WitnessAt(url, process)
+
+
+def _url(port: int) -> str:
+    return f"http://{LOOPBACK}:{port}"
 
 
 def _command(command: str, settings: Path) -> tuple[str, ...]:
@@ -322,7 +325,7 @@ def _settings(pack_folder: Path, url: str, port: int) -> dict[str, JsonValue]:
         "packs": [str(pack_folder), "packs"],
         "listen_port": port,
         "public_url": url,
-        "networks": ["127.0.0.1/32"],
+        "networks": [f"{LOOPBACK}/32"],
     }
 
 

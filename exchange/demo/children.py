@@ -203,7 +203,7 @@ def answers(address: str) -> bool:
 def listens(port: int) -> bool:
     """Tell whether a process takes connections on a port of the loopback address."""
     try:
-        socket.create_connection(("127.0.0.1", port), timeout=2).close()
+        socket.create_connection((departments.LOOPBACK, port), timeout=2).close()
     except OSError:
         return False
     return True

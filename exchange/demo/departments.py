@@ -44,7 +44,8 @@ KEY = "key.pem"
 PINNED = "departments.json"
 """The files of a department's folder; the last holds the keys of all of them."""
 
-
+LOOPBACK = "127.0.0.1"
+"""Where all of the demo listens."""
 _MOST_DELAYS = 10_000
 _PINNED = TypeAdapter(dict[str, list[PublicKey]])
 
@@ -60,7 +61,7 @@ class Place:
     @property
     def url(self) -> str:
         """Where it listens."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def register(self) -> Path:
@@ -101,7 +102,7 @@ def write_config(place: Place, gateway: str, gateway_key: PublicKey) -> None:
     """
     config = {
         "provider": place.provider,
-        "listen": {"host": "127.0.0.1", "port": place.port},
+        "listen": {"host": LOOPBACK, "port": place.port},
         "database": f"sqlite:///{REGISTER}",
         "key": KEY,
         "log": LOG,

@@ -51,8 +51,8 @@ def _addresses(stage: Stage) -> Iterator[str]:
     for provider, place in stage.places.items():
         name = stage.pack.providers[provider].name
         yield f"{provider:13} {place.url}  {name.zh} {name.en}"
-    if stage.witness_url is not None:
-        yield f"witness       {stage.witness_url}  the audit office's"
+    if stage.witness is not None:
+        yield f"witness       {stage.witness.url}  the audit office's"
 
 
 def _clients(stage: Stage) -> Iterator[str]:

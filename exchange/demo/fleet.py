@@ -20,7 +20,7 @@ from rich.console import Console
 from audit.keys import load_keys
 from audit.places import parse_place
 from audit.store import LOG_SCHEMA, LogReader
-from exchange.demo.building import Fleet, build
+from exchange.demo.building import Fleet, build, port_count
 from exchange.demo.children import StageError
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.people import Population
@@ -47,6 +47,7 @@ _FROZEN = "ga"
 """The department that is held still meanwhile, so that its look-ups are under way."""
 _AT_ONCE = 4
 _GATEWAYS = 3
+_PORTS = port_count(_GATEWAYS)
 _PATIENCE_S = 120.0
 _POLL_S = 0.02
 
@@ -71,7 +72,7 @@ def run_fleet(
     show, report = Show(console), Report()
     families = [f"waiting-{n}" for n in range(1, choices.families + 1)]
     before = families[: len(families) // 2]
-    with folder_of(choices, _GATEWAYS) as folder, a_server() as server:  # (1)
+    with folder_of(choices, _PORTS) as folder, a_server() as server:  # (1)
         with _fleet(choices, folder, server, show, clock) as (stage, population):
             lives = _Lives(stage, population, report)
             lives.live(before)  # (2)

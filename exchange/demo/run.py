@@ -15,7 +15,7 @@ from rich.console import Console
 
 from audit.engine_sqlite import copy_log
 from audit.keys import LogKeys, load_keys
-from exchange.demo.building import build, check_ports
+from exchange.demo.building import build, check_ports, port_count
 from exchange.demo.directions import tell
 from exchange.demo.folder import held_folder
 from exchange.demo.logs import compare, verify_offline
@@ -42,6 +42,7 @@ FAMILIES = 12
 _TELLING_MS = 20.0
 """From which delay on departments' delays tell anything about parallelism."""
 _OVERLAP = 0.9
+_PORTS = port_count(1, witnessed=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def run_demo(
     (5) Print every claim, and write the report.
     """
     show, report = Show(console), Report()
-    with folder_of(choices) as folder:
+    with folder_of(choices, _PORTS) as folder:
         with _town(choices, folder, show, clock) as (stage, population):  # (1)
             _introduce(stage, show)
             with _world(stage, population, show, report) as world:
@@ -109,7 +110,7 @@ def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stag
     """Run the gateway and the departments as long as the context is open."""
     show = Show(console)
     with (
-        folder_of(choices) as folder,
+        folder_of(choices, _PORTS) as folder,
         _town(choices, folder, show, clock, watched=False) as (stage, population),
     ):
         tell(stage, population, console)
@@ -117,15 +118,19 @@ def serve_all(choices: Choices, console: Console, clock: Clock) -> Iterator[Stag
 
 
 @contextmanager
-def folder_of(choices: Choices, gateways: int = 1) -> Iterator[Path]:
+def folder_of(choices: Choices, ports: int) -> Iterator[Path]:
     """Hold the folder of a run: one that was chosen, or one that is thrown away.
+
+    Args:
+        choices: Among them the folder, and the first port.
+        ports: How many the run takes, in a row.
 
     Raises:
         SettingsError: Something runs in it, something else is in it, or a port that
             was chosen is taken.
     """
     place = "free ports" if choices.port is None else f"ports from {choices.port} on"
-    check = partial(check_ports, choices.port, gateways)
+    check = partial(check_ports, choices.port, ports)
     with held_folder(choices.folder, place, check) as folder:
         yield folder
 

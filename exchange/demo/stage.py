@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from connectors.jose import SigningKey
 from exchange.demo.children import Child
@@ -39,6 +40,13 @@ SCOPES: Mapping[str, str] = {
 SETTINGS = "errand.yaml"
 
 
+class WitnessAt(NamedTuple):
+    """A witness, and where it answers."""
+
+    url: str
+    process: Child
+
+
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Everything that runs, and where."""
@@ -54,9 +62,8 @@ class Stage:
     departments: Mapping[str, Child] = field(default_factory=dict)
     publisher: Child | None = None
     """Publishes a fleet's log; without a fleet the gateway does."""
-    witness: Child | None = None
+    witness: WitnessAt | None = None
     """The audit office's: cosigns the log's heads, where it has to."""
-    witness_url: str | None = None
 
     @property
     def gateway_url(self) -> str:
@@ -139,7 +146,8 @@ def running(stage: Stage, prepare: Callable[[], None]) -> Iterator[None]:
     with ExitStack() as stack:
         # Before the gateways: so that the publisher leads, and the first head is
         # cosigned.
-        for child in (stage.publisher, stage.witness):
+        witness = stage.witness and stage.witness.process
+        for child in (stage.publisher, witness):
             if child is not None:
                 child.start()
                 stack.callback(child.stop)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from exchange.demo.building import build
+from exchange.demo.building import Fleet, build, port_count
 from exchange.demo.directions import FAMILIES, tell
 from exchange.demo.people import Population
 from exchange.demo.population import generate
@@ -56,8 +56,32 @@ def test_every_address_is_said(stage: Stage, population: Population) -> None:
     assert f"gateway       {stage.gateway_url}\n" in said
     for provider, place in stage.places.items():
         assert f"{provider:13} {place.url}" in said
-    assert stage.witness_url is not None
-    assert f"witness       {stage.witness_url}" in said
+    assert stage.witness is not None
+    assert f"witness       {stage.witness.url}" in said
+
+
+@pytest.mark.parametrize(
+    "fleet", [None, Fleet("postgresql://a/errand", "postgresql://a/vault", 3)]
+)
+@pytest.mark.parametrize("witnessed", [False, True])
+def test_a_stage_takes_as_many_ports_in_a_row_as_it_says(
+    tmp_path: Path, fleet: Fleet | None, *, witnessed: bool
+) -> None:
+    """Gateways, departments, and the witness if there is one: none is left over."""
+    stage = build(
+        *(tmp_path, SystemClock().now()),
+        delay_ms=1,
+        seed=7,
+        port=9_100,
+        fleet=fleet,
+        witnessed=witnessed,
+    )
+    departments = [place.url for place in stage.places.values()]
+    urls = [*stage.gateways, *departments]
+    urls += [stage.witness.url] if stage.witness else []
+    count = port_count(len(stage.gateways), witnessed=witnessed)
+
+    assert [f"http://127.0.0.1:{9_100 + n}" for n in range(count)] == urls
 
 
 def test_every_client_is_said_with_its_scope_and_key(
