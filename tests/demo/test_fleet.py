@@ -8,6 +8,8 @@ from typing import Any
 import orjson
 import pytest
 
+from exchange.demo.report import OPEN
+
 pytestmark = pytest.mark.demo
 
 _LIMIT_S = 480
@@ -38,7 +40,7 @@ def test_every_case_settles_though_a_gateway_and_the_publisher_are_killed(
 ) -> None:
     """Three families, and the one whose gateway was killed while it asked for them."""
     unsettled = {
-        case["name"]: [r["id"] for r in case["requirements"] if r["outcome"] in _OPEN]
+        case["name"]: [r["id"] for r in case["requirements"] if r["outcome"] in OPEN]
         for case in report["cases"]
     }
 
@@ -59,6 +61,3 @@ def test_the_fleets_report_says_what_was_claimed(report: dict[str, Any]) -> None
     assert any("gateway was killed" in claim["text"] for claim in report["claims"])
     assert report["proof"] is None
     assert all(one["first_answer"]["tally"] for one in report["cases"])
-
-
-_OPEN = {"consent_needed", "answer_needed", "pending", "assist", "supply_needed"}

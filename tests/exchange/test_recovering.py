@@ -6,8 +6,8 @@ import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -80,6 +80,26 @@ def put_back(backup: Path, log: Path) -> None:
     copyfile(backup, log)
 
 
+@contextmanager
+def the_power_goes(monkeypatch: pytest.MonkeyPatch, step: str) -> Iterator[None]:
+    """Have a recovery end at a step of it, for good."""
+
+    def crash(*_: object) -> None:
+        raise OSError("the power went")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"exchange.rollover.{step}", crash)
+        with pytest.raises(OSError, match="power"):
+            yield
+
+
+def verify_shards(log: str | Path | Settings, vkey: str, *more: str) -> Done:
+    """Verify all shards from the key of the first on, wherever they are."""
+    if isinstance(log, Settings):
+        log = log.log_url or log.data_dir
+    return errand("audit", "verify", log, "--vkey", vkey, "--shards", *more)
+
+
 def recover(
     settings: Settings, seen: bytes, name: str | None = NEXT
 ) -> tuple[Shard, Shard]:
@@ -120,20 +140,17 @@ def test_who_goes_on_from_a_lost_head_is_verified_and_named(
     settings = published(tmp_path, where)
     old, current = recover(settings, a_lost_head(settings))
     publish(settings, NEXT)
-    demand = ("--vkey", old.vkey, "--shards")
-    kept = settings.log_url or settings.data_dir
-    stored = errand("audit", "verify", kept, *demand, "--json")
-    shown = errand("audit", "verify", kept, *demand)
+    stored = verify_shards(settings, old.vkey, "--json")
+    shown = verify_shards(settings, old.vkey)
     with a_site(tmp_path, settings=f"{where}log_bundles: everybody\n") as site:
-        log = f"{site.url}/log"
-        served = errand("audit", "verify", log, *demand, "--json")
+        served = verify_shards(f"{site.url}/log", old.vkey, "--json")
         listed = site.client(None).get("/log/shards").content
-    copy = tmp_path / "copy"
+    kept, copy = settings.log_url or settings.data_dir, tmp_path / "copy"
     for shard, folder in (("first", copy), (NEXT, copy / NEXT)):
         errand("audit", "export", kept, folder, "--shard", shard)
-    ended = errand("audit", "verify", copy, *demand, "--json")
+    ended = verify_shards(copy, old.vkey, "--json")
     (copy / "shards").write_bytes(listed)
-    copied = errand("audit", "verify", copy, *demand, "--json")
+    copied = verify_shards(copy, old.vkey, "--json")
 
     told = (stored, shown, served, ended, copied)
     assert [0] * 5 == [one.status for one in told], [one.stderr for one in told]
@@ -180,9 +197,7 @@ def test_who_is_not_named_by_the_log_does_not_go_on_from_it(
         )
         for one, name in ((old, "first"), (current, NEXT))
     ]
-    linked = errand(
-        "audit", "verify", settings.data_dir, "--vkey", old.vkey, "--shards"
-    )
+    linked = verify_shards(settings, old.vkey)
 
     assert [0, 0] == [one.status for one in each]
     assert 1 == linked.status
@@ -246,20 +261,14 @@ def test_a_recovery_that_was_cut_off_is_taken_up_again(
     settings = published(tmp_path, where)
     seen = a_lost_head(settings)
 
-    def crash(*_: object) -> None:
-        raise OSError("the power went")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("exchange.rollover.save_shards", crash)
-        with pytest.raises(OSError, match="power"):
-            recover(settings, seen)
+    with the_power_goes(monkeypatch, "save_shards"):
+        recover(settings, seen)
     assert () == load_shards(settings.shards_place())
     with pytest.raises(SettingsError, match=f"`{NEXT}` was begun"):
         recover(settings, seen, "another")
     old, _ = recover(settings, seen)
     publish(settings, NEXT)
-    kept = settings.log_url or settings.data_dir
-    linked = errand("audit", "verify", kept, "--vkey", old.vkey, "--shards", "--json")
+    linked = verify_shards(settings, old.vkey, "--json")
 
     assert 0 == linked.status, linked.stderr
     # Its first record, and the ends of two look-ups that were under way.
@@ -302,8 +311,7 @@ def test_a_kill_at_any_step_of_a_recovery_is_taken_up_again(
         settings, a_lost_head(settings, 998), None if is_marked else NEXT
     )
     publish(settings, NEXT)
-    kept = settings.log_url or settings.data_dir
-    linked = errand("audit", "verify", kept, "--vkey", old.vkey, "--shards", "--json")
+    linked = verify_shards(settings, old.vkey, "--json")
     count, seen = (2, 999) if is_marked else (3, 998)
 
     assert 0 == linked.status, linked.stderr
@@ -321,13 +329,8 @@ def test_a_log_that_is_being_left_takes_nothing_and_is_not_sealed(
     """Its key would sign a last record over a place that a witness has seen."""
     settings, clock = published(tmp_path, where), SystemClock()
 
-    def crash(*_: object) -> None:
-        raise OSError("the power went")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("exchange.rollover._open_next", crash)
-        with pytest.raises(OSError, match="power"):
-            recover(settings, a_lost_head(settings))
+    with the_power_goes(monkeypatch, "_open_next"):
+        recover(settings, a_lost_head(settings))
     with (
         a_replica(settings) as one,
         pytest.raises(LogUnavailableError, match="sealed shard"),
@@ -349,21 +352,15 @@ def test_a_file_without_the_mark_goes_on_with_the_shard_that_was_begun(
     log, backup = settings.log_file, tmp_path / "backup.db"
     copy_log(log, backup)
 
-    def crash(*_: object) -> None:
-        raise OSError("the power went")
-
-    with monkeypatch.context() as patched:
-        patched.setattr("exchange.rollover.save_shards", crash)
-        with pytest.raises(OSError, match="power"):
-            recover(settings, a_lost_head(settings))
+    with the_power_goes(monkeypatch, "save_shards"):
+        recover(settings, a_lost_head(settings))
     put_back(backup, log)
     serve(settings)
     with pytest.raises(SettingsError, match=f"`{NEXT}` was begun"):
         recover(settings, a_lost_head(settings), "another")
     old, _ = recover(settings, a_lost_head(settings, 998))
     publish(settings, NEXT)
-    kept = settings.data_dir
-    linked = errand("audit", "verify", kept, "--vkey", old.vkey, "--shards", "--json")
+    linked = verify_shards(settings, old.vkey, "--json")
     told = {"from": ORIGIN, "left": 2, "seen": 999, "lost_first": 2, "lost_last": 2}
 
     assert 0 == linked.status, linked.stderr
@@ -410,7 +407,7 @@ class Before:
         if not (copy / NEXT).exists():
             copytree(self.folder / "next", copy / NEXT)
         (copy / "shards").write_text(self.shards, encoding="utf-8")
-        return errand("audit", "verify", copy, "--vkey", self.vkey, "--shards", *more)
+        return verify_shards(copy, self.vkey, *more)
 
 
 def grow(settings: Settings, size: int) -> None:
