@@ -11,6 +11,7 @@ from exchange.demo.portal import Answer, PortalError
 from exchange.demo.postgres import PostgresServer, a_server
 from tests.end_to_end.test_kill import DEPARTMENTS, follow, open_case
 from tests.harness.gateway import Installation, an_installation
+from tests.harness.patience import until
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_case_survives_its_database(
     portal = place.portal()
     with ThreadPoolExecutor(1) as pool:
         opening = pool.submit(open_case, portal, birth)
-        place.until(lambda: sum(map(place.asked, DEPARTMENTS)) > 0, "it is asked")
+        until(lambda: sum(map(place.asked, DEPARTMENTS)) > 0, "it is asked")
         server.kill()
         cut_off = opening.exception()
     with pytest.raises(PortalError) as down:

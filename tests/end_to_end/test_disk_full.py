@@ -16,6 +16,7 @@ from exchange.demo.portal import Answer, Client
 from exchange.demo.scenarios import MARRIED, opening
 from exchange.demo.stage import Stage
 from tests.harness.gateway import Installation, an_installation
+from tests.harness.patience import until
 
 Json = dict[str, Any]
 _DISK = "48m"
@@ -113,7 +114,7 @@ def settled(place: Installation, portal: Client, key: str) -> Json:
             seen.append(answer.json())
         return bool(seen) and "mother_identity" in Answer(seen[-1]).evidence_fields()
 
-    place.until(has_evidence, "the gateway goes on")
+    until(has_evidence, "the gateway goes on")
     return seen[-1]
 
 

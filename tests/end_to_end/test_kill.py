@@ -17,6 +17,7 @@ from exchange.demo.people import Birth
 from exchange.demo.portal import Answer, Client, Json, PortalError
 from exchange.demo.stage import PURPOSE
 from tests.harness.gateway import Installation, an_installation
+from tests.harness.patience import until
 
 DEPARTMENTS = ("ga", "wj", "mz")
 """Police, health, civil affairs: what the others hold stays pending."""
@@ -88,7 +89,7 @@ def kill_among(
     """Open cases all at once, kill the gateway at a moment; return what came before."""
     with ThreadPoolExecutor(len(births)) as pool:
         openings = [pool.submit(open_case, place.portal(), birth) for birth in births]
-        place.until(lambda: moment(openings), "cases are under way")
+        until(lambda: moment(openings), "cases are under way")
         place.kill_gateway()
     return [one.result() for one in openings if not _is_cut_off(one)]
 
@@ -128,7 +129,7 @@ def follow(place: Installation, birth: Birth) -> Json:
             name for name, one in outcomes.items() if one["outcome"] in SETTLED
         }
 
-    place.until(is_there, "the case goes on")
+    until(is_there, "the case goes on")
     return seen[-1]
 
 

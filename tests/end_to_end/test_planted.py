@@ -18,6 +18,7 @@ from exchange.demo.people import Family, Population
 from exchange.demo.portal import Answer, Client
 from exchange.demo.scenarios import MARRIED, opening
 from tests.harness.gateway import Installation, an_installation, found
+from tests.harness.patience import until
 
 DEPARTMENTS = ("ga", "wj", "mz")
 STRANGER = "110101199003074258"
@@ -112,9 +113,7 @@ def all_is_written(seen: Seen) -> str:
     A request's line is written after its answer has gone out.
     """
     request = seen.send(None, "GET", "/health/live").headers["x-request-id"]
-    seen.place.until(
-        lambda: bool(found([request], seen.place.written())), "its line is written"
-    )
+    until(lambda: bool(found([request], seen.place.written())), "its line is written")
     return request
 
 
@@ -169,7 +168,7 @@ def live_through_everything(seen: Seen) -> dict[str, set[str]]:
         there = set().union(*outcomes.values())
         return {"conflict", "supply_needed"} <= there
 
-    place.until(has_arrived, "the cases have come to what they must")
+    until(has_arrived, "the cases have come to what they must")
     return outcomes
 
 

@@ -27,6 +27,7 @@ from schemas.clock import SystemClock
 from schemas.ids import new_ids
 from tests.end_to_end.test_kill import SETTLED, open_case
 from tests.harness.gateway import Installation, an_installation
+from tests.harness.patience import until
 from tests.harness.postgres import Databases
 
 NEXT = "2026h2"
@@ -91,7 +92,7 @@ def sealed_in_mid_case(place: Installation) -> Settings:
         with ThreadPoolExecutor(1) as pool:
             opening = pool.submit(open_case, place.portal(), birth)
             reader = LogReader.open(settings.log_place())
-            place.until(lambda: bool(reader.attempts()), "it is asked")
+            until(lambda: bool(reader.attempts()), "it is asked")
             reader.close()
             asyncio.run(seal_shard(settings, clock, new_ids(clock), NEXT))
             os.kill(police, signal.SIGCONT)
@@ -112,7 +113,7 @@ def fetched(place: Installation) -> Json:
         seen.append(portal.get(f"/v1/cases/{case}"))
         return Answer(seen[-1]).outcome("mother_identity") in SETTLED
 
-    place.until(is_there, "the case goes on")
+    until(is_there, "the case goes on")
     return seen[-1]
 
 
@@ -123,11 +124,9 @@ def test_gateway_and_publisher_go_on_with_the_next_shard_by_themselves(
     before = (place.stage.gateway.pid, publisher.pid)
     origin = current_origin(place)
     settings = sealed_in_mid_case(place)
-    place.until(
-        lambda: current_origin(place) == f"{origin}/{NEXT}", "the gateway goes on"
-    )
+    until(lambda: current_origin(place) == f"{origin}/{NEXT}", "the gateway goes on")
     case = fetched(place)
-    place.until(
+    until(
         lambda: publisher.log.read_bytes().count(b'"publishing"') == 2, "it publishes"
     )
     rows = place.auditor().get("/v1/audit/records?limit=500")["records"]

@@ -28,6 +28,7 @@ from tests.harness.application import (
     a_site,
 )
 from tests.harness.commands import Done, errand
+from tests.harness.patience import until
 from tests.harness.verifiers import node_verifier, run
 from tests.harness.witnesses import answering
 
@@ -44,8 +45,8 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         about = {"errand-subject": f"citizen_id:{MOTHER}"}
         for _ in range(60):
             running.client(AUDITOR).get("/v1/audit/records?limit=1", headers=about)
-        while running.client(None).get("/log/checkpoint").status_code != 200:
-            pass
+        anyone = running.client(None)
+        until(lambda: anyone.get("/log/checkpoint").is_success, "published")
         yield running
 
 
@@ -78,8 +79,10 @@ class Place:
     def settle(self) -> None:
         """Wait until all that is recorded is published."""
         log, served = self.site.gateway.log, self.site.client(None)
-        while int(served.get("/log/checkpoint").text.split("\n")[1]) < log.size:
-            pass
+        until(
+            lambda: int(served.get("/log/checkpoint").text.split("\n")[1]) >= log.size,
+            "all published",
+        )
 
 
 def test_a_list_of_several_pages_is_shown_to_be_complete(place: Place) -> None:

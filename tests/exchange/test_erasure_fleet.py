@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from exchange.demo.building import free_ports
 from exchange.demo.children import Child, CommandProcess, answers
 from tests.harness.application import MOTHER, OPERATOR, PACK, PORTAL, Site, a_site
 from tests.harness.commands import errand
+from tests.harness.patience import until
 from tests.harness.postgres import Databases
 
 HER = Subject("", "citizen_id", MOTHER)
@@ -75,14 +75,6 @@ def frozen(child: Child) -> Iterator[Callable[[], None]]:
         yield wake
     finally:
         wake()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """Wait until something holds."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
 
 
 def beside(folder: Path, site: Site, database_url: str, name: str) -> tuple[Path, str]:
@@ -149,7 +141,7 @@ def test_what_another_gateway_erased_is_forgotten_here(fleet: Fleet) -> None:
     with fleet.other(OPERATOR) as operator:
         done = operator.post("/v1/audit/erasures", json=BODY).json()
         path = f"/v1/audit/erasures/{done['event']}"
-        until(lambda: operator.get(path).json()["waits_for"] == [])
+        until(lambda: operator.get(path).json()["waits_for"] == [], "forgotten")
     again = fleet.meet()
     keys = fleet.here.gateway.keys.log
     log = Postgres(fleet.database_url, LOG_SCHEMA)
@@ -177,7 +169,7 @@ def test_an_erasure_says_which_gateway_it_waits_for(
     site.output.truncate(0)
     with ThreadPoolExecutor(1) as pool, frozen(fleet.child) as wake:
         erasing = pool.submit(errand, *erase)
-        until(lambda: b"/v1/audit/erasures" in site.output.getvalue())
+        until(lambda: b"/v1/audit/erasures" in site.output.getvalue(), "asked")
         is_over = erasing.done()
         wake()
         done = erasing.result(PATIENCE_S)

@@ -11,6 +11,7 @@ from audit.tiles import split_bundle
 from tests.audit.examples import pieces_of_size
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site, a_site
 from tests.harness.commands import errand
+from tests.harness.patience import until
 from tests.harness.verifiers import build_go_verifier, node_verifier, run
 
 MANY = 260
@@ -24,8 +25,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         auditor = running.client(AUDITOR)
         for _ in range(MANY):
             auditor.get("/v1/audit/records", params={"limit": 1})
-        while head_of(running).size < MANY:
-            pass
+        until(lambda: head_of(running).size >= MANY, "all published")
         yield running
 
 

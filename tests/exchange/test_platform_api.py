@@ -36,6 +36,7 @@ from tests.harness.application import (
     PORTAL,
     Site,
 )
+from tests.harness.patience import until
 
 Json = dict[str, Any]
 
@@ -298,8 +299,7 @@ def test_a_withdrawal_returns_only_when_nothing_rests_on_it(
 
     with under_way(site, _use(asked["id"])) as finish:
         answered = started(lambda: citizen.post(f"{path}/withdraw", json=by(FATHER)))
-        while portal.get(path).json()["state"] != "withdrawn":
-            pass
+        until(lambda: portal.get(path).json()["state"] == "withdrawn", "withdrawn")
         early = answered.wait(_WHILE_S)
         finish()
         late = answered.wait(_MOST_S)
@@ -326,8 +326,7 @@ def test_a_suspension_returns_only_when_nothing_rests_on_it(
 
     with under_way(site, _use("0190c000-0000-7000-8000-000000000001")) as finish:
         answered = started(lambda: operator.put(path, json={"reason": "an incident"}))
-        while name not in in_flight.suspended:
-            pass
+        until(lambda: name in in_flight.suspended, "suspended")
         early = answered.wait(_WHILE_S)
         finish()
         late = answered.wait(_MOST_S)
@@ -476,10 +475,10 @@ def test_every_change_is_a_record_that_can_be_proved(
 
 def _published(client: httpx.Client, event: str) -> Json:
     """Return a record's receipt once the record is under a checkpoint."""
-    while True:
-        receipt: Json = client.get(f"/v1/receipts/{event}").json()
-        if receipt["proof"] is not None:
-            return receipt
+    path = f"/v1/receipts/{event}"
+    until(lambda: client.get(path).json()["proof"] is not None, "proved")
+    receipt: Json = client.get(path).json()
+    return receipt
 
 
 def test_an_auditors_question_is_a_record(

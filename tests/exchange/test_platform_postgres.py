@@ -4,7 +4,6 @@ import asyncio
 import itertools
 import select
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -21,6 +20,7 @@ from exchange.demo.postgres import PostgresServer, a_server
 from exchange.engine import Engine
 from exchange.migrations.schema import Part, upgrade
 from schemas.errors import SettingsError, StoreUnavailableError
+from tests.harness.patience import until
 
 pytestmark = pytest.mark.anyio
 PATIENCE_S = 20.0
@@ -373,9 +373,10 @@ def test_a_server_that_may_lose_commits_is_refused(
 def switch(server: PostgresServer, name: str, value: str) -> None:
     """Change a setting of the server; return once new connections have it."""
     tell(server.url(), f"ALTER SYSTEM SET {name} = {value}", "SELECT pg_reload_conf()")
-    shown, until = "", time.monotonic() + PATIENCE_S
-    while shown != value:
-        assert time.monotonic() < until, f"`{name}` is still `{shown}`"
+
+    def is_shown() -> bool:
         with psycopg.connect(server.url()) as connection:
             row = connection.execute(f"SHOW {name}".encode()).fetchone()
-            shown = "" if row is None else str(row[0])
+            return row == (value,)
+
+    until(is_shown, f"{name} {value}")

@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -18,11 +17,11 @@ from exchange.migrations.schema import Part
 from exchange.opening import _named
 from schemas.ids import KeyId
 from tests.exchange.opening_child import CASE, a_vault
+from tests.harness.patience import until
 from tests.harness.postgres import Databases, migrated
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 20.0
 # The commit of a case waits for the test, for as long as that takes.
 _HELD_COMMIT = """
     CREATE FUNCTION hold() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
@@ -81,9 +80,7 @@ def kill_in_its_commit(place: Place) -> KeyId:
         try:
             assert gone.stdout is not None
             key = KeyId(gone.stdout.readline().strip())
-            until = time.monotonic() + PATIENCE_S
-            while not place.waits("COMMIT"):
-                assert time.monotonic() < until, "nothing is under way"
+            until(lambda: place.waits("COMMIT"), "a commit under way")
         finally:
             gone.kill()
     return key

@@ -14,7 +14,6 @@ values.
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -40,10 +39,6 @@ from exchange.demo.stage import (
     write_registers,
 )
 from schemas.clock import SystemClock
-
-PATIENCE_S = 60.0
-"""How long anything that a test waits for may take."""
-_POLL_S = 0.02
 
 
 @dataclass(slots=True)
@@ -111,17 +106,6 @@ class Installation:
         """Return how many look-ups reached a department, answered or not yet."""
         url = f"{self.stage.places[provider].url}/demo/delays"
         return len(httpx.get(url, timeout=10).json()["delays"])
-
-    def until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until something holds.
-
-        Raises:
-            AssertionError: It doesn't, in good time; says what.
-        """
-        end = time.monotonic() + PATIENCE_S
-        while not condition():
-            assert time.monotonic() < end, f"{what}: not in {PATIENCE_S:.0f} s"
-            time.sleep(_POLL_S)
 
     def written(self) -> Mapping[str, str]:
         """Return what each process wrote to its output and error, by its name."""
