@@ -240,7 +240,7 @@ def check_completeness(  # noqa: PLR0913 - what the comparison takes
         )
     _show_compared(found, as_json=as_json)
     if not found.is_complete:
-        raise typer.Exit(int(Exit.WRONG.value))
+        raise typer.Exit(Exit.WRONG)
 
 
 def _show_compared(found: "Compared", *, as_json: bool) -> None:
@@ -436,7 +436,7 @@ def accuse_log(
         told = f"the log has signed {found}" if found else "no contradiction"
         sys.stdout.write(told + "\n")
     if found is not None:
-        raise typer.Exit(int(Exit.WRONG.value))
+        raise typer.Exit(Exit.WRONG)
 
 
 def _statements(

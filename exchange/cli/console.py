@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Collection
 from contextlib import closing
-from enum import StrEnum
+from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rich.table import Column, Table
 
     from audit.bounded import Answer
-    from connectors.jose import SigningKey
     from exchange.settings import Settings
 
 A_PLACE: Final = "a file or an address"
@@ -69,12 +68,12 @@ AboutSubject = Annotated[
 ]
 
 
-class Exit(StrEnum):
+class Exit(IntEnum):
     """What the exit status tells a program."""
 
-    WRONG = "1"
+    WRONG = 1
     """What was checked does not hold."""
-    UNUSABLE = "2"
+    UNUSABLE = 2
     """The command could not be carried out."""
 
 
@@ -95,13 +94,14 @@ def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
     Raises:
         ErrandError: None came.
     """
+    from connectors.jose import SigningKey
     from exchange.assertions import client_assertion
     from exchange.identity import TOKEN_PATH
     from exchange.token_request import ASSERTION_TYPE
     from schemas.clock import SystemClock
     from schemas.ids import new_ids
 
-    key: SigningKey = _client_key(key_file)
+    key = SigningKey.from_file(key_file)
     clock = SystemClock()
     form = {
         "grant_type": "client_credentials",
@@ -133,12 +133,6 @@ def _json_of(answer: "Answer") -> dict[str, Any]:
     except ValueError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def _client_key(key_file: Path) -> "SigningKey":
-    from connectors.jose import SigningKey
-
-    return SigningKey.from_file(key_file)
 
 
 def get_json(url: str, headers: dict[str, str], params: dict[str, str]) -> Any:  # noqa: ANN401 - JSON of the API

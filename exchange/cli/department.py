@@ -87,4 +87,4 @@ def try_department(
             table.add_row(one.check, "✓" if one.passed else "✗", one.reason)
         print_table(table)
     if not all(result.passed for result in results):
-        raise typer.Exit(int(Exit.WRONG.value))
+        raise typer.Exit(Exit.WRONG)

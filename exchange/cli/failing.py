@@ -54,7 +54,7 @@ def tell(
             places.add(file)
         case _:
             told = "".join(traceback.format_exception(error))
-    return without_values(told, arguments, places), int(status.value)
+    return without_values(told, arguments, places), status
 
 
 def _usage(error: typer.TyperException) -> str:

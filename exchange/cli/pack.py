@@ -32,7 +32,7 @@ def check_pack(
             print_json({"valid": False, "places": list(error.places)})
         else:
             sys.stderr.write("".join(f"{place}\n" for place in error.places))
-        raise typer.Exit(int(Exit.WRONG.value)) from None
+        raise typer.Exit(Exit.WRONG) from None
     declared = {
         "matters": sorted(found.matters),
         "evidence_types": sorted(found.evidence_types),
