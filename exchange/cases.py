@@ -182,7 +182,7 @@ def find_keys(connection: Connection, among: Sequence[KeyId]) -> list[KeyId]:
     if connection.dialect.name == "postgresql":
         connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_UNDER_WAY_MS}")
         # Waits for all who have written to the table, and for nobody who reads it.
-        connection.exec_driver_sql("LOCK TABLE case_file IN SHARE MODE")
+        connection.exec_driver_sql(f"LOCK TABLE {_CASE.name} IN SHARE MODE")
     query = select(_CASE.c.key_id).where(_CASE.c.key_id.in_(among))
     return [KeyId(key) for key in connection.scalars(query)]
 

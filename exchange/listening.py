@@ -8,12 +8,9 @@ import errno
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from schemas.errors import SettingsError
-
-MOST_PORT: Final = 65_535
-"""The largest port there is (RFC 9293, section 3.1: 16 bits)."""
+from schemas.model import MOST_PORT
 
 
 @contextmanager

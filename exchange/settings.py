@@ -31,7 +31,7 @@ from audit.store import log_schema
 from audit.subjects import SUBJECTS_SCHEMA
 from audit.table_objects import PUBLIC_SCHEMA
 from schemas.errors import SettingsError
-from schemas.model import Model
+from schemas.model import Model, Port
 
 ENVIRONMENT_PREFIX = "ERRAND_"
 CONFIG_VARIABLE = "ERRAND_CONFIG"
@@ -76,7 +76,7 @@ class Settings(Model):
     requesters, read in this order; a later one may add keys and endpoints."""
     listen_host: str = "127.0.0.1"
     """The address that the API listens on."""
-    listen_port: Annotated[int, Field(ge=1, le=65_535)] = 8800
+    listen_port: Port = 8800
     """The port that the API listens on."""
     public_url: Annotated[
         str, StringConstraints(pattern=r"^https?://[^\s/?#]+(/[^\s?#]*[^\s/?#])?$")

@@ -1,7 +1,7 @@
 """What every type of the domain is made of: frozen, closed, named in two languages."""
 
 from dataclasses import dataclass, field
-from typing import Annotated, TypeVar
+from typing import Annotated, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from typing_extensions import dataclass_transform
@@ -53,6 +53,11 @@ Concept = Annotated[
 
 In an evidence type the role `self` is the person whom the evidence is about.
 """
+
+MOST_PORT: Final = 65_535
+"""The largest port there is (RFC 9293, section 3.1: 16 bits)."""
+Port = Annotated[int, Field(ge=1, le=MOST_PORT)]
+"""A port that a service listens on."""
 
 Version = Annotated[int, Field(ge=1, le=999_999)]
 """The version of a thing: a new one where what it means changes."""

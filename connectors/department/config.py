@@ -22,7 +22,7 @@ from pydantic import (
 from schemas.directory import PublicKey
 from schemas.errors import SettingsError
 from schemas.evidence import FieldName
-from schemas.model import Model, RegionCode, Slug, VersionedId
+from schemas.model import Model, Port, RegionCode, Slug, VersionedId
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """A column, as the database has it."""
@@ -33,7 +33,7 @@ class Listen(Model):
     """Where the service listens."""
 
     host: str = "127.0.0.1"
-    port: Annotated[int, Field(ge=1, le=65_535)] = 8100
+    port: Port = 8100
     certificate: Path | None = None
     """PEM of the TLS certificate; None where a proxy in front does TLS."""
     certificate_key: Path | None = None

@@ -22,6 +22,7 @@ from exchange.api.dependencies import (
     OperatorCaller,
     ThisGateway,
 )
+from exchange.api.forms import UUID
 from exchange.api.strict import StrictRoute
 from schemas.canonical import b64url
 from schemas.ids import EventId
@@ -29,7 +30,6 @@ from schemas.model import Model
 
 router = APIRouter(route_class=StrictRoute, prefix="/v1/audit", tags=["erasure"])
 
-_UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 _NO_STORE = {"cache-control": "no-store"}
 
 _MOST_DIGITS = re.compile(r"[0-9]{9}")
@@ -49,10 +49,10 @@ Reason = Annotated[
 ]
 """Where the reason is kept, as a file number: nobody's name or id."""
 HoldUuid = Annotated[
-    str, Path(alias="hold", pattern=_UUID, description="The record that set the hold.")
+    str, Path(alias="hold", pattern=UUID, description="The record that set the hold.")
 ]
 ErasureUuid = Annotated[
-    str, Path(alias="event", pattern=_UUID, description="The record of the erasure.")
+    str, Path(alias="event", pattern=UUID, description="The record of the erasure.")
 ]
 
 

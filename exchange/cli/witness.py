@@ -38,15 +38,12 @@ def serve_witness(
     host: Annotated[
         str, typer.Option(help="The address to listen on."), A_PLACE
     ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(min=1, max=65_535, help="The port to listen on.")
-    ] = 8801,
+    port: Annotated[int, typer.Option(help="The port to listen on.")] = 8801,
 ) -> None:
     """Cosign the heads of logs that only grow, until told to stop."""
     from audit.witness_app import open_witness
     from audit.witness_app import serve_witness as serve
     from exchange.listening import free_address
 
-    witness = open_witness(key, logs, data)
     with free_address(host, port, "`--port`"):
-        serve(witness, host, port)
+        serve(open_witness(key, logs, data), host, port)

@@ -124,7 +124,8 @@ def test_a_witness_takes_ports_that_there_are(tmp_path: Path, port: str) -> None
     )
 
     assert 2 == done.status
-    assert "invalid value for '--port'" in done.stderr
+    assert "from 1 to 65535, choose one with `--port`" in done.stderr
+    assert [] == list(tmp_path.iterdir())
 
 
 NO_FAMILY = (socket.AF_APPLETALK, socket.SOCK_STREAM, 0, "", ("::1", 1, 0, 0))
