@@ -22,14 +22,17 @@ from audit.arrays import Blobs, Numbers, Texts
 from audit.postgres import SEALED_STATE, PostgresSql, unavailable
 from audit.record import milliseconds, read_leaf
 from audit.sealing import SealedRecord
-from audit.sql import Changes, Postgres, Tables
+from audit.sql import Changes, Postgres, Sql, Tables
 from audit.store import (
     FORMAT,
+    NOT_WHOLE,
+    TABLES,
     Appended,
     LogReader,
     Look,
     Refusal,
     Work,
+    check_tables,
     is_log_of,
     mark_left,
     read_meta,
@@ -146,8 +149,8 @@ class PostgresEngine:
         resolve_s: Seconds for which a batch that was cut off is looked up.
 
     Raises:
-        SettingsError: The schema is another log's, or the server is set to lose what
-            it has confirmed.
+        SettingsError: The schema is another log's, or not whole, or the server is set
+            to lose what it has confirmed.
         LogUnavailableError: The server can't be reached.
     """
 
@@ -158,7 +161,7 @@ class PostgresEngine:
         with ExitStack() as undone:
             undone.callback(self.sql.close)
             self._make(place, {"format": FORMAT, "origin": origin})
-            self._size = int(self.sql.rows(_SIZE)[0][0])
+            self._size = _next_index(self.sql, place)
             undone.pop_all()
         self._fault: str | None = None
         self._is_sealed = False
@@ -166,6 +169,7 @@ class PostgresEngine:
     def _make(self, place: Postgres, meta: Mapping[str, str]) -> None:
         """Make the log where there is none, and see that it is the one we mean."""
         self.sql.make(Tables("", _TABLES + PUBLISHED_TABLES.postgres))
+        check_tables(self.sql, place.schema, ["meta"])
         with self.sql.transaction() as changes:
             changes.change_all(
                 "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", meta.items()
@@ -174,6 +178,7 @@ class PostgresEngine:
             raise SettingsError(
                 f"the schema `{place.schema}` is the log of another origin or format"
             )
+        check_tables(self.sql, place.schema, (*TABLES, "coordinate"))
 
     @property
     def size(self) -> int:
@@ -288,10 +293,12 @@ def freeze(
             already.
 
     Raises:
+        SettingsError: The log is not whole.
         LogUnavailableError: It is not known to be done; it may be done again.
     """
     # (1): no batch is numbered until this one's transaction is over.
-    with _numbering(place) as (sql, changes, size):
+    with _numbering(place) as (sql, changes):
+        size = _next_index(changes, place)
         # The transaction's own: it is not opened anew as long as that lasts.
         connection = sql.connected()
         # (2): in this transaction, as the reader has its connection.
@@ -319,7 +326,7 @@ def freeze_as_it_is(place: Postgres, look: Look[_T]) -> _T:
     Raises:
         LogUnavailableError: It is not known to be done; it may be done again.
     """
-    with _numbering(place) as (sql, changes, _):
+    with _numbering(place) as (sql, changes):
         # A publisher's transaction that is under way is waited for.
         changes.change(_FREEZE + _FREEZE_HEADS)
         mark, found = look(LogReader(sql))
@@ -328,15 +335,26 @@ def freeze_as_it_is(place: Postgres, look: Look[_T]) -> _T:
 
 
 @contextmanager
-def _numbering(place: Postgres) -> Iterator[tuple[PostgresSql, Changes, int]]:
+def _numbering(place: Postgres) -> Iterator[tuple[PostgresSql, Changes]]:
     """Begin a transaction that holds the row that numbers, and so keeps others waiting.
 
-    What is yielded has the connection, the transaction on it, and the log's size.
+    The connection is yielded, and the transaction on it.
     """
     with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
         # As whoever appends: the row first, and then any table.
-        [[size]] = changes.rows(f"{_SIZE} FOR UPDATE")
-        yield sql, changes, int(size)
+        changes.rows(f"{_SIZE} FOR UPDATE")
+        yield sql, changes
+
+
+def _next_index(sql: Sql | Changes, place: Postgres) -> int:
+    """Return the index of the next record.
+
+    Raises:
+        SettingsError: The row that says so is missing.
+    """
+    for (size,) in sql.rows(_SIZE):
+        return int(size)
+    raise SettingsError(f"`{place.schema}.coordinate` has no row: {NOT_WHOLE}")
 
 
 def _arguments(records: Sequence[SealedRecord]) -> list[Any]:

@@ -21,11 +21,13 @@ from audit.sealing import SealedRecord
 from audit.sql import SqliteSql
 from audit.store import (
     FORMAT,
+    TABLES,
     Appended,
     LogReader,
     Look,
     Refusal,
     Work,
+    check_tables,
     is_log_of,
     mark_left,
     read_meta,
@@ -83,7 +85,7 @@ class SqliteEngine:
             beside the writer; after twice as many the writer does nothing else first.
 
     Raises:
-        SettingsError: The file is another log's.
+        SettingsError: The file is another log's, or not whole.
         sqlite3.Error: It can't be opened or written.
     """
 
@@ -256,7 +258,8 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
     """Open the log's file for its one writer, and make it where there is none.
 
     Raises:
-        SettingsError: The file is the log of another origin, or of another format.
+        SettingsError: The file is the log of another origin, or of another format, or
+            not whole.
         sqlite3.Error: It can't be opened or written.
         OSError: Its name can't be made durable.
     """
@@ -264,8 +267,10 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         sql = undone.enter_context(closing(_durable(path)))
         if not sql.rows("SELECT 1 FROM sqlite_master LIMIT 1"):
             _make(sql.connection, {"format": FORMAT, "origin": origin})
+        check_tables(sql, path.name, ["meta"])
         if not is_log_of(read_meta(sql), origin):
             raise SettingsError(f"`{path.name}` is the log of another origin or format")
+        check_tables(sql, path.name, TABLES)
         # The write-ahead file is there by now. SQLite makes its name durable itself,
         # but swallows the error when that fails.
         sync_folder(path.resolve().parent)

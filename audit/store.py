@@ -14,7 +14,7 @@ the engines and the tile rows alone.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar
 
 from audit.nodes import SharedNodes
 from audit.places import open_sql
@@ -22,15 +22,23 @@ from audit.record import Kind, Leaf, read_leaf
 from audit.sealing import SealedRecord
 from audit.sql import Changes, Place, Row, Sql
 from audit.tiles import TileId, edge_tiles
+from schemas.errors import SettingsError
 from schemas.ids import CaseId, EventId
 
 FORMAT = "2"
 """Version of the tables, and of what is sealed in them."""
+TABLES: Final = ("entry", "attempt", "tile", "tree", "checkpoint", "published")
+"""What every log has on either engine, beside `meta`."""
 LEFT = "left"
 """Name of the mark in `meta` that a log was left, as it has lost records."""
 LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database; its later shards beside it."""
 
+NOT_WHOLE: Final = (
+    "it is no whole copy of a log; restore all of it from one backup, and run "
+    "`errand audit verify`"
+)
+"""What to do where a part of a log is not there."""
 _SHARD_SCHEMA = "errand_shard_"
 _T = TypeVar("_T")
 
@@ -356,6 +364,22 @@ it was left, and whatever else was wanted."""
 def read_meta(sql: Changes | Sql) -> Mapping[str, str]:
     """Return the format and the origin of a log, and whether it was left."""
     return dict(sql.rows("SELECT name, value FROM meta"))
+
+
+def check_tables(sql: Sql, name: str, tables: Iterable[str]) -> None:
+    """Verify that a log that was made has these tables: none is made anew.
+
+    Args:
+        sql: Reads it.
+        name: What an error may call its file, or its schema.
+        tables: What it must have.
+
+    Raises:
+        SettingsError: One is missing.
+    """
+    for table in tables:
+        if not sql.is_made(table):
+            raise SettingsError(f"`{name}` has no table `{table}`: {NOT_WHOLE}")
 
 
 def is_log_of(meta: Mapping[str, str], origin: str) -> bool:

@@ -167,11 +167,12 @@ def open_log(
         SettingsError: It can't be opened, or the witnesses' policy is wrong.
         LogUnavailableError: Its server can't be reached.
     """
+    place = settings.log_place(shard)
     try:
-        log = AuditLog(settings.log_place(shard), sealer, keys.log.receipt)
+        log = AuditLog(place, sealer, keys.log.receipt)
     except sqlite3.Error as error:
         raise SettingsError(
-            f"the access log `{settings.log_file}` can't be opened: {error}; "
+            f"the access log `{place}` can't be opened: {error}; "
             "see that the disk is there and writable, and run `errand audit verify`"
         ) from error
     stack.callback(log.close)

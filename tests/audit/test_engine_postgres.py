@@ -452,6 +452,21 @@ def test_a_query_is_not_asked_again_on_another_connection_than_its_transaction(
     assert [] == found
 
 
+def test_a_log_that_does_not_know_its_next_number_is_refused(
+    a_schema: Callable[[], Postgres],
+) -> None:
+    """A copy without that row is not whole: it is neither opened nor frozen."""
+    place = a_schema()
+    open_engine(place, ORIGIN, Limits()).close()
+    with closing(PostgresSql(place)) as sql, sql.transaction() as changes:
+        changes.change("DELETE FROM coordinate")
+
+    with pytest.raises(SettingsError, match=r"coordinate` has no row: .* restore"):
+        open_engine(place, ORIGIN, Limits())
+    with pytest.raises(SettingsError, match="coordinate` has no row"):
+        freeze(place, lambda _: [])
+
+
 # What a server must be set to.
 
 

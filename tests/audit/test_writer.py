@@ -6,6 +6,7 @@ import resource
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -16,11 +17,12 @@ from structlog.testing import capture_logs
 
 from audit.engine_sqlite import SqliteEngine
 from audit.keys import make_keys
+from audit.places import open_sql
 from audit.postgres import PostgresSql
 from audit.publisher import Publisher
 from audit.receipt import verify_receipt
 from audit.record import Event, Kind, Subject
-from audit.sql import Changes, Place, SqliteSql, Value
+from audit.sql import Changes, Place, Postgres, SqliteSql, Value
 from audit.writer import Limits, open_engine
 from schemas.clock import SystemClock
 from schemas.errors import LogUnavailableError, NotFoundError, SettingsError
@@ -568,6 +570,33 @@ def test_the_place_of_another_log_is_refused(tmp_path: Path, place: Place) -> No
 
     with pytest.raises(SettingsError, match="another origin"):
         open_room(tmp_path, keys, place=place)
+
+
+_NAMES = {
+    Path: "SELECT name FROM sqlite_master WHERE type = 'table'",
+    Postgres: "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
+}
+"""What asks for the names of all tables of a log, on either engine."""
+
+
+def test_a_log_that_lacks_a_table_is_refused_and_what_to_do_is_said(
+    place: Place,
+) -> None:
+    """Whichever it is: a copy that is not whole is no log to go on with."""
+    open_engine(place, ORIGIN, Limits()).close()
+    [query] = [query for kind, query in _NAMES.items() if isinstance(place, kind)]
+    with closing(open_sql(place)) as sql:
+        names = [name for (name,) in sql.rows(query)]
+        for name in names:
+            with sql.transaction() as changes:
+                changes.change(f"ALTER TABLE {name} RENAME TO gone")
+            with pytest.raises(SettingsError, match=f"no table `{name}`: .* restore"):
+                open_engine(place, ORIGIN, Limits())
+            with sql.transaction() as changes:
+                changes.change(f"ALTER TABLE gone RENAME TO {name}")
+    open_engine(place, ORIGIN, Limits()).close()
+
+    assert {"meta", "entry", "tree"} < set(names)
 
 
 def open_files() -> set[int]:
