@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Collection
 from contextlib import closing
+from datetime import datetime
 from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
@@ -65,6 +66,54 @@ ClientName = Annotated[str, typer.Option("--client", help="The client's id.")]
 KeyFile = Annotated[Path, typer.Option(help="The client's private key (PEM).")]
 AboutSubject = Annotated[
     bool, typer.Option("--subject", help="Read whom it is about from stdin.")
+]
+
+
+def _read_instant(option: typer.CallbackParam, text: str | None) -> str | None:
+    """Return an instant as the API takes it (RFC 3339).
+
+    Raises:
+        ErrandError: It is none, or says nothing of its offset.
+    """
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise ErrandError(
+            f"`--{option.name}` is an instant, as 2026-07-01T00:00:00+08:00"
+        )
+    return found.isoformat()
+
+
+OfRequester = Annotated[
+    str | None, typer.Option("--requester", help="Who asked, by its id.")
+]
+OfProvider = Annotated[
+    str | None, typer.Option("--provider", help="Which department was asked.")
+]
+OfMatter = Annotated[
+    str | None, typer.Option("--matter", help="For which matter, as `newborn@1`.")
+]
+OfCase = Annotated[str | None, typer.Option("--case", help="In which case, by its id.")]
+OfOutcome = Annotated[
+    str | None, typer.Option("--outcome", help="What came of it (docs/records.md).")
+]
+OfKind = Annotated[
+    str | None, typer.Option("--kind", help="The kind of record (docs/records.md).")
+]
+Since = Annotated[
+    str | None,
+    typer.Option(
+        help="From this instant on, as 2026-07-01T00:00:00+08:00.",
+        callback=_read_instant,
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(help="Before this instant, likewise.", callback=_read_instant),
 ]
 
 

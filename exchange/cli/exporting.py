@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from exchange.cli.console import A_PLACE, AboutSubject, given, read_subject_id
+from exchange.cli.console import (
+    A_PLACE,
+    AboutSubject,
+    OfCase,
+    OfKind,
+    OfMatter,
+    OfOutcome,
+    OfProvider,
+    OfRequester,
+    Since,
+    Until,
+    given,
+    read_subject_id,
+)
 from exchange.cli.logs import (
     ShardName,
     SubjectsPlace,
@@ -51,14 +64,14 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
         Path | None, typer.Option("--keys", help="The log's own keys: for `--subject`.")
     ] = None,
     subjects: SubjectsPlace = None,
-    requester: str | None = None,
-    provider: str | None = None,
-    matter: str | None = None,
-    case: str | None = None,
-    outcome: str | None = None,
-    kind: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
+    requester: OfRequester = None,
+    provider: OfProvider = None,
+    matter: OfMatter = None,
+    case: OfCase = None,
+    outcome: OfOutcome = None,
+    kind: OfKind = None,
+    since: Since = None,
+    until: Until = None,
 ) -> None:
     """Write the published log: as static files for any web server, or as a table.
 
@@ -136,8 +149,10 @@ def _query(conditions: dict[str, str], ref: str | None) -> "RecordQuery":
     from audit.query import RecordQuery
     from audit.record import Kind
 
-    kind, since, until = (
-        conditions.pop(name, None) for name in ("kind", "since", "until")
+    kind = conditions.pop("kind", None)
+    since, until = (
+        None if text is None else datetime.fromisoformat(text)
+        for text in (conditions.pop("since", None), conditions.pop("until", None))
     )
     try:
         read = None if kind is None else Kind(kind)
@@ -147,22 +162,9 @@ def _query(conditions: dict[str, str], ref: str | None) -> "RecordQuery":
         **conditions,  # type: ignore[arg-type] # what is left is text, and so are the fields
         subject_ref=ref,
         kind=read,
-        since=_instant("since", since),
-        until=_instant("until", until),
+        since=since,
+        until=until,
     )
-
-
-def _instant(name: str, text: str | None) -> datetime | None:
-    """Return an instant that a condition names."""
-    if text is None:
-        return None
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise ErrandError(f"`--{name}` is an instant, as 2026-07-01T00:00:00+08:00")
-    return found
 
 
 def _subject_ref(

@@ -16,6 +16,14 @@ from exchange.cli.console import (
     AsJson,
     ClientName,
     KeyFile,
+    OfCase,
+    OfKind,
+    OfMatter,
+    OfOutcome,
+    OfProvider,
+    OfRequester,
+    Since,
+    Until,
     Url,
     get_json,
     get_token,
@@ -160,14 +168,14 @@ def query_audit(  # noqa: PLR0913 - the conditions of one question
     *,
     url: Url = "http://127.0.0.1:8800",
     subject: AboutSubject = False,
-    requester: str | None = None,
-    provider: str | None = None,
-    matter: str | None = None,
-    case: str | None = None,
-    outcome: str | None = None,
-    kind: str | None = None,
-    since: str | None = None,
-    until: str | None = None,
+    requester: OfRequester = None,
+    provider: OfProvider = None,
+    matter: OfMatter = None,
+    case: OfCase = None,
+    outcome: OfOutcome = None,
+    kind: OfKind = None,
+    since: Since = None,
+    until: Until = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, max=_MOST, help="Rows of an answer; 50, if not said."),
@@ -265,7 +273,9 @@ def audit_receipt(
     client: ClientName,
     key_file: KeyFile,
     url: Url = "http://127.0.0.1:8800",
-    scope: str = "auditor",
+    scope: Annotated[
+        str, typer.Option(help="The token's, such as `portal:newborn_registration`.")
+    ] = "auditor",
 ) -> None:
     """Get the receipt of a record and its proof, as JSON."""
     bearer = f"Bearer {get_token(url, client, key_file, scope)}"

@@ -10,11 +10,12 @@ from typing import NamedTuple
 import pytest
 import typer
 import yaml
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperCommand, TyperOption
 
-from exchange.__main__ import app, main
+from exchange.__main__ import main
 from exchange.demo.command import demo
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site
+from tests.harness.commands import every_command
 
 PLANTED = ("990101199310050022", "mother.name=张三丰", "李四")
 """An id, a name behind an `=` where an option takes none, and the shortest name."""
@@ -39,24 +40,12 @@ class Slip(NamedTuple):
         return " ".join([*self.command, str(self.option.name)])
 
 
-def _commands(
-    group: TyperGroup, path: tuple[str, ...] = ()
-) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
-    for name, one in group.commands.items():
-        if isinstance(one, TyperGroup):
-            yield from _commands(one, (*path, name))
-        elif isinstance(one, TyperCommand):
-            yield (*path, name), one
-
-
 def _all_commands() -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
-    whole = typer.main.get_command(app)
-    assert isinstance(whole, TyperGroup)
     inner = typer.Typer(add_completion=False)
     inner.command()(demo)
     its_demo = typer.main.get_command(inner)
     assert isinstance(its_demo, TyperCommand)
-    for path, one in _commands(whole):
+    for path, one in every_command():
         yield path, its_demo if path == ("demo",) else one
 
 

@@ -1,19 +1,20 @@
 """What a failing command hides of its arguments; no server beside it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import typer
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+from typer.core import TyperArgument, TyperOption
 
 from connectors.conformance import load_target
 from connectors.department.config import load_config
 from exchange.__main__ import app
 from exchange.cli.failing import places_of, taking_places, tell, without_values
 from schemas.errors import ErrandError
+from tests.harness.commands import every_command
 
 _SHORTEST_ID = 15
 """Beside a `/` a shorter number may be a date in the name of a file."""
@@ -92,19 +93,11 @@ _NO_PLACES = {
 """Text that names neither a file nor an address."""
 
 
-def _commands(command: object) -> Iterator[TyperCommand]:
-    if isinstance(command, TyperGroup):
-        for one in command.commands.values():
-            yield from _commands(one)
-    elif isinstance(command, TyperCommand):
-        yield command
-
-
 def test_each_text_of_a_command_is_known_to_be_a_place_or_none() -> None:
     """Whoever adds an option decides what of it a message may repeat."""
     others = {
         one.name
-        for command in _commands(typer.main.get_command(app))
+        for _, command in every_command()
         for one in command.params
         if isinstance(one, TyperArgument | TyperOption)
         and "str" in str(one.type_descriptor.annotation)

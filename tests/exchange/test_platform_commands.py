@@ -22,6 +22,7 @@ from tests.harness.application import (
     PORTAL,
     Site,
 )
+from tests.harness.commands import every_command
 
 ORIGIN = "errand.example/990100/log"
 _PROGRAM = (sys.executable, "-m", "exchange")
@@ -64,6 +65,31 @@ def test_every_command_says_what_it_does(errand: Errand) -> None:
 
     for name in ("serve", "department", "audit", "explain", "demo", "pack", "keys"):
         assert name in told
+
+
+def test_every_option_says_what_it_is() -> None:
+    """Also the conditions of a search, which several commands have."""
+    silent = [
+        (*path, option.name)
+        for path, command in every_command()
+        for option in command.params
+        if not getattr(option, "help", None)
+    ]
+
+    assert [] == silent
+
+
+@pytest.mark.parametrize("option", ["--since", "--until"])
+@pytest.mark.parametrize("text", ["yesterday", "2026-07-01", "2026-07-01T00:00:00"])
+def test_an_instant_that_is_none_is_refused_before_anybody_is_asked(
+    errand: Errand, option: str, text: str
+) -> None:
+    """Not even for a token, which the client's key would be read for."""
+    who = ("--client", AUDITOR, "--key-file", "none.pem", "--url", "http://127.0.0.1:9")
+    done = errand("audit", "query", *who, option, text)
+
+    assert 2 == done.returncode
+    assert f"errand: `{option}` is an instant, as" in done.stderr
 
 
 def test_a_pack_that_is_right_is_summed_up(errand: Errand) -> None:

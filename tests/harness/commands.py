@@ -2,14 +2,17 @@
 
 import io
 import sys
+from collections.abc import Iterator
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import orjson
+import typer
+from typer.core import TyperCommand, TyperGroup
 
-from exchange.__main__ import main
+from exchange.__main__ import app, main
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,3 +46,20 @@ def errand(*arguments: str | Path, stdin: str = "") -> Done:
     finally:
         sys.argv, sys.stdin = before
     return Done(0, out.getvalue(), err.getvalue())
+
+
+def every_command() -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
+    """Yield each command, with the words that name it."""
+    whole = typer.main.get_command(app)
+    assert isinstance(whole, TyperGroup)
+    yield from _commands(whole, ())
+
+
+def _commands(
+    group: TyperGroup, path: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], TyperCommand]]:
+    for name, one in group.commands.items():
+        if isinstance(one, TyperGroup):
+            yield from _commands(one, (*path, name))
+        elif isinstance(one, TyperCommand):
+            yield (*path, name), one
