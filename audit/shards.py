@@ -288,6 +288,12 @@ def check_link(final: Leaf, before: Checkpoint, genesis: Leaf, vkey: str) -> Non
     _check_cites(genesis, before)
 
 
+def is_recovery(genesis: Leaf) -> bool:
+    """Return whether a first record says that the shard before has lost records."""
+    said = genesis.kind, genesis.outcome
+    return said == (Kind.SHARD_GENESIS, _RECOVERED)
+
+
 def check_recovery(verifier: Verifier, genesis: Leaf, vkey: str) -> HandedOn:
     """Verify that a shard goes on from one that has lost records; return who says so.
 
@@ -301,7 +307,7 @@ def check_recovery(verifier: Verifier, genesis: Leaf, vkey: str) -> HandedOn:
     Raises:
         VerificationError: It cites something else, or the first has not signed it.
     """
-    if (genesis.kind, genesis.outcome) != (Kind.SHARD_GENESIS, _RECOVERED):
+    if not is_recovery(genesis):
         raise VerificationError(f"{verifier.name}: goes on and has no last record")
     origin, _, cited = genesis.correlation.partition("#")
     if origin != verifier.name:

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from audit.anchor import anchor
@@ -42,6 +43,7 @@ from audit.shards import (
     check_recovery,
     genesis_event,
     half_year,
+    is_recovery,
     open_handing_on,
     recovery_event,
 )
@@ -145,7 +147,8 @@ async def recover_shard(
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
     (1) The witness's head is signed by this log, and the log does not contain it; else
-        nothing is done. What an earlier run that was cut off has signed, stands.
+        nothing is done. What an earlier run that was cut off has signed, stands; and
+        after one that was not, there is nothing left to do.
     (2) The old one takes no more records and heads: it is marked with its own
         signature under who goes on.
     (3) The next shard's first record cites both heads: what is left, and what was
@@ -159,6 +162,9 @@ async def recover_shard(
         LogUnavailableError: It is not known to be done: try again.
     """
     with _held(settings):
+        shards = current_shards(settings)
+        if _is_recovered(settings, shards, seen_note, name):
+            return shards
         rollover = _begin(settings, clock, new_id, name)
         _check_none_begun(rollover)
         with ExitStack() as stack:
@@ -169,6 +175,36 @@ async def recover_shard(
             left, events = await asyncio.to_thread(leave, place, look)
         # (3): the old one is never written to again.
         return await _open_next(rollover, left, events)
+
+
+def _is_recovered(
+    settings: Settings, shards: Sequence[Shard], seen_note: bytes, name: str | None
+) -> bool:
+    """Return whether the log of a head was left, as the register says, for a shard.
+
+    Raises:
+        VerificationError: The log has not signed the head, or who goes on.
+        SettingsError: It was left for another shard than that of the name.
+    """
+    for before, after in pairwise(shards):
+        place = settings.log_place(after.name)
+        if not (
+            seen_note.startswith(f"{before.origin}\n".encode()) and _is_begun(place)
+        ):
+            continue
+        with closing(LogReader.open(place)) as reader:
+            [first] = map(read_leaf, reader.leaves(0, 1))
+        if not is_recovery(first):
+            return False
+        verifier = parse_vkey(before.vkey)
+        open_checkpoint(seen_note, verifier)
+        check_recovery(verifier, first, after.vkey)
+        if name not in {None, after.name}:
+            raise SettingsError(
+                f"the log goes on with the shard `{after.name}` already"
+            )
+        return True
+    return False
 
 
 def _check_none_begun(rollover: _Rollover) -> None:

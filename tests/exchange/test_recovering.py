@@ -35,7 +35,7 @@ from exchange.recording import (
 from exchange.rollover import recover_shard, seal_shard
 from exchange.settings import Settings, parse_settings
 from schemas.clock import SystemClock
-from schemas.errors import LogUnavailableError, SettingsError
+from schemas.errors import LogUnavailableError, SettingsError, VerificationError
 from schemas.ids import new_ids
 from tests.audit.examples import an_event
 from tests.exchange.sealing_child import LEAVING
@@ -273,6 +273,36 @@ def test_a_recovery_that_was_cut_off_is_taken_up_again(
     assert 0 == linked.status, linked.stderr
     # Its first record, and the ends of two look-ups that were under way.
     assert [2, 3] == [one["published"] for one in linked.json["shards"]]
+
+
+def test_a_recovery_that_is_done_is_done_however_often_it_is_asked_for(
+    tmp_path: Path, where: str
+) -> None:
+    """Nothing changes: not the register, nor what either shard holds."""
+    settings = published(tmp_path, where)
+    config, head = tmp_path / "settings.yaml", tmp_path / "head"
+    config.write_text(f"data_dir: data\n{where}", encoding="utf-8")
+    head.write_bytes(a_lost_head(settings))
+    done = recover(settings, head.read_bytes())
+    told = errand("audit", "recover", head, "--config", config, "--json")
+    again = [
+        recover(settings, a_lost_head(settings, size), name)
+        for size, name in ((999, NEXT), (998, None))
+    ]
+    with pytest.raises(SettingsError, match=f"goes on with the shard `{NEXT}`"):
+        recover(settings, head.read_bytes(), "another")
+    forged = STRANGE.sign(f"{ORIGIN}\n999\n{b64(bytes(32))}\n")
+    with pytest.raises(VerificationError, match="no signature"):
+        recover(settings, forged.encode())
+    with closing(LogReader.open(settings.log_place(NEXT))) as reader:
+        size = reader.size()
+
+    assert 0 == told.status, told.stderr
+    assert [ORIGIN, f"{ORIGIN}/{NEXT}"] == [one["origin"] for one in told.json]
+    assert [done, done] == again
+    assert done == load_shards(settings.shards_place())
+    # Its first record, and the ends of two look-ups that were under way.
+    assert 3 == size
 
 
 @pytest.mark.parametrize("step", LEAVING)
