@@ -13,8 +13,8 @@ from pydantic import JsonValue
 from rich.console import Console
 
 from exchange.demo.people import Family, Person, Population
-from exchange.demo.scenarios import ALONE, opening
 from exchange.demo.stage import AUDITOR, CITIZEN, OPERATOR, PORTAL, SCOPES, Stage
+from exchange.demo.story import ALONE, opening
 
 FAMILIES = "families.json"
 _WHO: Mapping[str, str] = {

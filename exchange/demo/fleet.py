@@ -29,7 +29,6 @@ from exchange.demo.portal import Answer
 from exchange.demo.postgres import PostgresServer, a_server
 from exchange.demo.report import Report
 from exchange.demo.run import Choices, conclude, folder_of
-from exchange.demo.scenarios import ALONE, MARRIED, Story, World, open_case
 from exchange.demo.show import Show
 from exchange.demo.stage import (
     AUDITOR,
@@ -39,6 +38,7 @@ from exchange.demo.stage import (
     running,
     write_registers,
 )
+from exchange.demo.story import ALONE, MARRIED, Story, World, open_case
 from schemas.clock import Clock
 
 _VICTIM = "source_down"

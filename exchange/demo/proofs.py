@@ -18,8 +18,8 @@ from audit.note import open_checkpoint
 from audit.policy import parse_policy
 from audit.receipt import parse_proof, verify_receipt
 from exchange.demo.report import Proof
-from exchange.demo.scenarios import World
 from exchange.demo.stage import AUDITOR
+from exchange.demo.story import World
 from schemas.errors import VerificationError
 
 _COMMAND_S = 60.0

@@ -23,7 +23,7 @@ from exchange.demo.people import Population
 from exchange.demo.population import generate
 from exchange.demo.proofs import check_list, prove_release, take_list
 from exchange.demo.report import Report
-from exchange.demo.scenarios import CASES, SCENARIOS, World
+from exchange.demo.scenarios import CASES, SCENARIOS
 from exchange.demo.show import Show
 from exchange.demo.stage import (
     AUDITOR,
@@ -33,6 +33,7 @@ from exchange.demo.stage import (
     running,
     write_registers,
 )
+from exchange.demo.story import World
 from schemas.clock import Clock
 
 SEED = 990_100

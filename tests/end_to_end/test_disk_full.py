@@ -13,8 +13,8 @@ from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
 from audit.verify import verify_log
 from exchange.demo.portal import Answer, Client
-from exchange.demo.scenarios import MARRIED, opening
 from exchange.demo.stage import Stage
+from exchange.demo.story import MARRIED, opening
 from tests.harness.gateway import Installation, an_installation
 from tests.harness.patience import until
 

@@ -16,7 +16,7 @@ import pytest
 
 from exchange.demo.people import Family, Population
 from exchange.demo.portal import Answer, Client
-from exchange.demo.scenarios import MARRIED, opening
+from exchange.demo.story import MARRIED, opening
 from tests.harness.gateway import Installation, an_installation, found
 from tests.harness.patience import until
 
