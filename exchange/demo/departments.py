@@ -11,8 +11,10 @@ files the department's own step (`exchange.demo.steps`).
 
 import argparse
 import asyncio
+import sqlite3
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -30,6 +32,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from connectors.department.app import build_app
 from connectors.department.config import load_config
 from connectors.department.signing import generate_key
+from exchange.demo.people import Population
+from exchange.demo.registers import REGISTERS, Rows
 from exchange.demo.sources import SOURCES
 from exchange.demo.steps import Facts, FilingError, perform, verify_filing
 from schemas.clock import Clock, SystemClock
@@ -111,6 +115,28 @@ def write_config(place: Place, gateway: str, gateway_key: PublicKey) -> None:
     }
     text = yaml.safe_dump(config, allow_unicode=True, sort_keys=False)
     (place.folder / CONFIG).write_text(text, encoding="utf-8")
+
+
+def write_register(place: Place, population: Population) -> int:
+    """Write a department's register, to a new file; return how many rows it has."""
+    register = REGISTERS[place.provider]
+    with closing(sqlite3.connect(place.register)) as database:
+        # Nobody reads it yet, and a half-written file is thrown away.
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA synchronous = OFF")
+        database.executescript(register.schema)
+        with database:
+            return sum(
+                _insert(database, table, rows)
+                for table, rows in register.rows(population).items()
+            )
+
+
+def _insert(database: sqlite3.Connection, table: str, rows: Rows) -> int:
+    columns = len(database.execute(f"PRAGMA table_info({table})").fetchall())
+    marks = ", ".join("?" * columns)
+    statement = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608 - names of ours
+    return database.executemany(statement, rows).rowcount
 
 
 class Filing(Model):

@@ -9,13 +9,10 @@ Everything is written before the departments start; afterwards only a department
 own process writes its register (`exchange.demo.steps`).
 """
 
-import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from itertools import chain
-from pathlib import Path
 from typing import TypeAlias
 
 from exchange.demo.people import (
@@ -52,27 +49,6 @@ class Register:
     """Tables, indexes and views, in SQLite's SQL."""
     rows: Callable[[Population], Mapping[str, Rows]]
     """What each table holds, by table."""
-
-
-def write_register(path: Path, register: Register, population: Population) -> int:
-    """Write a register's database to a new file; return how many rows it has."""
-    with closing(sqlite3.connect(path)) as database:
-        # Nobody reads it yet, and a half-written file is thrown away.
-        database.execute("PRAGMA journal_mode = WAL")
-        database.execute("PRAGMA synchronous = OFF")
-        database.executescript(register.schema)
-        with database:
-            return sum(
-                _insert(database, table, rows)
-                for table, rows in register.rows(population).items()
-            )
-
-
-def _insert(database: sqlite3.Connection, table: str, rows: Rows) -> int:
-    columns = len(database.execute(f"PRAGMA table_info({table})").fetchall())
-    marks = ", ".join("?" * columns)
-    statement = f"INSERT INTO {table} VALUES ({marks})"  # noqa: S608 - names of ours
-    return database.executemany(statement, rows).rowcount
 
 
 _POLICE = """

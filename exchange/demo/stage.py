@@ -12,10 +12,9 @@ from typing import NamedTuple
 
 from connectors.jose import SigningKey
 from exchange.demo.children import Child
-from exchange.demo.departments import Place
+from exchange.demo.departments import Place, write_register
 from exchange.demo.people import Population
 from exchange.demo.portal import Client
-from exchange.demo.registers import REGISTERS, write_register
 from schemas.clock import SystemClock
 from schemas.validation import Pack
 
@@ -124,9 +123,8 @@ def write_registers(
         written: Called after each, with its provider.
     """
     total = 0
-    for provider, register in REGISTERS.items():
-        path = stage.places[provider].register
-        total += write_register(path, register, population)
+    for provider, place in stage.places.items():
+        total += write_register(place, population)
         written(provider)
     return total
 
