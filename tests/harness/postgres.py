@@ -5,7 +5,6 @@ Migrations run once in a session and engine; a test gets a copy of what they mad
 
 import itertools
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,15 +15,13 @@ from psycopg import sql
 
 from exchange.demo.postgres import PostgresServer
 from exchange.migrations.schema import Part, upgrade
+from tests.harness.patience import until
 
 Prepare: TypeAlias = Callable[[str], None]
 """Fills an empty database, given its URL, and lets go of it."""
 Lend: TypeAlias = Callable[[str, Prepare], str]
 """Returns the URL of a fresh database of a name, as `prepare` fills it."""
 Rows: TypeAlias = list[tuple[Any, ...]]
-
-PATIENCE_S = 20.0
-"""How long a server may take to come to what a test waits for."""
 
 
 class Databases:
@@ -118,10 +115,13 @@ def ask_until(
         is_met: Whether an answer is what is waited for.
         values: Of the query.
     """
-    until = time.monotonic() + PATIENCE_S
-    while not is_met(found := connection.execute(query, values).fetchall()):
-        assert time.monotonic() < until, f"it is still {found}"
-        connection.execute("SELECT pg_sleep(0.002)")
+    found: Rows = []
+
+    def is_so() -> bool:
+        found[:] = connection.execute(query, values).fetchall()
+        return is_met(found)
+
+    until(is_so, query)
     return found
 
 
