@@ -1,5 +1,6 @@
 """Whether the gateway lives and is ready, its metrics, and its contract."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import orjson
@@ -26,12 +27,15 @@ class Health(Model):
     alarms: tuple[str, ...] = ()
     """What has failed for a while, and stops the log if it goes on: `witnesses`,
     `tiles`, `anchors`."""
+    reasons: Mapping[str, str] = {}
+    """Why, by the name of the part or alarm: what was refused, or the kind of error;
+    nothing of a request."""
 
 
 @router.get("/health/live", response_model=Health)
 async def live() -> Response:
     """Tell that the process runs and answers."""
-    return _health((), ())
+    return _health({}, {})
 
 
 @router.get("/health/ready", response_model=Health, responses={503: {"model": Health}})
@@ -46,31 +50,37 @@ async def metrics(gateway: ThisGateway) -> Response:
     return Response(gateway.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
-def failing_parts(gateway: Gateway) -> tuple[str, ...]:
-    """Return the parts without which no case can be worked on and that fail."""
-    failing = []
+def failing_parts(gateway: Gateway) -> Mapping[str, str]:
+    """Return the parts without which no case can be worked on and that fail, and why.
+
+    INVARIANT (rule 8): a reason is in our words, or the name of a class.
+    """
+    failing = {}
     try:
         gateway.database.check()
-    except StoreUnavailableError:
-        failing.append("database")
-    if gateway.log.fault is not None:
-        failing.append("log")
-    if gateway.publisher.failure is not None:
-        failing.append("publisher")
-    return tuple(failing)
+    except StoreUnavailableError as error:
+        failing["database"] = str(error)
+    # Each is read once: its own thread may clear it meanwhile.
+    told = {"log": gateway.log.fault, "publisher": gateway.publisher.failure}
+    return failing | {part: why for part, why in told.items() if why is not None}
 
 
-def alarms(gateway: Gateway) -> tuple[str, ...]:
-    """Return what an operator has to look at before it stops the log."""
-    names = {one.name for one in gateway.followers if one.is_alarming}
+def alarms(gateway: Gateway) -> Mapping[str, str]:
+    """Return what an operator has to look at before it stops the log, and why."""
+    found = {
+        one.name: one.failure or "" for one in gateway.followers if one.is_alarming
+    }
     if gateway.publisher.unwitnessed_for() > _UNWITNESSED_S:
-        names.add("witnesses")
-    return tuple(sorted(names))
+        found["witnesses"] = "too few have cosigned"
+    return dict(sorted(found.items()))
 
 
-def _health(failing: tuple[str, ...], alarming: tuple[str, ...]) -> Response:
+def _health(failing: Mapping[str, str], alarming: Mapping[str, str]) -> Response:
     health = Health(
-        status="failing" if failing else "ok", failing=failing, alarms=alarming
+        status="failing" if failing else "ok",
+        failing=tuple(failing),
+        alarms=tuple(alarming),
+        reasons={**alarming, **failing},
     )
     return Response(
         orjson.dumps(health.model_dump(mode="json")),

@@ -42,6 +42,25 @@ def test_a_store_of_another_history_stops_the_gateways_log(tmp_path: Path) -> No
 
     assert "malformed checkpoint" == follower.failure
     assert (503, ["log"]) == (ready.status_code, ready.json()["failing"])
+    assert {"log": "tiles: malformed checkpoint"} == ready.json()["reasons"]
+
+
+def test_a_gateway_that_cannot_publish_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the kind of error alone: the system's own words name files."""
+
+    def fail() -> None:
+        raise OSError(28, "No space left on device", "log.db")
+
+    with a_site(tmp_path) as site:
+        monkeypatch.setattr(site.gateway.publisher, "publish", fail)
+        site.gateway.publisher.tick()
+        ready = site.client(None).get("/health/ready")
+        monkeypatch.undo()
+
+    assert (503, ["publisher"]) == (ready.status_code, ready.json()["failing"])
+    assert {"publisher": "OSError"} == ready.json()["reasons"]
 
 
 @pytest.mark.parametrize("url", ["http://example.com", "s3://", "file://host/x"])

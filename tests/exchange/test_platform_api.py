@@ -606,6 +606,7 @@ def test_a_gateway_that_is_well_says_so(site: Site) -> None:
             "status": "ok",
             "failing": [],
             "alarms": [],
+            "reasons": {},
         }
     )
     assert "errand_log_size" in metrics
