@@ -169,16 +169,19 @@ class PostgresEngine:
     def _make(self, place: Postgres, meta: Mapping[str, str]) -> None:
         """Make the log where there is none, and see that it is the one we mean."""
         self.sql.make(Tables("", _TABLES + PUBLISHED_TABLES.postgres))
-        check_tables(self.sql, place.schema, ["meta"])
-        with self.sql.transaction() as changes:
-            changes.change_all(
-                "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING", meta.items()
-            )
+        check_tables(self.sql, place.schema, ["meta", "coordinate"])
+        # A log with records was given its name before: a copy without it is not whole.
+        if _next_index(self.sql, place) == 0:
+            with self.sql.transaction() as changes:
+                changes.change_all(
+                    "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO NOTHING",
+                    meta.items(),
+                )
         if not is_log_of(read_meta(self.sql), meta["origin"]):
             raise SettingsError(
                 f"the schema `{place.schema}` is the log of another origin or format"
             )
-        check_tables(self.sql, place.schema, (*TABLES, "coordinate"))
+        check_tables(self.sql, place.schema, TABLES)
 
     @property
     def size(self) -> int:

@@ -572,6 +572,17 @@ def test_the_place_of_another_log_is_refused(tmp_path: Path, place: Place) -> No
         open_room(tmp_path, keys, place=place)
 
 
+@pytest.mark.anyio
+async def test_a_log_with_records_and_no_name_is_refused(either_room: Room) -> None:
+    """A copy that has lost it may be anybody's, or one that was left."""
+    await either_room.log.append([an_event(subjects=())])
+    with closing(open_sql(either_room.place)) as sql, sql.transaction() as changes:
+        changes.change("DELETE FROM meta")
+
+    with pytest.raises(SettingsError, match="of another origin or format"):
+        open_engine(either_room.place, ORIGIN, Limits())
+
+
 _NAMES = {
     Path: "SELECT name FROM sqlite_master WHERE type = 'table'",
     Postgres: "SELECT tablename FROM pg_tables WHERE schemaname = current_schema()",
