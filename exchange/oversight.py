@@ -117,6 +117,11 @@ class Oversight:
     ) -> RecordPage:
         """Return records, newest first; the question becomes a record before.
 
+        INVARIANT (rule 2): it is a record about whom it asks for, also about somebody
+        unknown, who enters the subject directory by it. Otherwise ids could be tried
+        without a trace, and who comes to be known later could not prove from the log
+        who had looked for them.
+
         Args:
             auditor: Who asks.
             query: Which records.

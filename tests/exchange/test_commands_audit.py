@@ -295,6 +295,20 @@ def test_an_id_that_nobody_has_is_taken_where_somebody_could(
     assert 200 != status or [] == answer.json()["records"]
 
 
+def test_who_was_looked_for_before_anything_was_known_can_see_it(
+    place: Place,
+) -> None:
+    """A question about somebody unknown is a record about them, as any other."""
+    headers = {"errand-subject": "text:nobody-yet"}
+    auditor = place.site.client(AUDITOR)
+    first, second = (
+        auditor.get("/v1/audit/records", headers=headers).json() for _ in range(2)
+    )
+
+    assert [] == first["records"]
+    assert ["audit.query"] == [row["kind"] for row in second["records"]]
+
+
 def test_a_key_is_not_asked_for_where_it_can_t_be_kept(place: Place) -> None:
     """Once it is given out that is on record, and nobody may have lost it."""
 
