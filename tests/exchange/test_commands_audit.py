@@ -298,7 +298,7 @@ def test_an_id_that_nobody_has_is_taken_where_somebody_could(
 def test_who_was_looked_for_before_anything_was_known_can_see_it(
     place: Place,
 ) -> None:
-    """A question about somebody unknown is a record about them, as any other."""
+    """A question about somebody unknown is a record about them, as the next one is."""
     headers = {"errand-subject": "text:nobody-yet"}
     auditor = place.site.client(AUDITOR)
     first, second = (
@@ -306,7 +306,7 @@ def test_who_was_looked_for_before_anything_was_known_can_see_it(
     )
 
     assert [] == first["records"]
-    assert ["audit.query"] == [row["kind"] for row in second["records"]]
+    assert ["audit.query"] * 2 == [row["kind"] for row in second["records"]]
 
 
 def test_a_key_is_not_asked_for_where_it_can_t_be_kept(place: Place) -> None:
