@@ -26,6 +26,7 @@ from audit.receipt import (
     prove_event,
     verify_receipt,
 )
+from audit.record import read_leaf
 from audit.store import LogReader
 from audit.verify import verify_log
 from bench.log.room import logging_to, sealing
@@ -35,6 +36,7 @@ from schemas.ids import EventId
 
 _PROVED_AT_THE_END = 2_000
 """Receipts for which an outsider's proof is made at the end; all are verified."""
+_READ_AT_ONCE = 4_096
 
 
 @dataclass(slots=True)
@@ -178,8 +180,8 @@ def full_reader(keys: LogKeys) -> Work:
 def verify(folder: Path, keys: LogKeys, seen: Seen) -> int:
     """Publish and verify what is left; return how many records there are.
 
-    The whole log is computed anew, every index from 0 on, and every receipt is held
-    against it.
+    The whole log is computed anew, every index from 0 on, every receipt is held
+    against it, and no event stands twice.
 
     Raises:
         VerificationError: Something does not hold; the message names it.
@@ -201,7 +203,19 @@ def verify(folder: Path, keys: LogKeys, seen: Seen) -> int:
         raise VerificationError("two receipts name one index")
     if found.published != found.records:
         raise VerificationError("not all that is recorded could be published")
+    if _events_in(folder, found.records) != found.records:
+        raise VerificationError("an event stands twice")
     return found.records
+
+
+def _events_in(folder: Path, records: int) -> int:
+    """Return how many events there are, as the leaves say it."""
+    events: set[EventId] = set()
+    with closing(LogReader.open(folder / LOG_FILE)) as reader:
+        for start in range(0, records, _READ_AT_ONCE):
+            leaves = reader.leaves(start, start + _READ_AT_ONCE)
+            events.update(read_leaf(leaf).id for leaf in leaves)
+    return len(events)
 
 
 def prove_some(folder: Path, keys: LogKeys, seen: Seen, noise: random.Random) -> None:

@@ -258,6 +258,8 @@ def test_a_proof_does_not_pass_for_one_of_another_shape() -> None:
 
     verify_inclusion(b, 1, 2, [a], pair)
     verify_consistency(1, 2, [b], a, pair)
+    with pytest.raises(VerificationError, match="one root"):
+        verify_consistency(2, 2, [], pair, node_hash(b, a))
     with pytest.raises(VerificationError, match="length"):
         verify_inclusion(b, 0, 1, [a], pair)
     with pytest.raises(VerificationError, match="length"):
