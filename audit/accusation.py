@@ -7,12 +7,12 @@ log's own signature, and no log that only grows could have made both.
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from audit.merkle import leaf_hash
 from audit.note import Checkpoint, Verifier, b64, open_checkpoint
 from audit.receipt import Receipt, parse_proof, verify_proof, verify_receipt
-from audit.record import read_leaf
+from audit.record import Kind, read_leaf
 from audit.shards import HandedOn, handing_on_title, open_handing_on
 from schemas.errors import VerificationError
 from schemas.ids import EventId
@@ -28,6 +28,8 @@ class ProvedLeaf:
     leaf_hash: bytes
     event: EventId | None
     """The event that the leaf is of; None when it is no leaf of ours."""
+    following: str | None = None
+    """The key of the shard that goes on, where it is the log's last record."""
 
 
 Statement: TypeAlias = Receipt | ProvedLeaf | Checkpoint | HandedOn
@@ -55,7 +57,8 @@ def read_statements(
             raise VerificationError("a proof is worth nothing without its leaf")
         proof = parse_proof(note.decode(errors="replace"))
         checkpoint = verify_proof(proof, leaf, log)
-        return ProvedLeaf(proof.index, leaf_hash(leaf), _event_of(leaf)), checkpoint
+        proved = ProvedLeaf(proof.index, leaf_hash(leaf), *_read_of(leaf))
+        return proved, checkpoint
     if note.startswith(f"{receipts.name}\n".encode()):
         return (verify_receipt(note, receipts),)
     if note.startswith(f"{handing_on_title(log.name)}\n".encode()):
@@ -63,12 +66,13 @@ def read_statements(
     return (open_checkpoint(note, log),)
 
 
-def _event_of(leaf: bytes) -> EventId | None:
-    """Return the event of a leaf; None when it is no leaf of ours."""
+def _read_of(leaf: bytes) -> tuple[EventId | None, str | None]:
+    """Return the event of a leaf, and the key of the shard that it says goes on."""
     try:
-        return read_leaf(leaf).id
+        read = read_leaf(leaf)
     except VerificationError:
-        return None
+        return None, None
+    return read.id, read.policy if read.kind is Kind.SHARD_FINAL else None
 
 
 def contradiction(statements: tuple[Statement, ...]) -> str | None:
@@ -82,6 +86,9 @@ def contradiction(statements: tuple[Statement, ...]) -> str | None:
 
 def _contradiction(one: Statement, other: Statement) -> str | None:
     """Return how two statements contradict each other, or None."""
+    sealed = _after_the_last(one, other) or _after_the_last(other, one)
+    if sealed is not None:
+        return sealed
     match one, other:
         case Checkpoint(), Checkpoint():
             return _two_heads(one, other)
@@ -90,9 +97,43 @@ def _contradiction(one: Statement, other: Statement) -> str | None:
         case ((Receipt() | ProvedLeaf()), (Receipt() | ProvedLeaf())):
             return _two_leaves(one, other)
         case _:
-            # A head alone says of no index what stands there, and who goes on is
-            # said of no head's tree.
+            # A head alone says of no index what stands there, and who goes on after a
+            # loss is said of no head's tree.
             return None
+
+
+def _after_the_last(final: Statement, other: Statement) -> str | None:
+    """Return how a log's last record and a statement contradict each other, or None.
+
+    A last record that was lost later, with what stood before it, contradicts nothing:
+    what is left, and handed on, does not reach it.
+    """
+    if not isinstance(final, ProvedLeaf) or final.following is None:
+        return None
+    last, reached = final.index, _reached(other)
+    if reached > last:
+        return f"a last record at index {last}, and one at index {reached}"
+    if not isinstance(other, HandedOn) or reached < last:
+        return None
+    if other.vkey != final.following:
+        return (
+            f"two shards that go on from it: {final.following}, as its last record "
+            f"says, and {other.vkey}, after a loss of what does not hold that"
+        )
+    return None
+
+
+def _reached(statement: Statement) -> int:
+    """Return the highest index of which a statement says that a record stands there."""
+    match statement:
+        case Receipt() | ProvedLeaf():
+            return statement.index
+        case Checkpoint():
+            return statement.size - 1
+        case HandedOn():
+            return statement.lost.left.size - 1
+        case _:
+            assert_never(statement)
 
 
 def _two_heads(one: Checkpoint, other: Checkpoint) -> str | None:

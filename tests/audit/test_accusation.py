@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 
 from audit.accusation import ProvedLeaf, Statement, contradiction, read_statements
 from audit.merkle import leaf_hash
-from audit.note import Checkpoint, Signer
+from audit.note import Checkpoint, Signer, b64
 from audit.receipt import Receipt, prove_event, sign_receipt
-from audit.shards import HandedOn, Lost, open_handing_on
+from audit.record import Event
+from audit.shards import HandedOn, Lost, final_event, open_handing_on
 from audit.store import LogReader
 from schemas.errors import VerificationError
 from schemas.ids import EventId
-from tests.audit.examples import Room, an_event, an_id, open_room
+from tests.audit.examples import NOW, Room, an_event, an_id, open_room
 
 A, B = EventId(an_id()), EventId(an_id())
 HASHES = (bytes(32), b"\x01" * 32)
@@ -34,6 +35,7 @@ proved = st.builds(
     st.integers(0, 1),
     st.sampled_from(HASHES),
     st.sampled_from((A, B, None)),
+    st.sampled_from((None, None, "one")),
 )
 following = st.builds(
     HandedOn,
@@ -50,18 +52,37 @@ heads = st.builds(
 def test_a_log_is_convicted_exactly_when_no_honest_one_could_say_so(
     statements: tuple[Statement, ...],
 ) -> None:
-    """One leaf, event, index, root and next shard for each index, leaf, event, size."""
+    """One leaf, event, index, root and next shard for each index, leaf, event, size.
+
+    And nothing after a last record.
+    """
     leaves = [one for one in statements if isinstance(one, Receipt | ProvedLeaf)]
     told = [one for one in statements if isinstance(one, Checkpoint)]
     with_event = [one for one in leaves if one.event is not None]
-    is_honest = all(
+    handed = [one for one in statements if isinstance(one, HandedOn)]
+    highest = max(
+        [one.index for one in leaves]
+        + [one.size - 1 for one in told]
+        + [one.lost.left.size - 1 for one in handed],
+        default=-1,
+    )
+    finals = [one for one in leaves if isinstance(one, ProvedLeaf) and one.following]
+    goes_on_once = all(
+        one.index >= highest
+        and all(
+            one.index >= other.lost.left.size or one.following == other.vkey
+            for other in handed
+        )
+        for one in finals
+    )
+    is_honest = goes_on_once and all(
         len({value for key, value in pairs if key == wanted}) <= 1
         for pairs in (
             [(one.index, one.leaf_hash) for one in leaves],
             [(one.index, one.event) for one in with_event],
             [(one.event, one.index) for one in with_event],
             [(one.size, one.root) for one in told],
-            [("", one.vkey) for one in statements if isinstance(one, HandedOn)],
+            [("", one.vkey) for one in handed],
         )
         for wanted, _ in pairs
     )
@@ -79,9 +100,11 @@ def twin(tmp_path: Path, room: Room) -> Iterator[Room]:
     opened.close()
 
 
-def recorded(room: Room) -> tuple[bytes, bytes, bytes, bytes]:
+def recorded(
+    room: Room, event: Event | None = None
+) -> tuple[bytes, bytes, bytes, bytes]:
     """Record and publish an event; return its receipt, proof, leaf and checkpoint."""
-    event = an_event()
+    event = event or an_event()
     [place] = asyncio.run(room.log.append([event]))
     room.publisher.publish()
     reader = LogReader.open(room.path)
@@ -146,12 +169,14 @@ def test_what_the_log_did_not_sign_accuses_nobody(room: Room) -> None:
             judged(room, [note], leaves)
 
 
-def handed_on(room: Room, name: str, signer: Signer | None = None) -> bytes:
+def handed_on(
+    room: Room, name: str, signer: Signer | None = None, *, left: int = 7
+) -> bytes:
     """Return the note by which a log that lost records goes on with a shard."""
     log = room.keys.log
-    left, seen = (Checkpoint(log.name, size, bytes(32)) for size in (7, 9))
+    heads = (Checkpoint(log.name, size, bytes(32)) for size in (left, 9))
     shard = Signer(f"{log.name}/{name}", bytes(32)).verifier
-    lost, signer = Lost(left, seen), signer or log
+    lost, signer = Lost(*heads), signer or log
     note = lost.handing_on(lost.hand_on(signer, shard), signer.verifier, shard.vkey)
     return note.encode()
 
@@ -166,6 +191,28 @@ def test_a_log_that_goes_on_with_two_shards_is_convicted(room: Room) -> None:
     assert found.startswith("two shards that go on from it after a loss: ")
     assert all(f"{room.log.origin}/{name}+" in found for name in ("one", "other"))
     assert judged(room, [one, one, receipt, proof, checkpoint], [leaf]) is None
+
+
+def test_a_log_that_goes_on_after_its_last_record_is_convicted(room: Room) -> None:
+    """With another shard than that says, or by itself; unless the record was lost."""
+    asyncio.run(room.log.append([an_event()]))
+    one = Signer(f"{room.log.origin}/one", bytes(32))
+    _, final, leaf, _ = recorded(room, final_event(A, NOW, one))
+    later = sign_receipt(room.keys.receipt, Receipt(B, 2, bytes(32), 0)).encode()
+    head = room.keys.log.sign(f"{room.log.origin}\n3\n{b64(bytes(32))}\n").encode()
+
+    after = "a last record at index 1, and one at index 2"
+    for note, why in (
+        (handed_on(room, "other", left=2), f"{one.verifier.vkey}, as its last record"),
+        (handed_on(room, "one", left=3), after),
+        (later, after),
+        (head, after),
+        (handed_on(room, "one", left=2), None),
+        (handed_on(room, "other", left=1), None),
+    ):
+        for notes in ([final, note], [note, final]):
+            found = judged(room, notes, [leaf])
+            assert found is why or (why and found and why in found)
 
 
 def test_a_next_shard_that_the_log_did_not_sign_accuses_nobody(room: Room) -> None:
