@@ -227,6 +227,25 @@ async def test_a_run_that_is_cut_off_leaves_no_look_up_under_way(
     assert asyncio.all_tasks() <= before
 
 
+async def test_a_portal_that_goes_away_stops_nothing(office: Office) -> None:
+    """Its case is resolved to the end: what was asked is kept, and not asked again."""
+    gate = office.departments.close_gate("birth_certificate@1")
+    before = asyncio.all_tasks()
+    opening = asyncio.ensure_future(office.open())
+    await gate.reached()
+    opening.cancel()
+    await asyncio.wait([opening])
+    gate.opened.set()
+    while others := asyncio.all_tasks() - before:
+        await asyncio.wait(others)
+    case = await office.read(await office.only_case())
+    asked = len(office.departments.asked)
+    whole = outcomes(await office.open())
+
+    assert whole == outcomes(case)
+    assert asked == len(office.departments.asked) - asked
+
+
 async def test_a_source_that_is_down_is_pending_and_settles_by_itself(
     office: Office,
 ) -> None:

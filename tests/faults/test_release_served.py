@@ -18,7 +18,7 @@ import threading
 from collections import Counter
 from collections.abc import Coroutine, Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any, TypeVar
@@ -553,3 +553,20 @@ def test_a_portal_that_hangs_up_is_told_nothing_that_is_not_durable(
     """And costs nobody else anything, whatever fails or waits meanwhile."""
     monkeypatch.setattr(Released, "place", place, raising=False)
     run_machine(Released, examples=12, steps=10, deep=200)
+
+
+@pytest.mark.parametrize("commit", [0, 1])
+@pytest.mark.parametrize("action", ["opens_a_case", "resolves_a_case"])
+def test_a_request_that_the_log_fails_leaves_its_case_to_others(
+    place: Place, monkeypatch: pytest.MonkeyPatch, action: str, commit: int
+) -> None:
+    """Nothing of it is held, and what comes next is served."""
+    monkeypatch.setattr(Released, "place", place, raising=False)
+    full = Failure(sqlite3.SQLITE_FULL, is_persisted=False)
+    portal = Released()
+    portal.opens_a_case(0, CALM)
+    place.move_on(timedelta(hours=2))
+    getattr(portal, action)(0, replace(CALM, commit=commit, failure=full))
+
+    portal.nothing_is_held_for_nobody()
+    portal.teardown()
