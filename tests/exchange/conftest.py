@@ -15,12 +15,26 @@ from tests.harness.application import (
     Site,
     a_site,
 )
+from tests.harness.postgres import Databases
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Run the application for all tests of a module."""
     with a_site(tmp_path_factory.mktemp("site")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def either_site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    """Run the application for a module, with all its stores on one engine each time."""
+    settings = ""
+    if request.param == "postgresql":
+        databases: Databases = request.getfixturevalue("databases")
+        settings = f"database_url: {databases.empty()}\n"
+    with a_site(tmp_path_factory.mktemp("site"), settings=settings) as running:
         yield running
 
 

@@ -2,7 +2,6 @@
 
 import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +16,19 @@ from tests.harness.application import (
     OPERATOR,
     PORTAL,
     Site,
-    a_site,
 )
 
 SOMEBODY = {"namespace": "citizen_id", "id": MOTHER}
 BECAUSE = "file-2026-118"
 
 
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Run an application."""
-    with a_site(tmp_path_factory.mktemp("site")) as running:
-        yield running
-
-
 @pytest.fixture
-def site(application: Site) -> Site:
+def site(either_site: Site) -> Site:
     """Return the application after a case of the mother's was opened and closed."""
-    portal = application.client(PORTAL)
-    case = application.open_case(portal)
+    portal = either_site.client(PORTAL)
+    case = either_site.open_case(portal)
     assert portal.post(f"/v1/cases/{case['id']}/close").is_success
-    return application
+    return either_site
 
 
 def records(site: Site, **about: str) -> list[dict[str, Any]]:

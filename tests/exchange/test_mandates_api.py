@@ -34,6 +34,12 @@ _STEM = "99010119850704001"
 AGENT = _STEM + citizen_check_digit(_STEM)
 
 
+@pytest.fixture(scope="module")
+def site(either_site: Site) -> Site:
+    """Return the application, on one engine after the other."""
+    return either_site
+
+
 def in_days(days: float) -> str:
     """Return an instant so many days from now."""
     return (SystemClock().now() + timedelta(days=days)).isoformat()
