@@ -9,7 +9,7 @@ from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
 from exchange.outcomes import Judge
-from exchange.plan import Part, Plan, State
+from exchange.plan import Lookup, Part, Plan, State
 from schemas.outcome import Committed, Declared, NotApplicable, Outcome
 
 
@@ -88,11 +88,8 @@ class _Scope:
                 return self._derived(requirement, plan, state)
             case planned.Uncovered():
                 return self._judge.uncovered(requirement)
-            case planned.Unreachable(missing=missing):
-                facts = [m.concept for m in missing if m.is_statable and not m.asks]
-                if facts:
-                    return self._judge.missing((), facts)
-                return self._judge.chained()
+            case planned.Unreachable():
+                return self._unreachable(plan, state, frozenset((requirement,)))
             case _:
                 assert_never(state)
 
@@ -120,6 +117,40 @@ class _Scope:
         told = self._resting_on(requirement, plan, state.lookups)
         return self._judge.chained() if told.is_settled else told
 
+    def _unreachable(
+        self, plan: Plan, state: planned.Unreachable, behind: frozenset[str]
+    ) -> Outcome:
+        """Say what a requirement waits for that no look-up can be made for.
+
+        What the portal may state, it is asked for, also where a register would have
+        told it that nobody can ask now. Else whoever has to move for a requirement
+        that such a register serves has to move for this one.
+
+        Args:
+            plan: The plan.
+            state: What the requirement lacks.
+            behind: The requirements that wait for it, itself among them.
+        """
+        facts = [m.concept for m in state.missing if m.is_statable]
+        if facts:
+            return self._judge.missing((), facts)
+        tellers = {ask for one in state.missing for ask in one.asks}
+        for name, upstream in plan.requirements.items():
+            lists = self._case.matter.requirements[name].lists
+            asks = {need.ask for one in lists for need in one.all}
+            if name in behind or tellers.isdisjoint(asks):
+                continue
+            match upstream:
+                case planned.Unreachable():
+                    told = self._unreachable(plan, upstream, behind | {name})
+                    return self._judge.chained(told.next_step)
+                case planned.Uncovered():
+                    told = self._judge.uncovered(name)
+                    return self._judge.chained(told.next_step)
+                case _:
+                    continue
+        return self._judge.chained()
+
     def _derived(self, requirement: str, plan: Plan, state: planned.Derive) -> Outcome:
         told = self._resting_on(requirement, plan, state.lookups)
         truth = self._evaluate(state.expression)
@@ -143,27 +174,61 @@ class _Scope:
             requirement, parts, partial(self._unasked, requirement, plan)
         )
 
-    def _unasked(self, requirement: str, plan: Plan, lookup: str) -> Outcome:
+    def _unasked(
+        self,
+        requirement: str,
+        plan: Plan,
+        lookup: str,
+        behind: frozenset[str] = frozenset(),
+    ) -> Outcome:
         """Say what a look-up waits for that could not be made yet.
 
-        The first fact it lacks tells: the look-up that could tell that fact has its
-        own owner and next step; where it came and kept silent, the portal may state
-        the fact, if the matter lets it.
+        INVARIANT (rule 10): the first fact it lacks tells who has to move: the look-up
+        that could tell that fact has its own owner and next step; where it came and
+        kept silent, the portal may state the fact, if the matter lets it; else the
+        record is its provider's to mend.
+
+        Args:
+            requirement: The requirement.
+            plan: Its plan.
+            lookup: The look-up.
+            behind: The look-ups that wait for it, so that none waits for itself.
         """
-        planned_one, known = plan.lookups[lookup], self._case.known()
-        for concept in sorted(planned_one.inputs - known):
-            source = planned_one.sources.get(concept)
-            attempt = self._case.content.attempts.get(source or "")
-            if source is None:
-                continue
-            if attempt is None:
-                return self._unasked(requirement, plan, source)
-            if not isinstance(attempt.result, Held):
-                told = self._resting_on(requirement, plan, (source,))
-                return self._judge.chained(told.next_step)
+        behind |= {lookup}
+        for concept, sources in self._lacking(plan, plan.lookups[lookup]):
+            silent = None
+            for source in [one for one in sources if one not in behind]:
+                attempt = self._case.content.attempts.get(source)
+                if attempt is None:
+                    return self._unasked(requirement, plan, source, behind)
+                if not isinstance(attempt.result, Held):
+                    told = self._resting_on(requirement, plan, (source,))
+                    return self._judge.chained(told.next_step)
+                silent = attempt.provider
             if self._is_statable(concept):
                 return self._judge.missing((), (concept,))
+            if silent is not None:
+                return self._judge.untold(silent)
         return self._judge.chained()
+
+    def _lacking(
+        self, plan: Plan, lookup: Lookup
+    ) -> Iterable[tuple[str, tuple[str, ...]]]:
+        """Yield each fact that a look-up lacks, and the look-ups that could tell it.
+
+        Those that it is made by come first; then, since a consent is theirs to give,
+        the ids of those whom it is about or concerns.
+        """
+        for concept in sorted(lookup.inputs - self._case.known()):
+            if concept in lookup.sources:
+                yield concept, (lookup.sources[concept],)
+        if not self._case.content.run:
+            return  # a case that never ran has decided nothing yet
+        for role in (lookup.about, *lookup.concerns):
+            concept = f"{role}.id"
+            if self._case.person(role) is None:
+                tellers = [o.id for o in plan.lookups.values() if concept in o.shows]
+                yield concept, tuple(tellers)
 
     def _is_statable(self, concept: str) -> bool:
         role, _, fact = concept.partition(".")

@@ -167,6 +167,17 @@ class Judge:
         wait = _wait(StepOwner.EXCHANGE, None, self._next_look)
         return Pending(reason="chained", next_step=upstream or wait)
 
+    def untold(self, provider: str) -> Outcome:
+        """Say that a record came without a fact which the evidence is looked up by."""
+        return self.chained(
+            NextStep(
+                owner=StepOwner.PROVIDER,
+                owner_id=provider,
+                action="contest",
+                due_at=self._next_look,
+            )
+        )
+
     def derived(self, expression: str, slowest_ms: float | None) -> Outcome:
         """Say that evidence held shows it."""
         return Derived(expression=expression, elapsed_ms=slowest_ms)

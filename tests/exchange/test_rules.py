@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Sequence
-from datetime import timedelta
+from dataclasses import replace
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -22,16 +23,23 @@ from schemas.errors import (
     LogUnavailableError,
 )
 from schemas.ids import CaseId, ConsentId
+from schemas.matter import SupplyReason
+from schemas.validation import Pack
 from tests.exchange.newborn import (
     ANSWERS,
     CERTIFICATE,
     CERTIFICATE_FIELDS,
     FATHER,
+    HOUSEHOLD_FIELDS,
     MOTHER,
     PORTAL_CALLER,
     Office,
+    an_office,
     outcomes,
     perform_steps,
+    read,
+    settle_in,
+    the_pack,
 )
 
 pytestmark = pytest.mark.anyio
@@ -280,18 +288,28 @@ async def test_a_time_that_has_passed_does_not_make_a_case_spin(
     assert owed.due_at > office.clock.now()
 
 
-async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal(
-    office: Office,
-) -> None:
-    """Rule 10: nobody waits for a fact that no register will tell; it can be stated."""
+def _leave_the_father_blank(office: Office) -> None:
+    """Let the birth certificate name no father."""
     office.departments.drop("birth_certificate@1")
     blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
     keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
     office.departments.hold("birth_certificate@1", keys, blank)
 
+
+@pytest.mark.parametrize("requirement", ["father_identity", "marriage"])
+async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal(
+    office: Office, requirement: str
+) -> None:
+    """Rule 10: nobody waits for a fact that no register will tell; it can be stated.
+
+    The marriage is looked up by the mother, and waits for him nevertheless: his
+    consent is needed, and nobody knows of whom to ask it.
+    """
+    _leave_the_father_blank(office)
+
     case = await office.open()
 
-    father = case["by_id"]["father_identity"]
+    father = case["by_id"][requirement]
     assert "answer_needed" == father["outcome"]
     assert [
         {
@@ -302,6 +320,98 @@ async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal
         }
     ] == father["facts"]
     assert "applicant" == father["next_step"]["owner"]
+
+
+async def test_a_father_whom_nobody_knows_ends_with_papers(office: Office) -> None:
+    """Rule 10: what can't be stated can be handed in, one requirement after another."""
+    _leave_the_father_blank(office)
+    perform_steps(office.departments)
+    case = await office.open()
+    open_ones: list[dict[str, str]] = []
+
+    for requirement in ("father_identity", "marriage"):
+        paper = {requirement: SupplyReason.NOT_HELD}
+        body = Additions(subjects={}, answers={}, supplied=paper)
+        added = office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
+        case = read(await added)
+        open_ones.append({s["requirement"]: s["owner"] for s in case["next_steps"]})
+
+    assert [{"marriage": "applicant"}, {}] == open_ones
+    assert "settled" == case["status"]
+
+
+async def test_a_father_who_is_stated_at_last_is_asked_for_his_consent(
+    office: Office,
+) -> None:
+    """What waited for somebody unknown waits for him as soon as he is named."""
+    _leave_the_father_blank(office)
+    case = await office.open()
+    stated = {"father": {"id": FATHER, "name": "陈溪"}}
+    body = Additions(subjects=stated, answers={})
+
+    after = await office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
+
+    found = outcomes(read(after))
+    assert {"consent_needed"} == {found["father_identity"], found["marriage"]}
+
+
+def _regions_may_be_blank() -> Pack:
+    """Return the region's pack, in which a household may come without its region."""
+    pack = the_pack()
+    household = pack.evidence_types["household@1"]
+    region = household.fields["region"].model_copy(
+        update={"json_schema": {"type": ["string", "null"]}}
+    )
+    blank = household.model_copy(
+        update={"fields": {**household.fields, "region": region}}
+    )
+    return replace(pack, evidence_types={**pack.evidence_types, "household@1": blank})
+
+
+async def test_a_fact_that_only_its_register_can_mend_waits_for_its_provider(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """Rule 10: the household came without its region, which nobody may state."""
+    pack = _regions_may_be_blank()
+    async with an_office(tmp_path, tables_url, vault_url, pack=pack) as office:
+        settle_in(office.departments)
+        office.departments.drop("household@1")
+        blank = {**HOUSEHOLD_FIELDS, "region": None}
+        office.departments.hold("household@1", {"id": MOTHER}, blank)
+        case = await office.open()
+
+    waiting = case["by_id"]["child_registration"]
+    step = waiting["next_step"]
+    assert ("pending", "chained") == (waiting["outcome"], waiting["reason"])
+    assert ("provider", "ga", "contest") == (
+        step["owner"],
+        step["owner_id"],
+        step["action"],
+    )
+    assert step["due_at"] is not None
+
+
+async def test_what_a_register_that_covers_nothing_would_tell_is_asked_of_the_portal(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """Rule 10: without the register of births, nothing waits for nobody."""
+    pack = the_pack()
+    births = pack.services["wj_birth_certificate"]
+    coverage = births.coverage.model_copy(update={"from_date": date(2027, 1, 1)})
+    later = births.model_copy(update={"coverage": coverage})
+    pack = replace(pack, services={**pack.services, births.id: later})
+    async with an_office(tmp_path, tables_url, vault_url, pack=pack) as office:
+        settle_in(office.departments)
+        case = await office.open()
+
+    father, vaccination = (
+        case["by_id"][name] for name in ("father_identity", "vaccination_record")
+    )
+    chained = [r for r in case["requirements"] if r["outcome"] == "pending"]
+    assert ["father.id", "father.name"] == [fact["id"] for fact in father["facts"]]
+    assert ["newborn.certificate_no"] == [fact["id"] for fact in vaccination["facts"]]
+    assert {"enrolment", "premium", "social_card"} <= {r["id"] for r in chained}
+    assert {"exchange"}.isdisjoint(r["next_step"]["owner"] for r in chained)
 
 
 async def test_what_waits_behind_a_failed_look_up_names_who_mends_it(
