@@ -49,6 +49,7 @@ _RELEASE_S = 0.5
 again where the tables can't be written."""
 _ATTEMPT_S = 30.0
 """How long an attempt without a request may take, in seconds."""
+_CLOSED = "the case is closed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +156,12 @@ class Resolver:
             LogUnavailableError: The log can't be written: nothing was released.
         """
         stored = await self._stored(case_id, caller)
-        if stored.content is None:
-            matter = self.planner.catalogue(stored.head.matter).matter
-            return compose_closed(stored, matter)
-        return await self._answer(await self._reopened(stored))
+        if stored.content is not None:
+            with suppress(StateConflictError):  # closed since: answered as such
+                return await self._answer(await self._reopened(stored))
+            stored = await self._stored(case_id, caller)
+        matter = self.planner.catalogue(stored.head.matter).matter
+        return compose_closed(stored, matter)
 
     async def stated(
         self, case_id: CaseId, caller: Caller
@@ -170,10 +173,7 @@ class Resolver:
             PurposeNotAllowedError: The token is for another purpose.
             StateConflictError: It is closed.
         """
-        stored = await self._stored(case_id, caller)
-        if stored.content is None:
-            raise StateConflictError("the case is closed")
-        case = await self._reopened(stored)
+        case = await self._reopened(await self._stored(case_id, caller))
         return case.matter, case.content.subjects
 
     async def close(self, case_id: CaseId, caller: Caller) -> bytes:
@@ -290,7 +290,7 @@ class Resolver:
         """Take the lease of a case, add to it, and resolve it again."""
         stored = await self._stored(case_id, caller)
         if stored.content is None:
-            raise StateConflictError("the case is closed")
+            raise StateConflictError(_CLOSED)
         if additions is not None:
             powers = powers_for(promises=bool(additions.commitments))
             await self.mandates.admit(await self._reopened(stored), powers)
@@ -301,8 +301,13 @@ class Resolver:
             if additions is not None:
                 raise StateConflictError("the case is being resolved; ask again")
             return await self._answer(await self._reopened(stored))
-        # Read again under the lease: nobody else changes it from here on.
-        case = await self._reopened(await self._stored(case_id, caller))
+        # Read again under the lease: nobody else changes it from here on, except that
+        # closing waits for no lease.
+        stored = await self._stored(case_id, caller)
+        if stored.content is None:
+            await self._forget(case_id, stored.key)  # nothing is owed to it after all
+            raise StateConflictError(_CLOSED)
+        case = await self._reopened(stored)
         await self._reconcile(case)
         if additions is not None:
             _add(case, additions)
@@ -387,10 +392,20 @@ class Resolver:
         return found
 
     async def _reopened(self, stored: StoredCase) -> OpenCase:
+        """Return a case with all it holds.
+
+        Raises:
+            StateConflictError: It is closed, or was closed since it was read.
+        """
+        if stored.content is None:
+            raise StateConflictError(_CLOSED)
         case_id = stored.head.id
         sealed = await self.database.read(lambda c: cases.find_evidence(c, case_id))
         catalogue = self.planner.catalogue(stored.head.matter)
-        key = self.vault.key(stored.key, case_id)
+        try:
+            key = self.vault.key(stored.key, case_id)
+        except NotFoundError:  # only closing destroys a key
+            raise StateConflictError(_CLOSED) from None
         return reopen(stored, sealed, key, catalogue)
 
     async def _reconcile(self, case: OpenCase) -> None:

@@ -1,0 +1,109 @@
+"""Closing a case while others read it, add to it and ask persons about it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from exchange.database import Database
+from exchange.resolver import Additions
+from schemas.errors import StateConflictError
+from schemas.ids import CaseId
+from tests.exchange.newborn import PORTAL_CALLER, Office, read
+
+pytestmark = pytest.mark.anyio
+NOTHING_MORE = Additions(subjects={}, answers={"phone": "13000000001"})
+
+
+async def close(office: Office, case: dict[str, Any]) -> dict[str, Any]:
+    """Close a case, as its portal."""
+    return read(await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER))
+
+
+async def resolve(office: Office, case: dict[str, Any]) -> object:
+    """Resolve a case again."""
+    return await office.resolve(case)
+
+
+async def add(office: Office, case: dict[str, Any]) -> object:
+    """Add an answer to a case."""
+    case_id = CaseId(case["id"])
+    return await office.resolver.add(case_id, PORTAL_CALLER, 0.0, NOTHING_MORE)
+
+
+async def stated(office: Office, case: dict[str, Any]) -> object:
+    """Return what was stated in a case."""
+    return await office.resolver.stated(CaseId(case["id"]), PORTAL_CALLER)
+
+
+def closed_just_before(
+    office: Office,
+    case: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    """Let the case be closed just before the tables are next read, or written."""
+    real = getattr(Database, method)
+    tables, is_first = office.database, True
+
+    async def meddled(database: Database, work: object) -> object:
+        nonlocal is_first
+        if database is tables and is_first:
+            is_first = False
+            await close(office, case)
+        return await real(database, work)
+
+    monkeypatch.setattr(Database, method, meddled)
+
+
+@pytest.mark.parametrize(
+    ("method", "act"),
+    [
+        ("write", resolve),
+        ("write", add),
+        ("read", resolve),
+        ("read", add),
+        ("read", stated),
+    ],
+)
+async def test_what_meets_the_closing_of_its_case_is_told_so(
+    office: Office,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+    act: Callable[[Office, dict[str, Any]], Awaitable[object]],
+) -> None:
+    """What was read as open and is closed by now is a conflict: nothing is owed."""
+    case = await office.open(wait_s=0.0)
+    closed_just_before(office, case, monkeypatch, method)
+
+    with pytest.raises(StateConflictError, match="closed"):
+        await act(office, case)
+
+    assert office.owed(case) is None
+
+
+async def test_a_case_that_is_closed_while_it_is_read_is_answered_as_closed(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its key is gone when it is to be opened: its outcomes are there all the same."""
+    case = await office.open()
+    closed_just_before(office, case, monkeypatch, "read")
+    found = await office.read(case)
+
+    assert ("closed", {}) == (found["status"], found["evidence"])
+
+
+async def test_answers_resolving_and_closing_at_once_are_done_or_are_a_conflict(
+    office: Office,
+) -> None:
+    """Nobody is told that the case is not there, or that something broke."""
+    case = await office.open(wait_s=0.0)
+    acts = [add, add, close, resolve, add]
+    came = await asyncio.gather(
+        *[act(office, case) for act in acts], return_exceptions=True
+    )
+
+    failed = [one for one in came if isinstance(one, BaseException)]
+    assert all(isinstance(one, StateConflictError) for one in failed), failed
+    assert office.owed(case) is None
