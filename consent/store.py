@@ -31,9 +31,15 @@ from consent.rows import (
     plain_fields,
     values_of,
 )
-from schemas.errors import NotFoundError, StateConflictError
+from schemas.errors import (
+    Complaint,
+    InvalidRequestError,
+    NotFoundError,
+    StateConflictError,
+)
+from schemas.evidence import FieldName
 from schemas.ids import CaseId, ConsentId, NewId
-from schemas.model import Slug
+from schemas.model import Slug, VersionedId
 
 MOST_FOUND = 500
 """How many consents one search returns at most."""
@@ -133,31 +139,24 @@ def give(
     Raises:
         NotFoundError: There is no such request to this person.
         StateConflictError: It has been answered, has run out, or asks for more by now
-            than was shown; or the terms widen it.
+            than was shown.
+        InvalidRequestError: The terms widen it, or leave nothing of it.
     """
     asked = _locked(connection, consent, person)
     if asked.state_at(now) is not ConsentState.ASKED:
         raise StateConflictError("the consent is not being asked for any more")
     if asked.version != version:
         raise StateConflictError("the request has changed since it was shown")
+    complaints = objections(asked, terms, now)
+    if complaints:
+        raise InvalidRequestError(*complaints)
     fields = asked.fields if terms.fields is None else terms.fields
-    expires_at = terms.expires_at or asked.expires_at
-    uses = asked.uses_left if terms.uses is None else terms.uses
-    is_narrower = (
-        bool(fields)
-        and is_within(fields, asked.fields)
-        and now < expires_at <= asked.expires_at
-        and (asked.uses_left is None or (uses or 0) <= asked.uses_left)
-        and (uses is None or uses >= 1)
-    )
-    if not is_narrower:
-        raise StateConflictError("a consent can be given narrower than asked, no wider")
     changes = {
         "state": ConsentState.GIVEN.value,
         "given_at": micros(now),
         "fields": plain_fields(fields),
-        "expires_at": micros(expires_at),
-        "uses_left": uses,
+        "expires_at": micros(terms.expires_at or asked.expires_at),
+        "uses_left": asked.uses_left if terms.uses is None else terms.uses,
     }
     return _change(connection, consent, changes)
 
@@ -256,7 +255,41 @@ def find_for_decision(
     )
 
 
-# Below: rows and statements.
+# Below: what narrows, rows and statements.
+
+
+def objections(asked: Consent, terms: Terms, now: datetime) -> list[Complaint]:
+    """Return what is wrong with terms: they may narrow a request, and not to nothing.
+
+    The paths are those of the request in which a person gives (`/fields`, ...).
+    """
+    wrong: list[Complaint] = []
+    if terms.fields is not None and not terms.fields:
+        wrong.append(Complaint("/fields", "name at least one evidence type"))
+    for evidence_type, names in (terms.fields or {}).items():
+        message = _objection(asked, evidence_type, names)
+        if message is not None:
+            wrong.append(Complaint(f"/fields/{evidence_type}", message))
+    if terms.expires_at is not None and not now < terms.expires_at <= asked.expires_at:
+        message = "must lie ahead, and not after the end that was asked for"
+        wrong.append(Complaint("/expires_at", message))
+    most = asked.uses_left
+    if terms.uses is not None and not 1 <= terms.uses <= (most or terms.uses):
+        message = "must be at least one, and no more than were asked for"
+        wrong.append(Complaint("/uses", message))
+    return wrong
+
+
+def _objection(
+    asked: Consent, evidence_type: VersionedId, names: frozenset[FieldName] | None
+) -> str | None:
+    """Return what is wrong with the fields of one evidence type; None: nothing."""
+    if not is_within({evidence_type: names}, asked.fields):
+        return "only what was asked for can be given"
+    # A look-up that only compares asks for no field: that is given as it was asked.
+    if names is not None and not names and asked.fields[evidence_type] != frozenset():
+        return "nothing is left; leave the evidence type out to withhold it"
+    return None
 
 
 def _expire(connection: Connection, which: Any, now: datetime) -> tuple[Consent, ...]:  # noqa: ANN401 - a condition

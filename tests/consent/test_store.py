@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from consent.artefact import ConsentState, is_within
+from consent.artefact import ConsentFields, ConsentState, is_within
 from consent.rows import CONSENT, instant, micros
 from consent.store import (
     ConsentRequest,
@@ -23,7 +23,7 @@ from consent.store import (
     refuse,
     withdraw,
 )
-from schemas.errors import NotFoundError, StateConflictError
+from schemas.errors import InvalidRequestError, NotFoundError, StateConflictError
 from schemas.ids import CaseId, ConsentId
 from tests.consent.examples import (
     ALL_FIELDS,
@@ -152,24 +152,38 @@ def test_a_person_can_give_less(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize(
-    "terms",
+    ("terms", "path"),
     [
-        Terms(fields={"birth@1": STATUS}),
-        Terms(fields={"marriage@1": None}),
-        Terms(fields={}),
-        Terms(expires_at=NOW + 2 * DAY),
-        Terms(expires_at=NOW),
-        Terms(uses=4),
-        Terms(uses=0),
+        (Terms(fields={"birth@1": STATUS}), "/fields/birth@1"),
+        (Terms(fields={"marriage@1": frozenset({"spouse"})}), "/fields/marriage@1"),
+        (Terms(fields={"marriage@1": None}), "/fields/marriage@1"),
+        (Terms(fields={"marriage@1": frozenset()}), "/fields/marriage@1"),
+        (Terms(fields={}), "/fields"),
+        (Terms(expires_at=NOW + 2 * DAY), "/expires_at"),
+        (Terms(expires_at=NOW), "/expires_at"),
+        (Terms(uses=4), "/uses"),
+        (Terms(uses=0), "/uses"),
     ],
 )
 def test_nobody_can_give_more_than_was_asked(
-    connection: Connection, terms: Terms
+    connection: Connection, terms: Terms, path: str
 ) -> None:
-    """Terms that widen the request, or leave nothing of it, are refused."""
+    """Terms that widen the request, or leave nothing of it, are named by their path."""
     request = asked(connection, a_request(uses=3))
-    with pytest.raises(StateConflictError):
+    with pytest.raises(InvalidRequestError) as refused:
         give(connection, request, FATHER, 1, NOW, terms)
+
+    assert [path] == [complaint.path for complaint in refused.value.complaints]
+    assert ConsentState.ASKED is get(connection, request).state
+
+
+def test_what_asks_for_no_field_is_given_with_none(connection: Connection) -> None:
+    """A look-up that only compares takes nothing along: that can be given as asked."""
+    nothing: ConsentFields = {"marriage@1": frozenset()}
+    request = asked(connection, a_request(fields=nothing))
+    consent = give(connection, request, FATHER, 1, NOW, Terms(fields=nothing))
+
+    assert nothing == consent.fields
 
 
 def test_nobody_gives_more_than_was_shown(connection: Connection) -> None:
@@ -317,7 +331,7 @@ def test_whatever_the_terms_a_consent_only_narrows(engine: Engine) -> None:
             request = ask(connection, a_request(uses=3), NOW, ids("c1"))
             try:
                 consent = give(connection, request.id, FATHER, 1, NOW, terms)
-            except StateConflictError:
+            except InvalidRequestError:
                 return
             finally:
                 connection.rollback()

@@ -190,7 +190,8 @@ def test_a_consent_can_be_given_narrower_and_no_wider(
     narrow = {"household@1": ["region"]}
     given = citizen.post(path, json=by(FATHER, version=1, fields=narrow))
 
-    assert the_type(refused) == "state-conflict"
+    assert the_type(refused) == "invalid-request"
+    assert refused.json()["errors"][0]["pointer"] == "/fields/household@1"
     assert list(given.json()["consent"]["evidence_types"][0]["fields"]) == ["region"]
 
 
