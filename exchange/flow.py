@@ -55,10 +55,8 @@ class Flow:
 
     def judge(self, case: OpenCase) -> None:
         """Judge a case as it stands, without asking anybody."""
-        now = self.clock.now()
-        situation, today = case.situation(), day_in_beijing(now)
-        plan = self.planner.plan(case.head.matter, situation, today)
-        judge_case(case, [plan], now, renewed=False)
+        plan = self._plan(case, frozenset(), self.clock.now())
+        self._judge(case, [plan], renewed=False)
 
     async def run(self, case: OpenCase, deadline: float, *, renew: bool) -> None:
         """Resolve a case as far as its time allows, in memory.
@@ -87,10 +85,8 @@ class Flow:
             plan = plans.get(barred)
             # (1), (2): again after each wave that told something.
             if plan is None or planned_with != case.content.facts:
-                situation, planned_with = case.situation(barred), {**case.content.facts}
-                today = day_in_beijing(now)
-                plan = self.planner.plan(case.head.matter, situation, today)
-                plans[barred] = plan
+                planned_with = {**case.content.facts}
+                plan = plans[barred] = self._plan(case, barred, now)
             # (3): all that is left of the plan, so that nothing is asked before.
             approved = await self._decided(case, plan, tried, now, renew=renew)
             if not approved:
@@ -105,8 +101,18 @@ class Flow:
                 continue
             # (4), (5), (6): one wave; its answers may make the next one possible.
             await self.asker.ask(case, approved, deadline)
-        judge_case(case, list(plans.values()), self.clock.now(), renewed=renew)
+        self._judge(case, list(plans.values()), renewed=renew)
         self.on_outcome(case)
+
+    def _plan(self, case: OpenCase, barred: frozenset[str], now: datetime) -> Plan:
+        """Return what is to be asked as far as the case knows its situation."""
+        situation, today = case.situation(barred), day_in_beijing(now)
+        return self.planner.plan(case.head.matter, situation, today)
+
+    def _judge(self, case: OpenCase, plans: Sequence[Plan], *, renewed: bool) -> None:
+        """Judge every requirement by what came, while the case may go on."""
+        ended = self.mandates.rule(case)
+        judge_case(case, plans, self.clock.now(), ended, renewed=renewed)
 
     async def _decided(
         self,

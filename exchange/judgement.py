@@ -5,6 +5,7 @@ from datetime import datetime
 from functools import cached_property, partial
 from typing import assert_never
 
+from consent.rules import Rule
 from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
@@ -14,7 +15,12 @@ from schemas.outcome import Committed, Declared, NotApplicable, Outcome
 
 
 def judge_case(
-    case: OpenCase, plans: Sequence[Plan], now: datetime, *, renewed: bool
+    case: OpenCase,
+    plans: Sequence[Plan],
+    now: datetime,
+    ended: Rule | None,
+    *,
+    renewed: bool,
 ) -> None:
     """Note the outcome of every requirement, and the evidence it rests on.
 
@@ -23,6 +29,8 @@ def judge_case(
         plans: The plan, and before it those whose lists came to nothing. Where the
             last plan has no list left for a requirement, the one before speaks.
         now: The instant.
+        ended: The rule by which the mandate of an agent's case holds no more; None
+            when it holds, or none is needed.
         renewed: Whether evidence of earlier runs reads as `reused`.
     """
     judge = Judge(case.head.id, case.matter, case.content, now, renewed=renewed)
@@ -34,6 +42,8 @@ def judge_case(
         outcome = scope.judge(requirement, plan, state)
         if not outcome.is_settled:
             outcome = scope.accepted(requirement, outcome)
+            # What was accepted before it ended stays.
+            outcome = outcome if ended is None else judge.ended(outcome, ended)
         case.content.outcomes[requirement] = outcome
         if outcome.evidence and isinstance(state, planned.Planned):
             case.content.shown[requirement] = _shown(case, state)

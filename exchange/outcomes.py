@@ -81,6 +81,7 @@ _NO_CONSENT = frozenset((Rule.CONSENT_REFUSED.value, Rule.CONSENT_WITHDRAWN.valu
 """Refusals that come from the person: the applicant may hand it in instead."""
 _NO_MANDATE = frozenset(rule.value for rule in MANDATE_RULES)
 """Refusals that come from a mandate that has ended: somebody applies anew."""
+_ANEW = NextStep(owner=StepOwner.APPLICANT, action="apply", link="/v1/cases")
 
 
 class _Basis(TypedDict):
@@ -177,6 +178,23 @@ class Judge:
                 due_at=self._next_look,
             )
         )
+
+    def ended(self, outcome: Outcome, rule: Rule) -> Outcome:
+        """Refuse what waits, since the mandate of the case holds no more.
+
+        INVARIANT (rule 10): nobody is sent where an agent without a mandate is turned
+        away: what still waits, for whomever, waits for a case of its own.
+        """
+        match outcome:
+            case AnswerNeeded() | SupplyNeeded() | ConsentNeeded() | Pending():
+                return Refused(
+                    **_basis_of(outcome),
+                    rule=rule.value,
+                    layer=Layer.GATEWAY,
+                    next_step=_ANEW,
+                )
+            case _:
+                return outcome
 
     def derived(self, expression: str, slowest_ms: float | None) -> Outcome:
         """Say that evidence held shows it."""
@@ -348,8 +366,7 @@ class Judge:
             next_step=_step("report", StepOwner.OPERATOR),
         )
         if rule in _NO_MANDATE:
-            anew = NextStep(owner=StepOwner.APPLICANT, action="apply", link="/v1/cases")
-            return replace(refused, next_step=anew)
+            return replace(refused, next_step=_ANEW)
         if rule not in _NO_CONSENT:
             return refused
         return self._fallen_back(requirement, SupplyReason.NO_CONSENT, refused)

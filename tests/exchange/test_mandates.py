@@ -26,6 +26,7 @@ from schemas.errors import (
     MandateError,
 )
 from schemas.ids import CaseId, MandateId
+from schemas.matter import SupplyReason
 from tests.exchange.newborn import (
     ANSWERS,
     FATHER,
@@ -245,6 +246,44 @@ async def test_a_case_whose_mandate_has_ended_asks_nobody_any_more(
         assert {"apply"} == {r["next_step"]["action"] for r in refused}
         assert {"household", "maternity_claim"} <= {r["id"] for r in refused}
     assert ("request.denied", rule, "ga", "household@1") in office.records()
+
+
+@pytest.mark.parametrize(
+    ("ends", "rule"), [("revoked", "mandate_revoked"), ("expired", "mandate_expired")]
+)
+async def test_what_an_applicant_was_asked_for_waits_for_no_ended_mandate(
+    office: Office, ends: str, rule: str
+) -> None:
+    """Rule 10: nobody is sent to answer or to hand in where it can't be taken.
+
+    What was handed in while the mandate held stays.
+    """
+    office.departments.drop("medical_insurance@1")
+    office.departments.drop("maternity_claim@1")
+    mandate = await give(office, valid_until=NOW + HOUR)
+    before = await office.open(actor=acting(mandate.id), answers={})
+    assert "supply_needed" == outcomes(before)["maternity_claim"]
+    paper = {"mother_insurance": SupplyReason.NOT_HELD}
+    body = Additions(subjects={}, answers={}, supplied=paper)
+    await office.resolver.add(CaseId(before["id"]), PORTAL_CALLER, 5.0, body)
+
+    if ends == "revoked":
+        await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
+    else:
+        office.clock.advance(HOUR)
+    after = await office.resolve(before)
+
+    asked = {n for n, o in outcomes(before).items() if o.endswith("_needed")}
+    asked.discard("mother_insurance")
+    assert {"phone", "joins"} <= {
+        q["id"] for r in before["requirements"] for q in r.get("questions") or ()
+    }
+    assert {"refused"} == {outcomes(after)[name] for name in asked}
+    assert {rule} == {after["by_id"][name]["rule"] for name in asked}
+    steps = [after["by_id"][name]["next_step"] for name in asked]
+    assert {("apply", "/v1/cases")} == {(s["action"], s["link"]) for s in steps}
+    assert "supplied" == outcomes(after)["mother_insurance"]
+    assert "reused" == outcomes(after)["mother_identity"]
 
 
 KEPT = {"retrieved", "verified", "reused", "declared", "derived", "not_applicable"}
