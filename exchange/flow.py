@@ -6,11 +6,12 @@
 opening, storing and answering it are `exchange.resolver`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from audit.record import Event, Kind
+from consent.rules import Rule
 from consent.verdict import ConsentNeeded, Permit, Provisional, Refuse
 from exchange.approval import Approved
 from exchange.asking import Asker
@@ -78,7 +79,7 @@ class Flow:
             case.stop_waiting(self.clock.now())
         plans: dict[frozenset[str], Plan] = {}
         barred: frozenset[str] = frozenset()
-        tried: set[str] = set()
+        tried, lost = set[str](), set[str]()
         planned_with: dict[str, KnownFact] = {}
         while True:
             now = self.clock.now()
@@ -101,6 +102,7 @@ class Flow:
                 continue
             # (4), (5), (6): one wave; its answers may make the next one possible.
             await self.asker.ask(case, approved, deadline)
+            tried -= self._to_decide_again(case, approved, lost)
         self._judge(case, list(plans.values()), renewed=renew)
         self.on_outcome(case)
 
@@ -197,6 +199,27 @@ class Flow:
                     useless.add(part.ask)
         return frozenset(useless)
 
+    def _to_decide_again(
+        self, case: OpenCase, wave: Iterable[Approved], lost: set[str]
+    ) -> set[str]:
+        """Return the look-ups of a wave whose use went to another: decided once more.
+
+        INVARIANT (rule 10): a consent that no longer reaches is asked for anew at once.
+        Where the second decision finds it again and its use is lost again, others are
+        at it: the case's next attempt, which is owed within seconds, goes on.
+
+        Args:
+            case: Changed in place.
+            wave: Look-ups that were permitted, and what came of them noted.
+            lost: Those of this run that have lost a use before; added to.
+        """
+        losers = [one for one in wave if _lost_its_use(case, one.lookup.id)]
+        again = {one.lookup.id for one in losers} - lost
+        lost.update(again)
+        twice = [one for one in losers if one.lookup.id not in again]
+        self._out_of_time(case, twice, self.clock.now())
+        return again
+
     def _out_of_time(
         self, case: OpenCase, approved: Sequence[Approved], now: datetime
     ) -> None:
@@ -244,6 +267,23 @@ class Flow:
                 **case.mandate,
             },
         )
+
+
+_LOST = frozenset(
+    rule.value
+    for rule in (
+        Rule.CONSENT_MISSING,
+        Rule.CONSENT_ASKED,
+        Rule.CONSENT_EXPIRED,
+        Rule.CONSENT_USED_UP,
+    )
+)
+"""Why a use could not be taken of a consent that its person did not take back."""
+
+
+def _lost_its_use(case: OpenCase, lookup: str) -> bool:
+    result = case.content.attempts[lookup].result
+    return isinstance(result, Barred) and result.rule in _LOST
 
 
 def _unconsented(role: Slug, asked: Mapping[str, AskedConsent]) -> Unconsented:

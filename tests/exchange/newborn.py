@@ -121,14 +121,14 @@ class Office:
         assert owed is not None
         return await self.resolver.attempt(owed.id)
 
-    async def give(self, consent: str) -> Consent:
+    async def give(self, consent: str, terms: store.Terms = store.AS_ASKED) -> Consent:
         """Give a consent that was asked for, as the person whom it was asked of."""
         now = self.clock.now()
 
         def give(connection: Connection) -> Consent:
             asked = store.get(connection, ConsentId(consent))
             person, version = asked.scope.person, asked.version
-            return store.give(connection, asked.id, person, version, now)
+            return store.give(connection, asked.id, person, version, now, terms)
 
         return await self.database.write(give)
 

@@ -1,18 +1,21 @@
 """Rules of the house that need a case to show: each fails when its rule is broken."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import Connection, update
 
 from audit.record import Event, Kind
 from audit.store import Appended
 from connectors.lookup import LookupRequest
-from consent.rules import Suspendable, target
-from consent.store import withdraw
+from consent.rows import CONSENT
+from consent.rules import Rule, Suspendable, target
+from consent.store import Terms, withdraw
+from consent.uses import Use, take_uses
 from exchange.asking import Asker
 from exchange.resolver import Additions
 from schemas.errors import (
@@ -22,7 +25,7 @@ from schemas.errors import (
     Layer,
     LogUnavailableError,
 )
-from schemas.ids import CaseId, ConsentId
+from schemas.ids import CaseId, ConsentId, LookupId
 from schemas.matter import SupplyReason
 from schemas.validation import Pack
 from tests.exchange.newborn import (
@@ -154,6 +157,69 @@ async def test_a_consent_withdrawn_after_the_decision_bars_the_look_up(
         office.records()
     )
     assert "supply_needed" == outcomes(case)["marriage"]
+
+
+async def test_a_consent_to_one_use_is_asked_for_anew_in_the_same_run(
+    office: Office,
+) -> None:
+    """Rule 10: two look-ups of a wave, one use: the other waits for him, not for us.
+
+    Decision 15: the use that could not be taken is recorded as denied.
+    """
+    case = await office.open()
+    first = case["by_id"]["marriage"]["consent"]
+    await office.give(first, Terms(uses=1))
+    await office.attempt(case)
+
+    then = await office.read(case)
+    found = {n: then["by_id"][n] for n in ("father_identity", "marriage")}
+    waiting = [r for r in found.values() if r["outcome"] == "consent_needed"]
+    assert 1 == len(waiting)
+    assert first != waiting[0]["consent"]
+    assert f"/v1/consents/{waiting[0]['consent']}" == waiting[0]["next_step"]["link"]
+    assert {"verified", "retrieved"} & {r["outcome"] for r in found.values()}
+    ends = [leaf["outcome"] for leaf in office.leaves()]
+    assert 1 == ends.count("denied.consent_used_up")
+
+    await office.give(waiting[0]["consent"], Terms(uses=1))
+    await office.attempt(case)
+    after = outcomes(await office.read(case))
+    assert ("verified", "retrieved") == (after["father_identity"], after["marriage"])
+
+
+async def test_a_use_that_is_lost_time_and_again_ends_the_run(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No loop: after two losses the case's next attempt goes on, within seconds."""
+    case = await office.open()
+    given = await office.give(case["by_id"]["marriage"]["consent"], Terms(uses=9))
+    left = update(CONSENT).where(CONSENT.c.id == given.id)
+
+    def taken_and_given_back(
+        connection: Connection, uses: Sequence[Use], now: datetime, lease: timedelta
+    ) -> Mapping[LookupId, Rule]:
+        connection.execute(left.values(uses_left=0))
+        denied = take_uses(connection, uses, now, lease)
+        connection.execute(left.values(uses_left=9))
+        return denied
+
+    with monkeypatch.context() as others:
+        others.setattr("exchange.asking.take_uses", taken_and_given_back)
+        await office.attempt(case)
+    meanwhile, owed = await office.read(case), office.owed(case)
+
+    marriage = meanwhile["by_id"]["marriage"]
+    assert ("pending", "deadline") == (marriage["outcome"], marriage["reason"])
+    assert "exchange" == marriage["next_step"]["owner"]
+    assert owed is not None
+    assert timedelta() < owed.due_at - office.clock.now() < timedelta(minutes=1)
+    ends = [leaf["outcome"] for leaf in office.leaves()]
+    assert 4 == ends.count("denied.consent_used_up")
+    assert [] == office.departments.asked_about("marriage@1")
+
+    office.clock.advance(timedelta(minutes=1))
+    await office.attempt(case)
+    assert "retrieved" == outcomes(await office.read(case))["marriage"]
 
 
 async def test_a_gateway_that_may_have_missed_a_suspension_asks_nobody(
