@@ -93,6 +93,7 @@ def build_app(
         title="Errand",
         version=VERSION,
         summary="An exchange between government departments.",
+        description=contract.DESCRIPTION,
         lifespan=lifespan,
         openapi_url="/v1/openapi.json",
         generate_unique_id_function=contract.operation_id,

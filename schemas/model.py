@@ -1,9 +1,20 @@
 """What every type of the domain is made of: frozen, closed, named in two languages."""
 
+import re
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Annotated, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    StringConstraints,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import dataclass_transform
 
 _T = TypeVar("_T")
@@ -15,6 +26,63 @@ class Model(BaseModel):
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True
     )
+
+
+class Sent(Model):
+    """What a client sends as JSON: a value of another type is refused, not converted.
+
+    `"yes"` and `1` are no booleans, `"1"` and `1.0` no whole numbers. What JSON has no
+    type for says so itself: an instant as `Instant`, an enumeration or an array as
+    `FROM_JSON`, an array in which nothing comes twice as `ONCE` too. Who forgets it
+    refuses everything, which the first test tells.
+    """
+
+    model_config = ConfigDict(strict=True)
+
+
+FROM_JSON: Final = Strict(strict=False)
+"""Takes what JSON has in its place: an array for a tuple or a set, a text for a member
+of an enumeration."""
+
+
+def _each_once(sent: object) -> object:
+    """Let an array pass in which no text comes twice.
+
+    A set that is made of it would hide that.
+    """
+    if isinstance(sent, list):
+        texts = [one for one in sent if isinstance(one, str)]
+        if len(set(texts)) != len(texts):
+            raise PydanticCustomError("not_unique", "must not have a member twice")
+    return sent
+
+
+ONCE: Final = BeforeValidator(_each_once)
+"""Refuses an array in which a text comes twice (`uniqueItems`)."""
+
+_INSTANT = re.compile(
+    r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
+)
+"""SOURCE: RFC 3339, section 5.6 (`date-time`)."""
+
+
+def _read_instant(sent: object) -> object:
+    """Return the instant that a text names; what is no text as it is.
+
+    Pydantic would take a number of seconds too: as text even where it is strict.
+    """
+    if not isinstance(sent, str):
+        return sent
+    if not _INSTANT.fullmatch(sent):
+        raise PydanticKnownError("datetime_type")
+    try:
+        return datetime.fromisoformat(sent.upper())
+    except ValueError:  # such as the 30th of February
+        raise PydanticKnownError("datetime_type") from None
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_read_instant)]
+"""An instant as RFC 3339 writes it, with its offset: `2026-01-08T14:30:00+08:00`."""
 
 
 @dataclass_transform(

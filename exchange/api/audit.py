@@ -9,7 +9,7 @@ from typing import Annotated
 
 import orjson
 from fastapi import APIRouter, Header, Path, Query, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from audit.query import PAGE_LIMIT, RecordQuery
 from audit.record import Actor, Kind, Subject
@@ -19,13 +19,13 @@ from exchange.api.dependencies import (
     Gateway,
     ThisGateway,
 )
-from exchange.api.forms import UUID, Uuid, wait_asked
+from exchange.api.forms import DIGITS, UUID, Uuid, wait_asked
 from exchange.api.problems import NOT_PUBLISHED, problem
 from exchange.api.strict import StrictRoute
 from schemas.canonical import b64url
 from schemas.errors import Complaint, InvalidRequestError, Where
 from schemas.ids import CaseId, EventId
-from schemas.model import Model, Slug, VersionedId
+from schemas.model import Instant, Model, Slug, VersionedId
 
 router = APIRouter(route_class=StrictRoute, tags=["log"])
 
@@ -72,11 +72,11 @@ class Filters(Model):
     ) = None
     """Such as `retrieved`, `faulty.format` or `denied.consent_withdrawn`."""
     kind: Kind | None = None
-    since: AwareDatetime | None = None
+    since: Instant | None = None
     """First instant that counts."""
-    until: AwareDatetime | None = None
+    until: Instant | None = None
     """First instant that no longer counts."""
-    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT)] = 100
+    limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT), DIGITS] = 100
     after: (
         Annotated[str, Field(pattern=r"^[0-9]{1,20}\.[0-9]{1,18}(@[0-9]{1,4})?$")]
         | None
@@ -237,8 +237,8 @@ async def read_receipt(
 
 @router.get("/v1/audit/proofs", response_model=ConsistencyView)
 async def read_consistency(
-    size1: Annotated[int, Query(ge=1, lt=1 << 53)],
-    size2: Annotated[int, Query(ge=1, lt=1 << 53)],
+    size1: Annotated[int, Query(ge=1, lt=1 << 53), DIGITS],
+    size2: Annotated[int, Query(ge=1, lt=1 << 53), DIGITS],
     _caller: AnyCaller,
     gateway: ThisGateway,
 ) -> Response:

@@ -24,7 +24,7 @@ from schemas.clock import day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError, UnauthenticatedError
 from schemas.ids import CaseId, EventId, EvidenceId
 from schemas.matter import Matter, SupplyReason
-from schemas.model import Model, Name, Slug, VersionedId
+from schemas.model import FROM_JSON, Model, Name, Sent, Slug, VersionedId
 from schemas.outcome import OUTCOMES, NextStep
 
 PATH = "/v1/cases"
@@ -58,7 +58,7 @@ Prefer = Annotated[
 ]
 
 
-class OpenCaseRequest(Model):
+class OpenCaseRequest(Sent):
     """What opens a case."""
 
     matter: VersionedId
@@ -71,15 +71,17 @@ class OpenCaseRequest(Model):
     """Answers by question; those that are missing are asked for in the outcome."""
 
 
-class AddRequest(Model):
+class AddRequest(Sent):
     """What is added to an open case."""
 
     subjects: Stated = Field(default_factory=dict)
     """Further facts about subjects; what was stated is never changed."""
     answers: Answers = Field(default_factory=dict)
-    commitments: Annotated[tuple[Slug, ...], Field(max_length=200)] = ()
+    commitments: Annotated[tuple[Slug, ...], Field(max_length=200), FROM_JSON] = ()
     """Requirements for which a commitment (告知承诺) is given."""
-    supplied: Annotated[Mapping[Slug, SupplyReason], Field(max_length=200)] = {}
+    supplied: Annotated[
+        Mapping[Slug, Annotated[SupplyReason, FROM_JSON]], Field(max_length=200)
+    ] = {}
     """Requirements that the applicant handed in, and why."""
 
 

@@ -13,7 +13,8 @@ from pydantic import JsonValue
 from schemas.errors import Complaint, Where
 
 _OBJECT, _ARRAY = "must be an object", "must be an array"
-_YES_OR_NO, _WHOLE = "must be `true` or `false`", "must be a whole number"
+_YES_OR_NO = "must be `true` or `false`"
+_WHOLE = "must be a whole number, in digits alone"
 _INSTANT = "must be an instant such as `2026-01-08T14:30:00+08:00`"
 _DATE = "must be a date such as `2026-01-08`"
 
@@ -43,6 +44,7 @@ _WORDS: Mapping[str, str] = {
     "missing": "this is required",
     "model_attributes_type": _OBJECT,
     "model_type": _OBJECT,
+    "not_unique": "must not have a member twice",
     "string_too_long": "must have {max_length} characters at most",
     "string_too_short": "must have {min_length} or more characters",
     "string_type": "must be text",

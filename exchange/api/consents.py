@@ -10,7 +10,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
 from joserfc.jwk import OKPKey
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from consent.artefact import Consent, ConsentState
 from consent.receipts import ConsentNotice, consent_receipt
@@ -37,7 +37,7 @@ from schemas.errors import NotFoundError
 from schemas.evidence import FieldName
 from schemas.ids import CaseId, ConsentId
 from schemas.matter import Matter
-from schemas.model import Model, Name, Slug, VersionedId
+from schemas.model import FROM_JSON, ONCE, Instant, Model, Name, Sent, Slug, VersionedId
 
 PATH = "/v1/consents"
 router = APIRouter(route_class=StrictRoute, prefix=PATH, tags=["consents"])
@@ -49,14 +49,15 @@ ConsentUuid = Annotated[Uuid, Path(alias="consent", description="The consent's i
 Fields = Annotated[
     Mapping[
         VersionedId,
-        Annotated[frozenset[FieldName], Field(max_length=_MOST_FIELDS)] | None,
+        Annotated[frozenset[FieldName], Field(max_length=_MOST_FIELDS), FROM_JSON, ONCE]
+        | None,
     ],
     Field(min_length=1, max_length=20),
 ]
 """Evidence types → their fields; null for every field that a grant allows."""
 
 
-class AskRequest(Model):
+class AskRequest(Sent):
     """What a person is asked to allow."""
 
     case: Uuid
@@ -73,7 +74,7 @@ class AskRequest(Model):
     """Look-ups that may rest on it; none for any number."""
 
 
-class GiveRequest(Model):
+class GiveRequest(Sent):
     """What a person allows: what was shown, or less."""
 
     person: Person
@@ -81,7 +82,7 @@ class GiveRequest(Model):
     """The version that was shown."""
     fields: Fields | None = None
     """Fewer fields than were asked for."""
-    expires_at: AwareDatetime | None = None
+    expires_at: Instant | None = None
     """An earlier end than was asked for."""
     uses: Annotated[int, Field(ge=1, le=10_000)] | None = None
     """Fewer uses than were asked for."""

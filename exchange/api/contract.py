@@ -15,6 +15,11 @@ from pydantic import Field
 from exchange.api.problems import MEDIA_TYPE, PROBLEMS
 from schemas.model import Model
 
+DESCRIPTION = (
+    "What a request says has to have the type that stands here; nothing is converted. "
+    "A whole number is written as one: `1.0` is refused, which JSON Schema takes."
+)
+"""What the document says of itself: what JSON Schema has no words for."""
 _PROBLEM = {"$ref": "#/components/schemas/Problem"}
 _OF_FASTAPI = ("HTTPValidationError", "ValidationError")
 _METHODS = ("get", "post", "put", "delete")
@@ -60,6 +65,7 @@ def _make(app: FastAPI) -> dict[str, Any]:
         title=app.title,
         version=app.version,
         summary=app.summary,
+        description=app.description,
         routes=app.routes,
     )
     schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")

@@ -21,7 +21,7 @@ from schemas.directory import DataService, PublicKey, SharingGrant
 from schemas.errors import NotFoundError
 from schemas.evidence import EvidenceType
 from schemas.matter import Matter
-from schemas.model import Model, Name, RegionCode, Slug, VersionedId
+from schemas.model import Model, Name, RegionCode, Sent, Slug, VersionedId
 
 router = APIRouter(route_class=StrictRoute, prefix="/v1", tags=["directory"])
 
@@ -103,7 +103,7 @@ class Suspensions(Model):
     suspended: tuple[str, ...]
 
 
-class SuspendRequest(Model):
+class SuspendRequest(Sent):
     """Why something may not be used for now."""
 
     reason: Annotated[str, Field(min_length=1, max_length=200)]

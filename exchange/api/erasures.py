@@ -26,7 +26,7 @@ from exchange.api.forms import UUID
 from exchange.api.strict import StrictRoute
 from schemas.canonical import b64url
 from schemas.ids import EventId
-from schemas.model import Model
+from schemas.model import Model, Sent
 
 router = APIRouter(route_class=StrictRoute, prefix="/v1/audit", tags=["erasure"])
 
@@ -56,14 +56,14 @@ ErasureUuid = Annotated[
 ]
 
 
-class Somebody(Model):
+class Somebody(Sent):
     """A person or company, as records name them."""
 
     namespace: Annotated[str, Field(pattern=r"^[a-z_]{1,32}$")] = "citizen_id"
     id: Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,64}$")]
 
 
-class Target(Model):
+class Target(Sent):
     """What is to be erased or held: exactly one of these."""
 
     subject: Somebody | None = None
@@ -81,13 +81,13 @@ class Target(Model):
         return self
 
 
-class ReleaseRequest(Model):
+class ReleaseRequest(Sent):
     """Why a hold ends."""
 
     reason: Reason
 
 
-class KeyRequest(Model):
+class KeyRequest(Sent):
     """Whose key is wanted, and why."""
 
     subject: Somebody

@@ -22,14 +22,14 @@ from schemas.clock import day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError
 from schemas.ids import CaseId
 from schemas.matter import FactType
-from schemas.model import Model, Slug, VersionedId
+from schemas.model import Sent, Slug, VersionedId
 
 router = APIRouter(route_class=StrictRoute, prefix="/v1/explanations", tags=["cases"])
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 
 
-class ExplainRequest(Model):
+class ExplainRequest(Sent):
     """A situation, as a case would be opened with it; nothing of it is kept."""
 
     matter: VersionedId

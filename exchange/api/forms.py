@@ -2,20 +2,32 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Header, Response
-from pydantic import Field
+from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticKnownError
 
 from exchange.api.dependencies import Gateway
 from exchange.idempotency import RepeatKey
 from exchange.token_request import Caller
 from schemas.codes import CitizenId
-from schemas.model import Model
+from schemas.model import Model, Sent
 
 UUID = r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 """Pattern of every id of the exchange's own."""
 Uuid = Annotated[str, Field(pattern=UUID)]
+
+
+def _in_digits(sent: object) -> object:
+    """Let a text pass that is a whole number: pydantic takes `1_0` and `1.0` too."""
+    if isinstance(sent, str) and not (sent.isascii() and sent.isdigit()):
+        raise PydanticKnownError("int_parsing")
+    return sent
+
+
+DIGITS: Final = BeforeValidator(_in_digits)
+"""Takes a number of a query as digits alone."""
 
 KEY_MOST = 255
 """Characters of the longest `Idempotency-Key`."""
@@ -32,14 +44,14 @@ _WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
 """SOURCE: RFC 7240, section 4.3."""
 
 
-class Person(Model):
+class Person(Sent):
     """A person whom the client has authenticated, or means."""
 
     id: CitizenId
     """公民身份号码 (GB 11643)."""
 
 
-class PersonRequest(Model):
+class PersonRequest(Sent):
     """Who speaks: authenticated by the client that says so."""
 
     person: Person

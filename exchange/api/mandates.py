@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Request, Response
-from pydantic import AwareDatetime, Field
+from pydantic import Field
 
 from consent.mandates import Authentication, Mandate, MandateState, Power
 from exchange.api.dependencies import AnyCaller, CitizenCaller, Gateway, ThisGateway
@@ -26,7 +26,7 @@ from exchange.mandating import Giving
 from schemas.directory import Scope
 from schemas.errors import NotFoundError
 from schemas.ids import MandateId
-from schemas.model import Model, Slug
+from schemas.model import FROM_JSON, ONCE, Instant, Model, Sent, Slug
 
 PATH = "/v1/mandates"
 router = APIRouter(route_class=StrictRoute, prefix=PATH, tags=["mandates"])
@@ -34,15 +34,15 @@ router = APIRouter(route_class=StrictRoute, prefix=PATH, tags=["mandates"])
 MandateUuid = Annotated[Uuid, Path(alias="mandate", description="The mandate's id.")]
 
 
-class Authenticated(Model):
+class Authenticated(Sent):
     """How the client made sure that the principal signs."""
 
-    method: Authentication
-    at: AwareDatetime
+    method: Annotated[Authentication, FROM_JSON]
+    at: Instant
     """When: within the last day."""
 
 
-class GiveMandateRequest(Model):
+class GiveMandateRequest(Sent):
     """What a principal signs (Civil Code 165)."""
 
     principal: Person
@@ -51,12 +51,16 @@ class GiveMandateRequest(Model):
     agent: Person
     requester: Slug | None = None
     """The portal where the agent may act; none for any."""
-    matters: Annotated[frozenset[Slug], Field(min_length=1, max_length=20)]
+    matters: Annotated[
+        frozenset[Slug], Field(min_length=1, max_length=20), FROM_JSON, ONCE
+    ]
     """Ids of matters, without versions."""
-    powers: Annotated[frozenset[Power], Field(min_length=1)]
-    valid_from: AwareDatetime | None = None
+    powers: Annotated[
+        frozenset[Annotated[Power, FROM_JSON]], Field(min_length=1), FROM_JSON, ONCE
+    ]
+    valid_from: Instant | None = None
     """First instant at which it holds; none for now."""
-    valid_until: AwareDatetime
+    valid_until: Instant
     """First instant at which it no longer holds: 366 days ahead at most."""
     authentication: Authenticated
 

@@ -547,6 +547,9 @@ def test_only_auditors_search_the_log(site: Site, name: str) -> None:
         ({"after": "zzz"}, "after"),
         ({"kind": "murder"}, "kind"),
         ({"since": "yesterday"}, "since"),
+        ({"since": "1797000000"}, "since"),
+        ({"limit": "1.0"}, "limit"),
+        ({"limit": "1_0"}, "limit"),
         ({"shoe_size": 4}, "shoe_size"),
     ],
 )
