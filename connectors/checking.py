@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import assert_never
 
 import jsonschema_rs
-import orjson
 from pydantic import JsonValue
 
 from connectors.lookup import Evidence, LookupRequest
@@ -178,8 +177,7 @@ def restore_evidence(sd_jwt: str, service: str) -> Evidence:
         ValueError: It is not what this module gave out.
     """
     jwt, *encoded, _ = sd_jwt.split("~")
-    payload = orjson.loads(b64url_decode(jwt.split(".")[1]))
-    claims = EvidenceClaims.model_validate(payload)
+    claims = EvidenceClaims.model_validate_json(b64url_decode(jwt.split(".")[1]))
     opened = OpenedEvidence(
         claims, from_seconds(claims.iat), jwt, parse_disclosures(encoded)
     )

@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 
 import orjson
 from pydantic import (
-    AwareDatetime,
     BaseModel,
     ConfigDict,
     Field,
@@ -32,7 +31,7 @@ from schemas.canonical import b64url, b64url_decode, canonical_plain, sha256_b64
 from schemas.directory import PublicKey
 from schemas.errors import ConnectorFaultError, Fault, VerificationError
 from schemas.evidence import FieldName, Mode
-from schemas.model import Slug, VersionedId
+from schemas.model import Instant, Slug, VersionedId
 
 LOOKUP_TYPE = "lookup+jwt"
 EVIDENCE_TYPE = "evidence+sd-jwt"
@@ -99,7 +98,9 @@ ShortText = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 
 
 class _Wire(BaseModel):
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    """What is on the wire has the types of the contract: `"true"` is no `true`."""
+
+    model_config = ConfigDict(frozen=True, strict=True, use_attribute_docstrings=True)
 
 
 class IntentClaims(_Wire):
@@ -166,7 +167,7 @@ class EvidenceClaims(_Wire):
     evidence_type: VersionedId
     subject: Digest
     """`subject_digest` of the keys as the register has them."""
-    as_of: AwareDatetime
+    as_of: Instant
     """When the register held this."""
     sd_alg: Annotated[Literal["sha-256"], Field(alias="_sd_alg")] = "sha-256"
     fields: DisclosedFields | None = None
@@ -379,7 +380,7 @@ class DeferredBody(_Wire):
 
     lookup: TokenId
     """`jti` of the look-up that this answers."""
-    retry_at: AwareDatetime
+    retry_at: Instant
     """When to ask again, by a new look-up."""
 
 

@@ -271,6 +271,31 @@ def test_a_value_beside_the_disclosures_is_an_unasked_field() -> None:
     assert Fault.UNASKED_FIELD is fault_of(request, "~".join([token, *rest]))
 
 
+@pytest.mark.parametrize(
+    ("claim", "value"),
+    [
+        ("match", "true"),
+        ("match", 1),
+        ("match", "no"),
+        ("iat", str(int(NOW.timestamp()))),
+        ("iat", NOW.timestamp()),
+        ("as_of", int(NOW.timestamp())),
+        ("as_of", f"{NOW.timestamp()}"),
+        ("fields", {"_sd": "x" * 43}),
+    ],
+)
+def test_a_claim_of_another_type_is_faulty(claim: str, value: JsonValue) -> None:
+    """What a department means by `"no"` is not guessed at: it decides about people."""
+    request = a_request()
+    jwt, *rest = sealed(request).split("~")
+    payload = orjson.loads(b64url_decode(jwt.split(".")[1]))
+    token = sign_compact(
+        orjson.dumps({**payload, claim: value}), EVIDENCE_TYPE, DEPARTMENT_KEY
+    )
+
+    assert Fault.FORMAT is fault_of(request, "~".join([token, *rest]))
+
+
 def test_a_disclosure_that_was_not_signed_is_faulty() -> None:
     """Nobody on the way can add a field."""
     request = a_request()
