@@ -35,6 +35,7 @@ from exchange.connecting import (
     let_go,
     see_it_holds,
     take_warnings,
+    write_again,
 )
 from schemas.errors import StoreUnavailableError
 
@@ -147,6 +148,14 @@ class Committer:
             if self._connection is not None:  # (4): it was not lost
                 raise
         return self._try(batch)
+
+    def try_out(self) -> None:
+        """Write something that changes nothing, to see whether it can be kept.
+
+        Raises:
+            Exception: It can't: the engine's own failure.
+        """
+        self._run([], _write_again)
 
     def close(self) -> None:
         """Let go of the connection, and of its mark."""
@@ -278,6 +287,11 @@ def _run_apart(connection: Connection, batch: list[Job]) -> list[Done]:
     """Run each job inside a savepoint of its own."""
     execute = connection.connection.cursor().execute
     return [_run_one(connection, execute, job) for job in batch]
+
+
+def _write_again(connection: Connection, _batch: list[Job]) -> list[Done]:
+    write_again(connection)
+    return []
 
 
 def _run_one(

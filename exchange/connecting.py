@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from shutil import disk_usage
 from typing import Any
 
 import orjson
@@ -48,6 +49,8 @@ fallen silent counts as running (`exchange.fleet.LEASE`). A transaction is a pla
 function that asks nobody, so between two statements there are milliseconds; a longer
 silence is that of a process that is frozen, or of a host that is gone. A commit is
 never idle: none is cut."""
+_LEAST_FREE_BYTES = 1 << 20
+"""What has to be free on the disk of a SQLite file that took no writes before."""
 _AGAIN = frozenset({"40001", "40P01"})
 """SQLSTATEs of a transaction that lost against another one, and may be repeated."""
 _MIGRATING = 0x6572_7262
@@ -211,6 +214,32 @@ def see_it_holds(connection: Connection) -> None:
         holds = driver.in_transaction
     if not holds:
         raise StoreUnavailableError("the engine gave the transaction up")
+
+
+def write_again(connection: Connection) -> None:
+    """Write what stands there already: it is seen whether anything can be written.
+
+    On PostgreSQL the mark of the batch does it (`exchange.committing`).
+    """
+    if _is_postgres(connection):
+        return
+    cursor = connection.connection.cursor()
+    version = int(cursor.execute("PRAGMA user_version").fetchone()[0])
+    cursor.execute(f"PRAGMA user_version = {version}")  # the first page, as it was
+
+
+def see_there_is_room(engine: Engine) -> None:
+    """Check that the disk of a SQLite file has room for more than the next page.
+
+    Where a transaction found no room, a smaller one may, and says nothing.
+
+    Raises:
+        StoreUnavailableError: It is full, or all but full.
+    """
+    if engine.dialect.name != "sqlite":
+        return
+    if disk_usage(str(engine.url.database)).free < _LEAST_FREE_BYTES:
+        raise StoreUnavailableError("there is no room left on the tables' disk")
 
 
 def let_go(connection: Connection) -> None:

@@ -36,6 +36,7 @@ from exchange.connecting import (
     is_gone,
     lost_a_race,
     open_engine,
+    see_there_is_room,
     unavailable,
 )
 from schemas.errors import StoreUnavailableError
@@ -53,6 +54,10 @@ _MOST_TRIES = 3
 """How often a function is run that lost against another replica's transaction."""
 _DOWN_S = 0.5
 """How long point reads are refused at once after the engine could not be reached."""
+_TRY_AGAIN_S = 1.0
+"""How long after a write that failed it is tried whether writing works again."""
+_IDLE_S = 10.0
+"""After how long without a write it is tried whether one would work."""
 
 _ONE = select(1)
 
@@ -90,6 +95,9 @@ class Database:
         self._point_lock = threading.Lock()
         self._point: Connection | None = None
         self._down_until = 0.0
+        self._unwritable: StoreUnavailableError | None = None
+        """Why nothing can be written, as far as the writer knows: it alone sets it."""
+        self._try_at = 0.0
         self._open_lock = threading.Lock()
         self._open = 0
         self._closed = False
@@ -194,12 +202,18 @@ class Database:
                 raise
 
     def check(self) -> None:
-        """Read something.
+        """Read something, and tell whether writing works.
+
+        That is what came of the last write; the writer makes one by itself when there
+        was none for a while, and soon after one that failed.
 
         Raises:
-            StoreUnavailableError: The tables can't be read.
+            StoreUnavailableError: The tables can't be read, or can't be written.
         """
         self.read_now(lambda connection: connection.scalar(_ONE))
+        why = self._unwritable
+        if why is not None:
+            raise StoreUnavailableError(str(why))
 
     def close(self) -> None:
         """Commit what waits, then let go of the database; later calls are refused."""
@@ -263,18 +277,57 @@ class Database:
     def _write_batches(self) -> None:
         """Commit batch after batch until told to end."""
         writing = Committer(self._writers)
-        while batch := self._next_batch():
-            try:
-                with self._counted():
-                    done = writing.commit([j for j in batch if j.in_transaction])
-            except Exception as error:  # noqa: BLE001 - each caller gets it
-                # Whatever fails outside a job is the engine: nobody may be told that
-                # a job of this batch was stored.
-                done = [Done(j, error=unavailable(error)) for j in batch]
-            else:
-                done += [self._maintain(j) for j in batch if not j.in_transaction]
-            _hand_back([one for one in done if not self._goes_again(one)])
+        while (batch := self._next_batch()) is not None:
+            if batch:
+                _hand_back(self._commit(writing, batch))
+            if not batch or self._is_doubted():
+                self._try_out(writing)
         writing.close()
+
+    def _commit(self, writing: Committer, batch: list[Job]) -> list[Done]:
+        """Commit a batch; return what goes back to whom, and remember a failure."""
+        try:
+            with self._counted():
+                done = writing.commit([j for j in batch if j.in_transaction])
+        except Exception as error:  # noqa: BLE001 - each caller gets it
+            # Whatever fails outside a job is the engine: nobody may be told that
+            # a job of this batch was stored.
+            failure = unavailable(error)
+            self._note(failure)
+            return [Done(j, error=failure) for j in batch]
+        final = [one for one in done if not self._goes_again(one)]
+        failures = [
+            e.error for e in final if isinstance(e.error, StoreUnavailableError)
+        ]
+        if failures and len(failures) == len(done):
+            self._note(failures[0])
+        return final + [self._maintain(j) for j in batch if not j.in_transaction]
+
+    def _is_doubted(self) -> bool:
+        """Tell whether it is time to try again after a failure."""
+        return self._unwritable is not None and time.monotonic() >= self._try_at
+
+    def _try_out(self, writing: Committer) -> None:
+        """Write something, and remember whether that worked."""
+        try:
+            with self._counted():
+                writing.try_out()
+            if self._unwritable is not None:
+                see_there_is_room(self._writers)
+        except Exception as error:  # noqa: BLE001 - whoever asks for `check` gets it
+            self._note(unavailable(error))
+        else:
+            self._note(None)
+
+    def _note(self, failure: StoreUnavailableError | None) -> None:
+        """Remember whether writing works, and say so when that has changed."""
+        self._try_at = time.monotonic() + _TRY_AGAIN_S
+        before, self._unwritable = self._unwritable, failure
+        if failure is not None and before is None:
+            kind = type(getattr(failure.__cause__, "orig", failure.__cause__)).__name__
+            _log.warning("writes_failing", error=kind)
+        elif failure is None and before is not None:
+            _log.warning("writes_work_again")
 
     def _goes_again(self, done: Done) -> bool:
         """Put a job that lost against another transaction back into the queue."""
@@ -295,11 +348,19 @@ class Database:
         except Exception as error:  # noqa: BLE001 - its caller gets it
             return Done(job, error=for_caller(error))
 
-    def _next_batch(self) -> list[Job]:
-        """Wait for one job and take what else is there; nothing means the end."""
-        first = self._jobs.get()
-        if first is None:
+    def _next_batch(self) -> list[Job] | None:
+        """Wait for one job and take what else is there; None means the end.
+
+        An empty batch is told when none came for so long that it is time to see
+        whether writing works.
+        """
+        waiting_s = _IDLE_S if self._unwritable is None else _TRY_AGAIN_S
+        try:
+            first = self._jobs.get(timeout=waiting_s)
+        except queue.Empty:
             return []
+        if first is None:
+            return None
         batch = [first]
         while len(batch) < _MOST_IN_A_BATCH:
             try:

@@ -152,6 +152,14 @@ class Vault:
         message = f"{kind}\n{identifier.strip().upper()}".encode()
         return b64url(hmac.digest(self._person_key, message, hashlib.sha256)[:16])
 
+    def check(self) -> None:
+        """Tell whether keys can be read and written.
+
+        Raises:
+            StoreUnavailableError: They can't.
+        """
+        self._database.check()
+
     async def start(self, used: Used) -> None:
         """Remove the keys that were made ahead in an earlier life, and make some.
 

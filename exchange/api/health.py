@@ -23,7 +23,8 @@ class Health(Model):
 
     status: Literal["ok", "failing"]
     failing: tuple[str, ...] = ()
-    """The parts that fail: `database`, `log`, `publisher`."""
+    """The parts that fail: `database` (of the tables, or of the keys of cases), `log`,
+    `publisher`."""
     alarms: tuple[str, ...] = ()
     """What has failed for a while, and stops the log if it goes on: `witnesses`,
     `tiles`, `anchors`."""
@@ -58,6 +59,7 @@ def failing_parts(gateway: Gateway) -> Mapping[str, str]:
     failing = {}
     try:
         gateway.database.check()
+        gateway.vault.check()
     except StoreUnavailableError as error:
         failing["database"] = str(error)
     # Each is read once: its own thread may clear it meanwhile.

@@ -1,4 +1,4 @@
-"""Disk full on the log: nothing is released, 503, and it goes on with space again."""
+"""Disk full on the log or the tables: nothing out, 503; it goes on with space again."""
 
 import os
 import subprocess
@@ -15,6 +15,7 @@ from audit.verify import verify_log
 from exchange.demo.portal import Answer, Client
 from exchange.demo.stage import Stage
 from exchange.demo.story import MARRIED, opening
+from tests.harness.application import OPENING, PORTAL, Site, a_site
 from tests.harness.gateway import Installation, an_installation
 from tests.harness.patience import until
 
@@ -80,13 +81,49 @@ def test_full_disk_of_the_log_stops_every_release_until_there_is_space(
     assert len(receipts) == verified > 0
 
 
-def fill(
-    place: Installation, portal: Client, ballast: Path
-) -> tuple[httpx.Response, list[Json]]:
-    """Fill the disk, then open cases until one is refused; return it, and the others.
+@pytest.fixture
+def site(disk: Path, tmp_path: Path) -> Iterator[Site]:
+    """Run a gateway whose tables, and nothing else, lie on the small disk."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "errand.db").symlink_to(disk / "errand.db")
+    with a_site(tmp_path) as site:
+        yield site
 
-    What the log's file has taken already may still hold a few records.
-    """
+
+def test_full_disk_of_the_tables_is_told_by_health_until_there_is_space(
+    site: Site, disk: Path
+) -> None:
+    """Not ready while requests are 503; ready again without anybody's request."""
+    portal, anyone = site.client(PORTAL), site.client(None)
+    before = anyone.get("/health/ready")
+    fill_up(disk / "ballast")
+    answers = (portal.post("/v1/cases", json=OPENING) for _ in range(_MOST_CASES))
+    refused = next(answer for answer in answers if answer.status_code != 201)
+    full, alive = anyone.get("/health/ready"), anyone.get("/health/live")
+    (disk / "ballast").unlink()
+    until(lambda: anyone.get("/health/ready").status_code == 200, "it is ready")
+
+    assert [200, 503, 503, 200] == [
+        answer.status_code for answer in (before, refused, full, alive)
+    ]
+    assert refused.json()["type"].endswith("/store-unavailable")
+    assert ["database"] == full.json()["failing"]
+    assert 201 == portal.post("/v1/cases", json=OPENING).status_code
+    assert b'"event":"writes_failing"' in site.output.getvalue()
+
+
+def test_keys_that_cannot_be_written_are_told_by_health(tmp_path: Path) -> None:
+    """The keys of cases are a database of their own: without it no case is opened."""
+    with a_site(tmp_path) as site:
+        site.gateway.vault._database.close()
+        ready = site.client(None).get("/health/ready")
+
+    assert (503, ["database"]) == (ready.status_code, ready.json()["failing"])
+
+
+def fill_up(ballast: Path) -> None:
+    """Take every byte of a disk."""
     with ballast.open("wb", buffering=0) as file:
         size = 1 << 20
         while size:
@@ -95,6 +132,16 @@ def fill(
             except OSError:
                 size //= 2
         os.fsync(file.fileno())
+
+
+def fill(
+    place: Installation, portal: Client, ballast: Path
+) -> tuple[httpx.Response, list[Json]]:
+    """Fill the disk, then open cases until one is refused; return it, and the others.
+
+    What the log's file has taken already may still hold a few records.
+    """
+    fill_up(ballast)
     answered: list[Json] = []
     for number in range(_MOST_CASES):
         answer = open_case(place, portal, f"filling {number}")

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from sqlalchemy.exc import IntegrityError
 from exchange.connecting import connected, truncate_journal
 from exchange.database import Database
 from schemas.errors import SettingsError, StoreUnavailableError
+from tests.harness.patience import until
 from tests.harness.postgres import Lend
 
 _METADATA = MetaData()
@@ -240,6 +241,72 @@ async def test_a_full_disk_stores_zero_and_promises_zero(
     await on_sqlite.write(lambda c: _add(c, 2))
 
     assert on_sqlite.read_now(_count) == 1
+
+
+async def test_that_nothing_can_be_written_is_told_until_it_works_again(
+    tables_url: str,
+) -> None:
+    """A write that failed is told by `check`, and nobody has to write to end that."""
+    with Database(tables_url) as database, held(tables_url) as other:
+        await database.write(_waits_for_nobody)
+        database.check()
+        other.hold()
+        with pytest.raises(StoreUnavailableError):
+            await database.write(_forget_marks)
+        with pytest.raises(StoreUnavailableError):
+            database.check()
+        other.release()
+        until(partial(is_well, database), "writes work again")
+
+
+class Holder:
+    """Somebody else who holds what every write needs.
+
+    Args:
+        connection: To the same tables.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def hold(self) -> None:
+        """Let nobody else write."""
+        if self._connection.dialect.name == "sqlite":
+            self._connection.begin()  # at once for writing: the engine sees to it
+        else:
+            self._connection.exec_driver_sql("LOCK TABLE commit_mark")
+
+    def release(self) -> None:
+        """Let others write again."""
+        self._connection.rollback()
+
+
+@contextmanager
+def held(url: str) -> Iterator[Holder]:
+    """Connect to tables, to hold them."""
+    with connected(url, read_only=False) as connection:
+        yield Holder(connection)
+
+
+def _waits_for_nobody(connection: Connection) -> None:
+    """Have the writer fail at once where somebody holds what it needs."""
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("PRAGMA busy_timeout = 0")
+    else:
+        connection.exec_driver_sql("SET lock_timeout = '10ms'")
+
+
+def _forget_marks(connection: Connection) -> None:
+    connection.exec_driver_sql("DELETE FROM commit_mark WHERE writer = 'nobody'")
+
+
+def is_well(database: Database) -> bool:
+    """Tell whether a database can be read and written, as far as it knows."""
+    try:
+        database.check()
+    except StoreUnavailableError:
+        return False
+    return True
 
 
 async def test_zero_deleted_is_left_in_the_files_of_a_secure_database(
