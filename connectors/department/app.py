@@ -30,6 +30,7 @@ from connectors.department.sources import (
     Register,
     Source,
 )
+from connectors.department.tables import REGISTER_ERRORS, reason
 from connectors.jose import SigningKey, parse_header
 from connectors.protocol import (
     CLOCK_SKEW_S,
@@ -45,7 +46,7 @@ from connectors.protocol import (
 )
 from schemas.canonical import sha256_b64url
 from schemas.clock import Clock, SystemClock
-from schemas.errors import LogUnavailableError, VerificationError
+from schemas.errors import LogUnavailableError, SettingsError, VerificationError
 
 _READING_S = 10.0
 """How long the body of a look-up may take to arrive."""
@@ -105,7 +106,11 @@ class Department:
         """
         self.key = SigningKey.from_file(config.key)
         self.register = Register(config.database, config.evidence_types)
-        self._log = DepartmentLog(config.log)
+        try:
+            self._log = DepartmentLog(config.log)
+        except SettingsError:
+            self.register.close()
+            raise
         self._provider = config.provider
         self._gateways = {
             str(key.jwk.get("kid")): gateway
@@ -185,13 +190,16 @@ class Department:
         return source
 
     def _look_up(self, source: Source, lookup: LookupClaims, now: datetime) -> Reply:
+        told = {"evidence_type": lookup.evidence_type, "lookup": lookup.jti}
         try:
             finding = self.register.find(source, lookup, now)
-        except Exception as error:  # noqa: BLE001 - a database may fail in any way
+        except REGISTER_ERRORS as error:
             # Never the message: it may hold the values that were looked up.
-            log.warning("register_unavailable", error=type(error).__name__)
+            log.warning("register_unavailable", reason=reason(error), **told)
             message = "the register can't be read now"
             raise Refusal(ProblemType.UNAVAILABLE, message) from None
+        if isinstance(finding, NeedsPerson):
+            log.warning("declined", code=finding.code, place=finding.place, **told)
         statement = _statement(finding)
         body = sign_statement(statement, lookup, self.key, now, self._entropy).encode()
         outcome = "answered" if statement.match is None else "matched"
@@ -236,7 +244,7 @@ def _statement(finding: Finding) -> Statement:
         case OutsideCoverage():
             message = "the register does not cover this region or date"
             raise Refusal(ProblemType.NOT_COVERED, message)
-        case NeedsPerson(code):
+        case NeedsPerson(code=code):
             message = "a person must look at this"
             raise Refusal(ProblemType.DECLINED, message, code)
         case _:
@@ -341,8 +349,8 @@ def build_app(
     async def health() -> Response:
         try:
             await to_thread.run_sync(department.register.ping)
-        except Exception as error:  # noqa: BLE001 - a database may fail in any way
-            log.warning("register_unavailable", error=type(error).__name__)
+        except REGISTER_ERRORS as error:
+            log.warning("register_unavailable", reason=reason(error))
             return _json({"status": "register unavailable"}, 503)
         return _json({"status": "ok"})
 

@@ -75,6 +75,21 @@ class ColumnField(Model):
     decimals as text, the rest as it is."""
     json_schema: Mapping[str, JsonValue] | None = None
     """JSON Schema (2020-12) of the value; a record that breaks it is not sent."""
+    true_is: tuple[str, ...] = ()
+    """With type `boolean`: what the column holds for true, as text, such as `Y`;
+    then nothing else is, and what is neither true nor false is not sent."""
+    false_is: tuple[str, ...] = ()
+    """What the column holds for false; given exactly when `true_is` is."""
+
+    @model_validator(mode="after")
+    def _words(self) -> Self:
+        if bool(self.true_is) != bool(self.false_is):
+            raise ValueError("`true_is` and `false_is` go together")
+        if self.true_is and self.type is not ValueType.BOOLEAN:
+            raise ValueError("`true_is` needs the type `boolean`")
+        if set(self.true_is) & set(self.false_is):
+            raise ValueError("a word in `true_is` and `false_is` says nothing")
+        return self
 
 
 class RowsField(Model):

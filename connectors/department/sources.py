@@ -2,29 +2,20 @@
 
 The only SQL of the department. Statements are built by SQLAlchemy from tables that
 were read from the database itself, and values are bound: nothing from a look-up ever
-becomes part of a statement. The connection reads only, where the database knows how.
+becomes part of a statement.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, time, timedelta, timezone
-from typing import Any, TypeAlias
+from datetime import UTC, datetime, time, timedelta, timezone
+from functools import partial
+from typing import Any, TypeAlias, TypeVar, assert_never
 
 import jsonschema_rs
 from pydantic import JsonValue
-from sqlalchemy import (
-    Engine,
-    MetaData,
-    RowMapping,
-    Select,
-    Table,
-    create_engine,
-    event,
-    select,
-)
+from sqlalchemy import Column, Engine, RowMapping, Select, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import ArgumentError, NoSuchTableError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.department.config import (
     AsOfColumn,
@@ -34,6 +25,13 @@ from connectors.department.config import (
     RowsField,
 )
 from connectors.department.signing import Statement
+from connectors.department.tables import (
+    BadValueError,
+    explain,
+    open_register,
+    read,
+    reflect,
+)
 from connectors.department.values import as_json, as_key, as_text
 from connectors.protocol import LookupClaims
 from schemas.codes import region_contains
@@ -42,14 +40,10 @@ from schemas.evidence import Mode
 
 MAX_ROWS = 200
 """How many rows a field may list."""
+NOT_IN_ORDER = "record_not_in_order"
+"""The code of a record that can't be told truly."""
 
-_READ_ONLY = {
-    "sqlite": "PRAGMA query_only=ON",
-    "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
-    "mysql": "SET SESSION TRANSACTION READ ONLY",
-    "mariadb": "SET SESSION TRANSACTION READ ONLY",
-}
-"""How a session is made to read only; other databases need an account that may."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +61,8 @@ class NeedsPerson:
     """A person must look: the rule's code says why."""
 
     code: str
+    place: str | None = None
+    """The table and column of what is not in order, for the department's own eyes."""
 
 
 Finding: TypeAlias = Statement | NoRecord | OutsideCoverage | NeedsPerson
@@ -83,18 +79,18 @@ class Source:
         """
         self._spec = spec
         self._coverage = spec.coverage
-        self._table = _reflect(engine, spec.table, spec.db_schema)
+        self._table = reflect(engine, spec.table, spec.db_schema)
         self._fields: dict[str, ColumnField | RowsField] = {
             name: _as_field(field) for name, field in spec.fields.items()
         }
         self._children = {
-            name: _reflect(engine, field.rows, spec.db_schema)
+            name: reflect(engine, field.rows, spec.db_schema)
             for name, field in self._fields.items()
             if isinstance(field, RowsField)
         }
         self._offset = _offset(spec.as_of)
-        self._columns = sorted(_record_columns(spec, self._fields.values()))
         self._check_columns()
+        self._where = self._constants(engine)
         self._validators = {
             name: _validator(name, field.json_schema)
             for name, field in self._fields.items()
@@ -139,11 +135,14 @@ class Source:
         (2) Read the row; several need a person, unless the newest counts.
         (3) Outside of the register's regions there is nothing to say.
         (4) Take the fields asked for, or compare the facts stated.
+
+        Raises:
+            BadValueError: The record holds what its columns' types have not.
+            SQLAlchemyError: The database can't be read.
         """
         if _too_early(self._coverage, lookup.keys):  # (1)
             return OutsideCoverage()
-        statement = self._statement(lookup.keys)
-        rows = connection.execute(statement).mappings().all()  # (2)
+        rows = read(connection, self._statement(lookup))  # (2)
         if not rows:
             return NoRecord()
         if len(rows) > 1:
@@ -161,15 +160,14 @@ class Source:
     ) -> Finding:
         """Return what one row says in answer to a look-up."""
         keys = self._columns_of(lookup.keys)
-        told = {name: as_text(row[column]) for name, column in keys.items()}
+        told = {name: self._read(row, keys[name], as_text) for name in keys}
         as_of = self._as_of(row, now)
-        if as_of is None:
-            return NeedsPerson("record_not_in_order")
         if lookup.mode is Mode.VERIFY:
             return Statement(told, as_of, None, self._agrees(row, lookup.match))
         values = {name: self._value(connection, row, name) for name in lookup.fields}
-        if not self._is_in_order(values):
-            return NeedsPerson("record_not_in_order")
+        for name, value in values.items():
+            if not self._is_in_order(name, value):
+                return NeedsPerson(NOT_IN_ORDER, self._place(name))
         return Statement(told, as_of, values, None)
 
     def _columns_of(self, keys: Mapping[str, str]) -> Mapping[str, str]:
@@ -182,49 +180,90 @@ class Source:
             kind = str
         return as_key(text, kind)
 
-    def _statement(self, keys: Mapping[str, str]) -> Select[Any]:
-        """Return the query for a record, over the columns in use and no others."""
-        table, spec = self._table, self._spec
-        statement = select(*(table.c[name] for name in self._columns))
-        for key, column in self._columns_of(keys).items():
-            value = self._as_key(column, keys[key])
+    def _statement(self, lookup: LookupClaims) -> Select[Any]:
+        """Return the query for a record, over the columns that it takes alone."""
+        table, newest_by = self._table, self._spec.newest_by
+        statement = select(*(table.c[name] for name in self._columns_for(lookup)))
+        for key, column in self._columns_of(lookup.keys).items():
+            value = self._as_key(column, lookup.keys[key])
             statement = statement.where(table.c[column] == value)
-        for column, value in spec.where.items():
-            statement = statement.where(table.c[column] == value)
-        if spec.newest_by is not None:
-            return statement.order_by(table.c[spec.newest_by].desc()).limit(1)
+        for column, constant in self._where.items():
+            statement = statement.where(table.c[column] == constant)
+        if newest_by is not None:
+            return statement.order_by(table.c[newest_by].desc()).limit(1)
         return statement.limit(2)
+
+    def _columns_for(self, lookup: LookupClaims) -> list[str]:
+        """Return the columns that a look-up takes: no other may stand in its way."""
+        spec = self._spec
+        taken = set(self._columns_of(lookup.keys).values())
+        taken |= {spec.compare[name] for name in lookup.match}
+        taken |= _columns_of_fields(self._fields[name] for name in lookup.fields)
+        if self._coverage.region_column is not None:
+            taken.add(self._coverage.region_column)
+        if isinstance(spec.as_of, AsOfColumn):
+            taken.add(spec.as_of.column)
+        return sorted(taken)
+
+    def _constants(self, engine: Engine) -> Mapping[str, object]:
+        """Return the values of `where` as their columns have them.
+
+        Raises:
+            SettingsError: One is no value of its column.
+        """
+        constants: dict[str, object] = {}
+        for column, value in self._spec.where.items():
+            held = self._table.c[column]
+            try:
+                constants[column] = (
+                    self._as_key(column, value) if isinstance(value, str) else value
+                )
+                statement = select(held).where(held == constants[column]).limit(0)
+                with engine.connect() as connection:
+                    read(connection, statement)
+            except (BadValueError, ValueError):
+                message = f"`where`: `{held}` can't hold what is given"
+                raise SettingsError(message) from None
+        return constants
+
+    def _read(self, row: RowMapping, column: str, convert: Callable[[Any], T]) -> T:
+        return _converted(self._table.c[column], row[column], convert)
 
     def _covers(self, row: RowMapping) -> bool:
         column, regions = self._coverage.region_column, self._coverage.regions
         if column is None or not regions:
             return True
-        region = as_text(row[column])
+        region = self._read(row, column, as_text)
         return any(region_contains(outer, region) for outer in regions)
 
-    def _as_of(self, row: RowMapping, now: datetime) -> datetime | None:
+    def _as_of(self, row: RowMapping, now: datetime) -> datetime:
         spec = self._spec.as_of
         if not isinstance(spec, AsOfColumn):
             return now
-        value = row[spec.column]
-        if value is None:
-            return None
+        return self._read(row, spec.column, self._instant)
+
+    def _instant(self, value: Any) -> datetime:  # noqa: ANN401 - whatever a driver gives
+        """Return when the register held a record, in UTC."""
         if isinstance(value, str):
             value = datetime.fromisoformat(value)
         if not isinstance(value, datetime):
             value = datetime.combine(value, time())
-        return value if value.tzinfo else value.replace(tzinfo=self._offset)
+        aware: datetime = value.replace(tzinfo=value.tzinfo or self._offset)
+        return aware.astimezone(UTC)
 
     def _agrees(self, row: RowMapping, stated: Mapping[str, str]) -> bool:
+        columns = self._spec.compare
+        # What the register does not know agrees with nothing, and " " is nothing too.
         return all(
-            as_text(row[self._spec.compare[name]]).strip() == value.strip()
+            row[columns[name]] is not None
+            and self._read(row, columns[name], as_text).strip() == value.strip()
             for name, value in stated.items()
         )
 
     def _value(self, connection: Connection, row: RowMapping, name: str) -> JsonValue:
         field = self._fields[name]
         if isinstance(field, ColumnField):
-            return as_json(row[field.column], field.type)
+            return self._read(row, field.column, partial(as_json, spec=field))
         child = self._children[name]
         members = {key: _as_column(spec) for key, spec in field.columns.items()}
         # One row more than may be: a list that was cut would be a false statement.
@@ -236,25 +275,31 @@ class Source:
             statement = statement.order_by(child.c[field.order_by])
         return [
             {
-                key: as_json(item[spec.column], spec.type)
+                key: _converted(
+                    child.c[spec.column], item[spec.column], partial(as_json, spec=spec)
+                )
                 for key, spec in members.items()
             }
-            for item in connection.execute(statement).mappings()
+            for item in read(connection, statement)
         ]
 
-    def _is_in_order(self, values: Mapping[str, JsonValue]) -> bool:
-        if any(isinstance(v, list) and len(v) > MAX_ROWS for v in values.values()):
+    def _is_in_order(self, name: str, value: JsonValue) -> bool:
+        is_list = isinstance(self._fields[name], RowsField)
+        if is_list and isinstance(value, list) and len(value) > MAX_ROWS:
             return False
-        return all(
-            self._validators[name].is_valid(value)
-            for name, value in values.items()
-            if name in self._validators
-        )
+        return name not in self._validators or self._validators[name].is_valid(value)
+
+    def _place(self, name: str) -> str:
+        """Return where a field comes from."""
+        field = self._fields[name]
+        if isinstance(field, RowsField):
+            return field.rows
+        return f"{self._spec.table}.{field.column}"
 
     def _check_columns(self) -> None:
         missing = [
             f"`{self._spec.table}.{column}`"
-            for column in self._columns
+            for column in sorted(_record_columns(self._spec, self._fields.values()))
             if column not in self._table.c
         ]
         for name, field in self._fields.items():
@@ -278,25 +323,18 @@ class Register:
         Raises:
             SettingsError: The database can't be reached or lacks a table or column.
         """
-        try:
-            # The threads bound the connections: a smaller pool would be a second queue.
-            self._engine = create_engine(
-                url,
-                pool_pre_ping=True,
-                hide_parameters=True,
-                poolclass=QueuePool,
-                max_overflow=-1,
-            )
-        except (ArgumentError, ImportError) as error:
-            raise SettingsError("`database` is not a usable SQLAlchemy URL") from error
-        event.listen(self._engine, "connect", self._make_read_only)
+        self._engine = open_register(url)
         try:
             self._sources = {
                 ref: Source(spec, self._engine) for ref, spec in specs.items()
             }
         except SQLAlchemyError as error:
-            message = f"the register can't be read: {type(error).__name__}"
+            self.close()
+            message = f"the register can't be read: {explain(url, error)}"
             raise SettingsError(message) from error
+        except SettingsError:
+            self.close()
+            raise
 
     def source(self, evidence_type: str) -> Source | None:
         """Return the source of an evidence type `id@version`; None if not offered."""
@@ -309,7 +347,10 @@ class Register:
             SQLAlchemyError: The database can't be read.
         """
         with self._engine.connect() as connection:
-            return source.find(connection, lookup, now)
+            try:
+                return source.find(connection, lookup, now)
+            except BadValueError as bad:
+                return NeedsPerson(NOT_IN_ORDER, bad.column)
 
     def ping(self) -> None:
         """Read something.
@@ -324,21 +365,17 @@ class Register:
         """Close every connection."""
         self._engine.dispose()
 
-    def _make_read_only(self, raw: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - a DBAPI connection
-        statement = _READ_ONLY.get(self._engine.dialect.name)
-        if statement is None:
-            return
-        cursor = raw.cursor()
-        cursor.execute(statement)
-        cursor.close()
-        raw.commit()
 
+def _converted(column: Column[Any], value: Any, convert: Callable[[Any], T]) -> T:  # noqa: ANN401 - whatever a driver gives
+    """Return a value as it is told.
 
-def _reflect(engine: Engine, name: str, schema: str | None) -> Table:
+    Raises:
+        BadValueError: It can't be told truly.
+    """
     try:
-        return Table(name, MetaData(), schema=schema, autoload_with=engine)
-    except NoSuchTableError as error:
-        raise SettingsError(f"the register has no table `{name}`") from error
+        return convert(value)
+    except (ValueError, TypeError, ArithmeticError):  # not chained: it holds the value
+        raise BadValueError(str(column)) from None
 
 
 def _as_column(spec: ColumnField | str) -> ColumnField:
@@ -359,12 +396,20 @@ def _record_columns(
         named |= set() if column is None else {column}
     if isinstance(spec.as_of, AsOfColumn):
         named.add(spec.as_of.column)
+    return named | _columns_of_fields(fields)
+
+
+def _columns_of_fields(fields: Iterable[ColumnField | RowsField]) -> set[str]:
+    """Return the columns of the record's table that fields come from."""
+    named: set[str] = set()
     for field in fields:
         match field:
             case ColumnField():
                 named.add(field.column)
             case RowsField():
                 named |= set(field.joined_by.values())
+            case _:
+                assert_never(field)
     return named
 
 

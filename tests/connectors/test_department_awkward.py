@@ -1,0 +1,276 @@
+"""The department's service over registers as they are: old, odd, and partly wrong."""
+
+# ruff: noqa: S608 - the registers are those of the tests
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import make_url
+from structlog.testing import capture_logs
+
+from connectors.checking import FieldChecker, check_evidence
+from connectors.department.app import Department, Reply
+from connectors.kinds.http import lookup_claims
+from connectors.lookup import LookupRequest
+from connectors.protocol import open_evidence, parse_problem, sign_lookup
+from schemas.errors import SettingsError
+from schemas.evidence import Mode
+from tests.connectors.examples import (
+    GATEWAY,
+    GATEWAY_KEY,
+    MARRIAGE,
+    MOTHER,
+    NOW,
+    FakeClock,
+    a_config,
+    a_request,
+    pinned,
+)
+
+KEY = {"person_id": MOTHER}
+KEYS = [{"person_id": "person_id"}]
+
+
+def on_sqlite(folder: Path, script: str) -> str:
+    """Make a register of a script in a file; return its URL."""
+    with closing(sqlite3.connect(folder / "odd.db")) as database, database:
+        database.executescript(script)
+    return f"sqlite:///{folder}/odd.db"
+
+
+def on_postgres(url: str, script: str) -> str:
+    """Make a register of a script on PostgreSQL; return its URL."""
+    with psycopg.connect(url) as connection:
+        connection.execute(script)
+    parsed = make_url(url).set(drivername="postgresql+psycopg")
+    return parsed.render_as_string(hide_password=False)
+
+
+Make = Callable[[str], str]
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Make:
+    """Return what makes a register of a script, on each engine."""
+    if request.param == "sqlite":
+        return lambda script: on_sqlite(tmp_path, script)
+    url: str = request.getfixturevalue("postgres_url")
+    return lambda script: on_postgres(url, script)
+
+
+@contextmanager
+def a_department(folder: Path, url: str, **source: object) -> Iterator[Department]:
+    """Run a department over the table `t` of a register."""
+    whole = {"table": "t", "keys": KEYS, **source}
+    config = a_config(folder, database=url, evidence_types={MARRIAGE.ref: whole})
+    department = Department(config, FakeClock())
+    try:
+        yield department
+    finally:
+        department.close()
+
+
+def ask(department: Department, **question: Any) -> Reply:  # noqa: ANN401 - of a request
+    """Return the reply to one look-up."""
+    claims = lookup_claims(a_request(**question), GATEWAY)
+    return department.answer(sign_lookup(claims, GATEWAY_KEY))
+
+
+def values_of(reply: Reply) -> object:
+    """Return the fields of an evidence reply."""
+    return open_evidence(reply.body.decode(), pinned()).disclosed.values
+
+
+def code_of(reply: Reply) -> str | None:
+    """Return the code of the rule by which a department declined."""
+    problem = parse_problem(reply.body, reply.status)
+    assert "declined" == problem.type.value
+    return problem.code
+
+
+SQLITE = f"""
+CREATE TABLE t (person_id TEXT, ok TEXT, number DATE, empty DATE, slashed DATE,
+    moment DATETIME, truth BOOLEAN, whole REAL, infinite DOUBLE, bytes BLOB,
+    amount NUMERIC(10, 2), gbk TEXT, document TEXT);
+INSERT INTO t VALUES ('{MOTHER}', 'yes', 20190520, '', '2019/05/20', 'soon', 'N', 1.9,
+    9e999, x'00', 'much', CAST(x'D5C5' AS TEXT), '{{');
+CREATE TABLE child (parent TEXT, born DATE);
+INSERT INTO child VALUES ('{MOTHER}', '2019/05/20');
+"""
+POSTGRES = f"""
+CREATE TABLE t (person_id text, ok text, endless date, ancient date, moment timestamp,
+    whole numeric, nan numeric, infinite float8, bytes bytea, list text[],
+    span interval, document text, truth char(1));
+INSERT INTO t VALUES ('{MOTHER}', 'yes', 'infinity', '0044-03-15 BC', 'infinity', 1.9,
+    'NaN', 'Infinity', '\\x00', '{{a}}', '1 day', '{{', 'N');
+CREATE TABLE child (parent text, born date);
+INSERT INTO child VALUES ('{MOTHER}', 'infinity');
+"""
+BAD = {
+    "sqlite": (
+        "number empty slashed moment truth whole infinite bytes amount gbk document"
+    ),
+    "postgresql": (
+        "endless ancient moment whole nan infinite bytes list span document truth"
+    ),
+}
+TYPES = {"whole": "integer", "document": "json", "truth": "boolean"}
+
+
+def test_one_bad_value_is_for_a_person_and_stands_in_no_other_s_way(
+    make: Make, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """It is declined, its column is named to the department, and all else is told."""
+    engine = request.node.callspec.params["make"]
+    bad = [*BAD[engine].split(), "children"]
+    fields: dict[str, Any] = {
+        name: {"column": name, "type": TYPES.get(name)} for name in ("ok", *bad)
+    }
+    fields["children"] = {
+        "rows": "child",
+        "joined_by": {"parent": "person_id"},
+        "columns": {"born": "born"},
+    }
+    url = make(SQLITE if engine == "sqlite" else POSTGRES)
+    with a_department(tmp_path, url, fields=fields) as department:
+        with capture_logs() as logs:
+            codes = {code_of(ask(department, fields=(name,))) for name in bad}
+        fine = ask(department, fields=("ok",))
+    places = [line["place"] for line in logs]
+
+    assert {"record_not_in_order"} == codes
+    assert [*(f"t.{name}" for name in bad[:-1]), "child.born"] == places
+    assert {MARRIAGE.ref} == {line["evidence_type"] for line in logs}
+    assert {"ok": "yes"} == values_of(fine)
+
+
+@pytest.mark.parametrize("moment", ["'soon'", "'20190520x'", "NULL"])
+def test_an_as_of_that_is_no_time_is_for_a_person(tmp_path: Path, moment: str) -> None:
+    """Nobody can say when the register held the record."""
+    url = on_sqlite(
+        tmp_path,
+        f"CREATE TABLE t (person_id TEXT, at TEXT);"
+        f"INSERT INTO t VALUES ('{MOTHER}', {moment})",
+    )
+    source = {"fields": {"id": "person_id"}, "as_of": {"column": "at"}}
+    with a_department(tmp_path, url, **source) as department, capture_logs() as logs:
+        reply = ask(department, fields=("id",))
+
+    assert "record_not_in_order" == code_of(reply)
+    assert ["t.at"] == [line["place"] for line in logs]
+
+
+def test_an_endless_as_of_on_postgresql_is_for_a_person(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """PostgreSQL has times that no calendar has."""
+    script = (
+        f"CREATE TABLE t (person_id text, at timestamp);"
+        f"INSERT INTO t VALUES ('{MOTHER}', 'infinity')"
+    )
+    url = on_postgres(postgres_url, script)
+    source = {"fields": {"id": "person_id"}, "as_of": {"column": "at"}}
+    with a_department(tmp_path, url, **source) as department, capture_logs() as logs:
+        reply = ask(department, fields=("id",))
+
+    assert "record_not_in_order" == code_of(reply)
+    assert ["t.at"] == [line["place"] for line in logs]
+
+
+@pytest.mark.parametrize("value", ["2019/05/20", "soon", ""])
+def test_a_where_that_no_row_can_hold_is_found_at_the_start(
+    make: Make, tmp_path: Path, value: str
+) -> None:
+    """A wrong constant is a wrong setting, and not a register that is down."""
+    url = make("CREATE TABLE t (person_id text, day date)")
+    source = {"fields": {"id": "person_id"}, "where": {"day": value}}
+    with (
+        pytest.raises(SettingsError, match=r"`where`: `t\.day`"),
+        a_department(tmp_path, url, **source),
+    ):
+        pass
+
+
+def test_a_where_may_name_a_day(make: Make, tmp_path: Path) -> None:
+    """It is written as keys are."""
+    url = make(
+        f"CREATE TABLE t (person_id text, day date);"
+        f"INSERT INTO t VALUES ('{MOTHER}', '2019-05-20')"
+    )
+    source = {"fields": {"id": "person_id"}, "where": {"day": "2019-05-20"}}
+    with a_department(tmp_path, url, **source) as department:
+        reply = ask(department, fields=("id",))
+
+    assert {"id": MOTHER} == values_of(reply)
+
+
+@pytest.mark.parametrize("key", ["a\0b", "\0"])
+def test_a_key_with_nul_is_refused(make: Make, tmp_path: Path, key: str) -> None:
+    """PostgreSQL can't be asked so, and no database holds it."""
+    url = make("CREATE TABLE t (person_id text)")
+    with a_department(tmp_path, url, fields={"id": "person_id"}) as department:
+        reply = ask(department, keys={"person_id": key}, fields=("id",))
+
+    assert "invalid-lookup" == parse_problem(reply.body, reply.status).type.value
+
+
+def test_an_integer_beyond_its_column_is_no_key(make: Make, tmp_path: Path) -> None:
+    """A number of twenty digits makes no database fail."""
+    url = make("CREATE TABLE t (person_id bigint)")
+    with a_department(tmp_path, url, fields={"id": "person_id"}) as department:
+        replies = [
+            ask(department, keys={"person_id": key}, fields=("id",))
+            for key in (str(2**63), str(2**63 - 1))
+        ]
+
+    assert ["invalid-lookup", "not-held"] == [
+        parse_problem(reply.body, reply.status).type.value for reply in replies
+    ]
+
+
+def test_the_blanks_that_fill_a_column_say_nothing(make: Make, tmp_path: Path) -> None:
+    """CHAR(20) with ids of 18 is the same person, and its words fit their schema."""
+    url = make(
+        f"CREATE TABLE t (person_id char(20), state char(10), note varchar(10));"
+        f"INSERT INTO t VALUES ('{MOTHER}', 'MARRIED', 'kept  ')"
+    )
+    status = {"column": "state", "json_schema": {"enum": ["MARRIED"]}}
+    source: dict[str, Any] = {"fields": {"status": status, "note": "note"}}
+    asked = a_request(fields=("status",))
+    stated = a_request(mode=Mode.VERIFY, match={"status": "MARRIED"})
+    compare = {"status": "state"}
+    with a_department(tmp_path, url, **source, compare=compare) as department:
+        told, match = [checked(department, request) for request in (asked, stated)]
+        note = values_of(ask(department, fields=("note",)))
+
+    assert ({"status": "MARRIED"}, None) == told
+    assert ({}, True) == match
+    assert {"note": "kept  "} == note
+
+
+def checked(department: Department, request: LookupRequest) -> tuple[object, object]:
+    """Return fields and match of what the gateway's own checks let through."""
+    token = sign_lookup(lookup_claims(request, GATEWAY), GATEWAY_KEY)
+    body = department.answer(token).body.decode()
+    evidence, match = check_evidence(request, body, pinned(), NOW, FieldChecker())
+    return evidence.disclosed.values, match
+
+
+@pytest.mark.parametrize("stated", ["", " ", "None", "x"])
+def test_nothing_agrees_with_what_a_register_does_not_know(
+    make: Make, tmp_path: Path, stated: str
+) -> None:
+    """NULL is no empty text, and matches no statement."""
+    url = make(
+        f"CREATE TABLE t (person_id text, state text);"
+        f"INSERT INTO t VALUES ('{MOTHER}', NULL)"
+    )
+    with a_department(tmp_path, url, compare={"status": "state"}) as department:
+        reply = ask(department, mode=Mode.VERIFY, match={"status": stated})
+
+    assert open_evidence(reply.body.decode(), pinned()).claims.match is False
