@@ -12,9 +12,17 @@ from fastapi import Response
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from exchange.api.problems import INTERNAL, TOO_BUSY, TOO_LARGE, WordedError, problem
+from exchange.api.problems import (
+    INTERNAL,
+    INVALID_REQUEST,
+    TOO_BUSY,
+    TOO_LARGE,
+    WordedError,
+    problem,
+)
 from exchange.telemetry import Metrics
 from schemas.clock import Clock
+from schemas.errors import Complaint, Where
 from schemas.ids import NewId
 
 _log = structlog.get_logger(__name__)
@@ -23,6 +31,14 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 """SOURCE: W3C Trace Context, section 3.2."""
 _ALWAYS_ANSWERED = "/health/"
+_ONCE = {
+    b"authorization": "Authorization",
+    b"content-type": "Content-Type",
+    b"errand-official": "Errand-Official",
+    b"errand-subject": "Errand-Subject",
+    b"idempotency-key": "Idempotency-Key",
+}
+"""Headers that have one value: of two, another reader would take the other one."""
 _NOT_TO_BE_GUESSED = (b"x-content-type-options", b"nosniff")
 _NOT_TO_BE_KEPT = (b"cache-control", b"no-store")
 
@@ -88,6 +104,9 @@ class Edge:
         if exchange.announced > self._limits.body_bytes:
             told = _too_large(self._limits.body_bytes)
             return problem(TOO_LARGE, told, headers={"connection": "close"})
+        if exchange.repeated:
+            twice = Complaint(exchange.repeated, "must come once", Where.HEADER)
+            return problem(INVALID_REQUEST, complaints=(twice,))
         is_full = self._in_flight > self._limits.in_flight
         if is_full and not scope["path"].startswith(_ALWAYS_ANSWERED):
             return problem(TOO_BUSY)
@@ -142,6 +161,7 @@ class _Exchange:
         "_received",
         "_send",
         "announced",
+        "repeated",
         "request_id",
         "scope",
         "status",
@@ -162,12 +182,23 @@ class _Exchange:
         self._received = 0
         self.status = 0
         self.request_id = request_id
-        length, parent = b"0", b""
+        length, parent, self.repeated = b"0", b"", ""
+        seen: set[bytes] = set()
+        preferred: list[bytes] = []
         for name, value in scope["headers"]:
-            if name == b"content-length":
+            if name in _ONCE:
+                if name in seen:
+                    self.repeated = _ONCE[name]
+                seen.add(name)
+            elif name == b"prefer":
+                preferred.append(value)
+            elif name == b"content-length":
                 length = value
             elif name == b"traceparent":
                 parent = value
+        if len(preferred) > 1:  # RFC 9110, section 5.3: several lines are one list
+            others = [one for one in scope["headers"] if one[0] != b"prefer"]
+            scope["headers"] = [*others, (b"prefer", b", ".join(preferred))]
         # 20 digits are more than any limit, and few enough to read.
         self.announced = int(length[:20]) if length.isdigit() else 0
         traced = parent and _TRACEPARENT.fullmatch(parent.decode("latin-1"))

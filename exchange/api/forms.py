@@ -40,8 +40,14 @@ IdempotencyKey = Annotated[
     ),
 ]
 
-_WAIT = re.compile(r"(?:^|[,;\s])wait=(\d{1,4})(?:$|[,;\s])")
-"""SOURCE: RFC 7240, section 4.3."""
+_QUOTED = r'"(?:[^"\\]|\\.)*"'
+_PREFERENCES = re.compile(rf'(?:[^",]|{_QUOTED})+')
+_PREFERENCE = re.compile(
+    r"[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*"
+    rf"(?:=[ \t]*({_QUOTED}|[^ \t;]*))?[ \t]*(?:;|$)"
+)
+"""SOURCE: RFC 7240, section 2: name and value, before any parameters."""
+_SECONDS = re.compile(r'"?([0-9]+)"?')
 
 
 class Person(Sent):
@@ -58,9 +64,17 @@ class PersonRequest(Sent):
 
 
 def wait_asked(prefer: str | None) -> float | None:
-    """Return the seconds that a `Prefer` header asks to wait; None when it doesn't."""
-    asked = None if prefer is None else _WAIT.search(prefer)
-    return None if asked is None else float(asked[1])
+    """Return the seconds that a `Prefer` header asks to wait; None when it doesn't.
+
+    SOURCE: RFC 7240, sections 2 and 4.3. Names have no case, a value may be quoted, and
+    of a preference that comes twice the first counts.
+    """
+    for one in _PREFERENCES.findall(prefer or ""):
+        preference = _PREFERENCE.match(one)
+        if preference is not None and preference[1].lower() == "wait":
+            asked = _SECONDS.fullmatch(preference[2] or "")
+            return None if asked is None else float(asked[1])
+    return None
 
 
 def repeat_key(

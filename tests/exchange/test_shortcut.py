@@ -17,6 +17,8 @@ _BODY: dict[str, Any] = dict(OPENING)
 CASES: dict[str, tuple[bytes, dict[str, str]]] = {
     "well-formed": (orjson.dumps(_BODY), {}),
     "no time to wait": (orjson.dumps(_BODY), {"prefer": "wait=0"}),
+    "a longer wait than there is": (orjson.dumps(_BODY), {"prefer": "wait=0010000"}),
+    "a preference in capitals": (orjson.dumps(_BODY), {"prefer": 'WAIT = "0"'}),
     "a long preference": (orjson.dumps(_BODY), {"prefer": "wait=0;" + "x" * 300}),
     "a bad key": (orjson.dumps(_BODY), {"idempotency-key": "k\tk"}),
     "a long key": (orjson.dumps(_BODY), {"idempotency-key": "k" * 300}),
@@ -45,6 +47,8 @@ def test_both_ways_answer_alike(site: Site, name: str) -> None:
 
     assert expected.status_code == actual.status_code
     assert sorted(expected.headers) == sorted(actual.headers)
+    applied = "preference-applied"
+    assert expected.headers.get(applied) == actual.headers.get(applied)
     assert _lasting(expected) == _lasting(actual)
 
 
@@ -61,22 +65,48 @@ def test_the_same_key_is_the_same_case_both_ways(site: Site) -> None:
     assert 1 == len(set(opened))
 
 
-def test_a_header_that_comes_twice_is_the_routes_business(site: Site) -> None:
-    """Two tokens are not one: the shortcut does not choose between them."""
+@pytest.mark.parametrize("way", [THE_ROUTE, SHORT], ids=["the route", "the shortcut"])
+@pytest.mark.parametrize(
+    ("name", "others"),
+    [
+        ("Authorization", ["Bearer x"]),
+        ("Content-Type", ["application/json"]),
+        ("Idempotency-Key", ["key-1", "key-2"]),
+    ],
+)
+def test_a_header_that_comes_twice_is_refused_either_way(
+    site: Site, way: dict[str, str], name: str, others: list[str]
+) -> None:
+    """Of two tokens, types or keys none is chosen, wherever the other stands."""
     portal = site.client(PORTAL)
-    token = portal.headers["authorization"]
+    sent = [("authorization", portal.headers["authorization"]), *way.items()]
+    again = [(name.lower(), other) for other in others]
+    for headers in (sent + again, again + sent):
+        request = httpx.Request(
+            "POST", f"{site.url}/v1/cases", headers=headers, content=orjson.dumps(_BODY)
+        )
+        answer = portal.send(request)
+
+        assert 422 == answer.status_code
+        assert [{"header": name, "detail": "must come once"}] == answer.json()["errors"]
+
+
+@pytest.mark.parametrize("way", [THE_ROUTE, SHORT], ids=["the route", "the shortcut"])
+def test_preferences_on_several_lines_are_one_list(
+    site: Site, way: dict[str, str]
+) -> None:
+    """As RFC 7240 has it: whichever line says how long to wait."""
+    portal = site.client(PORTAL)
+    sent = [("authorization", portal.headers["authorization"]), *way.items()]
+    preferred = [("prefer", "respond-async"), ("prefer", "wait=0")]
     request = httpx.Request(
         "POST",
         f"{site.url}/v1/cases",
-        headers=[
-            ("content-type", "application/json"),
-            ("authorization", "Bearer x"),
-            ("authorization", token),
-        ],
+        headers=sent + preferred,
         content=orjson.dumps(_BODY),
     )
 
-    assert 401 == portal.send(request).status_code
+    assert "wait=0" == portal.send(request).headers["preference-applied"]
 
 
 def test_both_ways_are_counted_as_one_route(site: Site) -> None:
