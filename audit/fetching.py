@@ -38,6 +38,7 @@ PUBLIC_FOLDER: Final = "public"
 PIECE_LIMIT = 32 << 20
 """Largest resource that is read, in bytes: a bundle of 256 entries is at most half."""
 
+_ANY_OF_A_LOG = "SELECT 1 FROM sqlite_schema WHERE name IN ('meta', 'entry')"
 _TIMEOUT_S = 30.0
 """How long each read of a resource may take, in seconds."""
 _TOTAL_S = 300.0
@@ -309,9 +310,26 @@ def _opened(file: Path) -> Iterator[LogReader]:
         opened = sqlite3.connect(uri, uri=True, isolation_level=None)
         stack.enter_context(closing(opened))
         try:
+            _check_is_log(opened, file.name)
             yield LogReader(SqliteSql(opened))
         except sqlite3.Error as error:
             raise VerificationError(f"`{file.name}`: {error}") from None
+
+
+def _check_is_log(opened: sqlite3.Connection, name: str) -> None:
+    """Raise unless a file is a database with a table of a log.
+
+    Raises:
+        UnverifiableError: It is none, or another one: there is nothing to verify.
+        sqlite3.Error: It is damaged.
+    """
+    try:
+        if opened.execute(_ANY_OF_A_LOG).fetchone() is not None:
+            return
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_NOTADB:
+            raise
+    raise UnverifiableError(f"`{name}` is no log")
 
 
 @contextmanager

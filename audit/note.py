@@ -320,6 +320,18 @@ def open_note(data: bytes, verifiers: Sequence[Verifier]) -> Note:
     return Note(text.decode(), tuple(verified.values()))
 
 
+def text_of(data: bytes) -> str:
+    """Return the text of a note that has the form of one; no signature is verified.
+
+    Raises:
+        VerificationError: It is no note.
+    """
+    text, lines = _split_note(data)
+    for line in lines:
+        _parse_signature(line)
+    return text.decode()
+
+
 def _split_note(data: bytes) -> tuple[bytes, list[str]]:
     """Return the text and the signature lines of a note, both checked for form."""
     if len(data) > NOTE_LIMIT:

@@ -28,6 +28,8 @@ from audit.note import (
     decimal,
     open_checkpoint,
     open_note,
+    parse_checkpoint,
+    text_of,
 )
 from audit.store import Appended, LogReader
 from audit.tiles import node_reader, reading_once
@@ -67,13 +69,31 @@ def verify_receipt(note: bytes, verifier: Verifier) -> Receipt:
         VerificationError: It is malformed, not signed with this key, or of another
             log.
     """
-    lines = open_note(note, (verifier,)).text.split("\n")
-    if len(lines) != 6 or lines[0] != verifier.name:  # noqa: PLR2004 - five lines and the end
+    name, receipt = _parse_receipt(open_note(note, (verifier,)).text)
+    if name != verifier.name:
+        raise VerificationError("the receipt is of another log than its key")
+    return receipt
+
+
+def parse_receipt(note: bytes) -> Receipt:
+    """Return what a receipt promises; its signature is not verified yet.
+
+    Raises:
+        VerificationError: It is malformed.
+    """
+    return _parse_receipt(text_of(note))[1]
+
+
+def _parse_receipt(text: str) -> tuple[str, Receipt]:
+    """Return the name and the promise that the text of a receipt holds."""
+    lines = text.split("\n")
+    if len(lines) != 6:  # noqa: PLR2004 - five lines and the end
         raise VerificationError("malformed receipt")
     digest = b64_decode(lines[3])
     if len(digest) != HASH_SIZE or not _EVENT_ID.fullmatch(lines[1]):
         raise VerificationError("malformed receipt")
-    return Receipt(EventId(lines[1]), decimal(lines[2]), digest, decimal(lines[4]))
+    index, at_ms = decimal(lines[2]), decimal(lines[4])
+    return lines[0], Receipt(EventId(lines[1]), index, digest, at_ms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +139,15 @@ def parse_proof(text: str) -> Proof:
     if len(hashes) > _PROOF_LIMIT or any(len(h) != HASH_SIZE for h in hashes):
         raise VerificationError("malformed proof")
     return Proof(decimal(lines[1].removeprefix("index ")), hashes, checkpoint)
+
+
+def check_proof_form(proof: Proof) -> None:
+    """Raise unless a proof's checkpoint has the form of one; nothing is verified.
+
+    Raises:
+        VerificationError: It is malformed.
+    """
+    parse_checkpoint(text_of(proof.checkpoint.encode()))
 
 
 def verify_proof(proof: Proof, leaf: bytes, verifier: Verifier) -> Checkpoint:

@@ -31,10 +31,12 @@ from exchange.cli.logs import (
     TokenFile,
     Where,
     asking_for_a_token,
+    check_keys,
     elsewhere_of,
     opened,
     read_keys,
     read_policy,
+    read_receipt,
     read_token,
     read_vkey,
 )
@@ -94,11 +96,12 @@ def verify_audit(  # noqa: PLR0913 - what one verification may demand
 
     if receipt and receipt_key is None:
         raise ErrandError("`--receipt` takes `--receipt-key`, which it is signed with")
+    check_keys(vkey, receipt_key)
     demands = Demands(
         vkey=vkey,
         form=Form(form),
         policy=read_policy(policy),
-        receipts=[read_file(file) for file in receipt or ()],
+        receipts=[read_receipt(file) for file in receipt or ()],
         receipt_vkey=receipt_key,
         anchors=None if anchors is None else parse_trust(read_file(anchors)),
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exchange.cli.console import A_PLACE
-from exchange.files import read_text
+from exchange.files import read_file, read_text
 from schemas.errors import (
     ErrandError,
     TokenWantedError,
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from audit.fetching import Fetch
     from audit.keys import LogKeys
     from audit.policy import Policy
+    from audit.receipt import Proof
     from audit.sql import Place
 
 Where = Annotated[
@@ -157,6 +158,103 @@ def elsewhere_of(
         erasures=None if erasures is None else parse_place(erasures, ERASURES_SCHEMA),
         anchors=fetch,
     )
+
+
+def check_keys(key: str, receipt_key: str | None) -> None:
+    """Refuse a log's key and a receipt key that are not of one log.
+
+    Raises:
+        ErrandError: They are not; says so where the two are swapped.
+    """
+    from audit.note import parse_vkey
+
+    if receipt_key is None:
+        return
+    log, receipts = parse_vkey(key).name, parse_vkey(receipt_key).name
+    if log == f"{receipts}/receipt":
+        raise ErrandError("`--vkey` and `--receipt-key` are swapped")
+    if receipts != f"{log}/receipt":
+        raise ErrandError(f"the receipt key of `{log}` is named `{log}/receipt`")
+
+
+def read_receipt(file: Path) -> bytes:
+    """Return the receipt in a file, which has the form of one.
+
+    Raises:
+        SettingsError: The file can't be read.
+        UnverifiableError: It is no receipt.
+    """
+    note = read_file(file)
+    check_receipt_form(file, note)
+    return note
+
+
+def check_receipt_form(file: Path, note: bytes) -> None:
+    """Raise unless a note from a file has the form of a receipt.
+
+    Raises:
+        UnverifiableError: It has not.
+    """
+    from audit.receipt import parse_receipt
+
+    with _naming(file, "receipt"):
+        parse_receipt(note)
+
+
+def read_proof(file: Path, text: str) -> "Proof":
+    """Return the proof that stands in a file, which has the form of one.
+
+    Raises:
+        UnverifiableError: It is no proof.
+    """
+    from audit.receipt import check_proof_form, parse_proof
+
+    with _naming(file, "proof"):
+        proof = parse_proof(text)
+        check_proof_form(proof)
+    return proof
+
+
+def read_head(file: Path) -> bytes:
+    """Return the signed checkpoint in a file, which has the form of one.
+
+    Raises:
+        SettingsError: The file can't be read.
+        UnverifiableError: It is no checkpoint.
+    """
+    from audit.note import parse_checkpoint, text_of
+
+    note = read_file(file)
+    with _naming(file, "signed checkpoint"):
+        parse_checkpoint(text_of(note))
+    return note
+
+
+def read_shards(file: Path) -> bytes:
+    """Return the list of shards in a file, which has the form of a signed note.
+
+    Raises:
+        SettingsError: The file can't be read.
+        UnverifiableError: It is no note.
+    """
+    from audit.note import text_of
+
+    note = read_file(file)
+    with _naming(file, "list of shards"):
+        text_of(note)
+    return note
+
+
+@contextmanager
+def _naming(file: Path, wanted: str) -> Iterator[None]:
+    """Say of a file that it is not what is wanted: then nothing could be verified.
+
+    What has the form and does not hold is another matter: that is forged, or broken.
+    """
+    try:
+        yield
+    except VerificationError as error:
+        raise UnverifiableError(f"`{file.name}` is no {wanted}: {error}") from None
 
 
 _TOKEN = re.compile(r"[\x21-\x7e]+")

@@ -13,8 +13,11 @@ from exchange.cli.logs import (
     LogKey,
     PolicyFile,
     ShardName,
+    check_keys,
+    check_receipt_form,
     opened,
     read_policy,
+    read_proof,
     read_vkey,
 )
 from exchange.files import read_file
@@ -63,6 +66,7 @@ def check_receipt(  # noqa: PLR0913 - what is held, and what it is held against
 
     if proof is not None and log is not None:
         raise ErrandError("give a proof, or `--log`, from which one is made")
+    check_keys(key, receipt_key)
     held = _read_held(receipt, proof)
     verifier = parse_vkey(key)
     promised = _promised(receipt, held.note, parse_vkey(receipt_key))
@@ -94,10 +98,8 @@ def _read_held(receipt: Path, proof: Path | None) -> _Held:
 
     Raises:
         ErrandError: The answer has not the fields of one.
-        VerificationError: The proof is none.
+        UnverifiableError: The receipt or the proof is none.
     """
-    from audit.receipt import parse_proof
-
     note, text = read_file(receipt), None
     if note.startswith(b"{"):
         try:
@@ -105,9 +107,11 @@ def _read_held(receipt: Path, proof: Path | None) -> _Held:
             note, text = told["receipt"].encode(), told["proof"]
         except (ValueError, LookupError, AttributeError):
             raise ErrandError(f"`{receipt.name}` is no answer with a receipt") from None
+    check_receipt_form(receipt, note)
     if proof is not None:
         text = read_file(proof).decode("utf-8", "replace")
-    return _Held(note, None if text is None else parse_proof(str(text)))
+    shown = None if text is None else read_proof(proof or receipt, str(text))
+    return _Held(note, shown)
 
 
 def _promised(file: Path, note: bytes, verifier: "Verifier") -> "Receipt":

@@ -19,8 +19,7 @@ from exchange.cli.console import (
     print_table,
     settings_of,
 )
-from exchange.cli.logs import read_vkey
-from exchange.files import read_file
+from exchange.cli.logs import read_head, read_shards, read_vkey
 
 if TYPE_CHECKING:
     from audit.shards import Shard
@@ -83,7 +82,7 @@ def recover(
     from schemas.clock import SystemClock
     from schemas.ids import new_ids
 
-    settings, clock, seen = settings_of(config), SystemClock(), read_file(head)
+    settings, clock, seen = settings_of(config), SystemClock(), read_head(head)
     recovering = recover_shard(settings, clock, new_ids(clock), seen, name)
     _show(asyncio.run(recovering), as_json=as_json)
 
@@ -114,7 +113,7 @@ def list_shards(
             raise UnverifiableError(f"{source}: no list of shards is served there")
         note = found
     else:
-        note = read_file(Path(source))
+        note = read_shards(Path(source))
     _show(read_list(note, parse_vkey(vkey)), as_json=as_json)
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import orjson
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from audit.mirror import mirror
 from audit.note import Cosigner, Signer
@@ -120,10 +122,6 @@ FORGED: dict[str, tuple[Callable[[Portal], bytes], str]] = {
         lambda portal: _signed(portal, Signer("other/receipt", bytes(32))),
         "no signature of a known key",
     ),
-    "no receipt": (
-        lambda portal: portal.room.keys.receipt.sign("a note\n").encode(),
-        "malformed receipt",
-    ),
 }
 
 
@@ -179,7 +177,7 @@ def test_a_receipt_that_the_log_broke_convicts_it(portal: Portal) -> None:
 
 
 def test_a_proof_that_is_none_proves_nothing(portal: Portal, tmp_path: Path) -> None:
-    """Cut, with another hash, or under a head of another log."""
+    """A hash left out, another one, or under a head of another log."""
     lines = portal.proof.split(b"\n")
     folder = tmp_path / "other"
     folder.mkdir()
@@ -191,7 +189,6 @@ def test_a_proof_that_is_none_proves_nothing(portal: Portal, tmp_path: Path) -> 
         (portal.proof.replace(lines[2], b"A" * 43 + b"="), "does not show the"),
         (portal.proof.replace(b"index 4", b"index 3"), "the proof is of index 3"),
         (foreign, "no signature of a known key"),
-        (b"nothing", "malformed proof"),
     ):
         (portal.folder / "bad").write_bytes(proof)
         done = portal.check(portal.folder / "bad")
@@ -199,6 +196,60 @@ def test_a_proof_that_is_none_proves_nothing(portal: Portal, tmp_path: Path) -> 
         assert proof != portal.proof
         assert (1, "") == (done.status, done.stdout)
         assert why in done.stderr
+
+
+NO_RECEIPTS: dict[str, Callable[[Portal], bytes]] = {
+    "another file": lambda _: b"# A document\n\nIt says something.\n",
+    "nothing": lambda _: b"",
+    "bytes": lambda _: bytes(range(256)),
+    "its proof": lambda portal: portal.proof,
+    "cut": lambda portal: portal.note[:-9],
+    "a note of something else": lambda portal: portal.room.keys.receipt.sign(
+        "a note\n"
+    ).encode(),
+}
+
+
+@pytest.mark.parametrize("kind", NO_RECEIPTS)
+def test_a_file_that_is_no_receipt_says_nothing_of_the_log(
+    portal: Portal, kind: str
+) -> None:
+    """Nothing could be verified: the file is named, and the status is 2."""
+    done = portal.check(note=NO_RECEIPTS[kind](portal))
+
+    assert (2, "") == (done.status, done.stdout)
+    assert "`forged` is no receipt: " in done.stderr
+
+
+@given(end=st.integers(0))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+def test_a_proof_that_was_cut_is_no_proof(portal: Portal, end: int) -> None:
+    """Wherever it ends, neither the log nor the receipt is blamed."""
+    (portal.folder / "cut").write_bytes(portal.proof[: end % len(portal.proof)])
+    done = portal.check(portal.folder / "cut")
+
+    assert (2, "") == (done.status, done.stdout)
+    assert "`cut` is no proof: " in done.stderr
+
+
+def test_files_and_keys_that_changed_places_are_named(portal: Portal) -> None:
+    """A receipt is no proof, and the log's key signs no receipts."""
+    receipt, proof = portal.folder / "receipt", portal.folder / "proof"
+    log = portal.room.keys.log.verifier.vkey
+    other = Signer("other/receipt", bytes(32)).verifier.vkey
+    receipts = portal.room.keys.receipt.verifier.vkey
+    check = ("audit", "check")
+    swapped = errand(*check, proof, receipt, "--vkey", log, "--receipt-key", receipts)
+    keys = errand(*check, receipt, "--vkey", receipts, "--receipt-key", log)
+    foreign = errand(*check, receipt, "--vkey", log, "--receipt-key", other)
+    no_proof = portal.check(receipt)
+
+    done = (swapped, keys, foreign, no_proof)
+    assert [(2, "")] * 4 == [(one.status, one.stdout) for one in done]
+    assert "`proof` is no receipt: " in swapped.stderr
+    assert "`--vkey` and `--receipt-key` are swapped" in keys.stderr
+    assert "is named" in foreign.stderr
+    assert "`receipt` is no proof: " in no_proof.stderr
 
 
 def test_a_policy_demands_cosignatures_of_a_proof(portal: Portal) -> None:
