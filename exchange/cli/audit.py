@@ -417,7 +417,8 @@ def accuse_log(
 ) -> None:
     """Tell whether what a log has signed contradicts itself: status 1 if it does.
 
-    What can't be judged, as it is no note or not signed with these keys, is status 2.
+    What can't be judged, as it is one note alone, none, or not signed with these keys,
+    is status 2.
     """
     from audit.accusation import contradiction
     from audit.note import parse_vkey
@@ -433,6 +434,11 @@ def accuse_log(
     )
     if next(leaves, None) is not None:
         raise ErrandError("there are more leaves than proofs: one for each, in order")
+    if found is None and len({read_file(file) for file in notes}) == 1:
+        # One proof alone can convict, by the head that it stands under.
+        raise ErrandError(
+            "one note contradicts nothing: give two or more, not the same"
+        )
     if as_json:
         print_json({"contradiction": found})
     else:

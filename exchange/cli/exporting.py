@@ -41,6 +41,10 @@ if TYPE_CHECKING:
     from audit.sql import Place
     from audit.store import LogReader
 
+_DATABASE = b"SQLite format 3\0"
+"""What a SQLite file begins with (SQLite documentation, database file format)."""
+_ELSEWHERE = "name a place of its own"
+
 app = typer.Typer()
 """Part of the group `audit`."""
 
@@ -79,6 +83,7 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
     meet every condition; it opens no section.
     """
     stored = stored_shard(log, shard)
+    _check_apart(target)
     conditions = given(
         requester=requester,
         provider=provider,
@@ -98,6 +103,30 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
         ref = _subject_ref(stored, keys_folder, subjects) if subject else None
         size = _export_table(stored, target, form, _query(conditions, ref))
     sys.stdout.write(f"{size} entries\n")
+
+
+def _check_apart(target: Path) -> None:
+    """Refuse to write where a log or a gateway keeps its own.
+
+    Raises:
+        ErrandError: A database or keys stand there, such as in a data folder.
+    """
+    from audit.fetching import PUBLIC_FOLDER
+
+    folder = target.parent if target.absolute().name == PUBLIC_FOLDER else target
+    inside = [*folder.iterdir()] if folder.is_dir() else []
+    for one in (target, *inside):
+        if one.is_file() and _begins_as_database(one):
+            raise ErrandError(
+                f"`{target}` holds `{one.name}`, a database: {_ELSEWHERE}"
+            )
+        if one.is_dir() and (one / "log" / "log.key").exists():
+            raise ErrandError(f"`{target}` holds keys, in `{one.name}`: {_ELSEWHERE}")
+
+
+def _begins_as_database(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return opened.read(len(_DATABASE)) == _DATABASE
 
 
 def _export_files(stored: "Place", target: Path) -> int:

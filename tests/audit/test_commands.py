@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from audit.engine_sqlite import copy_log
+from audit.keys import save_keys
 from tests.audit.examples import Room, open_room
 from tests.audit.test_accusation import recorded
 from tests.harness.commands import errand
@@ -38,13 +39,39 @@ def test_a_log_that_shows_two_histories_is_accused(room: Room, tmp_path: Path) -
     one = (tmp_path / "receipt", tmp_path / "proof", "--leaf", tmp_path / "leaf")
     honest = errand("audit", "accuse", *one, *keys)
     leafless = errand("audit", "accuse", *one[:2], *keys)
+    (tmp_path / "copy").write_bytes(receipt)
+    alone = [
+        errand("audit", "accuse", tmp_path / "receipt", *more, *keys)
+        for more in ((), (tmp_path / "receipt",), (tmp_path / "copy",))
+    ]
 
     assert 1 == convicted.status == as_json.status
     assert "the log has signed two leaves at index 0" in convicted.stdout
     assert as_json.json["contradiction"] in convicted.stdout
     assert (0, "no contradiction\n") == (honest.status, honest.stdout)
+    assert [(2, "")] * 3 == [(done.status, done.stdout) for done in alone]
+    assert all("one note contradicts nothing" in done.stderr for done in alone)
     assert 2 == leafless.status
     assert "a proof is worth nothing without its leaf" in leafless.stderr
+
+
+def test_a_log_is_not_exported_into_what_a_gateway_keeps(
+    room: Room, tmp_path: Path
+) -> None:
+    """Neither into its own folder nor over a file of it; and there nothing changes."""
+    recorded(room)
+    data, keys = room.folder, tmp_path / "other"
+    save_keys(room.keys, keys / "keys" / "log")
+    before = {file: file.read_bytes() for file in data.rglob("*") if file.is_file()}
+    targets = (data, data / "public", keys)
+    done = [
+        errand("audit", "export", data, data / "log.db", "--format", "ndjson"),
+        *(errand("audit", "export", data, target) for target in targets),
+    ]
+
+    assert [(2, "")] * 4 == [(one.status, one.stdout) for one in done]
+    assert all("name a place of its own" in one.stderr for one in done)
+    assert before == {f: f.read_bytes() for f in data.rglob("*") if f.is_file()}
 
 
 @pytest.mark.parametrize("command", ["verify", "fsck"])
