@@ -8,7 +8,6 @@ each answer by the same checks as the gateway. Every promise of
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +21,7 @@ from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import Evidence, IntentRef, LookupRequest
 from connectors.protocol import (
+    CLOCK_SKEW_S,
     EVIDENCE_MEDIA_TYPE,
     LOOKUP_TYPE,
     MAX_LOOKUP,
@@ -307,8 +307,10 @@ async def _refuses_what_is_for_others(kit: Kit) -> None:
 
 
 async def _refuses_what_has_expired(kit: Kit) -> None:
-    then = int((kit.clock.now() - timedelta(hours=2)).timestamp())
-    claims = kit.claims(iat=then, exp=then + 60)
+    # Just beyond the skew that is allowed: a test key may be a few minutes old.
+    now = int(kit.clock.now().timestamp())
+    exp = now - CLOCK_SKEW_S - 2
+    claims = kit.claims(iat=exp - 3, exp=exp)
     await kit.refused(sign_lookup(claims, kit.key), ProblemType.EXPIRED)
 
 

@@ -1,6 +1,7 @@
 """The conformance kit: passes our own department, and fails one that does not check."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,17 @@ async def test_our_own_department_passes_every_check(tmp_path: Path) -> None:
 
     assert [] == [result for result in seen.values() if not result.passed]
     assert list(CHECKS) == list(seen)
+
+
+@pytest.mark.anyio
+async def test_a_test_key_of_two_minutes_passes_every_check(tmp_path: Path) -> None:
+    """Whoever has just made a key, and pinned it, can try at once."""
+    key = GATEWAY_KEY.pinned(NOW - timedelta(minutes=2)).model_dump(mode="json")
+    config = a_config(tmp_path, gateways=[{"id": GATEWAY, "keys": [key]}])
+    with serving(build_app(config, clock=FakeClock())) as url:
+        seen = await results(load_target(a_target(tmp_path, url)))
+
+    assert [] == [result for result in seen.values() if not result.passed]
 
 
 def a_gullible_department() -> FastAPI:
