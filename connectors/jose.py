@@ -232,6 +232,30 @@ def _raw(x: str, pinned: str) -> bytes:
     return raw
 
 
+def pin_complaint(key: PublicKey) -> tuple[str, str] | None:
+    """Return which member of a pin is wrong, as a path, and how; None if it is right.
+
+    Every signature would be refused by such a pin: say so when it is read.
+    """
+    x, kid = key.jwk.get("x"), key.jwk.get("kid")
+    if key.jwk.get("kty") != "OKP" or key.jwk.get("crv") != "Ed25519":
+        return "jwk/crv", "is no Ed25519 key (`kty: OKP`, `crv: Ed25519`)"
+    if not isinstance(kid, str) or not kid:
+        return "jwk/kid", "is missing"
+    if not isinstance(x, str) or not _is_raw(x):
+        return "jwk/x", "is not 32 bytes in base64url"
+    if thumbprint(x) != key.thumbprint:
+        return "thumbprint", "is not that of `jwk` (RFC 7638)"
+    return None
+
+
+def _is_raw(x: str) -> bool:
+    try:
+        return len(b64url_decode(x)) == _KEY_BYTES
+    except ValueError:
+        return False
+
+
 def was_valid(key: PublicKey, instant: datetime) -> bool:
     """Tell whether `key` might sign at `instant`."""
     ended = key.valid_until is not None and instant >= key.valid_until

@@ -6,6 +6,7 @@ publishes the department's key; `GET /health` tells whether the register can be 
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from connectors.department.sources import (
     Register,
     Source,
 )
-from connectors.department.tables import REGISTER_ERRORS, reason
+from connectors.department.tables import REGISTER_ERRORS, reason, sqlite_file
 from connectors.jose import SigningKey, parse_header
 from connectors.protocol import (
     CLOCK_SKEW_S,
@@ -51,6 +52,11 @@ from schemas.errors import LogUnavailableError, SettingsError, VerificationError
 _READING_S = 10.0
 """How long the body of a look-up may take to arrive."""
 _RETRY_AFTER_S = {ProblemType.OVERLOADED: 1, ProblemType.UNAVAILABLE: 30}
+
+_MOST_DISTRUSTED = 100
+"""How many pairs of a key and a reason are told."""
+_KEY_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""How a key that is told may be called: anybody may send any name."""
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +96,34 @@ class Reply:
         )
 
 
+class _Distrusted:
+    """Tells the department whom it did not trust, once for each key and reason.
+
+    Anybody can send what is not trusted: so the lines are few, and short.
+    """
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str]] = set()
+
+    def tell(self, token: str, refusal: Refusal) -> None:
+        """Write a line about a look-up that was refused as `not-trusted`, if new."""
+        if refusal.problem is not ProblemType.NOT_TRUSTED:
+            return
+        one = (_key_named(token), refusal.detail)
+        if one not in self._told and len(self._told) < _MOST_DISTRUSTED:
+            self._told.add(one)
+            log.warning("not_trusted", key=one[0], reason=one[1])
+
+
+def _key_named(token: str) -> str:
+    """Return the key that a look-up says it is signed by, as far as it may be told."""
+    try:
+        kid = parse_header(token.partition(".")[0]).kid
+    except VerificationError:
+        return "none"
+    return kid if _KEY_NAME.fullmatch(kid) else "none"
+
+
 class Department:
     """Answers look-ups from a register; blocks, and may be used by several threads."""
 
@@ -107,6 +141,7 @@ class Department:
         self.key = SigningKey.from_file(config.key)
         self.register = Register(config.database, config.evidence_types)
         try:
+            _refuse_register_as_log(config)
             self._log = DepartmentLog(config.log)
         except SettingsError:
             self.register.close()
@@ -117,6 +152,7 @@ class Department:
             for gateway in config.gateways
             for key in gateway.keys
         }
+        self._distrusted = _Distrusted()
         self._clock = clock
         self._entropy = entropy
 
@@ -134,12 +170,14 @@ class Department:
         try:
             lookup = self._open(token)  # (1)
         except Refusal as refusal:
+            self._distrusted.tell(token, refusal)
             return Reply.of(refusal)
         try:
             self._check_alive(lookup, now)  # (2)
             source = self._source(lookup)  # (3)
             reply, take = self._look_up(source, lookup, now), True  # (4)
         except Refusal as refusal:
+            self._distrusted.tell(token, refusal)
             # A look-up that was not put to the register may be sent again.
             reply, take = Reply.of(refusal), refusal.problem in _OF_THE_REGISTER
         return self._take_down(token, lookup, reply, now, take=take)  # (5)
@@ -227,6 +265,12 @@ class Department:
             message = "the department's log can't be written"
             return Reply.of(Refusal(ProblemType.UNAVAILABLE, message))
         return replay
+
+
+def _refuse_register_as_log(config: DepartmentConfig) -> None:
+    register = sqlite_file(config.database)
+    if register is not None and config.log.exists() and config.log.samefile(register):
+        raise SettingsError(f"`log`: `{config.log}` is the register's own file")
 
 
 _OF_THE_REGISTER = frozenset(

@@ -4,7 +4,7 @@ The published JSON Schema `schemas/json/department-config.schema.json` is made f
 these types, and a test holds the two equal.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from connectors.jose import pin_complaint
 from schemas.directory import PublicKey
 from schemas.errors import SettingsError
 from schemas.evidence import FieldName
@@ -225,7 +226,7 @@ def parse_config(document: object, origin: str = "config") -> DepartmentConfig:
         SettingsError: It is wrong; names every place as `origin: /path: message`.
     """
     try:
-        return DepartmentConfig.model_validate(document)
+        config = DepartmentConfig.model_validate(document)
     except ValidationError as error:
         places = error.errors(include_input=False, include_url=False)
         complaints = [
@@ -233,6 +234,20 @@ def parse_config(document: object, origin: str = "config") -> DepartmentConfig:
             for p in places
         ]
         raise SettingsError("\n".join(complaints)) from None
+    wrong = [f"{origin}: {complaint}" for complaint in _pin_complaints(config)]
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return config
+
+
+def _pin_complaints(config: DepartmentConfig) -> Iterator[str]:
+    """Yield what is wrong with the gateways' keys, as `/path: message`."""
+    for i, gateway in enumerate(config.gateways):
+        for j, key in enumerate(gateway.keys):
+            complaint = pin_complaint(key)
+            if complaint is not None:
+                place, message = complaint
+                yield f"/gateways/{i}/keys/{j}/{place}: {message}"
 
 
 def _anchored(config: DepartmentConfig, folder: Path) -> DepartmentConfig:

@@ -138,13 +138,8 @@ class DepartmentLog:
         """
         self._lock = threading.Lock()
         try:
-            self._database = sqlite3.connect(
-                path, isolation_level=None, check_same_thread=False, timeout=10
-            )
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_TABLES)
-        except sqlite3.Error as error:
+            self._database = _opened(path)
+        except (sqlite3.Error, VerificationError) as error:
             raise SettingsError(f"department log `{path}`: {error}") from error
 
     def append(self, entry: NewEntry, *, take: bool) -> bool:
@@ -185,6 +180,33 @@ class DepartmentLog:
         """Close the file."""
         with self._lock:
             self._database.close()
+
+
+def _opened(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        path, isolation_level=None, check_same_thread=False, timeout=10
+    )
+    try:
+        # First of all: a file with another purpose, such as a register, stays as it is.
+        _check_is_log_or_empty(database)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        database.executescript(_TABLES)
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _check_is_log_or_empty(database: sqlite3.Connection) -> None:
+    of_log = {"entries": f"{_COLUMNS}, hash", "taken": "gateway, lookup"}
+    held = database.execute(
+        "SELECT name, (SELECT group_concat(name, ', ') FROM pragma_table_info(m.name))"
+        " FROM sqlite_master AS m WHERE type IN ('table', 'view')"
+        " AND name NOT LIKE 'sqlite~_%' ESCAPE '~'"
+    )
+    if any(of_log.get(name) != columns for name, columns in held):
+        raise VerificationError("a database with tables that are no log's")
 
 
 def _head(database: sqlite3.Connection) -> Head:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
+from structlog.testing import capture_logs
 
 from connectors.department.app import Department, Reply, build_app
 from connectors.department.log import Head, read_log, verify_log
@@ -187,6 +188,36 @@ def test_refuses_what_no_gateway_signed(
 
     assert "not-trusted" == problem_of(reply)
     assert Head(0, bytes(32)) == verify_log(tmp_path / "log.db")
+
+
+def test_tells_whom_it_does_not_trust_once_for_each_reason(
+    department: Department,
+) -> None:
+    """A wrong pin shows in the output, and a stranger can't fill the disk with it."""
+    with capture_logs() as logs:
+        for _ in range(3):
+            department.answer(token(key=STRANGERS_KEY))
+            department.answer(token(aud="another_department"))
+            department.answer(token() + "x")
+        department.answer(token(key=SigningKey.from_seed(bytes(32), kid="a b\n")))
+    told = [(line["event"], line["key"]) for line in logs]
+
+    assert [
+        ("not_trusted", STRANGERS_KEY.kid),
+        ("not_trusted", GATEWAY_KEY.kid),
+        ("not_trusted", GATEWAY_KEY.kid),
+        ("not_trusted", "none"),
+    ] == told
+
+
+def test_tells_of_no_more_than_a_hundred_strangers(department: Department) -> None:
+    """Whoever makes a key for each look-up is not told of for ever."""
+    with capture_logs() as logs:
+        for number in range(110):
+            key = SigningKey.from_seed(bytes(32), kid=f"key-{number}")
+            department.answer(token(key=key))
+
+    assert 100 == len(logs)
 
 
 def test_refuses_a_signed_lookup_without_claims(department: Department) -> None:

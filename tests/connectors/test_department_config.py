@@ -7,10 +7,21 @@ import orjson
 import pytest
 import yaml
 
+from connectors.department.app import Department
 from connectors.department.config import config_schema, load_config, parse_config
 from connectors.department.sources import Register
+from connectors.department.tables import sqlite_file
 from schemas.errors import SettingsError
-from tests.connectors.examples import MARRIAGE, a_config, a_source
+from tests.connectors.examples import (
+    GATEWAY,
+    GATEWAY_KEY,
+    LONG_AGO,
+    MARRIAGE,
+    STRANGERS_KEY,
+    FakeClock,
+    a_config,
+    a_source,
+)
 
 PUBLISHED = Path("schemas/json/department-config.schema.json")
 
@@ -99,6 +110,96 @@ def test_what_the_register_has_not_is_found_at_the_start(
         Register(config.database, config.evidence_types)
 
     assert name in str(caught.value)
+
+
+def _pin(**changes: object) -> dict[str, Any]:
+    """Return a gateway's pin, right but for `changes` of its JWK or thumbprint."""
+    pin = GATEWAY_KEY.pinned(LONG_AGO).model_dump(mode="json")
+    pinned = changes.pop("thumbprint", pin["thumbprint"])
+    return {**pin, "jwk": {**pin["jwk"], **changes}, "thumbprint": pinned}
+
+
+@pytest.mark.parametrize(
+    ("changes", "place"),
+    [
+        ({"thumbprint": "kPrK"}, "thumbprint"),
+        ({"thumbprint": ""}, "thumbprint"),
+        ({"x": STRANGERS_KEY.public_jwk()["x"]}, "thumbprint"),
+        ({"x": "AAAA"}, "jwk/x"),
+        ({"x": "å"}, "jwk/x"),
+        ({"x": 7}, "jwk/x"),
+        ({"kty": "RSA"}, "jwk/crv"),
+        ({"crv": "P-256"}, "jwk/crv"),
+        ({"kid": None}, "jwk/kid"),
+    ],
+    ids=str,
+)
+def test_a_pin_that_no_signature_fits_is_found_at_the_start(
+    tmp_path: Path, changes: dict[str, Any], place: str
+) -> None:
+    """Every look-up would be refused: the message names the key and the member."""
+    gateways = [{"id": GATEWAY, "keys": [_pin(), _pin(**changes)]}]
+    with pytest.raises(SettingsError) as caught:
+        a_config(tmp_path, gateways=gateways)
+
+    assert str(caught.value).startswith(f"config: /gateways/0/keys/1/{place}: ")
+
+
+def test_a_sqlite_register_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    """A mistyped name leaves no empty file, which would be a register of nobody."""
+    a_config(tmp_path)
+    before = set(tmp_path.iterdir())
+    for url in (
+        f"sqlite:///{tmp_path}/nope.db",
+        f"sqlite+pysqlite:///{tmp_path}/nope.db",
+        f"sqlite:///file:{tmp_path}/nope.db?uri=true",
+    ):
+        config = a_config(tmp_path, database=url)
+        with pytest.raises(SettingsError, match=r"nope\.db`: no such file"):
+            Register(config.database, config.evidence_types)
+
+    assert before == set(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("query", ["mode=ro&uri=true", "uri=true"])
+def test_a_sqlite_register_may_be_named_by_a_uri(tmp_path: Path, query: str) -> None:
+    """SQLite's own way to say that a file is only read."""
+    url = f"sqlite:///file:{tmp_path}/register.db?{query}"
+    config = a_config(tmp_path, database=url)
+    Register(config.database, config.evidence_types).close()
+
+    assert tmp_path / "register.db" == sqlite_file(url)
+
+
+@pytest.mark.parametrize("name", ["register.db", "link.db"])
+def test_the_log_is_no_part_of_the_register(tmp_path: Path, name: str) -> None:
+    """The register stays as it is, by whatever name the log calls it."""
+    config = a_config(tmp_path, log=str(tmp_path / name))
+    (tmp_path / "link.db").symlink_to(tmp_path / "register.db")
+    before = (tmp_path / "register.db").read_bytes()
+    with pytest.raises(SettingsError, match="the register's own file"):
+        Department(config, FakeClock())
+
+    assert before == (tmp_path / "register.db").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("place", "named"),
+    [
+        ("@127.0.0.1:9/register", "`127.0.0.1:9`: no connection"),
+        ("@/register?host=/no/such/folder", "`/no/such/folder`: no connection"),
+    ],
+)
+def test_a_server_that_is_down_is_named_without_its_account(
+    tmp_path: Path, place: str, named: str
+) -> None:
+    """Host, port and reason: enough to mend it, and no password."""
+    url = f"postgresql+psycopg://reader:secret{place}"
+    config = a_config(tmp_path, database=url)
+    with pytest.raises(SettingsError) as caught:
+        Register(config.database, config.evidence_types)
+
+    assert f"the register can't be read: {named}" == str(caught.value)
 
 
 @pytest.mark.parametrize(

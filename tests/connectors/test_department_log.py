@@ -155,3 +155,28 @@ def test_what_is_no_log_is_named(tmp_path: Path) -> None:
         verify_log(path)
     with pytest.raises(SettingsError, match="other"):
         DepartmentLog(path)
+
+
+def test_a_database_with_another_purpose_stays_as_it_is(tmp_path: Path) -> None:
+    """Whoever names a register where the log belongs loses nothing of it."""
+    path = tmp_path / "register.db"
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE entries (person_id TEXT)")
+    before = path.read_bytes()
+    with pytest.raises(SettingsError, match=r"register\.db"):
+        DepartmentLog(path)
+
+    assert before == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())
+
+
+def test_a_log_that_was_half_made_is_finished(tmp_path: Path) -> None:
+    """A service that was killed at its first start starts again."""
+    path = tmp_path / "log.db"
+    a_log(path, 0)
+    change(path, "DROP TABLE taken")
+    log = DepartmentLog(path)
+    took = log.append(an_entry(1), take=True)
+    log.close()
+
+    assert took

@@ -6,6 +6,7 @@ import psycopg
 import pytest
 from sqlalchemy import make_url, text
 from sqlalchemy.exc import DBAPIError
+from structlog.testing import capture_logs
 
 from connectors.client import ClientPolicy, ServiceClient
 from connectors.department.app import Department, build_app
@@ -14,6 +15,7 @@ from connectors.department.sources import Register
 from connectors.kinds.http import HttpConnector, lookup_claims
 from connectors.lookup import Answered, LookupRequest, Matched, NothingHeld
 from connectors.protocol import open_evidence, sign_lookup
+from schemas.errors import SettingsError
 from schemas.evidence import Mode
 from tests.connectors.examples import (
     FATHER,
@@ -166,3 +168,48 @@ async def test_a_look_up_survives_a_database_that_was_restarted(
 
     assert isinstance(before, Answered)
     assert isinstance(after, Answered)
+
+
+def test_a_server_that_refuses_an_account_is_named_without_it(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """Where it was looked for, and nothing of who asked."""
+    url = make_url(postgres_url).set(
+        drivername="postgresql+psycopg",
+        username="nobody_known",
+        password="s3cret",  # noqa: S106 - of nobody
+    )
+    config = a_config(tmp_path, database=url.render_as_string(hide_password=False))
+    with pytest.raises(SettingsError) as caught:
+        Register(config.database, config.evidence_types)
+    told = str(caught.value)
+
+    assert "the register can't be read: `" in told
+    assert not any(secret in told for secret in ("nobody_known", "s3cret", "://"))
+
+
+def test_a_register_that_fails_is_told_by_its_sqlstate(
+    config: DepartmentConfig, register: str
+) -> None:
+    """What the server said, the evidence type and the look-up, and no value."""
+    request = a_request()
+    token = sign_lookup(lookup_claims(request, GATEWAY), GATEWAY_KEY)
+    department = Department(config, FakeClock())
+    try:
+        with psycopg.connect(register) as connection:
+            connection.execute("DROP TABLE civil.marriage")
+        with capture_logs() as logs:
+            reply = department.answer(token)
+    finally:
+        department.close()
+
+    assert "unavailable" == reply.outcome
+    assert [
+        {
+            "event": "register_unavailable",
+            "log_level": "warning",
+            "reason": "SQLSTATE 42P01",
+            "evidence_type": MARRIAGE.ref,
+            "lookup": request.id,
+        }
+    ] == logs
