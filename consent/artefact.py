@@ -32,11 +32,14 @@ class ConsentState(StrEnum):
 
     ASKED = "asked"
     """The person has been asked and has not answered."""
+    GIVING = "giving"
+    """The person has given it, and nothing rests on it until that is recorded."""
     GIVEN = "given"
     REFUSED = "refused"
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
-    """It ran out before the person answered, or after; written by a sweep."""
+    """It ran out before the person answered, or after; or the case that asked was
+    closed before they answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +79,8 @@ class Consent:
     given_at: datetime | None
     """None unless it was given."""
     ended_at: datetime | None
-    """When it was refused, withdrawn or swept as expired; None before that."""
+    """When it was refused, withdrawn, marked as expired or overtaken by the closing of
+    its case; None before that."""
     expires_at: datetime
     """First instant at which it no longer holds, given or only asked for."""
     uses_left: int | None
@@ -91,8 +95,8 @@ class Consent:
 
     def state_at(self, now: datetime) -> ConsentState:
         """Return the state at an instant: what has run out is expired."""
-        is_alive = self.state in (ConsentState.ASKED, ConsentState.GIVEN)
-        if is_alive and now >= self.expires_at:
+        is_over = self.state in (ConsentState.REFUSED, ConsentState.WITHDRAWN)
+        if not is_over and now >= self.expires_at:
             return ConsentState.EXPIRED
         return self.state
 

@@ -307,7 +307,8 @@ def _hear(
 
     (1) A consent that holds and covers every field; of several the one without a
         count, then the one that lasts longest, so that counted uses are spared.
-    (2) An open request for all of it: a person who is asked anew has not refused.
+    (2) An open request for all of it: a person who is asked anew has not refused. So
+        with one that they have given, until that is recorded.
     (3) Else the last thing that the person said about any of it.
     """
     now, said = moment.now, _about(terms, role, person, moment)
@@ -317,12 +318,15 @@ def _hear(
     if holding:
         return max(holding, key=lambda c: (c.uses_left is None, c.expires_at, c.id))
     # (2): asked anew, whatever was said before.
-    asked = [c for c in whole if c.state_at(now) is ConsentState.ASKED]
+    asked = [c for c in whole if c.state_at(now) in _OPEN]
     if asked:
         first, rule = min(asked, key=lambda c: c.id), Rule.CONSENT_ASKED
         return MissingConsent(role, person, rule, first.id, first.expires_at)
     # (3): a later yes outlives an earlier no, and the other way round.
     return MissingConsent(role, person, _shortfall(terms, said, now), None, None)
+
+
+_OPEN = (ConsentState.ASKED, ConsentState.GIVING)
 
 
 def _shortfall(terms: LookupTerms, said: list[Consent], now: datetime) -> Rule:
@@ -338,7 +342,7 @@ def _shortfall(terms: LookupTerms, said: list[Consent], now: datetime) -> Rule:
             return Rule.CONSENT_WITHDRAWN
         case ConsentState.EXPIRED:
             return Rule.CONSENT_EXPIRED
-        case ConsentState.GIVEN | ConsentState.ASKED:
+        case ConsentState.GIVEN | ConsentState.GIVING | ConsentState.ASKED:
             is_whole = last.covers(terms.evidence_type, terms.fields)
             return Rule.CONSENT_USED_UP if is_whole else Rule.CONSENT_TOO_NARROW
 

@@ -24,8 +24,11 @@ def give(connection: Connection, mandate: Mandate) -> Mandate:
 
 def revoke(
     connection: Connection, mandate: MandateId, person: Person, now: datetime
-) -> Mandate:
+) -> tuple[Mandate, bool]:
     """End a mandate, as its principal or its agent; ending it twice is once.
+
+    Returns:
+        The mandate, and whether this has ended it.
 
     Raises:
         NotFoundError: There is no such mandate of or to this person.
@@ -36,12 +39,12 @@ def revoke(
         .where(or_(MANDATE.c.principal == person, MANDATE.c.agent == person))
         .values(revoked_at=micros(now))
     )
-    connection.execute(ended)
+    is_new = connection.execute(ended).rowcount == 1
     found = find(connection, mandate)
     # One message for both, so that nobody learns whether another's mandate exists.
     if found is None or person not in (found.principal, found.agent):
         raise NotFoundError("there is no such mandate")
-    return found
+    return found, is_new
 
 
 def find(connection: Connection, mandate: MandateId) -> Mandate | None:

@@ -126,7 +126,10 @@ def give(
     now: datetime,
     terms: Terms = AS_ASKED,
 ) -> Consent:
-    """Record that a person gives the consent as it was shown, or less.
+    """Take a person's word that they give the consent as it was shown, or less.
+
+    Nothing rests on it until `confirm`, and nobody can refuse it any more: so whoever
+    records in between that it was given records what is so.
 
     Args:
         connection: Inside a writing transaction.
@@ -142,7 +145,7 @@ def give(
             than was shown.
         InvalidRequestError: The terms widen it, or leave nothing of it.
     """
-    asked = _locked(connection, consent, person)
+    asked = lock(connection, consent, person)
     if asked.state_at(now) is not ConsentState.ASKED:
         raise StateConflictError("the consent is not being asked for any more")
     if asked.version != version:
@@ -152,13 +155,27 @@ def give(
         raise InvalidRequestError(*complaints)
     fields = asked.fields if terms.fields is None else terms.fields
     changes = {
-        "state": ConsentState.GIVEN.value,
+        "state": ConsentState.GIVING.value,
         "given_at": micros(now),
         "fields": plain_fields(fields),
         "expires_at": micros(terms.expires_at or asked.expires_at),
         "uses_left": asked.uses_left if terms.uses is None else terms.uses,
     }
     return _change(connection, consent, changes)
+
+
+def confirm(connection: Connection, consent: ConsentId) -> bool:
+    """Let a consent that was given hold, once that is recorded; twice is once.
+
+    Returns:
+        False when it holds already, or was withdrawn meanwhile.
+    """
+    confirmed = (
+        update(CONSENT)
+        .where(CONSENT.c.id == consent, CONSENT.c.state == ConsentState.GIVING.value)
+        .values(state=ConsentState.GIVEN.value)
+    )
+    return connection.execute(confirmed).rowcount == 1
 
 
 def refuse(
@@ -170,7 +187,7 @@ def refuse(
         NotFoundError: There is no such request to this person.
         StateConflictError: It has been given, withdrawn, or has run out.
     """
-    asked = _locked(connection, consent, person)
+    asked = lock(connection, consent, person)
     if asked.state is ConsentState.REFUSED:
         return asked
     if asked.state_at(now) is not ConsentState.ASKED:
@@ -191,13 +208,37 @@ def withdraw(
         NotFoundError: There is no such consent of this person.
         StateConflictError: It was never given, or has run out.
     """
-    given = _locked(connection, consent, person)
+    given = lock(connection, consent, person)
     if given.state is ConsentState.WITHDRAWN:
         return given
-    if given.state_at(now) is not ConsentState.GIVEN:
+    if given.state_at(now) not in (ConsentState.GIVEN, ConsentState.GIVING):
         raise StateConflictError("the consent is not given, so it can't be withdrawn")
     changes = {"state": ConsentState.WITHDRAWN.value, "ended_at": micros(now)}
     return _change(connection, consent, changes)
+
+
+def end_requests(
+    connection: Connection, case: CaseId, now: datetime
+) -> tuple[Consent, ...]:
+    """End what a case that is being closed has asked and nobody has answered.
+
+    What was asked for the whole matter stands: later cases may rest on it.
+
+    Returns:
+        What was ended, for the record of it.
+    """
+    statement = (
+        update(CONSENT)
+        .where(
+            CONSENT.c.asked_in == case,
+            CONSENT.c.whole_matter.is_(False),
+            CONSENT.c.state == ConsentState.ASKED.value,
+        )
+        .values(**_expired(now))
+        .returning(*CONSENT.c)
+    )
+    ended = [consent_of(row) for row in connection.execute(statement)]
+    return tuple(sorted(ended, key=lambda consent: consent.id))
 
 
 def expire(connection: Connection, now: datetime) -> tuple[Consent, ...]:
@@ -210,6 +251,16 @@ def expire(connection: Connection, now: datetime) -> tuple[Consent, ...]:
 
 
 # Finding.
+
+
+def lock(connection: Connection, consent: ConsentId, person: Person) -> Consent:
+    """Lock a person's consent until the transaction ends, and return it.
+
+    Raises:
+        NotFoundError: There is no such consent, or it is another person's.
+    """
+    statement = select(CONSENT).where(CONSENT.c.id == consent).with_for_update()
+    return _owned(connection.execute(statement).first(), person)
 
 
 def get(
@@ -303,15 +354,19 @@ def _expire(connection: Connection, which: Any, now: datetime) -> tuple[Consent,
     statement = (
         update(CONSENT)
         .where(CONSENT.c.id.in_(due), which)
-        .values(
-            state=ConsentState.EXPIRED.value,
-            ended_at=micros(now),
-            version=CONSENT.c.version + 1,
-        )
+        .values(**_expired(now))
         .returning(*CONSENT.c)
     )
     marked = [consent_of(row) for row in connection.execute(statement)]
     return tuple(sorted(marked, key=lambda consent: consent.id))
+
+
+def _expired(now: datetime) -> dict[str, object]:
+    return {
+        "state": ConsentState.EXPIRED.value,
+        "ended_at": micros(now),
+        "version": CONSENT.c.version + 1,
+    }
 
 
 def _opened(request: ConsentRequest, consent: ConsentId, now: datetime) -> Consent:
@@ -362,12 +417,6 @@ def _change(
         .returning(*CONSENT.c)
     )
     return consent_of(connection.execute(statement).one())
-
-
-def _locked(connection: Connection, consent: ConsentId, person: Person) -> Consent:
-    """Lock a person's consent, and return it."""
-    statement = select(CONSENT).where(CONSENT.c.id == consent).with_for_update()
-    return _owned(connection.execute(statement).first(), person)
 
 
 def _owned(row: Row[Any] | None, person: Person | None) -> Consent:

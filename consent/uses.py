@@ -292,7 +292,7 @@ def _consent_rule(consent: Consent | None, spent: int, now: datetime) -> Rule | 
     if consent is None:
         return Rule.CONSENT_MISSING
     match consent.state_at(now):
-        case ConsentState.ASKED:
+        case ConsentState.ASKED | ConsentState.GIVING:
             return Rule.CONSENT_ASKED
         case ConsentState.REFUSED:
             return Rule.CONSENT_REFUSED

@@ -215,6 +215,18 @@ def save_case(connection: Connection, head: CaseHead, content: bytes) -> None:
         raise StateConflictError("the case was changed meanwhile")
 
 
+def keep_open(connection: Connection, case: CaseId) -> None:
+    """See that a case is open, and keep it from being closed until all is stored.
+
+    Raises:
+        StateConflictError: It is closed, or there is none of that id.
+    """
+    query = select(_CASE.c.status).where(_CASE.c.id == case)
+    status = connection.scalar(query.with_for_update(read=True))
+    if status is None or status == CaseStatus.CLOSED.value:
+        raise StateConflictError("the case is closed")
+
+
 def close_case(
     connection: Connection, case: CaseId, summary: bytes, now: datetime
 ) -> None:

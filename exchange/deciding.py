@@ -25,8 +25,9 @@ from consent.verdict import (
     Permit,
     Refuse,
 )
+from exchange import cases
 from exchange.approval import Approved, approve, choose_service
-from exchange.database import Database
+from exchange.database import Connection, Database
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
 from exchange.plan import Lookup
@@ -178,9 +179,13 @@ class Decider:
             expires_at=now + self.consent_lifetime,
             uses=None,
         )
-        consent = await self.database.write(
-            lambda c: store.ask(c, request, now, self.new_id)
-        )
+
+        def ask(connection: Connection) -> Consent:
+            # A case that is being closed ends what it has asked, this as well.
+            cases.keep_open(connection, case.head.id)
+            return store.ask(connection, request, now, self.new_id)
+
+        consent = await self.database.write(ask)
         case.unrecorded.append(self._asked(case, consent, now))
         return consent
 

@@ -8,7 +8,8 @@ INVARIANT (rule 8): an agent is a person. The id is in the sealed content of the
 and in the sealed section `actor` of records; tables hold person refs alone.
 
 A mandate given is recorded before it holds; one that is ended stops to hold at once
-and is recorded then, since a log that is down must not keep anybody from ending it.
+and is recorded then, since a log that is down must not keep anybody from ending it;
+a gateway that is killed in between leaves the record to any (`exchange.owed_records`).
 """
 
 from collections.abc import Collection, Mapping
@@ -32,6 +33,7 @@ from exchange import idempotency
 from exchange.case import Agent
 from exchange.database import Connection, Database
 from exchange.opened import OpenCase
+from exchange.owed_records import OwedRecords
 from exchange.vault import Vault
 from schemas.canonical import Json
 from schemas.clock import Clock, to_rfc3339_ms
@@ -85,6 +87,7 @@ class Mandates:
     database: Database
     vault: Vault
     log: AuditLog
+    owed: OwedRecords
     clock: Clock
     new_id: NewId
 
@@ -128,21 +131,15 @@ class Mandates:
             NotFoundError: There is no such mandate of or to this person.
         """
         person, now = self._person(person_id), self.clock.now()
-        ended = await self.database.write(
-            lambda c: mandate_store.revoke(c, mandate, person, now)
-        )
-        is_agent = person == ended.agent
-        role = AGENT_ROLE if is_agent else ended.role
-        by = "agent" if is_agent else "principal"
-        event = self._changed(
-            EventId(self.new_id()),
-            "mandate_revoked",
-            client,
-            ended,
-            (Subject(role, _PERSON, person_id),),
-            {"by": by},
-        )
-        await self.log.append([event])
+
+        def work(connection: Connection) -> tuple[Mandate, Event | None]:
+            ended, is_new = mandate_store.revoke(connection, mandate, person, now)
+            event = self._revoked(client, ended, person_id)
+            return ended, self.owed.note(connection, event) if is_new else None
+
+        ended, event = await self.database.write(work)
+        if event is not None:
+            await self.owed.record([event])
         return ended
 
     async def read(self, mandate: MandateId) -> Mandate:
@@ -283,6 +280,18 @@ class Mandates:
                 "authentication": mandate.signature.method.value,
                 "authenticated_at": to_rfc3339_ms(mandate.signature.at),
             },
+        )
+
+    def _revoked(self, client: Slug, ended: Mandate, person_id: str) -> Event:
+        is_agent = self._person(person_id) == ended.agent
+        role = AGENT_ROLE if is_agent else ended.role
+        return self._changed(
+            EventId(self.new_id()),
+            "mandate_revoked",
+            client,
+            ended,
+            (Subject(role, _PERSON, person_id),),
+            {"by": "agent" if is_agent else "principal"},
         )
 
     def _changed(

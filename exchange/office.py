@@ -23,6 +23,7 @@ from exchange.deciding import Decider, by_parties
 from exchange.flow import Flow
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
+from exchange.owed_records import OwedRecords
 from exchange.planner import Planner
 from exchange.resolver import Resolver
 from exchange.vault import Vault
@@ -179,8 +180,16 @@ def make_mandates(parts: Parts) -> Mandates:
         database=parts.database,
         vault=parts.vault,
         log=parts.log,
+        owed=make_owed(parts),
         clock=parts.clock,
         new_id=parts.new_id,
+    )
+
+
+def make_owed(parts: Parts) -> OwedRecords:
+    """Return what keeps the records that belong to changes of the tables."""
+    return OwedRecords(
+        database=parts.database, vault=parts.vault, log=parts.log, clock=parts.clock
     )
 
 
@@ -248,6 +257,7 @@ def make_resolver(
         database=parts.database,
         vault=parts.vault,
         log=parts.log,
+        owed=make_owed(parts),
         clock=parts.clock,
         new_id=parts.new_id,
         executor_id=terms.executor_id,

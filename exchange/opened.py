@@ -29,10 +29,12 @@ from exchange.cases import SealedEvidence, StoredCase
 from exchange.catalogue import Catalogue
 from exchange.plan import Lookup
 from exchange.situation import Situation
-from exchange.vault import CaseKey
+from exchange.vault import CaseKey, Vault
+from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import EvidenceId
 from schemas.matter import FactType, Matter
 
+_CLOSED = "the case is closed"
 _CONTENT = "content"
 _EVIDENCE = "evidence/"
 
@@ -169,28 +171,49 @@ class OpenCase:
 def reopen(
     stored: StoredCase,
     sealed: Mapping[EvidenceId, bytes],
-    key: CaseKey,
+    vault: Vault,
     catalogue: Catalogue,
 ) -> OpenCase:
     """Open a stored case with its key.
 
     Raises:
+        StateConflictError: It is closed, or was closed since it was read.
         VerificationError: What was stored was changed.
-        ValueError: The case is closed: there is nothing to open.
     """
-    if stored.content is None:
-        raise ValueError("a closed case has no content")
-    content = read_content(key.open(_CONTENT, stored.content))
+    key, content = _unlocked(stored, vault)
     return OpenCase(
         head=stored.head,
         key=key,
         catalogue=catalogue,
-        content=content,
+        content=read_content(content),
         evidence={
             item: _restored(key.open(_EVIDENCE + item, content))
             for item, content in sealed.items()
         },
     )
+
+
+def known_person(stored: StoredCase, vault: Vault, role: str) -> str | None:
+    """Return the id of the subject in a role of a stored case; None: not known.
+
+    Raises:
+        StateConflictError: The case is closed.
+        VerificationError: What was stored was changed.
+    """
+    _, content = _unlocked(stored, vault)
+    fact = read_content(content).facts.get(f"{role}.id")
+    return None if fact is None else str(fact.value)
+
+
+def _unlocked(stored: StoredCase, vault: Vault) -> tuple[CaseKey, bytes]:
+    """Return the key of a stored case, and what the case knows."""
+    if stored.content is None:
+        raise StateConflictError(_CLOSED)
+    try:
+        key = vault.key(stored.key, stored.head.id)
+    except NotFoundError:  # only closing destroys a key
+        raise StateConflictError(_CLOSED) from None
+    return key, key.open(_CONTENT, stored.content)
 
 
 def _kept(evidence: Evidence) -> bytes:

@@ -40,6 +40,7 @@ from exchange.office import (
     Parts,
     Terms,
     make_mandates,
+    make_owed,
     make_planner,
     make_resolver,
     open_connectors,
@@ -132,6 +133,8 @@ async def opened(
         stack.callback(sweeping.cancel)
         resting = asyncio.create_task(rest_keys(kept.vault), name="case-keys-rest")
         stack.callback(resting.cancel)
+        owing = asyncio.create_task(gateway.permissions.keep_up(), name="owed records")
+        stack.callback(owing.cancel)
         _log.info("gateway_opened", records=kept.log.size, changed=changed)
         yield gateway
     _log.info("gateway_closed")
@@ -382,6 +385,7 @@ def _permissions(parts: Parts, waiting: Waiting) -> Permissions:
         database=parts.database,
         vault=parts.vault,
         log=parts.log,
+        owed=make_owed(parts),
         in_flight=parts.in_flight,
         clock=parts.clock,
         new_id=parts.new_id,

@@ -6,25 +6,40 @@ been sent or cancelled.
 
 INVARIANT (rules 1 and 2): what widens, a consent given or a suspension ended, is
 recorded before it holds; what narrows holds at once and is recorded then, since a
-log that is down must not keep anybody from withdrawing. Each of these may be repeated
-until its record stands.
+log that is down must not keep anybody from withdrawing.
+
+What a person said is decided by the row of the consent, locked, in one transaction
+with the event that tells of it (`exchange.owed_records`). So of a consent given and
+refused at once the log hears what came first, once, on both engines and from any
+gateway. A consent that was given is `giving` until its record stands: nothing rests on
+it, nobody can refuse it any more, and a gateway that is killed in between leaves the
+rest to any other. No lock is held while the log is written.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from functools import partial
+from datetime import datetime, timedelta
+from typing import TypeAlias
 
 from audit.record import Event, Kind, Subject
 from audit.writer import AuditLog
 from consent import replicas, store, uses
-from consent.artefact import Consent, ConsentFields, ConsentScope, Person
+from consent.artefact import (
+    Consent,
+    ConsentFields,
+    ConsentScope,
+    ConsentState,
+    Person,
+)
 from consent.in_flight import InFlight
 from consent.rules import Suspendable, Target, target
 from exchange import cases, due, idempotency
 from exchange.case import CaseHead
+from exchange.cases import StoredCase
 from exchange.database import Connection, Database
+from exchange.opened import known_person
+from exchange.owed_records import OwedRecords, change_of
 from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
@@ -37,6 +52,7 @@ from schemas.validation import Pack
 
 _PERSON = FactType.CITIZEN_ID.value
 """The kind of id by which persons are known (`OpenCase.namespace`)."""
+_Ending: TypeAlias = Callable[[Connection, ConsentId, Person, datetime], Consent]
 _POLL_S = 0.02
 """How often uses that another process took are looked at, in seconds."""
 
@@ -62,6 +78,7 @@ class Permissions:
     database: Database
     vault: Vault
     log: AuditLog
+    owed: OwedRecords
     in_flight: InFlight
     clock: Clock
     new_id: NewId
@@ -82,71 +99,65 @@ class Permissions:
         Raises:
             NotFoundError: There is no such case of this requester.
             PurposeNotAllowedError: The token is for another purpose.
-            InvalidRequestError: A part of it can't be consented to.
+            StateConflictError: The case is closed.
+            InvalidRequestError: A part of it can't be consented to, or the case knows
+                somebody else in the role.
         """
-        head = self._head(asking.case, caller)
+        stored = self._stored(asking.case, caller)
+        made = repeat and self.database.read_now(lambda c: idempotency.find(c, repeat))
+        if made:
+            return await self._read(ConsentId(made))
+        head = stored.head
         self._check_askable(head, asking)
-        matter = self.pack.matters[head.matter]
-        request = store.ConsentRequest(
-            scope=ConsentScope(
-                person=self._person(person_id),
-                role=asking.role,
-                requester=head.requester,
-                matter=matter.id,
-                purpose=head.purpose,
-                case=None if asking.whole_matter else asking.case,
-            ),
-            asked_in=asking.case,
-            fields=asking.fields,
-            expires_at=asking.expires_at,
-            uses=asking.uses,
-        )
+        self._check_person(stored, asking.role, person_id)
+        request = self._request(head, asking, person_id)
         now = self.clock.now()
 
-        def work(connection: Connection) -> Consent:
+        def work(connection: Connection) -> tuple[Consent, Event | None]:
             made = repeat and idempotency.find(connection, repeat)
             if made:
-                return store.get(connection, ConsentId(made))
+                return store.get(connection, ConsentId(made)), None
+            # A case that is being closed ends what it has asked, this as well.
+            cases.keep_open(connection, asking.case)
             asked = store.ask(connection, request, now, self.new_id)
             if repeat is not None:
                 idempotency.claim(connection, repeat, asked.id, now)
-            return asked
+            return asked, self._note(connection, asked, "asked", now, person_id)
 
-        asked = await self.database.write(work)
-        await self._record(asked, "asked", person_id)
+        asked, event = await self.database.write(work)
+        if event is not None:
+            await self.owed.record([event])
         return asked
 
     async def give(
         self, consent: ConsentId, person_id: str, version: int, terms: store.Terms
     ) -> Consent:
-        """Record that a person gives a consent as it was shown, or less.
+        """Take a person's word that they give a consent as it was shown, or less.
 
-        (1) See that it can be given, and undo that.
+        (1) Decide that it is given, against whatever else is said at this instant; it
+            does not hold yet.
         (2) Record it.
-        (3) Give it, and let the case go on.
+        (3) Let it hold, and let the case go on.
 
         Raises:
             NotFoundError: There is no such request to this person.
-            StateConflictError: It can't be given, or not so.
+            StateConflictError: It can't be given any more, or not as it was shown.
+            InvalidRequestError: The terms widen it, or leave nothing of it.
+            LogUnavailableError: It holds as soon as the log can be written again.
         """
         person, now = self._person(person_id), self.clock.now()
-        give = partial(
-            store.give,
-            consent=consent,
-            person=person,
-            version=version,
-            now=now,
-            terms=terms,
-        )
-        # (1): the log must not say that something was given that could not be.
-        await self._rehearse(give)
-        # (2): before any look-up can rest on it.
-        before = await self._read(consent)
-        await self._record(before, "given", person_id)
-        # (3): in one transaction with the call for the case's next attempt.
-        given = await self.database.write(lambda c: self._go_on(c, give(c), now))
+
+        # (1): from here on nobody can refuse what the log is about to say was given.
+        def work(connection: Connection) -> Event:
+            giving = store.give(connection, consent, person, version, now, terms)
+            return self._note(connection, giving, "given", now, person_id)
+
+        event = await self.database.write(work)
+        # (2): before any look-up can rest on it. (3): in one transaction with the call
+        # for the case's next attempt.
+        await self.owed.record([event], self.finish)
         self.wake()
-        return given
+        return await self._read(consent)
 
     async def refuse(self, consent: ConsentId, person_id: str) -> Consent:
         """Record that a person refuses; refusing twice is once.
@@ -155,13 +166,9 @@ class Permissions:
             NotFoundError: There is no such request to this person.
             StateConflictError: It has been answered otherwise, or has run out.
         """
-        person, now = self._person(person_id), self.clock.now()
-        refused = await self.database.write(
-            lambda c: self._go_on(c, store.refuse(c, consent, person, now), now)
-        )
-        await self._record(refused, "refused", person_id)
+        said = await self._end(consent, person_id, store.refuse, "refused")
         self.wake()
-        return refused
+        return said
 
     async def withdraw(self, consent: ConsentId, person_id: str) -> Consent:
         """Withdraw a consent; returns when nothing rests on it any more.
@@ -170,14 +177,10 @@ class Permissions:
             NotFoundError: There is no such consent of this person.
             StateConflictError: It was never given, or has run out.
         """
-        person, now = self._person(person_id), self.clock.now()
-        withdrawn = await self.database.write(
-            lambda c: self._go_on(c, store.withdraw(c, consent, person, now), now)
-        )
-        await self._record(withdrawn, "withdrawn", person_id)
+        said = await self._end(consent, person_id, store.withdraw, "withdrawn")
         await self._drained(consent)
         self.wake()
-        return withdrawn
+        return said
 
     async def read(self, consent: ConsentId, requester: Slug | None) -> Consent:
         """Return a consent; with `requester`, only one that it asked for.
@@ -203,18 +206,31 @@ class Permissions:
         """
         now = self.clock.now()
 
-        def work(connection: Connection) -> tuple[Consent, ...]:
+        def work(connection: Connection) -> list[Event]:
             expired = store.expire(connection, now)
             for one in expired:
-                self._go_on(connection, one, now)
-            return expired
+                due.hasten(connection, one.asked_in, DueId(self.new_id()), now)
+            return [
+                self._note(connection, one, "expired", now, None) for one in expired
+            ]
 
-        expired = await self.database.write(work)
-        for one in expired:
-            await self._record(one, "expired", None)
-        if expired:
+        events = await self.database.write(work)
+        await self.owed.record(events)
+        if events:
             self.wake()
-        return len(expired)
+        return len(events)
+
+    def finish(self, connection: Connection, event: Event) -> None:
+        """Let a consent hold whose giving has been recorded; other events leave it."""
+        if event.kind is not Kind.CONSENT_CHANGED or event.outcome != "given":
+            return
+        if store.confirm(connection, ConsentId(event.correlation)) and event.case:
+            now, due_id = self.clock.now(), DueId(self.new_id())
+            due.hasten(connection, event.case, due_id, now)
+
+    async def keep_up(self) -> None:
+        """Record what was cut off, and let hold what waits for it, until cancelled."""
+        await self.owed.keep_up(self.finish)
 
     # What operators do.
 
@@ -253,12 +269,42 @@ class Permissions:
     def _person(self, person_id: str) -> Person:
         return self.vault.person_ref(_PERSON, person_id)
 
-    def _head(self, case: CaseId, caller: Caller) -> CaseHead:
+    def _stored(self, case: CaseId, caller: Caller) -> StoredCase:
         found = self.database.read_now(lambda c: cases.find_case(c, case))
         if found is None or found.head.requester != caller.requester:
             raise NotFoundError("there is no such case")
         caller.require_purpose(found.head.purpose)
-        return found.head
+        return found
+
+    def _check_person(self, stored: StoredCase, role: Slug, person_id: str) -> None:
+        """Refuse to ask a person for whom the case knows another one.
+
+        Raises:
+            StateConflictError: The case is closed.
+            InvalidRequestError: It knows another one.
+        """
+        known = known_person(stored, self.vault, role)
+        if known is not None and self._person(known) != self._person(person_id):
+            message = "the case knows another person in this role"
+            raise InvalidRequestError(Complaint("/person/id", message))
+
+    def _request(
+        self, head: CaseHead, asking: Asking, person_id: str
+    ) -> store.ConsentRequest:
+        return store.ConsentRequest(
+            scope=ConsentScope(
+                person=self._person(person_id),
+                role=asking.role,
+                requester=head.requester,
+                matter=self.pack.matters[head.matter].id,
+                purpose=head.purpose,
+                case=None if asking.whole_matter else asking.case,
+            ),
+            asked_in=asking.case,
+            fields=asking.fields,
+            expires_at=asking.expires_at,
+            uses=asking.uses,
+        )
 
     def _check_askable(self, head: CaseHead, asking: Asking) -> None:
         """Refuse to ask for what no grant lets a consent cover.
@@ -301,21 +347,30 @@ class Permissions:
     async def _read(self, consent: ConsentId) -> Consent:
         return await self.database.read(lambda c: store.get(c, consent))
 
-    async def _rehearse(self, work: Callable[[Connection], Consent]) -> None:
-        """Do it and undo it, so that all it could raise is raised before its record."""
+    async def _end(
+        self, consent: ConsentId, person_id: str, end: _Ending, outcome: str
+    ) -> Consent:
+        """End a consent or a request, at once; what is ended already stays so."""
+        person, now = self._person(person_id), self.clock.now()
 
-        def undone(connection: Connection) -> None:
-            work(connection)
-            raise _UndoneError
+        def work(connection: Connection) -> tuple[Consent, Consent, Event | None]:
+            before = store.lock(connection, consent, person)
+            said = end(connection, consent, person, now)
+            if said.version == before.version:
+                return before, said, None
+            due.hasten(connection, said.asked_in, DueId(self.new_id()), now)
+            return (
+                before,
+                said,
+                self._note(connection, said, outcome, now, person_id),
+            )
 
-        try:
-            await self.database.write(undone)
-        except _UndoneError:
-            return
-
-    def _go_on(self, connection: Connection, said: Consent, now: datetime) -> Consent:
-        """Call for an attempt at the case that asked."""
-        due.hasten(connection, said.asked_in, DueId(self.new_id()), now)
+        before, said, event = await self.database.write(work)
+        if before.state is ConsentState.GIVING:
+            # The log may not have heard yet that it was given: that comes first.
+            await self.owed.catch_up(timedelta(), self.finish)
+        elif event is not None:
+            await self.owed.record([event])
         return said
 
     async def _drained(self, thing: ConsentId | Target) -> None:
@@ -335,31 +390,19 @@ class Permissions:
             lambda c: bool(uses.open_uses(c, thing, now)) or replicas.behind(c)
         )
 
-    async def _record(
-        self, consent: Consent, outcome: str, person_id: str | None
-    ) -> None:
-        scope = consent.scope
-        about = () if person_id is None else (_subject(scope.role, person_id),)
-        event = Event(
-            id=EventId(self.new_id()),
-            at=self.clock.now(),
-            kind=Kind.CONSENT_CHANGED,
-            outcome=outcome,
-            requester=scope.requester,
-            policy=self.pack.digest,
-            correlation=consent.id,
-            subjects=about,
-            case=consent.asked_in,
-            details={
-                "role": scope.role,
-                "matter": scope.matter,
-                "purpose": scope.purpose,
-                "whole_matter": scope.case is None,
-                "version": consent.version,
-                "evidence_types": list(consent.evidence_types),
-            },
-        )
-        await self.log.append([event])
+    def _note(
+        self,
+        connection: Connection,
+        consent: Consent,
+        outcome: str,
+        now: datetime,
+        person_id: str | None,
+    ) -> Event:
+        role = consent.scope.role
+        about = () if person_id is None else (Subject(role, _PERSON, person_id),)
+        event_id = EventId(self.new_id())
+        event = change_of(consent, outcome, now, event_id, self.pack.digest, about)
+        return self.owed.note(connection, event, consent.version)
 
     async def _record_policy(
         self, name: Target, outcome: str, operator: Slug, more: Mapping[str, str]
@@ -386,14 +429,6 @@ class Permissions:
         if thing not in known[kind]:
             raise NotFoundError(f"there is no such {kind.value}")
         return target(kind, thing)
-
-
-class _UndoneError(Exception):
-    """A rehearsal is over."""
-
-
-def _subject(role: Slug, person_id: str) -> Subject:
-    return Subject(role, _PERSON, person_id)
 
 
 def _takes_consent(grant: SharingGrant, role: Slug) -> bool:

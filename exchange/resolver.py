@@ -16,6 +16,8 @@ from datetime import datetime, timedelta
 
 from audit.record import Event, Kind
 from audit.writer import AuditLog
+from consent import store as consents
+from consent.artefact import Consent
 from exchange import cases, due, idempotency
 from exchange.answer import Answerer, compose_closed, summary_of
 from exchange.case import (
@@ -36,6 +38,7 @@ from exchange.flow import Flow
 from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
 from exchange.outcomes import LOOK_AGAIN
+from exchange.owed_records import OwedRecords, change_of
 from exchange.planner import Planner
 from exchange.token_request import Caller
 from exchange.vault import Vault
@@ -85,6 +88,7 @@ class Resolver:
     database: Database
     vault: Vault
     log: AuditLog
+    owed: OwedRecords
     clock: Clock
     new_id: NewId
     executor_id: str
@@ -188,20 +192,26 @@ class Resolver:
             StateConflictError: It is closed already.
         """
         stored = await self._stored(case_id, caller)
-        if stored.content is None:
-            raise StateConflictError("the case is closed already")
         case = await self._reopened(stored)
         now = self.clock.now()
-        await self.log.append([self._event(case, Kind.CASE_CLOSED, "closed")])
+        closed = self._event(case, Kind.CASE_CLOSED, "closed")
         owed = Due(DueId(self.new_id()), case_id, now + self.lease_margin, 0, now)
         summary = summary_of(case)
 
-        def store(connection: Connection) -> None:
+        def store(connection: Connection) -> list[Event]:
             cases.close_case(connection, case_id, summary, now)
             due.owe(connection, owed)
+            # Nobody is asked any more for a case that is over.
+            ended = consents.end_requests(connection, case_id, now)
+            events = [self._ended(case, consent, now) for consent in ended]
+            return [self.owed.note(connection, one) for one in [*events, closed]]
 
-        await self.database.write(store)
-        await self._forget(case_id, stored.key)
+        # The tables decide which of two closes it: the log hears of that one.
+        events = await self.database.write(store)
+        try:
+            await self.owed.record(events)
+        finally:
+            await self._forget(case_id, stored.key)
         return await self.read(case_id, caller)
 
     # What happens by itself.
@@ -397,16 +407,10 @@ class Resolver:
         Raises:
             StateConflictError: It is closed, or was closed since it was read.
         """
-        if stored.content is None:
-            raise StateConflictError(_CLOSED)
         case_id = stored.head.id
         sealed = await self.database.read(lambda c: cases.find_evidence(c, case_id))
         catalogue = self.planner.catalogue(stored.head.matter)
-        try:
-            key = self.vault.key(stored.key, case_id)
-        except NotFoundError:  # only closing destroys a key
-            raise StateConflictError(_CLOSED) from None
-        return reopen(stored, sealed, key, catalogue)
+        return reopen(stored, sealed, self.vault, catalogue)
 
     async def _reconcile(self, case: OpenCase) -> None:
         """Record the end of look-ups that a crash cut off.
@@ -445,6 +449,16 @@ class Resolver:
             ends=ends,
             details={"purpose": case.head.purpose, **case.mandate},
         )
+
+    def _ended(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
+        """Return the event of a request that ends with its case."""
+        about = tuple(
+            one
+            for one in case.subjects((consent.scope.role,))
+            if self.vault.person_ref(one.namespace, one.id) == consent.scope.person
+        )
+        event_id, policy = EventId(self.new_id()), self.answerer.policy
+        return change_of(consent, "expired", now, event_id, policy, about)
 
 
 async def _to_the_end(work: Awaitable[bytes]) -> bytes:

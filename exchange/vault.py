@@ -30,7 +30,7 @@ from exchange.statements import Rows, Values
 from schemas.canonical import b64url
 from schemas.entropy import random_bytes
 from schemas.errors import NotFoundError, StoreUnavailableError, VerificationError
-from schemas.ids import CaseId, KeyId, NewId
+from schemas.ids import CaseId, EventId, KeyId, NewId
 
 Used = Callable[[Sequence[KeyId]], Awaitable[Collection[KeyId]]]
 """Returns those of some keys that cases name, or raises StoreUnavailableError.
@@ -129,6 +129,8 @@ class Vault:
         self._new_id = new_id
         self._master = AESGCM(master_key)
         self._person_key = hmac.digest(master_key, b"person-ref/v1", hashlib.sha256)
+        owed_key = hmac.digest(master_key, b"owed-record/v1", hashlib.sha256)
+        self._owed = AESGCM(owed_key)
         self._open: dict[KeyId, CaseKey] = {}
         """Keys that were used since the last `rest`."""
         self._resting: dict[KeyId, CaseKey] = {}
@@ -159,6 +161,23 @@ class Vault:
             StoreUnavailableError: They can't.
         """
         self._database.check()
+
+    def seal_owed(self, event: EventId, plaintext: bytes) -> bytes:
+        """Return a record that the log is owed, sealed: every gateway can open it."""
+        nonce = random_bytes(_NONCE_BYTES)
+        return nonce + self._owed.encrypt(nonce, plaintext, event.encode())
+
+    def open_owed(self, event: EventId, sealed: bytes) -> bytes:
+        """Return what `seal_owed` was given.
+
+        Raises:
+            VerificationError: The bytes were changed, or belong to another record.
+        """
+        nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
+        try:
+            return self._owed.decrypt(nonce, ciphertext, event.encode())
+        except InvalidTag as e:
+            raise VerificationError("a record that is owed was changed") from e
 
     async def start(self, used: Used) -> None:
         """Remove the keys that were made ahead in an earlier life, and make some.

@@ -24,6 +24,7 @@ import exchange.cases
 import exchange.committing
 import exchange.due
 import exchange.idempotency
+import exchange.owed_records
 import exchange.registration
 import exchange.vault
 from exchange.connecting import alone, connected
@@ -35,6 +36,7 @@ _STORES: tuple[ModuleType, ...] = (
     exchange.committing,
     exchange.due,
     exchange.idempotency,
+    exchange.owed_records,
     exchange.registration,
 )
 _VAULT: tuple[ModuleType, ...] = (exchange.committing, exchange.vault)

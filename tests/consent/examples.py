@@ -11,10 +11,11 @@ from joserfc.jwk import KeySet
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 
+from consent import store
 from consent.artefact import Consent, ConsentFields, ConsentScope, ConsentState
 from consent.receipts import TYPE
 from consent.rules import Rule
-from consent.store import ConsentRequest, ask, give
+from consent.store import AS_ASKED, ConsentRequest, Terms, ask
 from consent.uses import Claim, Use
 from consent.verdict import Permit, ProposedLookup, RoleBasis
 from schemas.directory import (
@@ -168,6 +169,20 @@ def given(
     request = a_request(a_scope(role=role), uses=uses)
     asked = ask(connection, request, NOW, lambda: consent)
     return give(connection, asked.id, FATHER, asked.version, NOW)
+
+
+def give(
+    connection: Connection,
+    consent: ConsentId,
+    person: str,
+    version: int,
+    now: datetime,
+    terms: Terms = AS_ASKED,
+) -> Consent:
+    """Give a consent, and let it hold as if that were recorded; return it."""
+    store.give(connection, consent, person, version, now, terms)
+    store.confirm(connection, consent)
+    return store.get(connection, consent)
 
 
 def open_engine(url: str) -> Engine:

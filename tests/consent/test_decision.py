@@ -43,7 +43,7 @@ from tests.consent.examples import (
 )
 
 STATUS = frozenset({"status"})
-ASKED, GIVEN, REFUSED, WITHDRAWN, EXPIRED = ConsentState
+ASKED, GIVING, GIVEN, REFUSED, WITHDRAWN, EXPIRED = ConsentState
 BOTH_DUTY = {"mother": DUTY, "father": DUTY}
 BOTH_ASKED = {"mother": BY_CONSENT, "father": BY_CONSENT}
 MOTHERS = a_scope(person=MOTHER, role="mother")
@@ -280,6 +280,12 @@ TABLE = (
         consents=_consent(fields={"birth@1": None}),
     ),
     Row("asked", ConsentNeeded, Rule.CONSENT_ASKED, consents=_consent(state=ASKED)),
+    Row(
+        "given, and not recorded yet",
+        ConsentNeeded,
+        Rule.CONSENT_ASKED,
+        consents=_consent(state=GIVING),
+    ),
     Row(
         "asked for less",
         ConsentNeeded,

@@ -20,7 +20,7 @@ from sqlalchemy import Engine, delete
 
 from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE
 from consent.rules import Rule
-from consent.store import ask, give, refuse, withdraw
+from consent.store import ask, refuse, withdraw
 from consent.store import get as get_consent
 from consent.uses import finish_uses, open_uses, resume, suspend, take_uses
 from schemas.errors import StateConflictError
@@ -31,6 +31,7 @@ from tests.consent.examples import (
     a_request,
     a_scope,
     a_use,
+    give,
 )
 
 MINUTE = timedelta(minutes=1)

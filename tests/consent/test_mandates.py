@@ -205,7 +205,7 @@ def test_a_mandate_is_read_back_whole(
 def test_a_mandate_given_twice_stays_as_it_is(connection: Connection) -> None:
     """Whoever repeats the giving does not undo that somebody ended it."""
     mandate_store.give(connection, a_mandate())
-    ended = mandate_store.revoke(connection, MandateId("mandate-1"), MOTHER, NOW)
+    ended, _ = mandate_store.revoke(connection, MandateId("mandate-1"), MOTHER, NOW)
     again = mandate_store.give(connection, a_mandate(valid_until=NOW + 2 * DAY))
 
     assert NOW == ended.revoked_at
@@ -218,9 +218,11 @@ def test_principal_and_agent_end_a_mandate_once(
 ) -> None:
     """Either may (Civil Code 173(2)); the first instant counts."""
     mandate_store.give(connection, a_mandate())
-    first = mandate_store.revoke(connection, MandateId("mandate-1"), person, NOW)
-    again = mandate_store.revoke(connection, MandateId("mandate-1"), MOTHER, NOW + DAY)
+    mandate = MandateId("mandate-1")
+    first, is_new = mandate_store.revoke(connection, mandate, person, NOW)
+    again, is_new_again = mandate_store.revoke(connection, mandate, MOTHER, NOW + DAY)
 
+    assert (True, False) == (is_new, is_new_again)
     assert MandateState.VALID is first.state_at(NOW - TICK)
     assert MandateState.REVOKED is first.state_at(NOW)
     assert first == again

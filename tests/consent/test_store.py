@@ -19,7 +19,6 @@ from consent.store import (
     find_by_person,
     find_for_decision,
     get,
-    give,
     refuse,
     withdraw,
 )
@@ -34,6 +33,7 @@ from tests.consent.examples import (
     TICK,
     a_request,
     a_scope,
+    give,
 )
 
 STATUS = frozenset({"status"})

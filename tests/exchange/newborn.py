@@ -128,7 +128,9 @@ class Office:
         def give(connection: Connection) -> Consent:
             asked = store.get(connection, ConsentId(consent))
             person, version = asked.scope.person, asked.version
-            return store.give(connection, asked.id, person, version, now, terms)
+            store.give(connection, asked.id, person, version, now, terms)
+            store.confirm(connection, asked.id)
+            return store.get(connection, asked.id)
 
         return await self.database.write(give)
 

@@ -1,0 +1,416 @@
+"""One act, one record: whoever acts at the same instant, and whatever is cut off."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given as given_that
+from hypothesis import strategies as st
+from sqlalchemy import Connection, text
+
+from audit.record import Actor, Event, Kind, Subject
+from audit.store import Appended
+from consent import mandate_store
+from consent.artefact import Consent, ConsentState
+from consent.store import AS_ASKED
+from exchange import owed_records
+from exchange.idempotency import RepeatKey
+from exchange.mandating import Mandates
+from exchange.owed_records import OwedRecords
+from exchange.permission import Asking, Permissions
+from schemas.errors import (
+    InvalidRequestError,
+    LogUnavailableError,
+    StateConflictError,
+)
+from schemas.ids import CaseId, ConsentId, EventId, MandateId
+from tests.consent.test_mandates import a_mandate
+from tests.exchange.newborn import FATHER, MOTHER, PORTAL_CALLER, Office, read
+
+pytestmark = pytest.mark.anyio
+NOTHING = timedelta()
+
+
+def owed_by(office: Office) -> OwedRecords:
+    """Return what keeps the office's records."""
+    return OwedRecords(
+        database=office.database,
+        vault=office.vault,
+        log=office.log,
+        clock=office.clock,
+    )
+
+
+def permissions(office: Office) -> Permissions:
+    """Return what persons of an office answer to."""
+    return Permissions(
+        pack=office.pack,
+        database=office.database,
+        vault=office.vault,
+        log=office.log,
+        owed=owed_by(office),
+        in_flight=office.in_flight,
+        clock=office.clock,
+        new_id=office.resolver.new_id,
+        wake=lambda: None,
+    )
+
+
+def mandates(office: Office) -> Mandates:
+    """Return what gives and ends the mandates of an office."""
+    return office.resolver.mandates
+
+
+async def catch_up(office: Office) -> int:
+    """Record what was cut off, as another gateway would."""
+    people = permissions(office)
+    return await people.owed.catch_up(NOTHING, people.finish)
+
+
+async def asked(office: Office) -> Consent:
+    """Open a case that asks the father, and return what it asks."""
+    await office.open()
+    found = await permissions(office).of_person(FATHER)
+    return next(one for one in found if one.state is ConsentState.ASKED)
+
+
+async def give(office: Office, consent: Consent) -> Consent:
+    """Give a consent as it was asked."""
+    people = permissions(office)
+    return await people.give(consent.id, FATHER, consent.version, AS_ASKED)
+
+
+async def refuse(office: Office, consent: Consent) -> Consent:
+    """Refuse a consent."""
+    return await permissions(office).refuse(consent.id, FATHER)
+
+
+async def withdraw(office: Office, consent: Consent) -> Consent:
+    """Withdraw a consent."""
+    return await permissions(office).withdraw(consent.id, FATHER)
+
+
+async def close(office: Office, case: Mapping[str, Any]) -> dict[str, Any]:
+    """Close a case, as its portal."""
+    return read(await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER))
+
+
+def said(office: Office, consent: Consent) -> list[str]:
+    """Return the outcomes of the records of a consent, in the log's order."""
+    return [x["outcome"] for x in office.leaves() if x["corr"] == consent.id]
+
+
+def closings(office: Office) -> int:
+    """Return how many records say that a case was closed."""
+    return sum(kind == "case.closed" for kind, *_ in office.records())
+
+
+async def state(office: Office, consent: Consent) -> ConsentState:
+    """Return where a consent stands."""
+    return (await permissions(office).read(ConsentId(consent.id), None)).state
+
+
+async def at_once(acts: Sequence[Awaitable[object]]) -> list[object]:
+    """Do all at once; return those that were not a conflict."""
+    came = await asyncio.gather(*acts, return_exceptions=True)
+    done = [one for one in came if not isinstance(one, StateConflictError)]
+    assert not [one for one in done if isinstance(one, BaseException)], came
+    return done
+
+
+def deaf(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the log refuse whatever comes, until the patch is undone."""
+
+    async def refusing(_events: Sequence[Event]) -> list[Appended]:
+        raise LogUnavailableError("the disk is full")
+
+    monkeypatch.setattr(office.log, "append", refusing)
+
+
+def an_event(office: Office, outcome: str) -> Event:
+    """Return an event about the father."""
+    return Event(
+        id=EventId(office.resolver.new_id()),
+        at=office.clock.now(),
+        kind=Kind.CONSENT_CHANGED,
+        outcome=outcome,
+        subjects=(Subject("father", "citizen_id", FATHER),),
+    )
+
+
+# At the same instant.
+
+
+@pytest.mark.parametrize("first", [give, refuse])
+async def test_of_giving_and_refusing_at_once_the_log_says_what_holds(
+    office: Office, first: Callable[[Office, Consent], Awaitable[Consent]]
+) -> None:
+    """One of the two is a conflict, and is not recorded."""
+    consent = await asked(office)
+    second = refuse if first is give else give
+    done = await at_once([first(office, consent), second(office, consent)])
+    holds = await state(office, consent)
+
+    assert 1 == len(done)
+    assert ["asked", holds.value] == said(office, consent)
+    assert holds in (ConsentState.GIVEN, ConsentState.REFUSED)
+
+
+async def test_a_consent_given_six_times_at_once_is_given_once(office: Office) -> None:
+    """One answer, one record; the others are told that it is not asked any more."""
+    consent = await asked(office)
+    done = await at_once([give(office, consent) for _ in range(6)])
+
+    assert [ConsentState.GIVEN] == [one.state for one in done if type(one) is Consent]
+    assert ["asked", "given"] == said(office, consent)
+
+
+async def test_refusing_three_times_is_one_record(office: Office) -> None:
+    """Whoever repeats it is told the same, and the log nothing."""
+    consent = await asked(office)
+    answers = [await refuse(office, consent) for _ in range(3)]
+
+    assert [answers[0]] * 3 == answers
+    assert ["asked", "refused"] == said(office, consent)
+
+
+async def test_withdrawing_three_times_is_one_record(office: Office) -> None:
+    """Also where it is done at once."""
+    consent = await asked(office)
+    await give(office, consent)
+    answers = await at_once([withdraw(office, consent) for _ in range(3)])
+
+    assert [answers[0]] * 3 == answers
+    assert ["asked", "given", "withdrawn"] == said(office, consent)
+
+
+async def test_ending_a_mandate_three_times_is_one_record(office: Office) -> None:
+    """Also where it is done at once."""
+    principal = office.vault.person_ref("citizen_id", MOTHER)
+    mandate = a_mandate(principal=principal)
+    await office.database.write(lambda c: mandate_store.give(c, mandate))
+    ending = mandates(office)
+    ends = [ending.revoke("app", MandateId(mandate.id), MOTHER) for _ in range(3)]
+    answers = await at_once(ends)
+    outcomes = [outcome for _, outcome, _, _ in office.records()]
+
+    assert [answers[0]] * 3 == answers
+    assert ["mandate_revoked"] == outcomes
+
+
+async def test_a_case_closed_six_times_at_once_is_closed_once(office: Office) -> None:
+    """One answer, one record; the others are told that it is closed."""
+    case = await office.open()
+    done = await at_once([close(office, case) for _ in range(6)])
+
+    assert 1 == len(done)
+    assert 1 == closings(office)
+
+
+async def test_a_request_that_is_repeated_asks_once(office: Office) -> None:
+    """The same thing under the same key: one record, also after its case is closed."""
+    case = await office.open()
+    repeat = RepeatKey(PORTAL_CALLER.requester, "key", "request")
+    request = (PORTAL_CALLER, FATHER, asking(case, whole_matter=True), repeat)
+    first = await permissions(office).ask(*request)
+    again = await permissions(office).ask(*request)
+    await close(office, case)
+    late = await permissions(office).ask(*request)
+
+    assert first == again == late
+    assert ["asked"] == said(office, first)
+
+
+# Cut off between the act and its record.
+
+
+async def test_a_consent_whose_giving_was_cut_off_holds_once_it_is_recorded(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing rests on it, nobody refuses it, and any gateway goes on with it."""
+    consent = await asked(office)
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await give(office, consent)
+        with pytest.raises(LogUnavailableError):
+            await catch_up(office)
+        with pytest.raises(StateConflictError):
+            await refuse(office, consent)
+    before = await state(office, consent)
+    case = {"id": consent.asked_in}
+    resolved = await office.resolve(case)
+    caught = await catch_up(office)
+    goes_on = await office.resolve(case)
+
+    assert ConsentState.GIVING is before
+    assert "consent_needed" == resolved["by_id"]["father_identity"]["outcome"]
+    assert 1 == caught
+    assert ConsentState.GIVEN is await state(office, consent)
+    assert ["asked", "given"] == said(office, consent)
+    assert "verified" == goes_on["by_id"]["father_identity"]["outcome"]
+
+
+async def test_a_giving_that_was_cut_off_is_withdrawn_at_once(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It never holds; the log hears of both, in their order."""
+    consent = await asked(office)
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        for act in (give, withdraw):
+            with pytest.raises(LogUnavailableError):
+                await act(office, consent)
+        assert ConsentState.WITHDRAWN is await state(office, consent)
+    await catch_up(office)
+
+    assert ConsentState.WITHDRAWN is await state(office, consent)
+    assert ["asked", "given", "withdrawn"] == said(office, consent)
+
+
+async def test_a_refusal_holds_while_the_log_is_down_and_is_recorded_later(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Repeating it meanwhile changes nothing; its record comes once."""
+    consent = await asked(office)
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await refuse(office, consent)
+        await refuse(office, consent)
+    recorded = [await catch_up(office), await catch_up(office)]
+
+    assert [1, 0] == recorded
+    assert ["asked", "refused"] == said(office, consent)
+
+
+async def test_a_closing_that_was_cut_off_is_recorded_later(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The case is closed and its key gone, whatever the log says; it hears once."""
+    case = await office.open()
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await close(office, case)
+    unrecorded = closings(office)
+    held = [name for name, content in office.kept() if FATHER.encode() in content]
+    await catch_up(office)
+
+    assert "closed" == (await office.read(case))["status"]
+    assert office.owed(case) is None
+    assert (0, 1) == (unrecorded, closings(office))
+    assert [] == held
+
+
+async def test_a_record_that_was_written_and_not_struck_out_is_written_once(
+    office: Office,
+) -> None:
+    """Who was killed after the log had it leaves what another strikes out."""
+    owed, event = owed_by(office), an_event(office, "refused")
+    await office.database.write(lambda c: owed.note(c, event))
+    await office.log.append([event])
+    caught = [await catch_up(office), await catch_up(office)]
+
+    assert [1, 0] == caught
+    assert 1 == len(office.leaves())
+
+
+async def test_an_owed_record_that_was_changed_is_in_nobodys_way(
+    office: Office,
+) -> None:
+    """It is left where it lies, and named to the operators; the others are recorded."""
+    owed = owed_by(office)
+    events = [an_event(office, outcome) for outcome in ("refused", "withdrawn")]
+
+    def note(connection: Connection) -> None:
+        for event in events:
+            owed.note(connection, event)
+        changed = "UPDATE owed_record SET sealed = :sealed WHERE id = :id"
+        values = {"sealed": bytes(64), "id": events[0].id}
+        connection.execute(text(changed), values)
+
+    await office.database.write(note)
+    await catch_up(office)
+
+    assert ["withdrawn"] == [x["outcome"] for x in office.leaves()]
+
+
+_WORDS = st.text(max_size=8)
+_DETAILS = st.dictionaries(
+    _WORDS, st.none() | st.booleans() | st.integers(0, 9) | st.lists(_WORDS)
+)
+_EVENTS = st.builds(
+    Event,
+    id=st.uuids().map(str).map(EventId),
+    at=st.datetimes(timezones=st.just(UTC)),
+    kind=st.sampled_from(Kind),
+    outcome=_WORDS,
+    subjects=st.lists(st.builds(Subject, _WORDS, _WORDS, _WORDS)).map(tuple),
+    actor=st.none() | st.builds(Actor, _WORDS, _WORDS),
+    case=st.none() | _WORDS.map(CaseId),
+    details=_DETAILS,
+    evidence=_DETAILS,
+)
+
+
+@given_that(_EVENTS)
+def test_an_event_is_read_back_as_it_was_owed(event: Event) -> None:
+    """Whoever records it later records the same."""
+    assert event == owed_records._read(owed_records._written(event))
+
+
+# Requests and the case that asks.
+
+
+def asking(case: Mapping[str, Any], **changes: object) -> Asking:
+    """Return what a portal asks the father."""
+    values: dict[str, object] = {
+        "case": CaseId(case["id"]),
+        "role": "father",
+        "whole_matter": False,
+        "fields": {"household@1": frozenset({"region"})},
+        "expires_at": datetime(2026, 6, 1, tzinfo=UTC),
+        "uses": None,
+    }
+    return Asking(**{**values, **changes})  # type: ignore[arg-type] # a test's own
+
+
+async def test_requests_end_with_their_case(office: Office) -> None:
+    """Nobody is asked any more, nothing can be given; that is recorded."""
+    consent = await asked(office)
+    case = {"id": consent.asked_in}
+    await close(office, case)
+    with pytest.raises(StateConflictError):
+        await give(office, consent)
+    with pytest.raises(StateConflictError):
+        await permissions(office).ask(PORTAL_CALLER, FATHER, asking(case), None)
+
+    assert ConsentState.EXPIRED is await state(office, consent)
+    assert ["asked", "expired"] == said(office, consent)
+
+
+async def test_a_request_for_the_whole_matter_outlives_its_case(office: Office) -> None:
+    """Later cases may rest on it."""
+    case = await office.open()
+    whole = asking(case, whole_matter=True)
+    people = permissions(office)
+    consent = await people.ask(PORTAL_CALLER, FATHER, whole, None)
+    await close(office, case)
+
+    assert ConsentState.GIVEN is (await give(office, consent)).state
+
+
+async def test_nobody_is_asked_in_a_role_in_which_the_case_knows_another(
+    office: Office,
+) -> None:
+    """The father is he whom the certificate names."""
+    case = await office.open()
+    people = permissions(office)
+    with pytest.raises(InvalidRequestError) as refused:
+        await people.ask(PORTAL_CALLER, MOTHER, asking(case), None)
+
+    assert ["/person/id"] == [one.path for one in refused.value.complaints]
+    assert () == await people.of_person(MOTHER)
