@@ -43,9 +43,22 @@ def day_in_beijing(instant: datetime) -> date:
     return instant.astimezone(BEIJING).date()
 
 
+def is_in_utc(instant: datetime) -> bool:
+    """Tell whether an instant lies in the years 1 to 9999 of UTC, as all ours do.
+
+    >>> is_in_utc(datetime(1, 1, 1, tzinfo=BEIJING))
+    False
+    """
+    try:
+        instant.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
+
+
 @lru_cache(maxsize=256)
 def to_rfc3339_ms(instant: datetime) -> str:
-    """Return `instant` as RFC 3339 in UTC with milliseconds.
+    """Return `instant` as RFC 3339 in UTC with milliseconds; `is_in_utc` holds for it.
 
     >>> to_rfc3339_ms(datetime(2026, 1, 8, 6, 30, tzinfo=UTC))
     '2026-01-08T06:30:00.000Z'

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Annotated, Final, TypeVar
 
 from pydantic import (
+    AfterValidator,
     AwareDatetime,
     BaseModel,
     BeforeValidator,
@@ -16,6 +17,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import dataclass_transform
+
+from schemas.clock import is_in_utc
 
 _T = TypeVar("_T")
 
@@ -81,8 +84,20 @@ def _read_instant(sent: object) -> object:
         raise PydanticKnownError("datetime_type") from None
 
 
-Instant = Annotated[AwareDatetime, BeforeValidator(_read_instant)]
-"""An instant as RFC 3339 writes it, with its offset: `2026-01-08T14:30:00+08:00`."""
+def _in_utc(instant: datetime) -> datetime:
+    if not is_in_utc(instant):
+        raise ValueError("must lie in the years 1 to 9999, also in UTC")
+    return instant
+
+
+Instant = Annotated[
+    AwareDatetime, BeforeValidator(_read_instant), AfterValidator(_in_utc)
+]
+"""An instant as RFC 3339 writes it, with its offset: `2026-01-08T14:30:00+08:00`.
+
+INVARIANT: it can be written in UTC, as every record and table writes it. At either end
+of the calendar an offset leads out of it.
+"""
 
 
 @dataclass_transform(

@@ -181,6 +181,7 @@ def a_register(path: Path) -> Path:
             ("outside", "c", "MARRIED", "2021-01-01", "880101", "2026-01-08T14:00:00"),
             ("odd", "x", "ENGAGED", None, "990101", "2026-01-08T14:00:00"),
             ("undated", "x", "MARRIED", None, "990101", None),
+            ("before", "x", "MARRIED", None, "990101", "0001-01-01T00:00:00"),
         ]
         database.executemany(
             "INSERT INTO marriage (person_id, spouse_id, state, reg_date, region,"

@@ -132,6 +132,7 @@ def test_compares_every_stated_fact(
         ("outside", "not-covered"),
         ("odd", "declined"),
         ("undated", "declined"),
+        ("before", "declined"),  # the first year begins eight hours later in UTC
     ],
 )
 def test_says_why_it_gives_nothing(

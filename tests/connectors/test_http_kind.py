@@ -200,6 +200,16 @@ FAULTY: dict[str, tuple[Fault, Handle]] = {
             )
         ),
     ),
+    "a deferral to no time of ours": (
+        Fault.FORMAT,
+        sending(
+            reply(
+                b'{"lookup":"another-lookup","retry_at":"0001-01-01T00:00:00+14:00"}',
+                status="202 Later",
+                media_type="application/json",
+            )
+        ),
+    ),
     "a deferral without time": (
         Fault.FORMAT,
         sending(reply(b"{}", status="202 Later", media_type="application/json")),

@@ -224,6 +224,21 @@ def test_a_type_that_does_not_age_may_be_old() -> None:
 
 
 @pytest.mark.parametrize(
+    "as_of", ["0001-01-01T00:00:00+00:01", "9999-12-31T23:59:59-00:01"]
+)
+def test_an_instant_that_utc_has_not_is_faulty(as_of: str) -> None:
+    """Also where the type does not age: nobody could write down when it was."""
+    ageless = MARRIAGE.model_copy(update={"max_age": None})
+    request = a_request(evidence_type=ageless)
+    claims = claims_for(request).model_dump(mode="json", by_alias=True)
+    told = {k: v for k, v in claims.items() if v is not None} | {"as_of": as_of}
+    told["fields"] = {"_sd": []}
+    jwt = sign_compact(orjson.dumps(told), EVIDENCE_TYPE, DEPARTMENT_KEY)
+
+    assert Fault.FORMAT is fault_of(request, f"{jwt}~")
+
+
+@pytest.mark.parametrize(
     ("fault", "values"),
     [
         (Fault.UNASKED_FIELD, {**VALUES, "children": []}),

@@ -105,6 +105,31 @@ def test_a_mandate_is_given_used_and_revoked(
         assert AGENT not in str(shown)
 
 
+@pytest.mark.parametrize(
+    "instant",
+    [
+        "0001-01-01T00:00:00+00:01",
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-00:01",
+    ],
+)
+@pytest.mark.parametrize("place", ["valid_from", "valid_until", "authentication"])
+def test_a_mandate_names_instants_that_can_be_written_down(
+    citizen: httpx.Client, instant: str, place: str
+) -> None:
+    """At either end of the calendar an offset leads out of it: named, and no 500."""
+    is_proof = place == "authentication"
+    value = {"method": "face", "at": instant} if is_proof else instant
+
+    refused = citizen.post("/v1/mandates", json=giving(**{place: value}))
+
+    assert refused.status_code == 422
+    pointer = "/authentication/at" if is_proof else f"/{place}"
+    [error] = refused.json()["errors"]
+    assert pointer == error["pointer"]
+    assert "years 1 to 9999" in error["detail"]
+
+
 def test_an_auditor_sees_who_acted_under_which_mandate(
     site: Site, portal: httpx.Client, citizen: httpx.Client
 ) -> None:

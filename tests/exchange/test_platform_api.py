@@ -550,6 +550,8 @@ def test_only_auditors_search_the_log(site: Site, name: str) -> None:
         ({"since": "1797000000"}, "since"),
         ({"limit": "1.0"}, "limit"),
         ({"limit": "1_0"}, "limit"),
+        ({"since": "0001-01-01T00:00:00+00:01"}, "since"),
+        ({"until": "9999-12-31T23:59:59-14:00"}, "until"),
         ({"shoe_size": 4}, "shoe_size"),
     ],
 )
@@ -561,6 +563,26 @@ def test_a_wrong_question_is_named(
 
     assert answer.status_code == 422
     assert [error["parameter"] for error in answer.json()["errors"]] == [parameter]
+
+
+@pytest.mark.parametrize(
+    "expires_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-00:01"]
+)
+def test_a_consent_ends_at_an_instant_that_can_be_written_down(
+    site: Site, portal: httpx.Client, citizen: httpx.Client, expires_at: str
+) -> None:
+    """By whoever asks and by whoever gives: one that UTC has not is named."""
+    asked = ask(site, portal)
+    again = asking(asked["case"], expires_at=expires_at)
+    body = by(FATHER, version=asked["version"], expires_at=expires_at)
+    answers = [
+        portal.post("/v1/consents", json=again),
+        citizen.post(f"/v1/consents/{asked['id']}/give", json=body),
+    ]
+
+    for answer in answers:
+        assert answer.status_code == 422
+        assert ["/expires_at"] == [e["pointer"] for e in answer.json()["errors"]]
 
 
 @pytest.mark.parametrize("key", ["", "k" * 256, "k\tk"])

@@ -1,6 +1,6 @@
 """What stands for an instant in JSON, and what an array may hold."""
 
-from datetime import datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -12,14 +12,37 @@ from schemas.model import Instant
 _INSTANT = TypeAdapter[datetime](Instant)
 
 
-@given(st.datetimes(), st.integers(-1439, 1439))
-def test_every_instant_of_rfc_3339_is_read(local: datetime, minutes: int) -> None:
+_A_DAY = timedelta(days=1)
+_FIRST = datetime.min.replace(tzinfo=UTC)
+_LAST = datetime.max.replace(tzinfo=UTC)
+_OFFSETS = st.integers(-1439, 1439).map(lambda minutes: timedelta(minutes=minutes))
+
+
+@given(st.timedeltas(_A_DAY, _LAST - _FIRST - _A_DAY), _OFFSETS)
+def test_every_instant_of_rfc_3339_is_read(later: timedelta, offset: timedelta) -> None:
     """With its offset, in either case of the letters."""
-    instant = local.replace(tzinfo=timezone(timedelta(minutes=minutes)))
+    instant = (_FIRST + later).replace(tzinfo=timezone(offset))
     text = instant.isoformat()
 
     assert instant == _INSTANT.validate_python(text)
     assert instant == _INSTANT.validate_json(f'"{text.lower()}"', strict=True)
+
+
+@given(st.timedeltas(timedelta(), _A_DAY), _OFFSETS)
+def test_an_instant_that_utc_has_not_is_none_of_ours(
+    apart: timedelta, offset: timedelta
+) -> None:
+    """At either end of the calendar an offset leads out of it, and is refused there."""
+    for local, is_ours in (
+        (_FIRST + apart, offset <= apart),
+        (_LAST - apart, -offset <= apart),
+    ):
+        text = local.replace(tzinfo=timezone(offset)).isoformat()
+        if is_ours:
+            assert text == _INSTANT.validate_python(text).isoformat()
+            continue
+        with pytest.raises(ValidationError, match="years 1 to 9999"):
+            _INSTANT.validate_python(text)
 
 
 @pytest.mark.parametrize(
