@@ -25,7 +25,7 @@ from exchange.api import (
     problems,
     tokens,
 )
-from exchange.api.edge import Edge, Limits
+from exchange.api.edge import Edge, Limits, protocol_of
 from exchange.api.shortcut import Application
 from exchange.listening import free_address
 from exchange.moving import call_at_next_shard
@@ -59,7 +59,7 @@ def build_app(
     settings: Settings,
     clock: Clock | None = None,
     go_on: Callable[[], None] = lambda: None,
-) -> FastAPI:
+) -> Application:
     """Return the application; its lifespan opens the gateway and closes it.
 
     Args:
@@ -96,6 +96,7 @@ def build_app(
         description=contract.DESCRIPTION,
         lifespan=lifespan,
         openapi_url="/v1/openapi.json",
+        redirect_slashes=False,
         generate_unique_id_function=contract.operation_id,
         docs_url=None,
         redoc_url=None,
@@ -155,19 +156,7 @@ def _serve_shard(settings: Settings) -> bool:
 
     app = build_app(settings, go_on=go_on)
     _spare_the_collector()
-    config = uvicorn.Config(
-        app,
-        host=settings.listen_host,
-        port=settings.listen_port,
-        loop="uvloop",
-        http="httptools",
-        workers=1,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=_SHUTDOWN_S,
-    )
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, settings))
     with free_address(settings.listen_host, settings.listen_port, "`listen_port`"):
         try:
             server.run()
@@ -176,6 +165,23 @@ def _serve_shard(settings: Settings) -> bool:
             raise
     _raise_failure(app)
     return again.is_set()
+
+
+def server_config(app: Application, settings: Settings) -> uvicorn.Config:
+    """Return how an application is served."""
+    return uvicorn.Config(
+        app,
+        host=settings.listen_host,
+        port=settings.listen_port,
+        loop="uvloop",
+        http=protocol_of(app.edge),
+        ws="none",
+        workers=1,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_S,
+    )
 
 
 def _spare_the_collector() -> None:

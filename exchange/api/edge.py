@@ -4,6 +4,7 @@ Every request passes `Edge` once, before the framework has seen it: a middleware
 builds request objects of its own would cost more than a governed look-up.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 
@@ -11,10 +12,13 @@ import structlog
 from fastapi import Response
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from typing_extensions import override
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from exchange.api.problems import (
     INTERNAL,
     INVALID_REQUEST,
+    MALFORMED,
     TOO_BUSY,
     TOO_LARGE,
     WordedError,
@@ -28,6 +32,9 @@ from schemas.ids import NewId
 _log = structlog.get_logger(__name__)
 
 _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"})
+_UNKNOWN_METHOD, _NO_ROUTE = "OTHER", "none"
+"""What the access log and the metrics call what is not ours."""
+_MALFORMED_LINE = b"HTTP/1.1 400 Bad Request\r\n"
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
 """SOURCE: W3C Trace Context, section 3.2."""
 _ALWAYS_ANSWERED = "/health/"
@@ -95,9 +102,29 @@ class Edge:
                 await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:  # noqa: BLE001 - the last one that can answer
             await self._answer_fault(exchange, error)
+        except asyncio.CancelledError:  # the gateway stops, and waits no longer
+            if not exchange.status:
+                await problem(TOO_BUSY)(scope, receive, exchange.send)
+            raise
         finally:
             self._in_flight -= 1
             self._account(exchange, self._clock.monotonic() - started)
+
+    def answer_unreadable(self) -> bytes:
+        """Return the whole answer to what is no request that can be read (RFC 9112)."""
+        request_id = self._new_id()
+        self._meters_of(_UNKNOWN_METHOD, _NO_ROUTE, MALFORMED.status)[0].inc()
+        _log.info(
+            "request",
+            method=_UNKNOWN_METHOD,
+            route=_NO_ROUTE,
+            status=MALFORMED.status,
+            request=request_id,
+        )
+        answer = problem(MALFORMED, "this is no HTTP", headers={"connection": "close"})
+        headers = [*answer.raw_headers, *_headers_of_ours(request_id), _NOT_TO_BE_KEPT]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        return b"".join([_MALFORMED_LINE, *lines, b"\r\n", answer.body])
 
     def _refusal(self, scope: Scope, exchange: "_Exchange") -> Response | None:
         """Return the answer to a request that is not let in, or None."""
@@ -120,9 +147,9 @@ class Edge:
 
     def _account(self, exchange: "_Exchange", seconds: float) -> None:
         method = exchange.scope["method"]
-        method = method if method in _METHODS else "OTHER"
+        method = method if method in _METHODS else _UNKNOWN_METHOD
         # The route's own pattern: a path may hold what its caller put there.
-        route = getattr(exchange.scope.get("route"), "path", "none")
+        route = getattr(exchange.scope.get("route"), "path", _NO_ROUTE)
         status = exchange.status or 499  # the caller left before any answer
         counter, histogram = self._meters_of(method, route, status)
         counter.inc()
@@ -150,6 +177,24 @@ class Edge:
             )
             self._meters[method, route, status] = found
         return found
+
+
+def protocol_of(edge: Edge) -> type[HttpToolsProtocol]:
+    """Return how the server speaks HTTP: what it can't read, the edge answers as well.
+
+    For uvicorn's setting `http`. By itself the server would answer in words of its own,
+    without an id, and nobody could find the request in the log.
+    """
+
+    class Protocol(HttpToolsProtocol):
+        """HTTP/1.1 before the edge."""
+
+        @override
+        def send_400_response(self, msg: str) -> None:
+            self.transport.write(edge.answer_unreadable())
+            self.transport.close()
+
+    return Protocol
 
 
 class _Exchange:
@@ -226,12 +271,16 @@ class _Exchange:
             self.status = message["status"]
             headers = message["headers"] = [
                 *message.get("headers", ()),
-                (b"x-request-id", self.request_id.encode()),
-                _NOT_TO_BE_GUESSED,
+                *_headers_of_ours(self.request_id),
             ]
             if b"cache-control" not in [name for name, _ in headers]:
                 headers.append(_NOT_TO_BE_KEPT)
         await self._send(message)
+
+
+def _headers_of_ours(request_id: str) -> tuple[tuple[bytes, bytes], ...]:
+    """Return what every answer carries."""
+    return (b"x-request-id", request_id.encode()), _NOT_TO_BE_GUESSED
 
 
 def _too_large(limit: int) -> str:

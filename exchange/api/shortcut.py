@@ -15,12 +15,13 @@ from types import SimpleNamespace
 from fastapi import FastAPI, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 from typing_extensions import override
 
 from exchange.api import problems
 from exchange.api.cases import PATH, PREFER_MOST, OpenCaseRequest, answer_opening
 from exchange.api.dependencies import Gateway
+from exchange.api.edge import Edge
 from exchange.api.forms import KEY_MOST
 from exchange.token_request import Caller
 from schemas.directory import Scope as Right
@@ -49,7 +50,7 @@ class Application(FastAPI):
     answers what goes wrong itself, and the hot route is one function.
     """
 
-    edge: ASGIApp
+    edge: Edge
     """What every request passes first; it ends at `shortcut`."""
 
     @override

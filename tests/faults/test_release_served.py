@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
+import uvicorn
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from sqlalchemy import text
@@ -315,13 +316,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     # What nobody can answer here need not be asked again and again.
     chosen = {"ERRAND_RETRY_S": "600", "ERRAND_CHECKPOINT_EVERY_S": "600"}
     app = build_app(read_settings(stage.settings_file, chosen), clock)
-    assert isinstance(app, Application)
     watched = Watched(app)
     with ExitStack() as stack:
         front = stack.enter_context(departments(stage, clock, *DEPARTMENTS))
         port = int(stage.gateway_url.rpartition(":")[2])
         listening = stack.enter_context(socket.create_server(("127.0.0.1", port)))
-        stack.enter_context(served(watched, listening, app.state))
+        config = uvicorn.Config(watched, log_config=None, access_log=False)
+        stack.enter_context(served(config, listening, app.state))
         bell, hears = (stack.enter_context(one) for one in socket.socketpair())
         portal = Client(
             [stage.gateway_url], PORTAL, stage.clients[PORTAL], SCOPES[PORTAL], clock

@@ -20,13 +20,12 @@ import httpx
 import structlog
 import uvicorn
 import yaml
-from fastapi import FastAPI
 from starlette.datastructures import State
-from starlette.types import ASGIApp
 
 from connectors.jose import SigningKey
 from exchange.api.dependencies import Gateway
-from exchange.app import build_app
+from exchange.api.shortcut import Application
+from exchange.app import build_app, server_config
 from exchange.assertions import client_assertion
 from exchange.identity import TOKEN_PATH
 from exchange.settings import Settings, parse_settings
@@ -52,7 +51,7 @@ MOTHER, FATHER = "990101199403120026", "990101199207250018"
 class Site:
     """A running application, and whoever uses it."""
 
-    app: FastAPI
+    app: Application
     url: str
     keys: dict[str, SigningKey]
     clients: dict[str | None, httpx.Client] = field(default_factory=dict)
@@ -155,7 +154,8 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
         )
         parsed = parse_settings(chosen, {}, folder)
         site = Site(build_app(parsed), url, keys)
-        with _logging(parsed, site.output), served(site.app, listening, site.app.state):
+        config = server_config(site.app, parsed)
+        with _logging(parsed, site.output), served(config, listening, site.app.state):
             yield site
             for client in site.clients.values():
                 client.close()
@@ -173,15 +173,17 @@ def _logging(settings: Settings, output: io.BytesIO) -> Iterator[None]:
 
 
 @contextmanager
-def served(app: ASGIApp, listening: socket.socket, state: State) -> Iterator[None]:
+def served(
+    config: uvicorn.Config, listening: socket.socket, state: State
+) -> Iterator[None]:
     """Serve an application in a thread on a socket that listens already.
 
     Args:
-        app: The application, or what stands before it.
+        config: The application, or what stands before it, and how it is served.
         listening: Where it is served.
         state: Where it says why it did not start.
     """
-    config = uvicorn.Config(app, log_config=None, access_log=False, lifespan="on")
+    config.lifespan = "on"
     server = uvicorn.Server(config)
     started = threading.Event()
     startup = server.startup
