@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,13 +26,15 @@ _STOP_S = 15.0
 _HEALTH_S = 180.0
 """Enough for a machine that has much else to do."""
 _POLL_S = 0.05
+_LOOK_S = 0.5
+"""How often it is looked whether all processes still run."""
 _NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """Empty: all is on loopback, and to load the system's roots for each look takes most
 of the time of looking."""
 
 
 class StageError(ErrandError):
-    """A process of the demo did not start; the message holds the end of its log."""
+    """A process of the demo did not start, or ended by itself; holds its last words."""
 
 
 @dataclass(slots=True)
@@ -65,13 +67,32 @@ class Child:
         """
         until = time.monotonic() + _HEALTH_S
         while time.monotonic() < until:
-            if self._handle is None or not self._handle.is_alive():
+            if self._handle is None or self._handle.status() is not None:
                 break
             if self.is_ready():
                 return
             time.sleep(_POLL_S)
-        end = self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
-        raise StageError(f"`{self.name}` did not start:\n{end}")
+        raise StageError(f"`{self.name}` did not start:\n{self._end_of_log()}")
+
+    def check(self) -> None:
+        """Collect it if it has ended by itself.
+
+        Raises:
+            StageError: It has; says how.
+        """
+        status = None if self._handle is None else self._handle.status()
+        if status is None:
+            return
+        how = f"ended with status {status}"
+        if status < 0:
+            how = f"was ended by {signal.Signals(-status).name}"
+        raise StageError(
+            f"`{self.name}` {how}, and the others were stopped; `{self.log}` ends:\n"
+            f"{self._end_of_log()}"
+        )
+
+    def _end_of_log(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")[-2000:]
 
     def stop(self) -> None:
         """Ask it to end, by its process id; kill it when it does not."""
@@ -95,8 +116,8 @@ class Handle(ABC):
         """Its process id."""
 
     @abstractmethod
-    def is_alive(self) -> bool:
-        """Tell whether it runs."""
+    def status(self) -> int | None:
+        """Return how it ended: its exit status, or a signal below 0; None: it runs."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -122,8 +143,8 @@ class CommandProcess(Handle):
         return self._process.pid
 
     @override
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def status(self) -> int | None:
+        return self._process.poll()
 
     @override
     def stop(self) -> None:
@@ -159,8 +180,8 @@ class ForkedDepartment(Handle):
         return self._process.pid
 
     @override
-    def is_alive(self) -> bool:
-        return self._process.is_alive()
+    def status(self) -> int | None:
+        return self._process.exitcode
 
     @override
     def stop(self) -> None:
@@ -190,6 +211,23 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os.kill(os.getpid(), signal.SIGTERM)
+
+
+def watch(children: Iterable[Child], stop: threading.Event) -> None:
+    """Return when it is time to stop; meanwhile look after the processes.
+
+    Raises:
+        StageError: One of them has ended by itself.
+    """
+    watched = tuple(children)
+    while not stop.wait(_LOOK_S):
+        for child in watched:
+            try:
+                child.check()
+            except StageError:
+                if stop.is_set():  # Ctrl-C reaches all of them at once
+                    return
+                raise
 
 
 def answers(address: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from exchange.demo.children import watch
 from exchange.demo.fleet import run_fleet
 from exchange.demo.run import (
     DELAY_MS,
@@ -127,10 +128,14 @@ def _refuse_without(option: str, given: bool, others: Mapping[str, bool]) -> Non
 
 
 def _serve(choices: Choices, console: Console, clock: Clock) -> bool:
-    """Keep everything running until it is told to stop (SIGINT, SIGTERM)."""
+    """Keep everything running until it is told to stop (SIGINT, SIGTERM).
+
+    Raises:
+        StageError: A process did not start, or ended by itself: the others are stopped.
+    """
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda _number, _frame: stop.set())
-    with serve_all(choices, console, clock):
-        stop.wait()
+    with serve_all(choices, console, clock) as stage:
+        watch(stage.children, stop)
     return True

@@ -4,7 +4,7 @@ Everything is on loopback and on free ports. Each department has a folder, a key
 register and a log of its own; `exchange.demo.building` writes down what joins them.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +73,16 @@ class Stage:
     def gateway(self) -> Child:
         """The gateway, or the first of a fleet."""
         return self.gateways[self.gateway_url]
+
+    @property
+    def children(self) -> Sequence[Child]:
+        """Every process, the gateway first."""
+        others = (self.publisher, self.witness and self.witness.process)
+        return (
+            *self.gateways.values(),
+            *self.departments.values(),
+            *(child for child in others if child is not None),
+        )
 
     @property
     def data_dir(self) -> Path:
