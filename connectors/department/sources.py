@@ -23,6 +23,7 @@ from connectors.department.config import (
     Coverage,
     EvidenceSource,
     RowsField,
+    Scalar,
 )
 from connectors.department.signing import Statement
 from connectors.department.tables import (
@@ -214,17 +215,23 @@ class Source:
         constants: dict[str, object] = {}
         for column, value in self._spec.where.items():
             held = self._table.c[column]
+            constants[column] = self._as_constant(column, value)
+            statement = select(held).where(held == constants[column]).limit(0)
             try:
-                constants[column] = (
-                    self._as_key(column, value) if isinstance(value, str) else value
-                )
-                statement = select(held).where(held == constants[column]).limit(0)
                 with engine.connect() as connection:
                     read(connection, statement)
-            except (BadValueError, ValueError):
+            except BadValueError:
                 message = f"`where`: `{held}` can't hold what is given"
                 raise SettingsError(message) from None
         return constants
+
+    def _as_constant(self, column: str, value: Scalar) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            return self._as_key(column, value)
+        except ValueError:  # SQLite holds any text in any column
+            return value
 
     def _read(self, row: RowMapping, column: str, convert: Callable[[Any], T]) -> T:
         return _converted(self._table.c[column], row[column], convert)

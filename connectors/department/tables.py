@@ -4,8 +4,10 @@ What databases do differently from each other stands here. The connection reads 
 where the database knows how, and no file of SQLite is ever made.
 """
 
+import re
 import sqlite3
 from collections.abc import Sequence
+from errno import ENOENT
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
@@ -51,6 +53,10 @@ _READ_ONLY = {
 
 _NO_OPERATOR = "42883"
 """SQLSTATE of a comparison between a column and a value of another type."""
+
+_REFUSED = re.compile(r"failed: \S+:  ")
+"""How libpq writes what a server, in any language, said instead of connecting; it gives
+no SQLSTATE then, and its text names the account."""
 
 Rows: TypeAlias = Sequence[RowMapping]
 
@@ -134,6 +140,11 @@ def open_register(url: str) -> Engine:
             cursor.close()
             raw.commit()
 
+    def refuse_to_make(*_connecting: object) -> None:
+        if file is not None and not file.is_file():
+            raise FileNotFoundError(ENOENT, "no such file", str(file))
+
+    event.listen(engine, "do_connect", refuse_to_make)
     event.listen(engine, "connect", make_read_only)
     return engine
 
@@ -250,5 +261,7 @@ def reason(error: Exception) -> str:
     name = getattr(original, "sqlite_errorname", None)
     if isinstance(name, str):
         return name
+    if _REFUSED.search(str(original)):
+        return "the server refuses the account, or has no such database"
     cut = isinstance(error, OperationalError | InterfaceError | OSError)
     return "no connection" if cut else type(error).__name__

@@ -182,18 +182,33 @@ def test_an_endless_as_of_on_postgresql_is_for_a_person(
     assert ["t.at"] == [line["place"] for line in logs]
 
 
-@pytest.mark.parametrize("value", ["2019/05/20", "soon", ""])
+@pytest.mark.parametrize("value", ["2019-02-30", "soon", "", 7, True])
 def test_a_where_that_no_row_can_hold_is_found_at_the_start(
-    make: Make, tmp_path: Path, value: str
+    postgres_url: str, tmp_path: Path, value: object
 ) -> None:
     """A wrong constant is a wrong setting, and not a register that is down."""
-    url = make("CREATE TABLE t (person_id text, day date)")
+    url = on_postgres(postgres_url, "CREATE TABLE t (person_id text, day date)")
     source = {"fields": {"id": "person_id"}, "where": {"day": value}}
     with (
         pytest.raises(SettingsError, match=r"`where`: `t\.day`"),
         a_department(tmp_path, url, **source),
     ):
         pass
+
+
+@pytest.mark.parametrize("day", ["2019-05-20", "2019/05/20"])
+def test_a_where_is_compared_as_sqlite_holds_it(tmp_path: Path, day: str) -> None:
+    """Any text may stand in any column there, and be named."""
+    url = on_sqlite(
+        tmp_path,
+        f"CREATE TABLE t (person_id text, day date);"
+        f"INSERT INTO t VALUES ('{MOTHER}', '{day}')",
+    )
+    source = {"fields": {"id": "person_id"}, "where": {"day": day}}
+    with a_department(tmp_path, url, **source) as department:
+        reply = ask(department, fields=("id",))
+
+    assert {"id": MOTHER} == values_of(reply)
 
 
 def test_a_where_may_name_a_day(make: Make, tmp_path: Path) -> None:

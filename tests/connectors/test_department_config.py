@@ -161,6 +161,18 @@ def test_a_sqlite_register_that_is_not_there_is_not_made(tmp_path: Path) -> None
     assert before == set(tmp_path.iterdir())
 
 
+def test_a_sqlite_register_that_went_away_is_not_made_either(tmp_path: Path) -> None:
+    """A file that is being replaced is unavailable meanwhile."""
+    config = a_config(tmp_path)
+    register = Register(config.database, config.evidence_types)
+    register.close()
+    (tmp_path / "register.db").unlink()
+    with pytest.raises(FileNotFoundError):
+        register.ping()
+
+    assert not (tmp_path / "register.db").exists()
+
+
 @pytest.mark.parametrize("query", ["mode=ro&uri=true", "uri=true"])
 def test_a_sqlite_register_may_be_named_by_a_uri(tmp_path: Path, query: str) -> None:
     """SQLite's own way to say that a file is only read."""

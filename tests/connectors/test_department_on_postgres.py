@@ -185,6 +185,7 @@ def test_a_server_that_refuses_an_account_is_named_without_it(
     told = str(caught.value)
 
     assert "the register can't be read: `" in told
+    assert told.endswith("the server refuses the account, or has no such database")
     assert not any(secret in told for secret in ("nobody_known", "s3cret", "://"))
 
 
