@@ -9,9 +9,9 @@ from consent.rules import Rule
 from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
-from exchange.outcomes import Judge
+from exchange.outcomes import AMBIGUOUS, Judge
 from exchange.plan import Lookup, Part, Plan, State
-from schemas.outcome import Committed, Declared, NotApplicable, Outcome
+from schemas.outcome import Committed, Declared, NotApplicable, Outcome, Refused
 
 
 def judge_case(
@@ -113,9 +113,7 @@ class _Scope:
         return found if reason is None else self._judge.supplied(reason)
 
     def _planned(self, requirement: str, plan: Plan, state: planned.Planned) -> Outcome:
-        found = self._judge.evidence(
-            requirement, state.parts, partial(self._unasked, requirement, plan)
-        )
+        found = self._evidence(requirement, plan, state.parts)
         criterion = self._case.matter.requirements[requirement].criterion
         if criterion is None or not found.is_settled:
             return found
@@ -180,9 +178,32 @@ class _Scope:
         ]
         if not parts:
             return self._judge.chained()
-        return self._judge.evidence(
+        return self._evidence(requirement, plan, parts)
+
+    def _evidence(self, requirement: str, plan: Plan, parts: Sequence[Part]) -> Outcome:
+        """Judge a requirement by what its look-ups brought.
+
+        INVARIANT (rule 6): where several records fit, such as those of twins, nobody
+        picks one. What would tell them apart is asked of the portal, if it may state
+        it: the facts by which the same evidence can be looked up otherwise.
+        """
+        found = self._judge.evidence(
             requirement, parts, partial(self._unasked, requirement, plan)
         )
+        if not isinstance(found, Refused) or found.rule != AMBIGUOUS:
+            return found
+        lookups = {part.lookup for part in parts}
+        asks, known = {part.ask for part in parts}, self._case.known()
+        telling = [
+            sorted(one.inputs - known)
+            for one in self._case.catalogue.candidates
+            if one.id not in lookups and not asks.isdisjoint(one.asks)
+        ]
+        statable = [s for s in telling if s and all(map(self._is_statable, s))]
+        if not statable:
+            return found
+        fewest: list[str] = min(statable, key=lambda facts: (len(facts), facts))
+        return self._judge.missing((), fewest, found)
 
     def _unasked(
         self,

@@ -60,6 +60,8 @@ from schemas.outcome import (
 LOOK_AGAIN = timedelta(hours=24)
 """How often a case that waits for people alone is looked at by itself."""
 
+AMBIGUOUS = "provider.ambiguous"
+"""The rule by which a department refuses to pick one of several records that fit."""
 _GRAVITY = (
     Refused,
     Conflict,
@@ -143,13 +145,25 @@ class Judge:
             return min(open_ones, key=_gravity)
         return _united(outcomes)
 
-    def missing(self, questions: Iterable[str], facts: Iterable[str] = ()) -> Outcome:
-        """Say which answers, and which facts about subjects, it waits for."""
-        return AnswerNeeded(
+    def missing(
+        self,
+        questions: Iterable[str],
+        facts: Iterable[str] = (),
+        found: Outcome | None = None,
+    ) -> Outcome:
+        """Say which answers, and which facts about subjects, it waits for.
+
+        Args:
+            questions: Of the matter.
+            facts: Concepts that the portal may state.
+            found: What a look-up came to that has to be made by them instead.
+        """
+        needed = AnswerNeeded(
             questions=tuple(_question(self._matter, name) for name in questions),
             facts=tuple(_fact(self._matter, concept) for concept in facts),
             next_step=self._asked_of_applicant("answer"),
         )
+        return needed if found is None else replace(needed, **_basis_of(found))
 
     def uncovered(self, requirement_id: str) -> Outcome:
         """Say that no registered service covers what a requirement needs."""

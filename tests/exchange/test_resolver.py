@@ -20,6 +20,7 @@ from consent.rules import Suspendable, target
 from consent.store import withdraw
 from exchange import cases
 from exchange.cases import StoredCase
+from exchange.resolver import Additions
 from exchange.vault import _find_wrapped
 from schemas.canonical import b64url_decode
 from schemas.errors import (
@@ -33,6 +34,8 @@ from schemas.errors import (
 from schemas.ids import CaseId, ConsentId
 from tests.exchange.newborn import (
     ANSWERS,
+    CERTIFICATE,
+    CERTIFICATE_FIELDS,
     FATHER,
     MOTHER,
     NOW,
@@ -41,6 +44,7 @@ from tests.exchange.newborn import (
     a_mother,
     outcomes,
     perform_steps,
+    read,
 )
 from tests.fakes.waiting import owed_to
 
@@ -351,6 +355,40 @@ async def _withdraw(office: Office, consent: Consent) -> None:
     person, now = consent.scope.person, office.clock.now()
     await office.database.write(
         lambda c: withdraw(c, ConsentId(consent.id), person, now)
+    )
+
+
+async def test_of_twins_the_portal_says_which(office: Office) -> None:
+    """Rule 6: two certificates of one mother and day: nobody picks, and one tells.
+
+    Each of the twins has a case of its own; the number on the paper tells whose it is.
+    """
+    twin = "A000000002"
+    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": twin}
+    fields = {**CERTIFICATE_FIELDS, "CSYXZMBH": twin, "XSE_XM": "林小河"}
+    office.departments.hold("birth_certificate@1", keys, fields)
+
+    cases = [await office.open() for _ in range(2)]
+    for case, number in zip(cases, (CERTIFICATE, twin), strict=True):
+        asked = case["by_id"]["birth_certificate"]
+        assert "answer_needed" == asked["outcome"]
+        assert ["newborn.certificate_no"] == [fact["id"] for fact in asked["facts"]]
+        assert ("applicant", f"/v1/cases/{case['id']}/answers") == (
+            asked["next_step"]["owner"],
+            asked["next_step"]["link"],
+        )
+        behind = case["by_id"]["vaccination_record"]["next_step"]
+        assert ("applicant", "answer") == (behind["owner"], behind["action"])
+        assert CERTIFICATE not in str(case)
+
+        stated = {"newborn": {"certificate_no": number}}
+        body = Additions(subjects=stated, answers={})
+        added = office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
+        told = read(await added)
+        assert "retrieved" == outcomes(told)["birth_certificate"]
+        assert number in str(told["evidence"])
+    assert ("request.ended", "declined", "wj", "birth_certificate@1") in (
+        office.records()
     )
 
 

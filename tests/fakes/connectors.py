@@ -19,7 +19,7 @@ from typing_extensions import override
 from connectors.department.signing import Statement, sign_statement
 from connectors.jose import SigningKey
 from connectors.kinds.http import lookup_claims
-from connectors.lookup import LookupRequest, NothingHeld, Reply, SignedReply
+from connectors.lookup import Declined, LookupRequest, NothingHeld, Reply, SignedReply
 from connectors.port import Connector
 from schemas.clock import Clock
 from schemas.directory import PublicKey
@@ -123,10 +123,11 @@ class InMemoryConnector(Connector):
         """Close nothing: there is nothing open."""
 
     def _look_up(self, request: LookupRequest) -> Reply:
-        for record in self._records[request.evidence_type.ref]:
-            if record.keys.items() >= request.keys.items():
-                return SignedReply(self._sign(request, record))
-        return NothingHeld()
+        held = self._records[request.evidence_type.ref]
+        found = [one for one in held if one.keys.items() >= request.keys.items()]
+        if len(found) > 1:  # as a department does, which picks none of them
+            return Declined("ambiguous")
+        return SignedReply(self._sign(request, found[0])) if found else NothingHeld()
 
     def _sign(self, request: LookupRequest, record: Record) -> str:
         now = self._clock.now()
