@@ -103,7 +103,7 @@ def publish(config: Config = None) -> None:
 )
 def demo(context: typer.Context) -> None:
     """Run a newborn's case through seven departments, and check all of it."""
-    from exchange.demo.command import demo as command
+    from exchange.cli.demo import demo as command
 
     inner = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     inner.command()(command)

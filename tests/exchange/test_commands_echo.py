@@ -13,7 +13,7 @@ import yaml
 from typer.core import TyperArgument, TyperCommand, TyperOption
 
 from exchange.__main__ import main
-from exchange.demo.command import demo
+from exchange.cli.demo import demo
 from tests.harness.application import AUDITOR, OPERATOR, PORTAL, Site
 from tests.harness.commands import every_command
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from exchange.cli.console import Exit
 from exchange.demo.children import watch
 from exchange.demo.fleet import run_fleet
 from exchange.demo.run import (
@@ -27,9 +28,6 @@ from schemas.errors import ErrandError
 _FOLDER = Path("var/demo")
 _SERVE_PORT = 8800
 _WIDTH = 120
-_DID_NOT_HOLD = 1
-_UNUSABLE = 2
-"""Exit statuses, as those of all commands."""
 
 
 def demo(  # noqa: PLR0913 - the options of the command
@@ -87,8 +85,8 @@ def demo(  # noqa: PLR0913 - the options of the command
         held = _run(choices, json, serve=serve, fleet=fleet)
     except ErrandError as error:
         sys.stderr.write(f"errand demo: {error}\n")
-        raise typer.Exit(_UNUSABLE) from None
-    raise typer.Exit(0 if held else _DID_NOT_HOLD)
+        raise typer.Exit(Exit.UNUSABLE) from None
+    raise typer.Exit(0 if held else Exit.WRONG)
 
 
 def _run(choices: Choices, json: Path | None, *, serve: bool, fleet: bool) -> bool:
