@@ -76,6 +76,18 @@ class RecordQuery:
     """The cursor of the page before; None for the first page."""
 
 
+def each_alone(query: RecordQuery) -> Mapping[str, RecordQuery]:
+    """Return each condition that may be mistyped as a question alone, by its name."""
+    alone = {
+        "requester": RecordQuery(requester=query.requester, limit=1),
+        "provider": RecordQuery(provider=query.provider, limit=1),
+        "matter": RecordQuery(matter=query.matter, limit=1),
+        "case": RecordQuery(case=query.case, limit=1),
+        "outcome": RecordQuery(outcome=query.outcome, limit=1),
+    }
+    return {name: one for name, one in alone.items() if getattr(query, name)}
+
+
 @dataclass(frozen=True, slots=True)
 class RecordRow:
     """One record, as the index knows it."""
@@ -124,6 +136,8 @@ class RecordPage:
     checkpoint: str | None
     """The signed note of the last checkpoint; None before the first."""
     lag: Lag
+    unmatched: Sequence[str] = ()
+    """Of an empty answer: the conditions that no record meets, perhaps mistyped."""
 
 
 class AccessIndex:

@@ -8,7 +8,7 @@ never holds up a case.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -23,6 +23,7 @@ from audit.query import (
     RecordPage,
     RecordQuery,
     RecordRow,
+    each_alone,
     open_entry,
     query_event,
 )
@@ -179,7 +180,11 @@ class Oversight:
                 break
         if newest is None or number < len(indexes) - 1:
             newest = self._index.query(replace(query, limit=1, after=None))
-        return replace(newest, rows=rows, next=following)
+        unmatched: list[str] = []
+        if not rows and query.after is None:
+            alone = each_alone(query)
+            unmatched = [name for name, one in alone.items() if _is_unmet(one, indexes)]
+        return replace(newest, rows=rows, next=following, unmatched=unmatched)
 
     async def record(
         self, auditor: Slug, event: EventId
@@ -345,3 +350,8 @@ class Oversight:
 
     async def _run(self, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+
+def _is_unmet(query: RecordQuery, indexes: Iterable[AccessIndex]) -> bool:
+    """Tell whether no record of any shard is wanted."""
+    return not any(index.query(query).rows for index in indexes)

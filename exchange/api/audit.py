@@ -123,6 +123,9 @@ class RecordList(Model):
     checkpoint: str | None
     """The signed head of the tree when this was answered."""
     lag: LagView
+    unmatched: tuple[str, ...]
+    """Of an empty answer: the conditions that no record at all meets, such as
+    `provider`. Perhaps one is mistyped."""
 
 
 class SectionView(Model):
@@ -175,6 +178,7 @@ async def find_records(
 ) -> Response:
     """Return records, newest first; the question itself becomes a record."""
     query = RecordQuery(**dict(filters))
+    _check_span(query)
     subject = None if about is None else Subject("", *_split(about))
     official = None if by is None else Actor(*_split(by))
     page = await gateway.oversight.records(caller.requester, query, subject, official)
@@ -188,6 +192,7 @@ async def find_records(
                 "indexed": page.lag.indexed,
                 "published": page.lag.published,
             },
+            "unmatched": [*page.unmatched],
         }
     )
 
@@ -249,6 +254,20 @@ async def read_consistency(
         )
     proof = await gateway.oversight.consistency(size1, size2)
     return _json(dict(proof.as_json()))
+
+
+def _check_span(query: RecordQuery) -> None:
+    """Refuse a time in which nothing can have happened.
+
+    Raises:
+        InvalidRequestError: It ends before it begins.
+    """
+    if query.since is None or query.until is None or query.since < query.until:
+        return
+    raise InvalidRequestError(
+        Complaint("since", "must be before `until`", Where.PARAMETER),
+        Complaint("until", "must be after `since`", Where.PARAMETER),
+    )
 
 
 def _split(header: str) -> tuple[str, str]:

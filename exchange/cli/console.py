@@ -261,6 +261,18 @@ def given(**conditions: str | None) -> dict[str, str]:
     return {name: value for name, value in conditions.items() if value is not None}
 
 
+def check_span(since: str | None, until: str | None) -> None:
+    """Refuse a time in which nothing can have happened; both as they were read.
+
+    Raises:
+        ErrandError: It ends before it begins.
+    """
+    if since is None or until is None:
+        return
+    if datetime.fromisoformat(since) >= datetime.fromisoformat(until):
+        raise ErrandError("`--since` must be before `--until`")
+
+
 def make_table(title: str, *columns: str, kept: Collection[str] = ()) -> "Table":
     """Return an empty table for people.
 

@@ -23,6 +23,7 @@ from exchange.cli.console import (
     OfRequester,
     Since,
     Until,
+    check_span,
     given,
     read_subject_id,
 )
@@ -82,6 +83,7 @@ def export_log(  # noqa: PLR0913 - the conditions of `query`
     A table holds what auditors search by, in columns, of all records or of those that
     meet every condition; it opens no section.
     """
+    check_span(since, until)
     stored = stored_shard(log, shard)
     _check_apart(target)
     conditions = given(

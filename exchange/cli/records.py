@@ -25,6 +25,7 @@ from exchange.cli.console import (
     Since,
     Until,
     Url,
+    check_span,
     get_json,
     get_token,
     given,
@@ -195,6 +196,7 @@ def query_audit(  # noqa: PLR0913 - the conditions of one question
     """
     if whole and (after, limit) != (None, None):
         raise ErrandError("`--all` takes no `--after` or `--limit`")
+    check_span(since, until)
     conditions = given(
         requester=requester,
         provider=provider,
@@ -263,6 +265,8 @@ def _show_page(page: "Mapping[str, Any]") -> None:
             "\n".join(told),
         )
     print_table(table)
+    for name in page.get("unmatched", ()):
+        sys.stdout.write(f"no record at all meets --{name}: is it mistyped?\n")
     if page["next"] is not None:
         sys.stdout.write(f"there are more: --after {page['next']}, or --all\n")
 

@@ -230,6 +230,48 @@ def test_the_first_shard_is_found_where_nothing_was_sealed(
     assert by_address.json["origin"] == by_folder.json["origin"]
 
 
+def test_a_condition_that_no_record_meets_is_said_to_be_perhaps_mistyped(
+    place: Place,
+) -> None:
+    """An empty answer never reads as "nobody asked" where a word is wrong."""
+    wrong = ("--provider", "nosuch", "--requester", PORTAL, "--outcome", "answred")
+    empty = place.audit("query", *wrong, "--json")
+    shown = place.audit("query", *wrong)
+    right = place.audit(
+        *("query", "--requester", AUDITOR, "--until", "2020-01-01T00:00:00Z", "--json")
+    )
+
+    assert [0, 0, 0] == [done.status for done in (empty, shown, right)], empty
+    assert ([], ["provider", "outcome"]) == (
+        empty.json["records"],
+        empty.json["unmatched"],
+    )
+    assert "no record at all meets --provider: is it mistyped?" in shown.stdout
+    assert "--requester" not in shown.stdout
+    assert "nosuch" not in shown.stdout
+    assert ([], []) == (right.json["records"], right.json["unmatched"])
+
+
+@pytest.mark.parametrize("since", ["2026-07-02T00:00:00Z", "2026-07-01T08:00:00+08:00"])
+def test_a_time_that_ends_before_it_begins_is_refused(place: Place, since: str) -> None:
+    """Nothing can have happened in it: by the commands, and by the API."""
+    until = "2026-07-01T00:00:00Z"
+    span = ("--since", since, "--until", until)
+    data = place.site.gateway.settings.data_dir
+    done = (
+        place.audit("query", *span),
+        errand("audit", "export", data, "x.ndjson", "--format", "ndjson", *span),
+    )
+    answer = place.site.client(AUDITOR).get(
+        "/v1/audit/records", params={"since": since, "until": until}
+    )
+
+    assert [(2, "")] * 2 == [(one.status, one.stdout) for one in done]
+    assert all("`--since` must be before `--until`" in one.stderr for one in done)
+    assert 422 == answer.status_code
+    assert ["since", "until"] == [one["parameter"] for one in answer.json()["errors"]]
+
+
 def test_a_problem_is_told_with_its_places_and_without_values(place: Place) -> None:
     """The title alone would leave whoever asked to guess."""
     reason = place.audit("hold", "--reason", f"about {MOTHER}", stdin=MOTHER)
