@@ -146,10 +146,12 @@ class OwedRecords:
         return len(found)
 
     async def keep_up(self, finish: Finish) -> None:
-        """Record what was cut off, every few seconds, until cancelled."""
+        """Record what was cut off, at once and every few seconds, until cancelled."""
+        grace = timedelta()  # what this gateway left when it was killed is at hand
         while True:
             try:
-                await self.catch_up(_GRACE, finish)
+                await self.catch_up(grace, finish)
+                grace = _GRACE
             except (StoreUnavailableError, LogUnavailableError) as error:
                 _log.warning("records_still_owed", error=type(error).__name__)
             await asyncio.sleep(_POLL_S)

@@ -10,6 +10,7 @@ import orjson
 import pytest
 from sqlalchemy import Connection, text
 
+from consent import store as consents
 from exchange import cases, idempotency
 from exchange.cases import SealedEvidence
 from exchange.sweeping import delete_expired
@@ -26,6 +27,7 @@ from tests.harness.application import (
     PORTAL,
     Site,
 )
+from tests.harness.patience import until
 
 Json = dict[str, Any]
 T = TypeVar("T")
@@ -305,6 +307,36 @@ def on_the_loop(site: Site, work: Awaitable[T]) -> T:
         return await work
 
     return asyncio.run_coroutine_threadsafe(run(), loop).result(30)
+
+
+def test_a_giving_that_was_cut_off_is_recorded_and_holds_by_itself(
+    site: Site, portal: httpx.Client, citizen: httpx.Client
+) -> None:
+    """As a gateway leaves it that was killed before the log had heard."""
+    asking = {
+        "case": site.open_case(portal)["id"],
+        "role": "father",
+        "person": {"id": FATHER},
+        "fields": {"household@1": ["region"]},
+    }
+    asked = portal.post("/v1/consents", json=asking).json()
+    people = site.gateway.permissions
+    ago = site.gateway.clock.now() - timedelta(minutes=1)
+
+    def cut_off(connection: Connection) -> None:
+        person, version = people._person(FATHER), asked["version"]
+        given = consents.give(connection, asked["id"], person, version, ago)
+        people._note(connection, given, "given", ago, FATHER)
+
+    def state() -> str:
+        found: str = citizen.get(f"/v1/consents/{asked['id']}").json()["state"]
+        return found
+
+    on_the_loop(site, site.gateway.database.write(cut_off))
+    before = state()
+    until(lambda: state() != before, "the consent holds")
+
+    assert ("giving", "given") == (before, state())
 
 
 def test_the_sweep_deletes_what_has_run_out_and_nothing_else(

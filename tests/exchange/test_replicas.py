@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import psycopg
 import pytest
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 
 from audit.record import Kind
 from consent import mandate_store, store, uses
@@ -22,7 +22,7 @@ from exchange.due import Due, Lease
 from exchange.registration import Registered
 from schemas.errors import StateConflictError, VerificationError
 from schemas.ids import CaseId, DueId, EvidenceId, KeyId
-from tests.consent.examples import LEASE, a_quota, a_request, a_use
+from tests.consent.examples import LEASE, a_quota, a_request, a_scope, a_use
 from tests.consent.test_mandates import a_mandate
 from tests.harness.postgres import ask_until
 
@@ -140,6 +140,42 @@ async def test_one_replica_works_on_a_case(postgres_tables: str) -> None:
     works = [partial(begin, holder=name) for name in ("gateway-1", "gateway-2")]
 
     assert (True, False) == await race(postgres_tables, *works)
+
+
+async def test_what_a_case_asks_while_it_is_closed_ends_with_it(
+    postgres_tables: str,
+) -> None:
+    """Whichever of the two gateways comes first, nobody is asked for a closed case."""
+    head = CaseHead(
+        id=CASE,
+        requester="portal",
+        matter="newborn@1",
+        purpose="newborn_registration",
+        status=CaseStatus.OPEN,
+        opened_at=NOW,
+    )
+    request = a_request(a_scope(case=CASE), asked_in=CASE)
+
+    def ask(connection: Connection) -> int:
+        cases.keep_open(connection, CASE)
+        store.ask(connection, request, NOW, lambda: "c1")
+        return 0
+
+    def close(connection: Connection) -> int:
+        cases.close_case(connection, CASE, b"", NOW)
+        return len(store.end_requests(connection, CASE, NOW))
+
+    for works, expected in (((ask, close), [0, 1]), ((close, ask), [0, None])):
+        with Database(postgres_tables) as database:
+            insert = partial(cases.insert_case, key=KeyId("key"), content=b"0")
+            await database.write(partial(insert, head=head))
+        came = await race(postgres_tables, *works)
+        with Database(postgres_tables) as database:
+            await database.write(lambda c: c.execute(text("DELETE FROM case_file")))
+
+        assert expected == [
+            None if isinstance(x, StateConflictError) else x for x in came
+        ]
 
 
 async def test_a_case_is_never_overwritten(postgres_tables: str) -> None:
