@@ -270,6 +270,21 @@ async def test_a_giving_that_was_cut_off_is_withdrawn_at_once(
     assert ["asked", "given", "withdrawn"] == said(office, consent)
 
 
+async def test_the_log_hears_of_a_giving_before_its_withdrawal(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the giving was cut off, and the log is back for the withdrawal."""
+    consent = await asked(office)
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await give(office, consent)
+    await withdraw(office, consent)
+
+    assert ["asked", "given", "withdrawn"] == said(office, consent)
+    assert ConsentState.WITHDRAWN is await state(office, consent)
+
+
 async def test_a_refusal_holds_while_the_log_is_down_and_is_recorded_later(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
