@@ -156,5 +156,5 @@ def show(result: Result, console: Console) -> None:
     for key, name in (("b_over_a", "B/A"), ("b_over_limit", "B/(D+S)")):
         values = told[key]
         if isinstance(values, dict):
-            ratios.add_row(name, *(f"{value:.2f}" for value in values.values()))
+            ratios.add_row(name, *(f"{value:.3f}" for value in values.values()))
     console.print(ratios)

@@ -33,6 +33,9 @@ def test_a_quick_run_measures_every_variant(tmp_path: Path) -> None:
             assert figures["cases"] >= 1
             assert figures["cpu_ms"] > 0
             assert 0 < figures["p50_ms"] <= figures["p99_ms"]
+    for ratios in (told["b_over_a"], told["b_over_limit"]):
+        # What is shown is what is written, and not rounded again.
+        assert all(f"{ratio:.3f}" in done.stdout.decode() for ratio in ratios.values())
     assert told["signatures_cpu_ms"] > 0
     assert {"processor", "cores", "python", "libraries"} <= told["machine"].keys()
 
