@@ -23,13 +23,17 @@ import structlog
 from audit.keyed import SubjectKey
 from audit.record import Subject
 from audit.sealing import SealedRecord
-from audit.store import Appended, Engine, Work
+from audit.store import Appended, Engine, Refusal, Work
 from audit.subjects import SubjectDirectory
 from schemas.errors import LogUnavailableError
 
 _log = structlog.get_logger(__name__)
 
 _REMEDY = "look at the disk, run `errand audit verify`, then restart the gateway"
+_NEWER = (
+    "do not restart: put the newer data back, or save the head that the witness (or "
+    "the store) holds and give it to `errand audit recover` (docs/log.md, Shards)"
+)
 _PASSES = (
     "none: the gateway goes on with the next shard when that is open; if it stays "
     "shut, give `errand audit seal-shard` (or `recover`) again"
@@ -150,25 +154,25 @@ class Batches:
             self._jobs.put(self._gathered)
             self._gathered, self._room = [], _ENOUGH
 
-    def refuse(self, reason: str, *, is_sealed: bool = False) -> None:
+    def refuse(self, refusal: Refusal) -> None:
         """Refuse everything until the log is opened again, after human eyes.
 
         The first reason is told to the operators, once.
 
         Args:
-            reason: Why.
-            is_sealed: Whether that is no harm: the log has ended, as `Refusal` has it.
+            refusal: Why, with a fault.
         """
         if self.fault is not None:
             return
-        self.fault = reason
+        self.fault = reason = refusal.fault or refusal.reason
         # Nobody is left waiting for a result because standard error is gone.
         with suppress(OSError, ValueError):
-            if is_sealed:
+            if refusal.is_sealed:
                 # Gateways that run while a shard is sealed all come to this.
                 _log.info("shard_sealed", why=reason, remedy=_PASSES)
             else:
-                _log.error("log_refuses_everything", why=reason, remedy=_REMEDY)
+                remedy = _NEWER if refusal.is_behind else _REMEDY
+                _log.error("log_refuses_everything", why=reason, remedy=remedy)
 
     def close(self) -> None:
         """Do what waits, and stop."""
@@ -255,7 +259,7 @@ class Batches:
         """Return what to say of an error; refuse all else after a hard one."""
         refusal = self._engine.explain(error)
         if refusal.fault is not None:
-            self.refuse(refusal.fault, is_sealed=refusal.is_sealed)
+            self.refuse(refusal)
         return refusal.reason
 
     def _call(self, call: _Call) -> None:

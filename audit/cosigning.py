@@ -28,7 +28,11 @@ from audit.note import (
 )
 from audit.policy import Policy
 from audit.witness import SIZE_TYPE, origin_path, submission_text
-from schemas.errors import StoreUnavailableError, VerificationError
+from schemas.errors import (
+    RolledBackError,
+    StoreUnavailableError,
+    VerificationError,
+)
 
 _log = structlog.get_logger(__name__)
 
@@ -40,8 +44,18 @@ _ANSWER_LIMIT = 65_536
 _T = TypeVar("_T")
 Prove = Callable[[int, int], Sequence[bytes]]
 """Gives the consistency proof between two sizes of our tree."""
-RootOf = Callable[[int], bytes]
-"""Gives the root of our tree at a size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ours:
+    """Our log, as it is when the witnesses have answered."""
+
+    recorded: int
+    """How many records there are."""
+    size: int
+    """How many of them are in the tree."""
+    root_of: Callable[[int], bytes]
+    """Gives the root of the tree at a size that it has reached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +85,8 @@ class Cosigning:
         """
         self._policy = policy
         self._log = log
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
+        """How long one answer may take, in seconds."""
         self._asked = {
             name: witness.url
             for name, witness in policy.witnesses.items()
@@ -93,32 +108,35 @@ class Cosigning:
         self._exchanges.close()
         self._threads.shutdown(wait=True)
 
-    def compare(self, size: int, root_of: RootOf) -> bool:
-        """Compare our tree with what the witnesses saw of it last.
+    def compare(self, look: Callable[[], Ours]) -> bool:
+        """Compare our log with what the witnesses saw of it last.
 
         INVARIANT: a log that was rolled back, or that tells another history than the
         one it has signed before, signs nothing.
 
         Args:
-            size: How many leaves our tree has.
-            root_of: Its root at any smaller size.
+            look: Looks at our log; called when the witnesses have answered, since
+                others may publish meanwhile.
 
         Returns:
-            Whether those that answered make a quorum: else nobody can be sure yet.
+            Whether those that answered make a quorum: else nobody can be sure yet. One
+            that saw records which are here, and not in the tree yet, is asked again.
 
         Raises:
-            VerificationError: A witness holds a head with our own signature that our
+            RolledBackError: A witness holds a head with our own signature that our
                 tree does not contain.
         """
         heads = self._ask_all(self._seen_by)
+        ours = look()
+        compared = set()
         for name, head in heads.items():
             if isinstance(head, Checkpoint):
-                self._check_against(name, head, size, root_of)
+                if not _is_reached(name, head, ours):
+                    continue
                 self._last[name] = head.size
-        answered = frozenset(
-            name for name, head in heads.items() if head is not _Nothing.TOLD
-        )
-        return self._policy.is_met(answered)
+            if head is not _Nothing.TOLD:
+                compared.add(name)
+        return self._policy.is_met(frozenset(compared))
 
     def _seen_by(self, name: str) -> "Checkpoint | _Nothing":
         """Return the head of our log that a witness shows."""
@@ -132,19 +150,6 @@ class Cosigning:
             # What we did not sign says nothing about us.
             return _Nothing.TOLD
 
-    def _check_against(
-        self, name: str, head: Checkpoint, size: int, root_of: RootOf
-    ) -> None:
-        """Verify that our tree contains a head that a witness holds."""
-        if head.size > size:
-            raise VerificationError(
-                f"witness `{name}` has cosigned {head.size} records, here are {size}"
-            )
-        if head.size and root_of(head.size) != head.root:
-            raise VerificationError(
-                f"witness `{name}` has cosigned another root at size {head.size}"
-            )
-
     def collect(self, checkpoint: Checkpoint, note: str, prove: Prove) -> Cosigned:
         """Ask all witnesses to cosign a head, and return it with what came.
 
@@ -154,7 +159,7 @@ class Cosigning:
             prove: Proves that it continues earlier ones.
 
         Raises:
-            VerificationError: A witness holds a larger head with our own signature.
+            RolledBackError: A witness holds a larger head with our own signature.
         """
         late = threading.Event()
 
@@ -195,7 +200,7 @@ class Cosigning:
             if name not in self._waiting or self._waiting[name].done()
         }
         self._waiting.update(futures)
-        done, _ = wait(futures.values(), timeout=(_TRIES + 1) * self._timeout_s)
+        done, _ = wait(futures.values(), timeout=(_TRIES + 1) * self.timeout_s)
         answers: dict[str, _T] = {}
         for name in [name for name, one in futures.items() if one in done]:
             try:
@@ -253,14 +258,34 @@ class Cosigning:
         """Believe that a witness is ahead of us only by our own signature.
 
         Raises:
-            VerificationError: It shows a larger head that we have signed.
+            RolledBackError: It shows a larger head that we have signed.
         """
         head = self._seen_by(asking.name)
         if isinstance(head, Checkpoint) and head.size > asking.checkpoint.size:
-            raise VerificationError(
+            raise RolledBackError(
                 f"witness `{asking.name}` has cosigned {head.size} records,"
                 f" here are {asking.checkpoint.size}"
             )
+
+
+def _is_reached(name: str, head: Checkpoint, ours: Ours) -> bool:
+    """Return whether our tree has come to a head that a witness holds.
+
+    Raises:
+        RolledBackError: It never will, or has another root there.
+    """
+    if head.size > ours.recorded:
+        raise RolledBackError(
+            f"witness `{name}` has cosigned {head.size} records,"
+            f" here are {ours.recorded}"
+        )
+    if head.size > ours.size:
+        return False
+    if head.size and ours.root_of(head.size) != head.root:
+        raise RolledBackError(
+            f"witness `{name}` has cosigned another root at size {head.size}"
+        )
+    return True
 
 
 class _Nothing(Enum):

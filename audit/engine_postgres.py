@@ -165,6 +165,7 @@ class PostgresEngine:
             undone.pop_all()
         self._fault: str | None = None
         self._is_sealed = False
+        self._is_behind = False
 
     def _make(self, place: Postgres, meta: Mapping[str, str]) -> None:
         """Make the log where there is none, and see that it is the one we mean."""
@@ -230,6 +231,7 @@ class PostgresEngine:
         except psycopg.Error as error:
             if error.sqlstate == _PUT_BACK:
                 self._fault = "the log was put back: what it has promised is gone"
+                self._is_behind = True
                 raise LogUnavailableError(self._fault) from None
             refused = unavailable(error)
             if error.sqlstate == SEALED_STATE:
@@ -264,7 +266,8 @@ class PostgresEngine:
         """Say what an error means; the connection is opened anew after any."""
         self.sql.drop()
         if isinstance(error, LogUnavailableError):
-            return Refusal(str(error), self._fault, is_sealed=self._is_sealed)
+            sealed, behind = self._is_sealed, self._is_behind
+            return Refusal(str(error), self._fault, is_sealed=sealed, is_behind=behind)
         name = type(error).__name__
         reason = f"the log can't be written: {name}"
         return Refusal(reason, f"the log failed with {name} and must be opened again")

@@ -223,19 +223,35 @@ class Erasures:
     async def reapply(self) -> int:
         """Bring directory, keys and log up to the ledger; return what was missing.
 
-        INVARIANT: a restored copy gives nothing back. Keys are destroyed first, so
-        that nothing is read with them even when the log takes no record.
+        Raises:
+            LogUnavailableError: A record could not be made again.
+        """
+        return await self.destroy_again() + await self.record_again()
+
+    async def destroy_again(self) -> int:
+        """Bring directory and keys up to the ledger; return what was there.
+
+        INVARIANT: a restored copy gives nothing back, also when its log takes no
+        record.
+
+        Raises:
+            LogUnavailableError: The ledger or the directory can't be reached.
+        """
+        lines = await self._ask(lambda: self._ledger.after(0))
+        erasures = [line for _, line in lines if line.act is Act.ERASE]
+        found = sum([await self._destroy(line) for line in erasures])
+        self.heard = max([number for number, _ in lines], default=0)
+        return found
+
+    async def record_again(self) -> int:
+        """Bring the log up to the ledger; return how many records were missing.
 
         Raises:
             LogUnavailableError: A record could not be made again.
         """
-        lines = await self._ask(lambda: self._ledger.after(0))
-        erasures = [line for _, line in lines if line.act is Act.ERASE]
-        missing = sum([await self._destroy(line) for line in erasures])
-        for _, line in lines:
-            missing += await self._record_again(line)
-        self.heard = max([number for number, _ in lines], default=0)
-        return missing
+        async with self._one_at_a_time:
+            lines = await self._ask(lambda: self._ledger.after(0))
+            return sum([await self._record_again(line) for _, line in lines])
 
     async def hear(self) -> None:
         """Carry out what was written to the ledger since this was last asked.

@@ -11,7 +11,12 @@ from dataclasses import dataclass
 from audit.store import LogReader
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.errors import NotFoundError, StoreUnavailableError, VerificationError
+from schemas.errors import (
+    NotFoundError,
+    RolledBackError,
+    StoreUnavailableError,
+    VerificationError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,8 @@ class Follower:
         except VerificationError as error:
             # INVARIANT: a log that contradicts itself signs and records nothing more.
             self._settle(str(error))
-            self._log.refuse(f"{self.name}: {error}")
+            is_behind = isinstance(error, RolledBackError)
+            self._log.refuse(f"{self.name}: {error}", is_behind=is_behind)
         except StoreUnavailableError as error:
             self._settle(str(error))
         except Exception as error:  # noqa: BLE001 - tried again in the next round

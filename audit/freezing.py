@@ -169,6 +169,27 @@ def leave(place: Place, look: Look[_T]) -> _T:
     return leave_file(place, look)
 
 
+async def await_witnesses(
+    publisher: Publisher, clock: Clock, patience_s: float
+) -> None:
+    """Wait until enough witnesses have told that the log has lost nothing.
+
+    Raises:
+        LogUnavailableError: They have not, in time. It may be tried again.
+        VerificationError: The log contradicts itself, or what a witness holds.
+    """
+    until = clock.monotonic() + patience_s
+    while True:
+        await asyncio.to_thread(publisher.publish)
+        if publisher.is_known:
+            return
+        if clock.monotonic() >= until:
+            raise LogUnavailableError(
+                f"{publisher.unsure}: nothing is sealed; give the command again"
+            )
+        await asyncio.sleep(_LOOK_S)
+
+
 async def publish_whole(
     publisher: Publisher, reader: LogReader, clock: Clock, patience_s: float
 ) -> SignedHead:

@@ -11,7 +11,7 @@ from audit.objects import Objects
 from audit.served import CHECKPOINT, read_piece
 from audit.store import LogReader
 from audit.tiles import node_reader, pieces_between
-from schemas.errors import NotFoundError, VerificationError
+from schemas.errors import NotFoundError, RolledBackError, VerificationError
 
 
 def mirror(reader: LogReader, objects: Objects) -> int:
@@ -57,10 +57,10 @@ def _check_shown(reader: LogReader, shown: bytes, size: int) -> Checkpoint:
     text, _, _ = shown.decode(errors="replace").rpartition("\n\n")
     checkpoint = parse_checkpoint(f"{text}\n")
     if checkpoint.size > size:
-        raise VerificationError(
+        raise RolledBackError(
             f"the store shows {checkpoint.size} records, here are {size}"
         )
     root = tree_root(node_reader(reader.tile), checkpoint.size)
     if checkpoint.size and root != checkpoint.root:
-        raise VerificationError("the store shows another root")
+        raise RolledBackError("the store shows another root")
     return checkpoint

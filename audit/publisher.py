@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from audit.cosigning import Cosigning
+from audit.cosigning import Cosigning, Ours
 from audit.leading import open_lead
 from audit.merkle import EMPTY_ROOT, consistency_proof, tree_root
 from audit.note import Checkpoint, Signer, Verifier, open_checkpoint
@@ -20,8 +20,9 @@ from audit.taking import taking
 from audit.tiles import TileId, TileReader, integrate, node_reader, reading_once
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.errors import VerificationError
+from schemas.errors import RolledBackError, VerificationError
 
+_UNSURE = "too few witnesses have told since the start what they saw of the log"
 _LEAST_PAUSE = 0.1
 """Of the interval, between two rounds: appends need their share of the machine."""
 
@@ -74,7 +75,8 @@ class Publisher:
             signer: Its key.
             clock: Tells the time.
             pace: How often and how much.
-            witnesses: Who cosigns; None publishes what the log alone has signed.
+            witnesses: Who cosigns; None publishes what the log alone has signed. With
+                them, the log takes nothing until they have told what they saw of it.
 
         Raises:
             ValueError: The key is not the log's.
@@ -90,19 +92,24 @@ class Publisher:
         self._lead = open_lead(log, self._pace.silent_s)
         self._witnesses = witnesses
         self._is_compared = False
+        """Whether the log was compared with what witnesses saw since this one leads."""
+        self.is_known = witnesses is None
+        """Whether it was compared since this publisher was made, and is whole."""
         self.is_leading = False
         """Whether this publisher led when it last looked."""
         self._last: Checkpoint | None = None
         """What was signed last here: the tree must go on from it."""
-        self._signed = 0
-        self._published = 0
+        self._signed, self._published = 0, 0
         self._news_since: float | None = None
         self._unwitnessed_since: float | None = None
-        self._stopping = threading.Event()
+        self._stopping, self._looked = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
         self._followers: list[Callable[[], str | None]] = []
         self.failure: str | None = None
         """Why the last round failed; None when it did not."""
+        if not self.is_known:
+            # INVARIANT: a log that may have been rolled back signs no receipt.
+            log.hold(_UNSURE)
 
     def watch(self, lag: Callable[[], str | None]) -> None:
         """Hold the log for another reason as well, such as a follower's lag."""
@@ -114,6 +121,16 @@ class Publisher:
             target=self._run, name="audit-publisher", daemon=True
         )
         self._thread.start()
+
+    def look(self) -> bool:
+        """Wait for the first round, as long as a witness may take to answer.
+
+        Returns:
+            Whether witnesses have told enough, and nothing has failed.
+        """
+        if self._witnesses is not None:
+            self._looked.wait(self._witnesses.timeout_s)
+        return self.is_known and self.failure is None
 
     def stop(self) -> None:
         """Publish what there is once more, and stop."""
@@ -127,11 +144,12 @@ class Publisher:
 
     def _run(self) -> None:
         """Publish at the pace that was set: what a round takes is part of the pace."""
-        took = 0.0
-        while not self._stopping.wait(self._pace.pause(took)):
+        is_stopping = False
+        while not is_stopping:
             began = self._clock.monotonic()
             self.tick()
             took = self._clock.monotonic() - began
+            is_stopping = self._stopping.wait(self._pace.pause(took))
         self.tick()
 
     def tick(self) -> None:
@@ -141,15 +159,29 @@ class Publisher:
         except VerificationError as error:
             # INVARIANT: a log that contradicts itself signs and records nothing more.
             self.failure = str(error)
-            self._log.refuse(f"the log does not verify: {error}")
+            is_behind = isinstance(error, RolledBackError)
+            self._log.refuse(f"the log does not verify: {error}", is_behind=is_behind)
         except Exception as error:  # noqa: BLE001 - tried again in the next round
             self.failure = type(error).__name__
         else:
             self.failure = None
         self._log.hold(self._lag())
+        self._looked.set()
+
+    @property
+    def unsure(self) -> str | None:
+        """Why nobody knows yet whether the log has lost something; None if it is known.
+
+        A log that was found to have lost something is a `failure`.
+        """
+        if self.is_known or self.failure is not None:
+            return None
+        return _UNSURE
 
     def _lag(self) -> str | None:
         """Return why nothing more may be recorded for now, or None."""
+        if not self.is_known:
+            return _UNSURE
         behind = self._log.size - self._signed
         now = self._clock.monotonic()
         if self.unwitnessed_for() > self._pace.unwitnessed_s:
@@ -185,7 +217,8 @@ class Publisher:
         Of several replicas one leads, and the others look at what it has published.
 
         (1) Take new records into the tree, in chunks.
-        (2) Before the first signature, ask the witnesses what they saw of this log.
+        (2) Before the first signature, ask the witnesses what they saw of this log. Who
+            does not lead asks by itself, since it signs receipts.
         (3) Read the tiles back, and compute the roots from them: that of now, and
             that of the last checkpoint.
         (4) Sign the head, and put it in the place of the one that was read.
@@ -198,10 +231,7 @@ class Publisher:
         """
         head = self._reader.head()
         if not self._leads():
-            self._signed = self._size_of(head)
-            published = self._reader.published()
-            self._published = self._size_of(published)
-            return published
+            return self._follow(head)
         # (1): every tile is a function of the records, so half a round does no harm.
         size, root = self._reader.tree() or (0, EMPTY_ROOT)
         target = self._reader.size()
@@ -211,12 +241,14 @@ class Publisher:
         self._published = self._size_of(self._reader.published())
         self._signed = self._size_of(head)
         # (2): a log that was rolled back must not sign a second history.
-        if size == 0:
-            return None
-        if not self._is_known_to_witnesses(size):
+        if not self._is_compared:
+            self._is_compared = self._compare()
+        if not self._is_compared:
             # Not the publisher's own lag: `unwitnessed_for` counts it.
             self._signed = size
             return self._reader.published()
+        if size == 0:
+            return None
         if self._is_due(head, size):
             # (3): what is signed is what is stored, not what was meant to be.
             for one in dict.fromkeys([(size, root), *self._known(head)]):
@@ -227,6 +259,15 @@ class Publisher:
             self._last, self._signed = checkpoint, size
         # (5): also when an earlier round could not.
         return self._publish(head)
+
+    def _follow(self, head: SignedHead | None) -> SignedHead | None:
+        """Look at what another one has signed, and return what it has published."""
+        self._signed = self._size_of(head)
+        published = self._reader.published()
+        self._published = self._size_of(published)
+        if not self.is_known:
+            self._compare()
+        return published
 
     def _leads(self) -> bool:
         """Return whether this publisher leads.
@@ -243,18 +284,28 @@ class Publisher:
     def _size_of(head: SignedHead | None) -> int:
         return 0 if head is None else head.size
 
-    def _is_known_to_witnesses(self, size: int) -> bool:
-        """Compare the tree with what witnesses saw, until enough have been asked.
+    def _compare(self) -> bool:
+        """Compare the log with what witnesses saw; return whether enough have told.
+
+        An empty log as well: it may be one whose keys alone were put back.
 
         Raises:
-            VerificationError: A witness holds a head that the tree does not contain.
+            VerificationError: A witness holds a head that the log does not contain.
         """
-        if self._witnesses is not None and not self._is_compared:
-            read = node_reader(reading_once(self._reader.tile))
-            enough = self._witnesses.compare(size, lambda at: tree_root(read, at))
-            self._wait_for_witnesses(is_enough=enough)
-            self._is_compared = enough
-        return self._is_compared
+        if self._witnesses is None:
+            return True
+        enough = self._witnesses.compare(self._ours)
+        self._wait_for_witnesses(is_enough=enough)
+        if enough and not self.is_known:
+            self.is_known = True
+            self._log.hold(None)
+        return enough
+
+    def _ours(self) -> Ours:
+        """Look at the log."""
+        size, _ = self._reader.tree() or (0, EMPTY_ROOT)
+        read = node_reader(reading_once(self._reader.tile))
+        return Ours(self._reader.size(), size, lambda at: tree_root(read, at))
 
     def _publish(self, head: SignedHead | None) -> SignedHead | None:
         """Publish a head that was signed, with the cosignatures that it needs."""

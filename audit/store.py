@@ -169,6 +169,9 @@ class Refusal:
     """Why nothing may be done until the log is opened again; None when it may."""
     is_sealed: bool = False
     """Whether the fault is no harm: the log has ended, and another one goes on."""
+    is_behind: bool = False
+    """Whether the fault is that the log lacks what it has signed or promised, so that
+    to open it again may be worse."""
 
 
 class Engine(Protocol):

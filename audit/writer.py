@@ -37,7 +37,7 @@ from audit.receipt import sign_receipt
 from audit.record import Event, Kind, Subject, milliseconds, read_leaf
 from audit.sealing import Sealer
 from audit.sql import Place
-from audit.store import Appended, Engine, LogReader, Work
+from audit.store import Appended, Engine, LogReader, Refusal, Work
 from schemas.errors import LogUnavailableError, NotFoundError
 from schemas.ids import CaseId, EventId
 
@@ -110,6 +110,8 @@ class AuditLog:
         )
         self._batches = Batches(self._engine, sealer.directory, self._limits.batch)
         self._held: str | None = None
+        self.opening: str | None = None
+        """Why only the opening may record; None once that is over."""
         self._closed = False
 
     @property
@@ -143,10 +145,19 @@ class AuditLog:
                 asked or released on the strength of them.
             ValueError: An event is too large, or not of its form.
         """
+        return await self._append(events, opening=False)
+
+    async def append_first(self, events: Sequence[Event]) -> list[Appended]:
+        """Record events of the opening, as `append` does; see `open_later`."""
+        return await self._append(events, opening=True)
+
+    async def _append(
+        self, events: Sequence[Event], *, opening: bool
+    ) -> list[Appended]:
         if not events:
             return []
         # (1): before a department is asked, not after.
-        self._admit(len(events))
+        self._admit(len(events), opening=opening)
         try:
             # (2): the key behind a tag is durable before the tag is.
             people = await self._people(events)
@@ -166,9 +177,10 @@ class AuditLog:
             self.is_sealed = self.is_sealed and not is_last
             raise
 
-    def _admit(self, count: int) -> None:
+    def _admit(self, count: int, *, opening: bool) -> None:
         """Count records in, or refuse them."""
-        reason = self._batches.fault or self._held
+        waits = None if opening else self.opening
+        reason = self._batches.fault or self._held or waits
         if self._closed:
             reason = "the log is closed"
         elif self.is_sealed:
@@ -208,13 +220,22 @@ class AuditLog:
         }
         return [known[id(event.subjects)] for event in events]
 
+    def open_later(self, reason: str | None) -> None:
+        """Take what `append_first` is given and nothing else; None ends that."""
+        self.opening = reason
+
     def hold(self, reason: str | None) -> None:
         """Refuse appends for a reason that may pass; None takes it back."""
         self._held = reason
 
-    def refuse(self, reason: str) -> None:
-        """Refuse everything until the log is opened again, after human eyes."""
-        self._batches.refuse(reason)
+    def refuse(self, reason: str, *, is_behind: bool = False) -> None:
+        """Refuse everything until the log is opened again, after human eyes.
+
+        Args:
+            reason: Why.
+            is_behind: Whether the log lacks what it has signed or promised.
+        """
+        self._batches.refuse(Refusal(reason, reason, is_behind=is_behind))
 
     def write(self, work: Work) -> Future[None]:
         """Have the writer do something in a transaction of its own.

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -60,7 +60,7 @@ from exchange.recording import (
     open_shelf,
     start_forgetting,
 )
-from exchange.registration import record_changes, registered
+from exchange.registration import Registered, record_changes, registered
 from exchange.resolver import Resolver
 from exchange.settings import Settings
 from exchange.sweeping import rest_keys, sweep
@@ -70,11 +70,19 @@ from exchange.waiting import Terms as WaitingTerms
 from exchange.waiting import Waiting
 from schemas.clock import Clock
 from schemas.entropy import random_bytes
-from schemas.errors import ConnectorUnavailableError
-from schemas.ids import KeyId, new_ids
+from schemas.errors import (
+    ConnectorUnavailableError,
+    LogUnavailableError,
+    StoreUnavailableError,
+)
+from schemas.ids import KeyId, NewId, new_ids
 from schemas.validation import Pack
 
 _log = structlog.get_logger(__name__)
+
+_LOOK_S = 0.2
+"""How often it is looked whether enough witnesses have told what they saw, in seconds.
+"""
 
 
 @asynccontextmanager
@@ -86,7 +94,8 @@ async def opened(
     (1) Take the data folder: a second gateway is refused before it touches anything.
     (2) Load or make the keys, and read the packs.
     (3) Bring the tables to their newest form, and open them.
-    (4) Open the log, record what changed since the last start, and publish.
+    (4) Open the log and publish it, and record what changed since the last start: once
+        enough witnesses have told what they saw.
     (5) Put the case flow together.
     (6) Start what waits: cases go on from where they were.
 
@@ -105,12 +114,8 @@ async def opened(
         # (3), (4): from here on, what happens can be kept and recorded.
         kept = await _open_kept(settings, keys, shards, clock, stack)
         new_id = new_ids(clock)
-        changed = await record_changes(
-            kept.database, kept.log, registered(pack, keys), clock.now(), new_id
-        )
-        # Not before: a log that may not be signed refuses records, and a gateway that
-        # has one answers so rather than not at all.
-        kept.publish()
+        catching_up = _CatchingUp(kept, registered(pack, keys), clock, new_id)
+        await _catch_up(catching_up, stack)
         # (5): nothing of it runs yet.
         health = Health()
         outbound = _outbound(settings, keys, health)
@@ -135,7 +140,7 @@ async def opened(
         stack.callback(resting.cancel)
         owing = asyncio.create_task(gateway.permissions.keep_up(), name="owed records")
         stack.callback(owing.cancel)
-        _log.info("gateway_opened", records=kept.log.size, changed=changed)
+        _log.info("gateway_opened", records=kept.log.size)
         yield gateway
     _log.info("gateway_closed")
 
@@ -175,6 +180,63 @@ class _Kept:
         self.publisher.start()
         for follower in self.followers:
             follower.start()
+
+
+@dataclass(frozen=True, slots=True)
+class _CatchingUp:
+    """What the log lacks at a start: it comes before all else."""
+
+    kept: _Kept
+    registered: Mapping[str, Registered]
+    clock: Clock
+    new_id: NewId
+
+    async def run(self) -> None:
+        """Record it, and let others record from then on.
+
+        Raises:
+            LogUnavailableError: It can't be recorded.
+            StoreUnavailableError: The tables can't be reached.
+        """
+        log, now = self.kept.log, self.clock.now()
+        changed = await record_changes(
+            self.kept.database, log, self.registered, now, self.new_id
+        )
+        log.open_later(None)
+        await self.kept.erasures.record_again()
+        _log.info("log_caught_up", changed=changed)
+
+    async def run_when_known(self) -> None:
+        """Record it as soon as witnesses have told enough; which may be never."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            if not self.kept.publisher.is_known:
+                continue
+            with suppress(LogUnavailableError, StoreUnavailableError):
+                await self.run()
+                return
+
+
+async def _catch_up(catching_up: _CatchingUp, stack: AsyncExitStack) -> None:
+    """Record what changed since the last start, now or later.
+
+    A log that may have been rolled back takes nothing, and a gateway that has one
+    answers so rather than not at all.
+
+    INVARIANT: nothing is recorded under what is registered before that is.
+    """
+    kept = catching_up.kept
+    kept.log.open_later("what changed since the last start is not recorded yet")
+    if kept.publisher.is_known:
+        await catching_up.run()
+        kept.publish()
+        return
+    kept.publish()
+    if await asyncio.to_thread(kept.publisher.look):
+        await catching_up.run()
+        return
+    waiting = asyncio.create_task(catching_up.run_when_known(), name="catching up")
+    stack.callback(waiting.cancel)
 
 
 def _outbound(settings: Settings, keys: GatewayKeys, health: Health) -> Outbound:

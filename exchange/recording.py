@@ -138,13 +138,15 @@ def open_erasures(
 async def start_forgetting(
     settings: Settings, erasures: Erasures, clock: Clock, stack: AsyncExitStack
 ) -> Forgetting:
-    """Bring all that is kept up to the ledger, and follow it from then on.
+    """Bring keys and directory up to the ledger, and follow it from then on.
+
+    What the log lacks of it is recorded when the log takes records.
 
     Raises:
         LogUnavailableError: The ledger or the directory can't be reached.
     """
     # INVARIANT: nothing is read from a restored copy that was erased.
-    await erasures.reapply()
+    await erasures.destroy_again()
     process = new_ids(clock)()
     forgetting = Forgetting(erasures, process, settings.executor_id, clock)
     # Before it has started: half a start may have counted this process in.

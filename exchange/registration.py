@@ -99,7 +99,7 @@ async def record_changes(
     ]
     # (2): in order, a few at a time.
     for start in range(0, len(events), _MOST_AT_ONCE):
-        await log.append(events[start : start + _MOST_AT_ONCE])
+        await log.append_first(events[start : start + _MOST_AT_ONCE])
     # (3): only when there is a difference.
     if events:
         await database.write(lambda c: _store(c, now_registered))

@@ -21,6 +21,7 @@ from audit.anchor import anchor
 from audit.freezing import (
     PATIENCE_S,
     Seal,
+    await_witnesses,
     interrupted,
     leave,
     publish_whole,
@@ -353,6 +354,8 @@ async def _seal(rollover: _Rollover, patience_s: float) -> tuple[Checkpoint, Lea
         reader = LogReader.open(place)
         stack.callback(reader.close)
         following = rollover.following.log
+        # A last record over what a witness saw of another one would convict the log.
+        await await_witnesses(publisher, clock, patience_s)
         await record_last(log, Seal(sealer, following, rollover.new_id, clock.now()))
         head = await publish_whole(publisher, reader, clock, patience_s)
         _show_outside(settings, rollover.shards[-1], reader, clock)

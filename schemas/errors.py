@@ -13,6 +13,7 @@
     - TooLargeError                 the request exceeds a limit
     - KeyReusedError                an idempotency key came again with another request
   + VerificationError             a signature, digest, schema or proof does not hold
+    - RolledBackError               a log lacks what it has signed before
   + UnverifiableError             what is to be verified is not to be had: no verdict
     - TokenWantedError              it is shown to whoever has an access token for it
   + ConnectorError                a department could not be asked, or answered wrongly
@@ -111,6 +112,10 @@ class KeyReusedError(RequestError):
 
 class VerificationError(ErrandError):
     """A signature, digest, schema or proof does not hold."""
+
+
+class RolledBackError(VerificationError):
+    """A log does not contain what it has signed before, as somebody else can show."""
 
 
 class UnverifiableError(ErrandError):

@@ -24,7 +24,7 @@ class Health(Model):
     status: Literal["ok", "failing"]
     failing: tuple[str, ...] = ()
     """The parts that fail: `database` (of the tables, or of the keys of cases), `log`,
-    `publisher`."""
+    `publisher`; `witnesses` while too few have told since the start what they saw."""
     alarms: tuple[str, ...] = ()
     """What has failed for a while, and stops the log if it goes on: `witnesses`,
     `tiles`, `anchors`."""
@@ -63,7 +63,11 @@ def failing_parts(gateway: Gateway) -> Mapping[str, str]:
     except StoreUnavailableError as error:
         failing["database"] = str(error)
     # Each is read once: its own thread may clear it meanwhile.
-    told = {"log": gateway.log.fault, "publisher": gateway.publisher.failure}
+    told = {
+        "log": gateway.log.fault or gateway.log.opening,
+        "publisher": gateway.publisher.failure,
+        "witnesses": gateway.publisher.unsure,
+    }
     return failing | {part: why for part, why in told.items() if why is not None}
 
 

@@ -83,13 +83,14 @@ class Watch:
         pace: Pace | None = None,
         timeout_s: float = 20,
     ) -> Publisher:
-        """Return a publisher that asks the witnesses."""
+        """Return a publisher that has asked the witnesses what they saw."""
         room = room or self.room
         witnesses = Cosigning(
             self.policy(*lines), room.keys.log.verifier, timeout_s=timeout_s
         )
         publisher = Publisher(room.log, room.keys.log, room.clock, pace, witnesses)
         self._stack.callback(publisher.stop)
+        publisher.tick()
         return publisher
 
     def with_first_at(self, url: str) -> list[str]:
@@ -159,12 +160,15 @@ def test_without_a_quorum_nothing_is_published_and_recording_goes_on(
     watch: Watch,
 ) -> None:
     """Outsiders see the last head that enough have cosigned; after hours it stops."""
-    room, publisher = watch.room, watch.publisher()
+    room, lonely = watch.room, watch.publisher()
     append(room, 3)
-    publisher.publish()
-    publisher.stop()
+    lonely.publish()
     *gone, there = (one.line for one in watch.served)
-    lonely = watch.publisher(*[moved(line, NOWHERE) for line in gone], there)
+    lines = (*[moved(line, NOWHERE) for line in gone], there)
+    left = Cosigning(watch.policy(*lines), room.keys.log.verifier)
+    lonely._witnesses, old = left, lonely._witnesses
+    assert old is not None
+    old.close()
     append(room, 2)
     lonely.tick()
     room.clock.advance(timedelta(hours=1))
@@ -217,10 +221,15 @@ def test_a_log_that_was_rolled_back_refuses_to_sign(
     append(room, 4)
     watch.publisher().publish()
     restored = open_room(backup, room.keys)
-    publisher = watch.publisher(room=restored)
-    publisher.tick()
+    with capture_logs() as logged:
+        publisher = watch.publisher(room=restored)
+    [told] = logged
 
     assert "has cosigned 9 records, here are 5" in str(publisher.failure)
+    assert "log_refuses_everything" == told["event"]
+    assert "here are 5" in told["why"]
+    assert told["remedy"].startswith("do not restart: put the newer data back")
+    assert "errand audit recover" in told["remedy"]
     assert 5 == size_seen(restored)
     with pytest.raises(LogUnavailableError, match="does not verify"):
         append(restored, 1)
@@ -244,17 +253,49 @@ def test_a_log_of_another_history_refuses_to_sign(watch: Watch, tmp_path: Path) 
 
 
 def test_nothing_is_signed_before_enough_witnesses_were_asked(watch: Watch) -> None:
-    """Who can't tell whether it went back signs nothing, and goes on recording."""
-    lines = [moved(one.line, NOWHERE) for one in watch.served]
-    publisher = watch.publisher(*lines)
+    """Who can't tell whether it went back signs no head, and no receipt."""
     append(watch.room, 3)
-    publisher.tick()
-    append(watch.room, 3)
+    first, *others = (one.line for one in watch.served)
+    publisher = watch.publisher(first, *[moved(line, NOWHERE) for line in others])
+    with pytest.raises(LogUnavailableError, match="too few witnesses have told"):
+        append(watch.room, 3)
     with watch.room.reader() as reader:
-        signed = reader.head()
+        signed, size = reader.head(), reader.size()
 
-    assert signed is None
+    assert (None, 3) == (signed, size)
     assert publisher.failure is None
+    assert "too few witnesses have told" in str(publisher.unsure)
+
+
+def test_an_empty_log_asks_its_witnesses_too(watch: Watch, tmp_path: Path) -> None:
+    """Keys were put back and no log: it would begin a second one under one name."""
+    append(watch.room, 5)
+    watch.publisher().publish()
+    folder = tmp_path / "empty"
+    folder.mkdir()
+    empty = open_room(folder, watch.room.keys)
+    publisher = watch.publisher(room=empty)
+
+    assert "has cosigned 5 records, here are 0" in str(publisher.failure)
+    with pytest.raises(LogUnavailableError, match="does not verify"):
+        append(empty, 1)
+    empty.close()
+
+
+def test_a_log_is_held_from_before_its_witnesses_are_asked(watch: Watch) -> None:
+    """There is no instant in which a record gets a receipt unasked."""
+    append(watch.room, 1)
+    witnesses = Cosigning(watch.policy(), watch.room.keys.log.verifier)
+    publisher = Publisher(
+        watch.room.log, watch.room.keys.log, watch.room.clock, None, witnesses
+    )
+    with pytest.raises(LogUnavailableError, match="too few witnesses have told"):
+        append(watch.room, 1)
+    publisher.publish()
+    append(watch.room, 1)
+    publisher.stop()
+
+    assert 2 == watch.room.log.size
 
 
 def test_a_witness_that_never_settles_is_given_up(watch: Watch) -> None:

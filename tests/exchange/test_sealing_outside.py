@@ -21,6 +21,7 @@ from audit.register import load_shards
 from audit.served import CHECKPOINT
 from audit.shards import Lost, Shard, final_event, genesis_event, recovery_event
 from audit.store import LogReader
+from audit.witness import Reply
 from exchange.keys import open_keys
 from exchange.rollover import prepare_shard, seal_shard
 from exchange.settings import Settings, parse_settings
@@ -39,7 +40,7 @@ from tests.harness.commands import errand
 from tests.harness.postgres import Databases
 from tests.harness.s3 import ENVIRONMENT, S3, s3_server
 from tests.harness.tsa import Authority, an_authority
-from tests.harness.witnesses import Served, a_witness
+from tests.harness.witnesses import Served, a_witness, an_answerer
 
 ORIGIN = "errand.example/990100/log"
 NEXT = "2026h2"
@@ -88,9 +89,10 @@ def a_policy(folder: Path, *witnesses: Served, quorum: str) -> str:
 
 
 def test_a_shard_is_sealed_under_a_quorum_and_not_before(tmp_path: Path) -> None:
-    """With too few witnesses it stays sealed and unfinished; then it is given again.
+    """With too few who told what they saw, nothing is sealed.
 
-    The last head is cosigned by both, and the next shard's by those who know its key.
+    With too few who cosign it stays sealed and unfinished; then it is given again. The
+    last head is cosigned by both, and the next shard's by those who know its key.
     """
     settings = begun(tmp_path, "witness_policy: our.policy\n")
     log = load_keys(settings.keys_dir / "log").log.verifier
@@ -99,9 +101,15 @@ def test_a_shard_is_sealed_under_a_quorum_and_not_before(tmp_path: Path) -> None
         with a_witness("two", tmp_path / "2.db", log) as two:
             policy = a_policy(tmp_path, one, two, quorum="all")
             port = int(two.url.rpartition(":")[2])
-        with pytest.raises(LogUnavailableError, match="enough witnesses cosigned"):
+        with pytest.raises(LogUnavailableError, match="nothing is sealed"):
             seal(settings)
+        assert Kind.SHARD_FINAL not in kinds(settings)
+        with an_answerer(lambda _path, _body: Reply(404)) as url:
+            a_policy(tmp_path, one, replace(two, url=url), quorum="all")
+            with pytest.raises(LogUnavailableError, match="enough witnesses cosigned"):
+                seal(settings)
         check_not_moved(settings)
+        a_policy(tmp_path, one, two, quorum="all")
         with a_witness("two", tmp_path / "2.db", log, port=port):
             sealed, current = seal(settings)
     with closing(LogReader.open(settings.log_place())) as reader:

@@ -6,7 +6,7 @@ Mirrors the table of Sunlight's `TestSequenceErrors`.
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
@@ -16,7 +16,7 @@ from typing import TypeAlias
 import pytest
 from typing_extensions import override
 
-from audit.cosigning import Cosigned, Cosigning, Prove, RootOf
+from audit.cosigning import Cosigned, Cosigning, Ours, Prove
 from audit.keys import LogKeys, make_keys, save_keys
 from audit.note import Checkpoint, open_checkpoint
 from audit.publisher import Publisher
@@ -59,13 +59,14 @@ class Nobody(Cosigning):
 
     def __init__(self) -> None:
         """Ask nobody."""
+        self.timeout_s = 0.0
 
     @override
     def close(self) -> None:
         """Let go of nothing."""
 
     @override
-    def compare(self, size: int, root_of: RootOf) -> bool:
+    def compare(self, look: Callable[[], Ours]) -> bool:
         """Return that nobody saw anything else."""
         return True
 
@@ -109,6 +110,7 @@ class Trial:
         """Open a log; its head is published in a commit of its own."""
         room = open_room(folder, keys)
         publisher = Publisher(room.log, keys.log, room.clock, None, Nobody())
+        publisher._compare()
         return cls(room, fail_commits(room.log), publisher)
 
     def append(self, events: Sequence[Event]) -> None:

@@ -108,6 +108,7 @@ def test_a_witness_that_drips_costs_its_own_cosignature_alone(
         )
         witnesses = Cosigning(policy, key, timeout_s=0.5)
         publisher = Publisher(room.log, room.keys.log, room.clock, None, witnesses)
+        publisher.tick()
         for size in (1, 2, 3):
             asyncio.run(room.log.append([an_event(subjects=())]))
             head = publisher.publish()

@@ -1,16 +1,20 @@
 """A data folder is put back from a backup, behind a witness that saw it further on."""
 
 import shutil
+import threading
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 
 from audit.keys import make_keys, save_keys
+from audit.note import Cosigner
 from audit.store import LogReader, SignedHead
 from audit.verify import verify_log
-from tests.harness.application import AUDITOR, Site, a_site
-from tests.harness.witnesses import a_witness_process
+from audit.witness import Reply
+from tests.harness.application import AUDITOR, OPENING, PORTAL, Site, a_site
+from tests.harness.witnesses import a_witness_process, an_answerer
 
 ORIGIN = "errand.example/990100/log"
 ATTEMPTS = 3_000
@@ -46,17 +50,29 @@ def moved_on(old: Path, new: Path) -> Path:
     return new
 
 
-def until_refused(site: Site) -> httpx.Response:
-    """Ask until the gateway refuses; what it records before, nobody signs."""
-    for _ in range(ATTEMPTS):
-        answer = site.client(AUDITOR).get("/v1/audit/records")
-        if answer.status_code != 200:
-            return answer
-    pytest.fail("a log that was rolled back goes on")
+def recorded(folder: Path) -> int:
+    """Return how many records the log in a data folder has."""
+    with closing(LogReader.open(folder / "data" / "log.db")) as reader:
+        return reader.size()
+
+
+def refused(site: Site) -> httpx.Response:
+    """Ask as an auditor, which would be recorded, and open a case: return the latter's.
+
+    Neither may leave a record, and so a receipt.
+    """
+    asked = site.client(AUDITOR).get("/v1/audit/records")
+    opened = site.client(PORTAL).post("/v1/cases", json=OPENING)
+
+    assert 503 == asked.status_code
+    return opened
 
 
 def test_a_data_folder_that_was_put_back_refuses_to_sign(tmp_path: Path) -> None:
-    """The witness saw more: nothing is signed, all is refused, and the log is whole."""
+    """The witness saw more: all is refused from the first request on, and it is whole.
+
+    What was registered anew is not recorded either.
+    """
     first = tmp_path / "first"
     keys = make_keys(ORIGIN)
     save_keys(keys, first / "data" / "keys" / "log")
@@ -70,9 +86,9 @@ def test_a_data_folder_that_was_put_back_refuses_to_sign(tmp_path: Path) -> None
         later = moved_on(first, tmp_path / "later")
         with a_site(later, settings=settings) as site:
             ask(site, 3)
-        before = signed(backup)
+        before, size = signed(backup), recorded(backup)
         with a_site(backup, settings=settings) as site:
-            refused = until_refused(site)
+            answer = refused(site)
             seen = size_seen(site)
             ready = site.client(None).get("/health/ready").status_code
     found = verify_log(backup / "data", keys.log.verifier.vkey)
@@ -80,8 +96,52 @@ def test_a_data_folder_that_was_put_back_refuses_to_sign(tmp_path: Path) -> None
     assert before is not None
     assert before == signed(backup)
     assert (before.size, before.size) == (seen, found.published)
+    assert size == recorded(backup)
     assert (503, "log-unavailable") == (
-        refused.status_code,
-        refused.json()["type"].rpartition("/")[2],
+        answer.status_code,
+        answer.json()["type"].rpartition("/")[2],
     )
     assert 503 == ready
+
+
+def test_nothing_is_recorded_before_the_witnesses_have_told_what_they_saw(
+    tmp_path: Path,
+) -> None:
+    """One hangs: the gateway answers so, names it, and goes on when it is back."""
+    backup, there = tmp_path / "first", threading.Event()
+    save_keys(make_keys(ORIGIN), backup / "data" / "keys" / "log")
+    with a_site(backup) as site:
+        ask(site, 2)
+    size, later = recorded(backup), moved_on(backup, tmp_path / "later")
+
+    def hanging(_path: str, _body: bytes) -> Reply:
+        there.wait()
+        return Reply(404)
+
+    with an_answerer(hanging) as url:
+        vkey = Cosigner("audit.example/w", bytes(32)).verifier.vkey
+        policy = f"witness audit {vkey} {url}\nquorum audit\n"
+        (later / "our.policy").write_text(policy, encoding="utf-8")
+        with a_site(later, settings="witness_policy: our.policy") as site:
+            answer = refused(site)
+            ready = site.client(None).get("/health/ready")
+            size_before = recorded(later)
+            there.set()
+            health = until_ready(site)
+            opened = site.open_case(site.client(PORTAL))
+
+    assert 503 == answer.status_code
+    assert 503 == ready.status_code
+    assert ["log", "witnesses"] == ready.json()["failing"]
+    assert size == size_before
+    assert "ok" == health.json()["status"]
+    assert opened["id"]
+
+
+def until_ready(site: Site) -> httpx.Response:
+    """Ask how the gateway is until it is well."""
+    for _ in range(ATTEMPTS):
+        answer = site.client(None).get("/health/ready")
+        if answer.status_code == 200:
+            return answer
+    pytest.fail("it does not go on")
