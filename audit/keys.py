@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from audit.note import Signer, b64, b64_decode, parse_skey
 from schemas.canonical import b64url_decode
@@ -58,6 +59,10 @@ def make_keys(origin: str, entropy: Entropy = os.urandom) -> LogKeys:
         shard=entropy(SECRET_SIZE),
         directory=DirectoryKeys(entropy(SECRET_SIZE), entropy(SECRET_SIZE)),
     )
+
+
+KEY_FILES: Final = ("log.key", "receipt.key", "shard.key", "subjects.key")
+"""What `save_keys` writes."""
 
 
 def save_keys(keys: LogKeys, folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from audit.keys import LogKeys, load_keys, make_keys, save_keys, sync_folder
+from audit.keys import KEY_FILES, LogKeys, load_keys, make_keys, save_keys, sync_folder
 from connectors.jose import SigningKey
 from schemas.canonical import b64url, b64url_decode
 from schemas.errors import SettingsError
@@ -73,6 +73,14 @@ def open_keys(
 def shard_keys(folder: Path, shard: str) -> Path:
     """Return where the keys of a shard are; "" stands for the first."""
     return folder / "shards" / shard if shard else folder / "log"
+
+
+def missing_keys(folder: Path, shard: str) -> list[str]:
+    """Return the files that a gateway's keys folder lacks, by their paths in it."""
+    names = ["lookup.pem", "token.pem", "master.key"]
+    log = shard_keys(Path(), shard)
+    names += [str(log / name) for name in KEY_FILES]
+    return [name for name in names if not (folder / name).is_file()]
 
 
 def open_shard_keys(

@@ -24,6 +24,7 @@ from exchange.keys import GatewayKeys, open_keys, shard_keys
 from exchange.locking import held
 from exchange.outward import open_followers, open_public
 from exchange.settings import Settings
+from exchange.wholeness import check_whole
 from schemas.clock import Clock
 from schemas.errors import SettingsError
 from schemas.ids import new_ids
@@ -70,14 +71,19 @@ def open_gateway_keys(
 ) -> GatewayKeys:
     """Open the keys, with those of the current shard; make what is missing.
 
+    INVARIANT: no key and no store is made in the place of one that was lost.
+
     Args:
         settings: Say where they are.
         shards: The log's shards, the current one last.
         entropy: Where new keys come from; None makes none.
 
     Raises:
-        SettingsError: One is missing, damaged, or open to others.
+        SettingsError: One is missing, damaged, or open to others; or keys or stores of
+            a gateway that has run before are missing.
     """
+    if entropy is not None:
+        check_whole(settings, shards)
     *_, current = shards or (Shard(settings.log_origin, "", ""),)
     return open_keys(
         settings.keys_dir, current.origin, entropy=entropy, shard=current.name

@@ -31,17 +31,10 @@ def show_keys(config: Config = None, *, as_json: AsJson = False) -> None:
 
 def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:
     from audit.register import load_shards
-    from audit.shards import Shard
-    from exchange.keys import open_keys
+    from exchange.recording import open_gateway_keys
 
     shards = load_shards(settings.shards_place())
-    *_, current = shards or (Shard(settings.log_origin, "", ""),)
-    opened = open_keys(
-        settings.keys_dir,
-        current.origin,
-        entropy=os.urandom if make else None,
-        shard=current.name,
-    )
+    opened = open_gateway_keys(settings, shards, os.urandom if make else None)
     shown = {
         "lookup": opened.lookup.public_jwk(),
         "token": opened.token.public_jwk(),

@@ -64,7 +64,7 @@ def serve(settings: Settings) -> None:
     """Open the log as a gateway does, take a look-up, and publish that."""
     with ExitStack() as stack:
         shards = current_shards(settings)
-        keys = open_gateway_keys(settings, shards)
+        keys = open_gateway_keys(settings, shards, None)
         sealer = open_sealer(settings, keys.log, stack)
         name = shards[-1].name
         opened = open_log(settings, keys, sealer, SystemClock(), name, stack)

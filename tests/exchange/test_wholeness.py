@@ -1,0 +1,159 @@
+"""A data folder of which a file is missing: nothing is made in its place."""
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from audit.places import open_sql
+from audit.register import load_shards
+from audit.subjects import SubjectDirectory
+from exchange.keys import open_keys
+from exchange.migrations.schema import Part, upgrade
+from exchange.recording import open_gateway_keys
+from exchange.settings import Settings, parse_settings
+from schemas.errors import SettingsError
+from tests.exchange.test_sealing_outside import begun
+from tests.harness.application import PORTAL, a_site
+from tests.harness.postgres import Databases
+
+STORES = ("errand.db", "vault.db", "log.db", "subjects.db", "erasures.db")
+KEYS = ("lookup.pem", "token.pem", "master.key", "log/log.key", "log/subjects.key")
+
+
+@pytest.fixture(scope="module")
+def used(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the data folder of a gateway that has run and has a case."""
+    folder = tmp_path_factory.mktemp("used")
+    with a_site(folder) as site:
+        site.open_case(site.client(PORTAL))
+    return folder / "data"
+
+
+@pytest.fixture
+def copied(used: Path, tmp_path: Path) -> Settings:
+    """Return the settings of a copy of it."""
+    shutil.copytree(used, tmp_path / "data")
+    return settings_of(tmp_path)
+
+
+def settings_of(folder: Path, more: str = "") -> Settings:
+    """Return the settings of a data folder."""
+    return parse_settings(f"data_dir: data\n{more}", {}, folder)
+
+
+def opening(settings: Settings) -> None:
+    """Open the keys as a gateway does when it starts."""
+    open_gateway_keys(settings, load_shards(settings.shards_place()))
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("name", STORES)
+def test_a_store_that_is_missing_is_named_and_not_made_anew(
+    copied: Settings, name: str, *, cut: bool
+) -> None:
+    """Gone, or cut to nothing: an empty one in its place would answer falsely."""
+    file = copied.data_dir / name
+    file.unlink()
+    if cut:
+        file.touch()
+    with pytest.raises(SettingsError, match=f"lacks .*{name}`: put it back from the"):
+        opening(copied)
+
+    assert cut == file.exists()
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_key_that_is_missing_is_named_and_not_made_anew(
+    copied: Settings, name: str
+) -> None:
+    """What the lost one locked would stay shut, and what it signed would be another's.
+
+    It names the folder, which may be one that is not mounted.
+    """
+    (copied.keys_dir / name).unlink()
+    with pytest.raises(SettingsError, match=f"`{copied.keys_dir}` lacks `{name}`"):
+        opening(copied)
+
+    assert not (copied.keys_dir / name).exists()
+
+
+@pytest.mark.parametrize("command", [("serve",), ("keys", "make")])
+def test_no_command_makes_keys_where_the_folder_is_not_there(
+    copied: Settings, command: tuple[str, ...]
+) -> None:
+    """An unmounted volume: the last line says so, status 2, and nothing is made."""
+    shutil.rmtree(copied.keys_dir)
+    config = copied.data_dir.parent / "errand.yaml"
+    config.write_text("data_dir: data\nlisten_port: 1\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "exchange", *command, "--config", str(config)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+    assert 2 == done.returncode
+    assert "lacks `lookup.pem`" in done.stderr.splitlines()[-1]
+    assert not (copied.keys_dir / "lookup.pem").exists()
+
+
+@pytest.mark.parametrize("name", ["log-index.db", "work.db"])
+def test_what_can_be_made_anew_is_not_missed(copied: Settings, name: str) -> None:
+    """The index follows the log, and waiting work stands in due rows."""
+    (copied.data_dir / name).unlink(missing_ok=True)
+    opening(copied)
+
+    assert copied.data_dir.exists()
+
+
+def make_tables(settings: Settings) -> None:
+    """Make the tables of cases."""
+    upgrade(settings.tables_url(), Part.TABLES)
+
+
+def make_vault(settings: Settings) -> None:
+    """Make the tables of keys of cases."""
+    upgrade(settings.vault_tables_url(), Part.VAULT)
+
+
+def make_subjects(settings: Settings) -> None:
+    """Make the subject directory."""
+    keys = open_keys(settings.keys_dir, settings.log_origin, entropy=None)
+    SubjectDirectory(settings.subjects_place(), keys.log.directory).close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_a_first_start_that_was_killed_goes_on(tmp_path: Path, count: int) -> None:
+    """However many of the stores it has made, and of the keys: all are empty."""
+    settings = settings_of(tmp_path)
+    (tmp_path / "data").mkdir()
+    opening(settings)
+    made: list[Callable[[Settings], None]] = [make_tables, make_vault, make_subjects]
+    for make in made[:count]:
+        make(settings)
+    (settings.keys_dir / "token.pem").unlink()
+    opening(settings)
+
+    assert (settings.keys_dir / "token.pem").exists()
+
+
+def test_on_a_server_too_keys_and_directory_are_not_made_anew(
+    tmp_path: Path, databases: Databases
+) -> None:
+    """The log has records: neither may its keys be others, nor its people nobody."""
+    settings = begun(tmp_path, f"log_url: {databases.empty()}\n")
+    kept = tmp_path / "kept.key"
+    shutil.move(settings.keys_dir / "master.key", kept)
+    with pytest.raises(SettingsError, match=r"lacks `master\.key`"):
+        opening(settings)
+    shutil.move(kept, settings.keys_dir / "master.key")
+    with closing(open_sql(settings.subjects_place())) as sql, sql.transaction() as one:
+        one.change("DROP TABLE subject")
+    with pytest.raises(SettingsError, match="no `subject` in `errand_subjects`"):
+        opening(settings)
