@@ -20,7 +20,7 @@ from rich.console import Console
 
 from bench.load import run
 from bench.processes import BenchError, Cores, cores, cpu_seconds, on_core
-from bench.report import Result, Row, show
+from bench.report import Result, Row, Signatures, show
 from bench.stage import VARIANTS, Running, running
 from schemas.errors import ErrandError
 
@@ -64,7 +64,7 @@ def measure(options: Options, console: Console) -> Result:
     """
     load, where = os.getloadavg()[0], cores()
     rows: list[Row] = []
-    signatures: list[float] = []
+    signatures: list[Signatures] = []
     with ExitStack() as stack:
         temporary = tempfile.TemporaryDirectory(prefix="errand-bench-")
         folder = Path(stack.enter_context(temporary))
@@ -131,11 +131,12 @@ def _measure(
     )
 
 
-def _signatures(where: Cores, options: Options) -> float:
-    """Return the CPU milliseconds of one case's signatures."""
+def _signatures(where: Cores, options: Options) -> Signatures:
+    """Return the CPU milliseconds of signatures alone."""
     seconds = min(1.0, options.seconds)
     arguments = ("-m", "bench.signatures", str(seconds))
-    return 1_000 * float(on_core(where.gateway, arguments, seconds + 60))
+    floor, whole = on_core(where.gateway, arguments, seconds + 60).split()
+    return Signatures(1_000 * float(floor), 1_000 * float(whole))
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -36,7 +36,8 @@ def test_a_quick_run_measures_every_variant(tmp_path: Path) -> None:
     for ratios in (told["b_over_a"], told["b_over_limit"]):
         # What is shown is what is written, and not rounded again.
         assert all(f"{ratio:.3f}" in done.stdout.decode() for ratio in ratios.values())
-    assert told["signatures_cpu_ms"] > 0
+    assert 0 < told["signatures_cpu_ms"] < told["all_signatures_cpu_ms"]
+    assert told["b_over_limit"]["1"] > told["b_over_limit_with_all_signatures"]["1"]
     assert {"processor", "cores", "python", "libraries"} <= told["machine"].keys()
 
 
