@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 from audit import engine_postgres, engine_sqlite
-from audit.publisher import Publisher
 from exchange import rollover
 from exchange.settings import read_settings
 from schemas.clock import SystemClock
@@ -16,7 +15,7 @@ from schemas.ids import new_ids
 STEPS = {
     # In the transaction, in the place of its last statement but one.
     "before the last record is committed": (engine_postgres, "_arguments"),
-    "before the last checkpoint": (Publisher, "publish"),
+    "before the last checkpoint": (rollover, "publish_whole"),
     "before the next shard": (rollover, "_open_next"),
     "before the register": (rollover, "save_shards"),
 }
