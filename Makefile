@@ -5,6 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.made-from-lock
 ARGS ?=
+# A demo is a dozen processes, a run of the tests hundreds: what the first one compiled
+# serves the others, also where the environment says that nothing is to be kept.
+unexport PYTHONDONTWRITEBYTECODE
 # A file of tests stays on one core: what its tests share is made once.
 PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
 

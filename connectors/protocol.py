@@ -18,7 +18,6 @@ from typing import Annotated, Literal
 
 import orjson
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     JsonValue,
@@ -29,6 +28,7 @@ from pydantic import (
 from connectors.jose import SigningKey, sign_compact, verify_compact, was_valid
 from schemas.canonical import b64url, b64url_decode, canonical_plain, sha256_b64url
 from schemas.directory import PublicKey
+from schemas.documented import Documented
 from schemas.errors import ConnectorFaultError, Fault, VerificationError
 from schemas.evidence import FieldName, Mode
 from schemas.model import Instant, Slug, VersionedId
@@ -97,10 +97,10 @@ PartyId = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 ShortText = Annotated[str, StringConstraints(max_length=MAX_VALUE)]
 
 
-class _Wire(BaseModel):
+class _Wire(Documented):
     """What is on the wire has the types of the contract: `"true"` is no `true`."""
 
-    model_config = ConfigDict(frozen=True, strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, strict=True)
 
 
 class IntentClaims(_Wire):

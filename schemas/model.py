@@ -8,7 +8,6 @@ from typing import Annotated, Final, TypeVar
 from pydantic import (
     AfterValidator,
     AwareDatetime,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -19,16 +18,15 @@ from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import dataclass_transform
 
 from schemas.clock import is_in_utc
+from schemas.documented import Documented, describe
 
 _T = TypeVar("_T")
 
 
-class Model(BaseModel):
+class Model(Documented):
     """A frozen value that refuses what it does not know."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Sent(Model):
@@ -114,8 +112,9 @@ def value(cls: type[_T]) -> type[_T]:
     """
     made = dataclass(kw_only=True)(cls)
     made.__pydantic_config__ = ConfigDict(  # type: ignore[attr-defined] # pydantic's own way for dataclasses
-        extra="forbid", strict=True, use_attribute_docstrings=True
+        extra="forbid", strict=True
     )
+    made.__get_pydantic_json_schema__ = classmethod(describe)  # type: ignore[attr-defined] # likewise
     return made
 
 

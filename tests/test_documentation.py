@@ -14,6 +14,7 @@ from audit.record import Kind
 from exchange.api.problems import PROBLEMS
 from exchange.app import build_app
 from exchange.settings import Settings, parse_settings
+from schemas.documented import said_under
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -98,9 +99,9 @@ def test_every_setting_is_documented() -> None:
     listed = re.findall(
         r"^\| `(\w+)` \| .+? \| (.+) \|$", read("docs/settings.md"), re.MULTILINE
     )
+    said = said_under(Settings)
     declared = [
-        (name, " ".join((field.description or "").split()))
-        for name, field in Settings.model_fields.items()
+        (name, " ".join(said.get(name, "").split())) for name in Settings.model_fields
     ]
 
     assert declared == listed

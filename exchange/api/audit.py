@@ -63,25 +63,25 @@ ByHeader = Annotated[
 class Filters(Model):
     """Which records are wanted: those that meet every condition."""
 
+    # FastAPI takes the fields of a query one by one, and never asks for its schema:
+    # what they mean stands in them, not under them.
     requester: Slug | None = None
     provider: Slug | None = None
     matter: VersionedId | None = None
     case: Uuid | None = None
     outcome: (
         Annotated[str, Field(pattern=r"^[a-z_]{1,64}(\.[a-z_]{1,64})?$")] | None
-    ) = None
-    """Such as `retrieved`, `faulty.format` or `denied.consent_withdrawn`."""
+    ) = Field(None, description="Such as `retrieved` or `denied.consent_withdrawn`.")
     kind: Kind | None = None
-    since: Instant | None = None
-    """First instant that counts."""
-    until: Instant | None = None
-    """First instant that no longer counts."""
+    since: Instant | None = Field(None, description="First instant that counts.")
+    until: Instant | None = Field(
+        None, description="First instant that no longer counts."
+    )
     limit: Annotated[int, Field(ge=1, le=PAGE_LIMIT), DIGITS] = 100
     after: (
         Annotated[str, Field(pattern=r"^[0-9]{1,20}\.[0-9]{1,18}(@[0-9]{1,4})?$")]
         | None
-    ) = None
-    """`next` of the page before."""
+    ) = Field(None, description="`next` of the page before.")
 
 
 class RecordView(Model):
