@@ -26,8 +26,8 @@ def said_under(kind: type) -> dict[str, str]:
     """
     said: dict[str, str] = {}
     for base in reversed(kind.__mro__):
-        if base.__module__ != BaseModel.__module__ and _has_fields(base):
-            said |= _in_module(base.__module__).get(base.__qualname__, {})
+        if base is not BaseModel and _has_fields(base) and _is_written(base):
+            said |= _in_module(base.__module__).get(base.__name__, {})
     return said
 
 
@@ -57,6 +57,11 @@ class Documented(BaseModel):
 
 def _has_fields(kind: type) -> bool:
     return is_dataclass(kind) or issubclass(kind, BaseModel)
+
+
+def _is_written(kind: type) -> bool:
+    """Return whether a class is the one that its module has under its name."""
+    return getattr(sys.modules[kind.__module__], kind.__name__, None) is kind
 
 
 @cache

@@ -1,7 +1,5 @@
 """What is written under the fields of a class stands in its JSON Schema."""
 
-from typing import Any
-
 from pydantic import Field, TypeAdapter, create_model
 
 from schemas.documented import said_under
@@ -36,8 +34,8 @@ class Made:
     """Counts from one."""
 
 
-def _described(kind: Any) -> dict[str, str | None]:
-    members = TypeAdapter(kind).json_schema()["properties"]
+def _described(kind: type) -> dict[str, str | None]:
+    members = TypeAdapter[object](kind).json_schema()["properties"]
     return {name: one.get("description") for name, one in members.items()}
 
 
