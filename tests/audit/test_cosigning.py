@@ -67,6 +67,8 @@ class Watch:
             )
             for name in ("w1", "w2", "w3")
         ]
+        for one in self.served:
+            stack.callback(one.leave)
         self._stack = stack
 
     def policy(self, *lines: str) -> Policy:

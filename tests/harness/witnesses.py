@@ -30,11 +30,16 @@ class Served:
     url: str
     cosigner: Cosigner
     witness: Witness
+    server: uvicorn.Server
 
     @property
     def line(self) -> str:
         """Its line in a policy."""
         return f"witness {self.name} {self.cosigner.verifier.vkey} {self.url}"
+
+    def leave(self) -> None:
+        """Have it begin to stop: several that stop together take the time of one."""
+        self.server.should_exit = True
 
 
 @contextmanager
@@ -52,7 +57,7 @@ def a_witness(
     thread.start()
     try:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
-        yield Served(name, url, cosigner, witness)
+        yield Served(name, url, cosigner, witness, server)
     finally:
         server.should_exit = True
         thread.join()
@@ -92,7 +97,7 @@ def an_answerer(answer: Callable[[str, bytes], Reply]) -> Iterator[str]:
 def answering(handler: Callable[..., BaseHTTPRequestHandler]) -> Iterator[str]:
     """Serve what a handler answers, on loopback; yield the address."""
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"
