@@ -9,7 +9,7 @@ ARGS ?=
 # serves the others, also where the environment says that nothing is to be kept.
 unexport PYTHONDONTWRITEBYTECODE
 # A file of tests stays on one core: what its tests share is made once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile
+PYTEST := $(BIN)/python -m pytest -n 3 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check serve fix bench bench-log
