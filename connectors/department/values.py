@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, time
+from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, NoReturn
 from uuid import UUID
@@ -38,9 +38,9 @@ def as_text(value: object) -> str:
             return ""
         case str():
             return value
-        case datetime():
-            return to_rfc3339_ms(value.replace(tzinfo=value.tzinfo or UTC))
-        case date() | time():
+        case datetime(tzinfo=zone) if zone is not None:
+            return to_rfc3339_ms(value)
+        case date() | time():  # also a time that names no zone: nobody knows which
             return value.isoformat()
         case bool() | int() | UUID():
             return str(value)

@@ -14,7 +14,9 @@ from pydantic import ValidationError
 
 from connectors.department.config import ColumnField, ValueType
 from connectors.department.values import as_json, as_key
+from schemas.clock import BEIJING
 
+UNZONED = datetime.fromisoformat("2019-05-20T15:00")
 WORDS = {"true_is": ("Y", "是", "1"), "false_is": ("N", "否", "2")}
 
 
@@ -65,6 +67,8 @@ def test_what_can_t_be_told_truly_is_not_told(kind: str | None, value: object) -
         ("json", OrderedDict(a=["x"]), {"a": ["x"]}),
         (None, Decimal("3.50"), "3.50"),
         (None, time(14, 30), "14:30:00"),
+        (None, datetime(2019, 5, 20, 15, tzinfo=BEIJING), "2019-05-20T07:00:00.000Z"),
+        *[(k, UNZONED, "2019-05-20T15:00:00") for k in (None, "text")],
         (None, UUID(int=1), "00000000-0000-0000-0000-000000000001"),
         (None, True, True),
         ("text", 7, "7"),
