@@ -197,6 +197,15 @@ class DepartmentConfig(Model):
     evidence_types: Annotated[Mapping[VersionedId, EvidenceSource], Field(min_length=1)]
     limits: Limits = Limits()
 
+    @model_validator(mode="after")
+    def _each_key_is_one_gateways(self) -> Self:
+        whose: dict[object, str] = {}
+        for gateway in self.gateways:
+            for key in gateway.keys:
+                if gateway.id != whose.setdefault(key.jwk.get("kid"), gateway.id):
+                    raise ValueError("`gateways`: two of them pin a key by one `kid`")
+        return self
+
 
 def config_schema() -> dict[str, JsonValue]:
     """Return the published JSON Schema (2020-12) of a configuration."""

@@ -145,6 +145,16 @@ def test_a_pin_that_no_signature_fits_is_found_at_the_start(
     assert str(caught.value).startswith(f"config: /gateways/0/keys/1/{place}: ")
 
 
+def test_a_key_names_one_gateway(tmp_path: Path) -> None:
+    """Of two that pin one `kid` nobody could tell whose look-up it is."""
+    own = {"id": GATEWAY, "keys": [_pin()]}
+    other = {"id": "gateway.elsewhere", "keys": [_pin()]}
+    with pytest.raises(SettingsError, match=r"`gateways`: .* by one `kid`"):
+        a_config(tmp_path, gateways=[own, other])
+
+    assert a_config(tmp_path, gateways=[own, own]).gateways[1].id == GATEWAY
+
+
 def test_a_sqlite_register_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     """A mistyped name leaves no empty file, which would be a register of nobody."""
     a_config(tmp_path)
