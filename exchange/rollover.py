@@ -91,6 +91,19 @@ class _Rollover:
     """Keys of the next shard."""
 
 
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """A log that has lost records, and who goes on from it."""
+
+    shards: Sequence[Shard]
+    """All of them, the one that goes on last."""
+    left: Shard
+    """The one that has lost records, sealed with the head that is left."""
+    unpublished: int
+    """How many records it still holds that no published head covers: each was
+    acknowledged, and none can be proved."""
+
+
 def prepare_shard(settings: Settings, clock: Clock, name: str | None) -> str:
     """Make the keys of the next shard, and return its vkey: for witnesses to add.
 
@@ -144,7 +157,7 @@ async def recover_shard(
     new_id: NewId,
     seen_note: bytes,
     name: str | None = None,
-) -> Sequence[Shard]:
+) -> Recovered:
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
     (1) The witness's head is signed by this log, and the log does not contain it; else
@@ -164,8 +177,9 @@ async def recover_shard(
     """
     with _held(settings):
         shards = current_shards(settings)
-        if _is_recovered(settings, shards, seen_note, name):
-            return shards
+        was_left = _recovered_from(settings, shards, seen_note, name)
+        if was_left is not None:
+            return _recovered(settings, shards, was_left)
         rollover = _begin(settings, clock, new_id, name)
         _check_none_begun(rollover)
         with ExitStack() as stack:
@@ -175,13 +189,20 @@ async def recover_shard(
             look = partial(_what_is_left, rollover, sealer, seen_note)
             left, events = await asyncio.to_thread(leave, place, look)
         # (3): the old one is never written to again.
-        return await _open_next(rollover, left, events)
+        opened = await _open_next(rollover, left, events)
+        return _recovered(settings, opened, opened[-2])
 
 
-def _is_recovered(
+def _recovered(settings: Settings, shards: Sequence[Shard], left: Shard) -> Recovered:
+    """Count what is left, and takes no record any more."""
+    with closing(LogReader.open(settings.log_place(left.name))) as reader:
+        return Recovered(shards, left, reader.size() - (left.size or 0))
+
+
+def _recovered_from(
     settings: Settings, shards: Sequence[Shard], seen_note: bytes, name: str | None
-) -> bool:
-    """Return whether the log of a head was left, as the register says, for a shard.
+) -> Shard | None:
+    """Return the log of a head, where it was left for a shard, as the register says.
 
     Raises:
         VerificationError: The log has not signed the head, or who goes on.
@@ -196,7 +217,7 @@ def _is_recovered(
         with closing(LogReader.open(place)) as reader:
             [first] = map(read_leaf, reader.leaves(0, 1))
         if not is_recovery(first):
-            return False
+            return None
         verifier = parse_vkey(before.vkey)
         open_checkpoint(seen_note, verifier)
         check_recovery(verifier, first, after.vkey)
@@ -204,8 +225,8 @@ def _is_recovered(
             raise SettingsError(
                 f"the log goes on with the shard `{after.name}` already"
             )
-        return True
-    return False
+        return before
+    return None
 
 
 def _check_none_begun(rollover: _Rollover) -> None:

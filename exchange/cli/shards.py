@@ -4,7 +4,7 @@
 
 import asyncio
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -76,7 +76,8 @@ def recover(
 ) -> None:
     """Leave a log that has lost what a witness saw, and open a recovery shard.
 
-    Its first record cites both heads. A gateway on files is stopped first.
+    Its first record cites both heads. A gateway on files is stopped first. It says
+    how many records of the log that was left no published head covers.
     """
     from exchange.rollover import recover_shard
     from schemas.clock import SystemClock
@@ -84,7 +85,8 @@ def recover(
 
     settings, clock, seen = settings_of(config), SystemClock(), read_head(head)
     recovering = recover_shard(settings, clock, new_ids(clock), seen, name)
-    _show(asyncio.run(recovering), as_json=as_json)
+    done = asyncio.run(recovering)
+    _show(done.shards, {done.left.origin: done.unpublished}, as_json=as_json)
 
 
 def list_shards(
@@ -117,22 +119,33 @@ def list_shards(
     _show(read_list(note, parse_vkey(vkey)), as_json=as_json)
 
 
-def _show(shards: "Sequence[Shard]", *, as_json: bool) -> None:
-    rows = [
-        {
-            "origin": shard.origin,
-            "vkey": shard.vkey,
-            "sealed": shard.is_sealed,
-            "size": shard.size,
-            "root": shard.root,
-        }
-        for shard in shards
-    ]
+def _show(
+    shards: "Sequence[Shard]",
+    unpublished: Mapping[str, int] | None = None,
+    *,
+    as_json: bool,
+) -> None:
+    """Print shards; and of those that were left, how much of them is unpublished."""
+    unpublished = unpublished or {}
     if as_json:
-        print_json(rows)
+        print_json([_row(shard, unpublished.get(shard.origin)) for shard in shards])
         return
-    table = make_table("Shards", "origin", "state", "records", "root", kept=("origin",))
+    counts = ("records", "unpublished") if unpublished else ("records",)
+    columns = ("origin", "state", *counts, "root")
+    table = make_table("Shards", *columns, kept=("origin", "unpublished"))
     for shard in shards:
         state = "sealed" if shard.is_sealed else "written to"
-        table.add_row(shard.origin, state, str(shard.size or ""), shard.root or "")
+        counted = (shard.size or "", unpublished.get(shard.origin, ""))[: len(counts)]
+        table.add_row(shard.origin, state, *map(str, counted), shard.root or "")
     print_table(table)
+
+
+def _row(shard: "Shard", unpublished: int | None) -> Mapping[str, object]:
+    row: dict[str, object] = {
+        "origin": shard.origin,
+        "vkey": shard.vkey,
+        "sealed": shard.is_sealed,
+        "size": shard.size,
+        "root": shard.root,
+    }
+    return row if unpublished is None else {**row, "unpublished": unpublished}

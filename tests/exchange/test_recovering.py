@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import sqlite3
 import subprocess
@@ -106,7 +107,7 @@ def recover(
     """Leave the log for another one."""
     clock = SystemClock()
     args = (settings, clock, new_ids(clock), seen, name)
-    old, current = asyncio.run(recover_shard(*args))
+    old, current = asyncio.run(recover_shard(*args)).shards
     return old, current
 
 
@@ -278,8 +279,12 @@ def test_a_recovery_that_was_cut_off_is_taken_up_again(
 def test_a_recovery_that_is_done_is_done_however_often_it_is_asked_for(
     tmp_path: Path, where: str
 ) -> None:
-    """Nothing changes: not the register, nor what either shard holds."""
+    """Nothing changes: not the register, nor what either shard holds.
+
+    Each time it says how many records of the one that was left are unpublished.
+    """
     settings = published(tmp_path, where)
+    unpublished(settings, 3)
     config, head = tmp_path / "settings.yaml", tmp_path / "head"
     config.write_text(f"data_dir: data\n{where}", encoding="utf-8")
     head.write_bytes(a_lost_head(settings))
@@ -299,10 +304,41 @@ def test_a_recovery_that_is_done_is_done_however_often_it_is_asked_for(
 
     assert 0 == told.status, told.stderr
     assert [ORIGIN, f"{ORIGIN}/{NEXT}"] == [one["origin"] for one in told.json]
+    assert [3, None] == [one.get("unpublished") for one in told.json]
     assert [done, done] == again
     assert done == load_shards(settings.shards_place())
     # Its first record, and the ends of two look-ups that were under way.
     assert 3 == size
+
+
+def test_a_recovery_tells_people_how_many_records_nobody_can_prove(
+    tmp_path: Path,
+) -> None:
+    """They were acknowledged, and no published head covers them: a column says so."""
+    settings = published(tmp_path, "")
+    unpublished(settings, 3)
+    config, head = tmp_path / "settings.yaml", tmp_path / "head"
+    config.write_text("data_dir: data\n", encoding="utf-8")
+    head.write_bytes(a_lost_head(settings))
+    told = errand("audit", "recover", head, "--name", NEXT, "--config", config)
+
+    assert 0 == told.status, told.stderr
+    assert "unpublished" == cells(told.stdout, "origin")[3]
+    assert "3" == cells(told.stdout, ORIGIN)[3]
+    assert "" == cells(told.stdout, f"{ORIGIN}/{NEXT}")[3]
+
+
+def unpublished(settings: Settings, number: int) -> None:
+    """Record some events that begin no look-up, and publish none of them."""
+    with a_replica(settings) as one:
+        one.append(*[an_event(subjects=(), case=None) for _ in range(number)])
+
+
+def cells(table: str, first: str) -> list[str]:
+    """Return the cells of the row of a printed table that begins with a word."""
+    rows = [re.split("[│┃]", line) for line in table.split("\n")]
+    found = [[cell.strip() for cell in row[1:]] for row in rows if len(row) > 1]
+    return next(row for row in found if row[0] == first)
 
 
 @pytest.mark.parametrize("step", LEAVING)

@@ -360,7 +360,7 @@ def test_a_log_that_lost_what_a_witness_saw_is_recovered_in_the_open(
     for file in settings.data_dir.glob("log.db*"):
         file.unlink()
     (tmp_path / "backup.db").rename(settings.log_file)
-    lost, current = asyncio.run(recover_shard(*args))
+    lost, current = asyncio.run(recover_shard(*args)).shards
     [genesis, *_] = leaves(settings.data_dir / "shards" / current.name / "log.db")
     vkey = parse_vkey(lost.vkey)
     checkpoint = open_checkpoint(seen, vkey)

@@ -340,7 +340,7 @@ def test_a_lost_head_is_recovered_from_while_replicas_run(begun: Settings) -> No
     lost = signer.sign(f"{ORIGIN}\n999\n{b64(bytes(32))}\n").encode()
     with a_replica(begun) as one:
         args = (begun, clock, new_ids(clock), lost, "2026h1-recovery")
-        old, current = asyncio.run(recover_shard(*args))
+        old, current = asyncio.run(recover_shard(*args)).shards
         with pytest.raises(LogUnavailableError, match="sealed shard"):
             one.append(an_event())
     [genesis, *_] = leaves(begun.log_place(current.name))
