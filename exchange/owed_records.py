@@ -22,14 +22,23 @@ INVARIANT (rule 8): an event names persons, so it is sealed while it lies here.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 import structlog
-from sqlalchemy import BigInteger, Column, delete, insert, select
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Row,
+    Select,
+    delete,
+    insert,
+    select,
+    tuple_,
+)
 from sqlmodel import Field, SQLModel
 
 from audit.record import Actor, Event, Kind, Subject
@@ -39,11 +48,7 @@ from exchange.cases import to_ms
 from exchange.database import Connection, Database
 from exchange.vault import Vault
 from schemas.clock import Clock
-from schemas.errors import (
-    LogUnavailableError,
-    StoreUnavailableError,
-    VerificationError,
-)
+from schemas.errors import VerificationError
 from schemas.ids import EventId
 
 Finish: TypeAlias = Callable[[Connection, Event], None]
@@ -54,7 +59,7 @@ _POLL_S = 5.0
 _GRACE = timedelta(seconds=5)
 """How long whoever acted has, until another records it."""
 _MOST = 500
-"""How many are recorded in one round at most."""
+"""How many are read at once at most."""
 
 _log = structlog.get_logger(__name__)
 
@@ -68,8 +73,10 @@ class OwedRecordRow(SQLModel, table=True):
     """The event's."""
     happened_at: int = Field(sa_column=Column(BigInteger, nullable=False, index=True))
     """Milliseconds since 1970."""
+    thing: str = Field(index=True)
+    """What it happened to: the consent, the mandate or the case."""
     step: int
-    """Orders what happened to one thing within a millisecond."""
+    """Orders what happened to one thing: clocks may differ, and go back."""
     sealed: bytes
     """The event, under a key that the vault derives from its master key."""
 
@@ -95,6 +102,7 @@ class OwedRecords:
         values = {
             "id": event.id,
             "happened_at": to_ms(event.at),
+            "thing": _thing(event),
             "step": step,
             "sealed": self.vault.seal_owed(event.id, _written(event)),
         }
@@ -106,20 +114,18 @@ class OwedRecords:
     ) -> None:
         """Record events that were noted, and strike them out: (2) and (3).
 
+        What is owed of the same things from before comes first, so that the log hears
+        of each thing in its order.
+
         Raises:
             LogUnavailableError: They are not known to be recorded; they stay owed.
             StoreUnavailableError: They are recorded, and stay owed all the same.
         """
         if not events:
             return
+        earlier = await self._append_owed(await self._owed_before(events))
         await self.log.append(events)
-
-        def strike(connection: Connection) -> None:
-            for event in events:
-                finish(connection, event)
-                connection.execute(delete(_OWED).where(_OWED.c.id == event.id))
-
-        await self.database.write(strike)
+        await self._strike([*earlier, *events], finish)
 
     async def catch_up(self, grace: timedelta, finish: Finish) -> int:
         """Record what was owed for longer than `grace`, oldest first; say how many.
@@ -128,22 +134,19 @@ class OwedRecords:
             LogUnavailableError: The log can't be written: what is left stays owed.
             StoreUnavailableError: The tables can't be read or written.
         """
-        before = to_ms(self.clock.now() - grace)
-        query = (
-            select(_OWED.c.id, _OWED.c.sealed)
-            .where(_OWED.c.happened_at <= before)
-            .order_by(_OWED.c.happened_at, _OWED.c.step, _OWED.c.id)
-            .limit(_MOST)
-        )
-        found = await self.database.read(lambda c: c.execute(query).all())
-        for row in found:
-            try:
-                opened = self.vault.open_owed(EventId(row.id), row.sealed)
-            except VerificationError:  # it must not be in the way of the others
-                _log.error("owed_record_changed", record=row.id)
-                continue
-            await self.record([_read(opened)], finish)
-        return len(found)
+        now = self.clock.now()
+        before, latest = to_ms(now - grace), to_ms(now)
+        # Of what lies ahead, by a clock that went back, nobody knows how old it is.
+        is_due = (_OWED.c.happened_at <= before) | (_OWED.c.happened_at > latest)
+        order = tuple_(_OWED.c.happened_at, _OWED.c.id)
+        query = select(_OWED.c.happened_at, _OWED.c.id, _OWED.c.thing).where(is_due)
+        query = query.order_by(_OWED.c.happened_at, _OWED.c.id).limit(_MOST)
+        done, after = 0, (-1, "")
+        while rows := await self._all(query.where(order > after)):
+            for thing in dict.fromkeys(row.thing for row in rows):
+                done += await self._settle(thing, finish)
+            after = (rows[-1].happened_at, rows[-1].id)
+        return done
 
     async def keep_up(self, finish: Finish) -> None:
         """Record what was cut off, at once and every few seconds, until cancelled."""
@@ -152,9 +155,84 @@ class OwedRecords:
             try:
                 await self.catch_up(grace, finish)
                 grace = _GRACE
-            except (StoreUnavailableError, LogUnavailableError) as error:
+            except Exception as error:  # noqa: BLE001 - the next round tries again
                 _log.warning("records_still_owed", error=type(error).__name__)
             await asyncio.sleep(_POLL_S)
+
+    # Below: how.
+
+    async def _settle(self, thing: str, finish: Finish) -> int:
+        """Record all that is owed of a thing, in its order; say how many."""
+        owed = [self._opened(row) for row in await self._of([thing])]
+        recorded = await self._append_owed([one for one in owed if one is not None])
+        await self._strike(recorded, finish)
+        return len(recorded)
+
+    async def _owed_before(self, events: Sequence[Event]) -> list[Event]:
+        """Return what is owed from before the events of the same things."""
+        mine = {event.id for event in events}
+        things = dict.fromkeys(_thing(event) for event in events)
+        before: dict[str, list[Event]] = {}
+        found: list[Event] = []
+        for row in await self._of(things):
+            if row.id in mine:
+                found += before.pop(row.thing, [])
+            elif (event := self._opened(row)) is not None:
+                before.setdefault(row.thing, []).append(event)
+        return found
+
+    async def _append_owed(self, events: Sequence[Event]) -> list[Event]:
+        """Record what others have owed; return what the log does not refuse for good.
+
+        INVARIANT: what nobody can record is in nobody's way: it stays where it lies,
+        and is named to the operators.
+        """
+        recorded: list[Event] = []
+        for event in events:
+            try:
+                await self.log.append([event])
+            except ValueError as error:
+                _say_unrecordable(event.id, error)
+            else:
+                recorded.append(event)
+        return recorded
+
+    async def _strike(self, events: Sequence[Event], finish: Finish) -> None:
+        """Strike recorded events out, and let hold what waited for them."""
+
+        def strike(connection: Connection) -> None:
+            for event in events:
+                finish(connection, event)
+                connection.execute(delete(_OWED).where(_OWED.c.id == event.id))
+
+        if events:
+            await self.database.write(strike)
+
+    def _opened(self, row: Row[Any]) -> Event | None:
+        """Return an event as it was owed; None where it can't be read."""
+        try:
+            return _read(self.vault.open_owed(EventId(row.id), row.sealed))
+        except (VerificationError, ValueError, LookupError, TypeError) as error:
+            # It was changed, or a gateway of another version has written it.
+            _say_unrecordable(row.id, error)
+            return None
+
+    async def _of(self, things: Iterable[str]) -> Sequence[Row[Any]]:
+        """Return what is owed of some things, that of each in its order."""
+        query = select(_OWED).where(_OWED.c.thing.in_(list(things)))
+        order = (_OWED.c.thing, _OWED.c.step, _OWED.c.happened_at, _OWED.c.id)
+        return await self._all(query.order_by(*order).limit(_MOST))
+
+    async def _all(self, query: Select[Any]) -> Sequence[Row[Any]]:
+        return await self.database.read(lambda c: c.execute(query).all())
+
+
+def _thing(event: Event) -> str:
+    return event.correlation or event.case or event.id
+
+
+def _say_unrecordable(record: str, error: Exception) -> None:
+    _log.error("owed_record_unusable", record=record, error=type(error).__name__)
 
 
 def change_of(

@@ -19,7 +19,7 @@ rest to any other. No lock is held while the log is written.
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import TypeAlias
 
 from audit.record import Event, Kind, Subject
@@ -29,7 +29,6 @@ from consent.artefact import (
     Consent,
     ConsentFields,
     ConsentScope,
-    ConsentState,
     Person,
 )
 from consent.in_flight import InFlight
@@ -126,7 +125,7 @@ class Permissions:
 
         asked, event = await self.database.write(work)
         if event is not None:
-            await self.owed.record([event])
+            await self.owed.record([event], self.finish)
         return asked
 
     async def give(
@@ -215,7 +214,7 @@ class Permissions:
             ]
 
         events = await self.database.write(work)
-        await self.owed.record(events)
+        await self.owed.record(events, self.finish)
         if events:
             self.wake()
         return len(events)
@@ -353,24 +352,18 @@ class Permissions:
         """End a consent or a request, at once; what is ended already stays so."""
         person, now = self._person(person_id), self.clock.now()
 
-        def work(connection: Connection) -> tuple[Consent, Consent, Event | None]:
+        def work(connection: Connection) -> tuple[Consent, Event | None]:
             before = store.lock(connection, consent, person)
             said = end(connection, consent, person, now)
             if said.version == before.version:
-                return before, said, None
+                return said, None
             due.hasten(connection, said.asked_in, DueId(self.new_id()), now)
-            return (
-                before,
-                said,
-                self._note(connection, said, outcome, now, person_id),
-            )
+            return said, self._note(connection, said, outcome, now, person_id)
 
-        before, said, event = await self.database.write(work)
-        if before.state is ConsentState.GIVING:
-            # The log may not have heard yet that it was given: that comes first.
-            await self.owed.catch_up(timedelta(), self.finish)
-        elif event is not None:
-            await self.owed.record([event])
+        said, event = await self.database.write(work)
+        if event is not None:
+            # What the log may not have heard yet, that it was given, comes first.
+            await self.owed.record([event], self.finish)
         return said
 
     async def _drained(self, thing: ConsentId | Target) -> None:

@@ -203,8 +203,11 @@ class Resolver:
             due.owe(connection, owed)
             # Nobody is asked any more for a case that is over.
             ended = consents.end_requests(connection, case_id, now)
-            events = [self._ended(case, consent, now) for consent in ended]
-            return [self.owed.note(connection, one) for one in [*events, closed]]
+            events = [
+                self.owed.note(connection, self._ended(case, one, now), one.version)
+                for one in ended
+            ]
+            return [*events, self.owed.note(connection, closed)]
 
         # The tables decide which of two closes it: the log hears of that one.
         events = await self.database.write(store)

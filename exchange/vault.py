@@ -103,7 +103,7 @@ class CaseKey:
         nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return self._aead.decrypt(nonce, ciphertext, self._label(purpose))
-        except InvalidTag as e:
+        except (InvalidTag, ValueError) as e:  # changed, or cut short
             raise VerificationError("sealed content of a case was changed") from e
 
     def _label(self, purpose: str) -> bytes:
@@ -176,7 +176,7 @@ class Vault:
         nonce, ciphertext = sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:]
         try:
             return self._owed.decrypt(nonce, ciphertext, event.encode())
-        except InvalidTag as e:
+        except (InvalidTag, ValueError) as e:  # changed, or cut short
             raise VerificationError("a record that is owed was changed") from e
 
     async def start(self, used: Used) -> None:

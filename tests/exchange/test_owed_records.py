@@ -353,6 +353,116 @@ async def test_an_owed_record_that_was_changed_is_in_nobodys_way(
     assert ["withdrawn"] == [x["outcome"] for x in office.leaves()]
 
 
+async def test_what_nobody_can_record_is_in_nobodys_way(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cut short, of another version, or of a form that the log refuses: it is left."""
+    owed = owed_by(office)
+    events = [an_event(office, word) for word in ("cut", "other", "two words", "good")]
+    unknown = office.vault.seal_owed(events[1].id, b'{"kind": "of.tomorrow"}')
+    change = text("UPDATE owed_record SET sealed = :sealed WHERE id = :id")
+
+    def note(connection: Connection) -> None:
+        for event in events:
+            owed.note(connection, event)
+        for event, sealed in zip(events, (b"", unknown), strict=False):
+            connection.execute(change, {"sealed": sealed, "id": event.id})
+
+    await office.database.write(note)
+    monkeypatch.setattr(owed_records, "_MOST", 1)
+    caught = [await catch_up(office), await catch_up(office)]
+
+    assert [1, 0] == caught
+    assert ["good"] == [x["outcome"] for x in office.leaves()]
+
+
+async def test_what_was_cut_off_is_looked_for_whatever_happens(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No failure ends it: the next round records what is owed."""
+    owed, event = owed_by(office), an_event(office, "refused")
+    await office.database.write(lambda c: owed.note(c, event))
+    append, failures, done = office.log.append, [LookupError()], asyncio.Event()
+
+    async def failing_once(events: Sequence[Event]) -> list[Appended]:
+        if failures:
+            raise failures.pop()
+        done.set()
+        return await append(events)
+
+    monkeypatch.setattr(office.log, "append", failing_once)
+    monkeypatch.setattr(owed_records, "_POLL_S", 0.0)
+    keeping = asyncio.create_task(owed.keep_up(owed_records.finish_nothing))
+    async with asyncio.timeout(10):
+        await asyncio.wait(
+            {keeping, asyncio.create_task(done.wait())},
+            return_when=asyncio.FIRST_COMPLETED,
+        )
+    is_running = not keeping.done()
+    keeping.cancel()
+    await catch_up(office)
+
+    assert is_running
+    assert ["refused"] == [x["outcome"] for x in office.leaves()]
+
+
+async def test_the_log_hears_in_order_also_when_a_clock_went_back(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What happened to one consent has an order of its own."""
+    consent = await asked(office)
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await give(office, consent)
+        office.clock.instant -= timedelta(hours=1)
+        with pytest.raises(LogUnavailableError):
+            await withdraw(office, consent)
+    await catch_up(office)
+
+    assert ["asked", "given", "withdrawn"] == said(office, consent)
+
+
+async def test_what_is_owed_of_the_same_thing_is_recorded_first(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who was asked while the log was down, and refuses when it is back."""
+    case = await office.open()
+    people = permissions(office)
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await people.ask(PORTAL_CALLER, FATHER, asking(case), None)
+    [consent] = await people.of_person(FATHER)
+    await refuse(office, consent)
+
+    assert ["asked", "asked", "refused"] == said(office, consent)
+
+
+async def test_recording_an_act_leaves_what_came_after_it_to_others(
+    office: Office,
+) -> None:
+    """Who records one act can't let hold what somebody else did next."""
+    owed, first, then = (
+        owed_by(office),
+        an_event(office, "asked"),
+        an_event(office, "given")._replace(correlation="one"),
+    )
+    first = first._replace(correlation="one")
+
+    def note(connection: Connection) -> None:
+        owed.note(connection, then, 2)
+        owed.note(connection, first, 1)
+
+    await office.database.write(note)
+    await owed.record([first])
+    before = [x["outcome"] for x in office.leaves()]
+    await catch_up(office)
+
+    assert ["asked"] == before
+    assert ["asked", "given"] == [x["outcome"] for x in office.leaves()]
+
+
 _WORDS = st.text(max_size=8)
 _DETAILS = st.dictionaries(
     _WORDS, st.none() | st.booleans() | st.integers(0, 9) | st.lists(_WORDS)
