@@ -99,7 +99,9 @@ class Publisher:
         """Whether this publisher led when it last looked."""
         self._last: Checkpoint | None = None
         """What was signed last here: the tree must go on from it."""
-        self._signed, self._published = 0, 0
+        self._signed = 0
+        self._shown: SignedHead | None = None
+        """What outsiders see, as far as this publisher knows."""
         self._news_since: float | None = None
         self._unwitnessed_since: float | None = None
         self._stopping, self._looked = threading.Event(), threading.Event()
@@ -209,7 +211,7 @@ class Publisher:
     @property
     def published(self) -> int:
         """How many records stand under the published checkpoint, as last seen."""
-        return self._published
+        return self._size_of(self._shown)
 
     def publish(self) -> SignedHead | None:
         """Publish what is recorded; return the head, None while there is nothing.
@@ -238,7 +240,7 @@ class Publisher:
         while size < target:
             end = min(target, size + self._pace.chunk)
             size, root = self._integrate(size, root, end)
-        self._published = self._size_of(self._reader.published())
+        self._shown = self._reader.published()
         self._signed = self._size_of(head)
         # (2): a log that was rolled back must not sign a second history.
         if not self._is_compared:
@@ -246,7 +248,7 @@ class Publisher:
         if not self._is_compared:
             # Not the publisher's own lag: `unwitnessed_for` counts it.
             self._signed = size
-            return self._reader.published()
+            return self._shown
         if size == 0:
             return None
         if self._is_due(head, size):
@@ -261,13 +263,19 @@ class Publisher:
         return self._publish(head)
 
     def _follow(self, head: SignedHead | None) -> SignedHead | None:
-        """Look at what another one has signed, and return what it has published."""
+        """Look at what another one has signed, and return what it has published.
+
+        Whether enough have cosigned is told by what it publishes: it asks them.
+        """
         self._signed = self._size_of(head)
-        published = self._reader.published()
-        self._published = self._size_of(published)
+        before, self._shown = self._shown, self._reader.published()
         if not self.is_known:
             self._compare()
-        return published
+        elif self._witnesses is not None:
+            is_waiting = head is not None and not _is_same(head, self._shown)
+            is_enough = not is_waiting or self._shown != before
+            self._wait_for_witnesses(is_enough=is_enough)
+        return self._shown
 
     def _leads(self) -> bool:
         """Return whether this publisher leads.
@@ -309,14 +317,10 @@ class Publisher:
 
     def _publish(self, head: SignedHead | None) -> SignedHead | None:
         """Publish a head that was signed, with the cosignatures that it needs."""
-        published = self._reader.published()
+        self._shown = published = self._reader.published()
         if head is None or self._witnesses is None:
-            self._published = self._size_of(published)
             return head
-        if published is not None and (published.size, published.signed_ms) == (
-            head.size,
-            head.signed_ms,
-        ):
+        if _is_same(head, published):
             return published
         checkpoint = open_checkpoint(head.note.encode(), self._signer.verifier)
         read = node_reader(reading_once(self._reader.tile))
@@ -332,7 +336,7 @@ class Publisher:
         guard_ = head_guard(head.size, cosigned.note, head.signed_ms)
         public = SignedHead(head.size, cosigned.note, head.signed_ms, guard_)
         self._lead.write(Release(public))
-        self._published = public.size
+        self._shown = public
         return public
 
     def _known(self, head: SignedHead | None) -> list[tuple[int, bytes]]:
@@ -390,6 +394,14 @@ class Publisher:
         new = SignedHead(checkpoint.size, note, signed_ms, check)
         self._lead.write(Publication(head, new, is_public=self._witnesses is None))
         return new
+
+
+def _is_same(head: SignedHead, published: SignedHead | None) -> bool:
+    """Return whether a head is published: cosignatures may stand below it."""
+    return published is not None and (published.size, published.signed_ms) == (
+        head.size,
+        head.signed_ms,
+    )
 
 
 def _reading(tiles: Mapping[TileId, bytes]) -> TileReader:

@@ -126,18 +126,26 @@ def test_replicas_that_start_together_make_one_log(
 
 @pytest.mark.anyio
 async def test_a_log_that_was_put_back_is_never_appended_to(server_room: Room) -> None:
-    """What was promised is gone: to go on would promise its places to others."""
+    """What was promised is gone: to go on would promise its places to others.
+
+    The operators are told once, and not to restart: a new start remembers nothing.
+    """
     await server_room.log.append([an_event(), an_event()])
     server_room.change("DROP TRIGGER entry_is_never_removed ON entry")
     server_room.change("DELETE FROM entry WHERE seq = 1")
     server_room.change("UPDATE coordinate SET next = 1")
-    with pytest.raises(LogUnavailableError, match="put back"):
-        await server_room.log.append([an_event()])
-    with pytest.raises(LogUnavailableError, match="put back"):
-        await server_room.log.append([an_event()])
+    with capture_logs() as logged:
+        for _ in range(2):
+            with pytest.raises(LogUnavailableError, match="put back"):
+                await server_room.log.append([an_event()])
+    [told] = logged
 
     assert 1 == len(stored(server_room))
     assert "put back" in str(server_room.log.fault)
+    assert ("log_refuses_everything", "error") == (told["event"], told["log_level"])
+    assert "what it has promised is gone" in told["why"]
+    assert told["remedy"].startswith("do not restart: put the newer data back")
+    assert "errand audit recover" in told["remedy"]
 
 
 # A server that dies, and comes back.
