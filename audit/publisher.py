@@ -83,9 +83,7 @@ class Publisher:
         """
         if signer.name != log.origin:
             raise ValueError("the signer's name is not the log's origin")
-        self._log = log
-        self._signer = signer
-        self._clock = clock
+        self._log, self._signer, self._clock = log, signer, clock
         self._pace = pace or Pace()
         self._reader = LogReader.open(log.place)
         self._take = taking(log.place, self._reader)

@@ -1,4 +1,4 @@
-"""Several replicas of a log under witnesses: each asks for itself, and one publishes."""
+"""Replicas of a log under witnesses: each asks for itself, and one publishes."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
