@@ -22,7 +22,7 @@ from pydantic import (
 
 from schemas.codes import CitizenId
 from schemas.errors import Fault, Layer, VerificationError
-from schemas.ids import CaseId, ConsentId, EvidenceId, LookupId, MandateId
+from schemas.ids import CaseId, ConsentId, EventId, EvidenceId, LookupId, MandateId
 from schemas.matter import SupplyReason
 from schemas.model import Model, Slug, value
 from schemas.outcome import ConflictHint, Outcome, RecordRef
@@ -237,6 +237,8 @@ class CaseContent:
     """The evidence that each settled requirement rests on."""
     run: int = 0
     """How often the case was resolved."""
+    opening: EventId | None = None
+    """The record that the case was opened; None once it is known to stand."""
 
 
 def to_json(known: object) -> bytes:

@@ -30,6 +30,7 @@ from exchange.approval import Approved, approve, choose_service
 from exchange.database import Connection, Database
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
+from exchange.owed_records import OwedRecords
 from exchange.plan import Lookup
 from exchange.vault import Vault
 from schemas.clock import Clock, day_in_beijing
@@ -91,6 +92,7 @@ class Decider:
     vault: Vault
     in_flight: InFlight
     mandates: Mandates
+    owed: OwedRecords
     clock: Clock
     new_id: NewId
     consent_lifetime: timedelta
@@ -180,13 +182,17 @@ class Decider:
             uses=None,
         )
 
-        def ask(connection: Connection) -> Consent:
+        def ask(connection: Connection) -> tuple[Consent, Event]:
             # A case that is being closed ends what it has asked, this as well.
             cases.keep_open(connection, case.head.id)
-            return store.ask(connection, request, now, self.new_id)
+            consent = store.ask(connection, request, now, self.new_id)
+            event = self._asked(case, consent, now)
+            return consent, self.owed.note(connection, event, consent.version)
 
-        consent = await self.database.write(ask)
-        case.unrecorded.append(self._asked(case, consent, now))
+        # From here on the person can be shown it, whatever becomes of this run.
+        consent, event = await self.database.write(ask)
+        await self.owed.record([*case.unrecorded, event])
+        case.unrecorded.clear()
         return consent
 
     def _asked(self, case: OpenCase, consent: Consent, now: datetime) -> Event:

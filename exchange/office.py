@@ -200,6 +200,7 @@ def _make_decider(parts: Parts, terms: Terms, mandates: Mandates) -> Decider:
         vault=parts.vault,
         in_flight=parts.in_flight,
         mandates=mandates,
+        owed=make_owed(parts),
         clock=parts.clock,
         new_id=parts.new_id,
         consent_lifetime=terms.consent_lifetime,

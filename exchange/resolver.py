@@ -194,6 +194,7 @@ class Resolver:
         stored = await self._stored(case_id, caller)
         case = await self._reopened(stored)
         now = self.clock.now()
+        opened = self._opened(case)
         closed = self._event(case, Kind.CASE_CLOSED, "closed")
         owed = Due(DueId(self.new_id()), case_id, now + self.lease_margin, 0, now)
         summary = summary_of(case)
@@ -203,11 +204,14 @@ class Resolver:
             due.owe(connection, owed)
             # Nobody is asked any more for a case that is over.
             ended = consents.end_requests(connection, case_id, now)
-            events = [
-                self.owed.note(connection, self._ended(case, one, now), one.version)
-                for one in ended
+            return [
+                *[self.owed.note(connection, one) for one in opened],
+                *[
+                    self.owed.note(connection, self._ended(case, one, now), one.version)
+                    for one in ended
+                ],
+                self.owed.note(connection, closed, 1),
             ]
-            return [*events, self.owed.note(connection, closed)]
 
         # The tables decide which of two closes it: the log hears of that one.
         events = await self.database.write(store)
@@ -266,9 +270,10 @@ class Resolver:
                 subjects={r: dict(facts) for r, facts in opening.subjects.items()},
                 answers=dict(opening.answers),
                 facts=stated_facts(opening.subjects),
+                opening=EventId(self.new_id()),
             ),
         )
-        case.unrecorded.append(self._event(case, Kind.CASE_OPENED, "opened"))
+        case.unrecorded += self._opened(case)
         return case
 
     async def _store_new(
@@ -376,6 +381,7 @@ class Resolver:
         """Store a case after a run, and what it is owed from now on."""
         settled = all(one.is_settled for one in case.content.outcomes.values())
         case.step_on(CaseStatus.SETTLED if settled else CaseStatus.OPEN)
+        case.content.opening = None  # the log commits before the case
         head, content, fresh = case.head, case.sealed_content(), case.sealed_fresh()
         owed = None if settled else self._owed(case, attempt)
 
@@ -416,11 +422,12 @@ class Resolver:
         return reopen(stored, sealed, self.vault, catalogue)
 
     async def _reconcile(self, case: OpenCase) -> None:
-        """Record the end of look-ups that a crash cut off.
+        """Record what a crash cut off: the opening, and the end of look-ups.
 
         INVARIANT (rule 2): every look-up that was recorded gets a record of its end.
         Whoever calls this holds the lease, so nobody is still waiting for an answer.
         """
+        case.unrecorded += self._opened(case)
         for intent in await self.log.open_attempts(case.head.id):
             event = self._event(case, Kind.REQUEST_ENDED, "interrupted", ends=intent)
             case.unrecorded.append(event)
@@ -452,6 +459,15 @@ class Resolver:
             ends=ends,
             details={"purpose": case.head.purpose, **case.mandate},
         )
+
+    def _opened(self, case: OpenCase) -> list[Event]:
+        """Return the event of a case's opening, unless its record is known to stand.
+
+        It always has the same id, under which the log records it once.
+        """
+        opening, at = case.content.opening, case.head.opened_at
+        event = self._event(case, Kind.CASE_OPENED, "opened")
+        return [] if opening is None else [event._replace(id=opening, at=at)]
 
     def _ended(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
         """Return the event of a request that ends with its case."""

@@ -487,6 +487,59 @@ def test_an_event_is_read_back_as_it_was_owed(event: Event) -> None:
     assert event == owed_records._read(owed_records._written(event))
 
 
+# What cases do by themselves.
+
+
+def deaf_to(office: Office, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
+    """Let the log refuse each append in which a record has this outcome."""
+    append = office.log.append
+
+    async def refusing(events: Sequence[Event]) -> list[Appended]:
+        if any(event.outcome == word for event in events):
+            raise LogUnavailableError("the disk is full")
+        return await append(events)
+
+    monkeypatch.setattr(office.log, "append", refusing)
+
+
+async def test_that_a_case_has_asked_somebody_is_recorded_though_it_was_cut_off(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The father can be shown the request from then on; the case goes on by itself."""
+    with monkeypatch.context() as patch:
+        deaf_to(office, patch, "asked")
+        with pytest.raises(LogUnavailableError):
+            await office.open()
+    case = await office.only_case()
+    [consent] = await permissions(office).of_person(FATHER)
+    before = said(office, consent)
+    await refuse(office, consent)
+    await office.attempt(case)
+
+    assert [] == before
+    assert ["asked", "refused"] == said(office, consent)
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_a_case_that_was_cut_off_at_once_is_recorded_as_opened(
+    office: Office, monkeypatch: pytest.MonkeyPatch, *, goes_on: bool
+) -> None:
+    """Once, and before all else: when it goes on by itself, or is closed instead."""
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await office.open()
+    case = await office.only_case()
+    if goes_on:
+        await office.attempt(case)
+        await office.resolve(case)
+    await close(office, case)
+    kinds = [kind for kind, *_ in office.records()]
+
+    assert ("case.opened", 1) == (kinds[0], kinds.count("case.opened"))
+    assert "case.closed" == kinds[-1]
+
+
 # Requests and the case that asks.
 
 
