@@ -196,7 +196,9 @@ class Resolver:
         now = self.clock.now()
         opened = self._opened(case)
         closed = self._event(case, Kind.CASE_CLOSED, "closed")
-        owed = Due(DueId(self.new_id()), case_id, now + self.lease_margin, 0, now)
+        # No run that is under way goes on for longer.
+        over = now + timedelta(seconds=_ATTEMPT_S) + self.lease_margin
+        owed = Due(DueId(self.new_id()), case_id, over, 0, now)
         summary = summary_of(case)
 
         def store(connection: Connection) -> list[Event]:
@@ -240,6 +242,8 @@ class Resolver:
             return "owed"
         stored = await self.database.read(lambda c: cases.find_case(c, found.case))
         if stored is None or stored.content is None:
+            if stored is not None:
+                await self._end_look_ups(stored.head)
             await self._forget(found.case, None if stored is None else stored.key)
             return "settled"
         case = await self._reopened(stored)
@@ -432,11 +436,38 @@ class Resolver:
             event = self._event(case, Kind.REQUEST_ENDED, "interrupted", ends=intent)
             case.unrecorded.append(event)
 
+    async def _end_look_ups(self, closed: CaseHead) -> None:
+        """Record the end of look-ups that a crash cut off before their case was closed.
+
+        As `_reconcile`, without the people: the key of the case is gone.
+        """
+        ends = [
+            Event(
+                id=EventId(self.new_id()),
+                at=self.clock.now(),
+                kind=Kind.REQUEST_ENDED,
+                outcome="interrupted",
+                requester=closed.requester,
+                policy=self.answerer.policy,
+                case=closed.id,
+                matter=closed.matter,
+                ends=intent,
+                details={"purpose": closed.purpose},
+            )
+            for intent in await self.log.open_attempts(closed.id)
+        ]
+        await self.log.append(ends)
+
     async def _forget(self, case_id: CaseId, key: KeyId | None) -> None:
-        """Destroy a closed case's key, and strike out what it is owed."""
+        """Destroy a closed case's key, and strike out what it is owed.
+
+        While look-ups have not ended, an attempt stays owed: a run that goes on ends
+        its own, and those of one that was cut off are ended then.
+        """
         if key is not None:
             await self.vault.destroy_key(key)
-        await self.database.write(lambda c: due.settle(c, case_id))
+        if not await self.log.open_attempts(case_id):
+            await self.database.write(lambda c: due.settle(c, case_id))
 
     def _lease(self, case_id: CaseId, now: datetime, wait_s: float) -> Lease:
         until = now + timedelta(seconds=wait_s) + self.lease_margin

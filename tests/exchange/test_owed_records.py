@@ -540,6 +540,31 @@ async def test_a_case_that_was_cut_off_at_once_is_recorded_as_opened(
     assert "case.closed" == kinds[-1]
 
 
+async def test_look_ups_of_a_case_that_is_closed_meanwhile_get_their_end(
+    office: Office,
+) -> None:
+    """Those that a kill cut off: nobody waits for them, and no run takes them up."""
+    gate = office.departments.close_gate("household@1")
+    ours = asyncio.all_tasks()
+    opening = asyncio.create_task(office.open(wait_s=3.0))
+    await gate.reached()
+    killed = asyncio.all_tasks() - ours
+    for task in killed:  # as a kill would: nothing runs to its end
+        task.cancel()
+    await asyncio.gather(*killed, return_exceptions=True)
+    assert opening.cancelled()
+    case = await office.only_case()
+    await close(office, case)
+    held = [name for name, content in office.kept() if FATHER.encode() in content]
+    office.clock.advance(timedelta(minutes=2))
+    came = await office.attempt(case)
+    kinds = [kind for kind, *_ in office.records()]
+
+    assert ("settled", None) == (came, office.owed(case))
+    assert 0 < kinds.count("request.accepted") == kinds.count("request.ended")
+    assert [] == held
+
+
 # Requests and the case that asks.
 
 
