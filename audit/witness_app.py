@@ -1,5 +1,6 @@
 """The witness's HTTP service: two routes over `audit.witness`."""
 
+import asyncio
 import sqlite3
 from pathlib import Path
 
@@ -95,12 +96,22 @@ def open_witness(key_file: Path, logs_file: Path, data_file: Path) -> Witness:
         raise SettingsError(f"`{data_file}` can't be used: {error}") from None
 
 
-def serve_witness(witness: Witness, host: str, port: int) -> None:
-    """Run the service until it is told to stop."""
+def serve_witness(
+    witness: Witness, host: str, port: int, http: type[asyncio.Protocol]
+) -> None:
+    """Run the service until it is told to stop.
+
+    Args:
+        witness: What it serves.
+        host: The address to listen on.
+        port: The port to listen on.
+        http: How a connection is served (uvicorn's setting), within which bounds.
+    """
     uvicorn.run(
         build_witness_app(witness, SystemClock()),
         host=host,
         port=port,
+        http=http,
         access_log=False,
         log_level="warning",
         server_header=False,

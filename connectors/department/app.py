@@ -415,8 +415,12 @@ def _json(value: dict[str, JsonValue], status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
 
 
-def serve(config: DepartmentConfig) -> None:
+def serve(config: DepartmentConfig, http: type[asyncio.Protocol]) -> None:
     """Run a department's service until it is told to stop.
+
+    Args:
+        config: What it serves, and where.
+        http: How a connection is served (uvicorn's setting), within which bounds.
 
     Raises:
         SettingsError: The key, the register or the log is wrong.
@@ -428,6 +432,7 @@ def serve(config: DepartmentConfig) -> None:
         port=listen.port,
         ssl_certfile=listen.certificate,
         ssl_keyfile=listen.certificate_key,
+        http=http,
         access_log=False,
         log_level="warning",
         server_header=False,

@@ -13,7 +13,6 @@ from fastapi import Response
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from typing_extensions import override
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from exchange.api.problems import (
     INTERNAL,
@@ -24,6 +23,7 @@ from exchange.api.problems import (
     WordedError,
     problem,
 )
+from exchange.incoming import Incoming
 from exchange.telemetry import Metrics
 from schemas.clock import Clock
 from schemas.errors import Complaint, Where
@@ -110,7 +110,7 @@ class Edge:
             self._in_flight -= 1
             self._account(exchange, self._clock.monotonic() - started)
 
-    def answer_unreadable(self) -> bytes:
+    def answer_unreadable(self, why: str) -> bytes:
         """Return the whole answer to what is no request that can be read (RFC 9112)."""
         request_id = self._new_id()
         self._meters_of(_UNKNOWN_METHOD, _NO_ROUTE, MALFORMED.status)[0].inc()
@@ -121,7 +121,7 @@ class Edge:
             status=MALFORMED.status,
             request=request_id,
         )
-        answer = problem(MALFORMED, "this is no HTTP", headers={"connection": "close"})
+        answer = problem(MALFORMED, why, headers={"connection": "close"})
         headers = [*answer.raw_headers, *_headers_of_ours(request_id), _NOT_TO_BE_KEPT]
         lines = [b"%b: %b\r\n" % header for header in headers]
         return b"".join([_MALFORMED_LINE, *lines, b"\r\n", answer.body])
@@ -179,20 +179,19 @@ class Edge:
         return found
 
 
-def protocol_of(edge: Edge) -> type[HttpToolsProtocol]:
+def protocol_of(edge: Edge) -> type[Incoming]:
     """Return how the server speaks HTTP: what it can't read, the edge answers as well.
 
-    For uvicorn's setting `http`. By itself the server would answer in words of its own,
-    without an id, and nobody could find the request in the log.
+    For uvicorn's setting `http`. By itself the server would answer without an id, and
+    nobody could find the request in the log.
     """
 
-    class Protocol(HttpToolsProtocol):
+    class Protocol(Incoming):
         """HTTP/1.1 before the edge."""
 
         @override
-        def send_400_response(self, msg: str) -> None:
-            self.transport.write(edge.answer_unreadable())
-            self.transport.close()
+        def unreadable(self, why: str) -> bytes:
+            return edge.answer_unreadable(why)
 
     return Protocol
 

@@ -26,11 +26,12 @@ def serve_department(
     """Run the service beside a register until it is told to stop."""
     from connectors.department.app import serve as serve_service
     from connectors.department.config import load_config
+    from exchange.incoming import Incoming
     from exchange.listening import free_address
 
     read = load_config(config)
     with free_address(read.listen.host, read.listen.port, "`listen.port`"):
-        serve_service(read)
+        serve_service(read, Incoming)
 
 
 @app.command("keygen")

@@ -43,7 +43,8 @@ def serve_witness(
     """Cosign the heads of logs that only grow, until told to stop."""
     from audit.witness_app import open_witness
     from audit.witness_app import serve_witness as serve
+    from exchange.incoming import Incoming
     from exchange.listening import free_address
 
     with free_address(host, port, "`--port`"):
-        serve(open_witness(key, logs, data), host, port)
+        serve(open_witness(key, logs, data), host, port, Incoming)

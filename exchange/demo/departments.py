@@ -36,6 +36,7 @@ from exchange.demo.people import Population
 from exchange.demo.registers import REGISTERS, Rows
 from exchange.demo.sources import SOURCES
 from exchange.demo.steps import Facts, FilingError, perform, verify_filing
+from exchange.incoming import Incoming
 from schemas.clock import Clock, SystemClock
 from schemas.directory import PublicKey
 from schemas.errors import SettingsError
@@ -249,6 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app,
         host=listen.host,
         port=listen.port,
+        http=Incoming,
         access_log=False,
         log_level="warning",
         server_header=False,

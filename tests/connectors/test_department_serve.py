@@ -1,5 +1,6 @@
 """The department's service as a process of its own, started from its file."""
 
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,7 +30,8 @@ from tests.connectors.servers import closing_socket
 SERVE = (
     "import sys, pathlib; from connectors.department.app import serve;"
     "from connectors.department.config import load_config;"
-    "serve(load_config(pathlib.Path(sys.argv[1])))"
+    "from exchange.incoming import Incoming;"
+    "serve(load_config(pathlib.Path(sys.argv[1])), Incoming)"
 )
 
 
@@ -75,10 +77,15 @@ async def test_a_department_runs_from_its_file_alone(tmp_path: Path) -> None:
     with running(path, url):
         answer = await connector.fetch(a_request(issued_at=clock.now()))
         await connector.aclose()
+        with socket.create_connection(("127.0.0.1", port)) as line:
+            line.sendall(b"no HTTP\r\n\r\n")
+            told = b"".join(iter(lambda: line.recv(4096), b""))
 
     assert isinstance(answer, Answered)
+    assert b"\r\ncontent-type: application/problem+json\r\n" in told
     assert 1 == verify_log(tmp_path / "log.db").count
-    assert b"" == path.with_suffix(".stderr").read_bytes()
+    words = path.with_suffix(".stderr").read_text()
+    assert ["WARNING:  Invalid HTTP request received."] == words.splitlines()
 
 
 def test_a_department_with_a_wrong_file_says_what_is_wrong(tmp_path: Path) -> None:

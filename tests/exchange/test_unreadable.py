@@ -27,6 +27,7 @@ _UNREADABLE = {
     "DEL in a header": b"GET /v1/matters HTTP/1.1\r\n" + _HOST + b"A: \x7f\r\n\r\n",
     "nothing of HTTP": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
     "another version": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "a head without an end": b"GET /v1/matters HTTP/1.1\r\nA: " + b"x" * 65_536,
 }
 
 
