@@ -196,9 +196,7 @@ class Resolver:
         now = self.clock.now()
         opened = self._opened(case)
         closed = self._event(case, Kind.CASE_CLOSED, "closed")
-        # No run that is under way goes on for longer.
-        over = now + timedelta(seconds=_ATTEMPT_S) + self.lease_margin
-        owed = Due(DueId(self.new_id()), case_id, over, 0, now)
+        owed = self._owed_when_over(case_id)
         summary = summary_of(case)
 
         def store(connection: Connection) -> list[Event]:
@@ -461,13 +459,22 @@ class Resolver:
     async def _forget(self, case_id: CaseId, key: KeyId | None) -> None:
         """Destroy a closed case's key, and strike out what it is owed.
 
-        While look-ups have not ended, an attempt stays owed: a run that goes on ends
-        its own, and those of one that was cut off are ended then.
+        While look-ups have not ended, an attempt is owed: a run that goes on ends its
+        own, and those of one that was cut off are ended then.
         """
         if key is not None:
             await self.vault.destroy_key(key)
-        if not await self.log.open_attempts(case_id):
+        if await self.log.open_attempts(case_id):
+            owed = self._owed_when_over(case_id)
+            await self.database.write(lambda c: due.owe(c, owed))
+        else:
             await self.database.write(lambda c: due.settle(c, case_id))
+
+    def _owed_when_over(self, case_id: CaseId) -> Due:
+        """Return what a case is owed when no run of it can be under way any more."""
+        now = self.clock.now()
+        over = now + timedelta(seconds=_ATTEMPT_S) + self.lease_margin
+        return Due(DueId(self.new_id()), case_id, over, 0, now)
 
     def _lease(self, case_id: CaseId, now: datetime, wait_s: float) -> Lease:
         until = now + timedelta(seconds=wait_s) + self.lease_margin
