@@ -144,9 +144,21 @@ class OwedRecords:
         done, after = 0, (-1, "")
         while rows := await self._all(query.where(order > after)):
             for thing in dict.fromkeys(row.thing for row in rows):
-                done += await self._settle(thing, finish)
+                done += await self.settle(thing, finish)
             after = (rows[-1].happened_at, rows[-1].id)
         return done
+
+    async def settle(self, thing: str, finish: Finish) -> int:
+        """Record all that is owed of a thing, in its order; say how many.
+
+        Raises:
+            LogUnavailableError: The log can't be written: what is left stays owed.
+            StoreUnavailableError: The tables can't be read or written.
+        """
+        owed = [self._opened(row) for row in await self._of([thing])]
+        recorded = await self._append_owed([one for one in owed if one is not None])
+        await self._strike(recorded, finish)
+        return len(recorded)
 
     async def keep_up(self, finish: Finish) -> None:
         """Record what was cut off, at once and every few seconds, until cancelled."""
@@ -160,13 +172,6 @@ class OwedRecords:
             await asyncio.sleep(_POLL_S)
 
     # Below: how.
-
-    async def _settle(self, thing: str, finish: Finish) -> int:
-        """Record all that is owed of a thing, in its order; say how many."""
-        owed = [self._opened(row) for row in await self._of([thing])]
-        recorded = await self._append_owed([one for one in owed if one is not None])
-        await self._strike(recorded, finish)
-        return len(recorded)
 
     async def _owed_before(self, events: Sequence[Event]) -> list[Event]:
         """Return what is owed from before the events of the same things."""

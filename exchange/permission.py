@@ -242,11 +242,18 @@ class Permissions:
             NotFoundError: There is no such thing.
         """
         name, now = self._target(kind, thing), self.clock.now()
-        await self.database.write(
-            lambda c: uses.suspend(c, name, reason=reason, by=operator, now=now)
-        )
+        event = self._policy_changed(name, "suspended", operator, {"reason": reason})
+
+        def work(connection: Connection) -> bool:
+            is_new = uses.suspend(connection, name, reason=reason, by=operator, now=now)
+            if is_new:
+                self.owed.note(connection, event)
+            return is_new
+
+        is_new = await self.database.write(work)
         self.in_flight.suspend(name)
-        await self._record_policy(name, "suspended", operator, {"reason": reason})
+        if is_new:
+            await self.owed.record([event])
         await self._drained(name)
         return name
 
@@ -259,7 +266,10 @@ class Permissions:
         name = self._target(kind, thing)
         if name not in self.in_flight.suspended:
             raise NotFoundError("this is not suspended")
-        await self._record_policy(name, "resumed", operator, {})
+        event = self._policy_changed(name, "resumed", operator, {})
+        # That it was suspended may be owed still: it comes first.
+        await self.owed.settle(name, self.finish)
+        await self.log.append([event])
         await self.database.write(lambda c: uses.resume(c, name))
         self.in_flight.resume(name)
 
@@ -397,10 +407,10 @@ class Permissions:
         event = change_of(consent, outcome, now, event_id, self.pack.digest, about)
         return self.owed.note(connection, event, consent.version)
 
-    async def _record_policy(
+    def _policy_changed(
         self, name: Target, outcome: str, operator: Slug, more: Mapping[str, str]
-    ) -> None:
-        event = Event(
+    ) -> Event:
+        return Event(
             id=EventId(self.new_id()),
             at=self.clock.now(),
             kind=Kind.POLICY_CHANGED,
@@ -410,7 +420,6 @@ class Permissions:
             correlation=name,
             details={"target": name, **more},
         )
-        await self.log.append([event])
 
     def _target(self, kind: Suspendable, thing: Slug) -> Target:
         known: Mapping[Suspendable, Collection[Slug]] = {

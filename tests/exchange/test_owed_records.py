@@ -14,6 +14,7 @@ from audit.record import Actor, Event, Kind, Subject
 from audit.store import Appended
 from consent import mandate_store
 from consent.artefact import Consent, ConsentState
+from consent.rules import Suspendable
 from consent.store import AS_ASKED
 from exchange import owed_records
 from exchange.idempotency import RepeatKey
@@ -485,6 +486,41 @@ _EVENTS = st.builds(
 def test_an_event_is_read_back_as_it_was_owed(event: Event) -> None:
     """Whoever records it later records the same."""
     assert event == owed_records._read(owed_records._written(event))
+
+
+async def test_a_suspension_that_was_cut_off_holds_and_is_recorded_later(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log that is down keeps nobody from suspending."""
+    people = permissions(office)
+    service = Suspendable.SERVICE, "ga_household"
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await people.suspend(*service, "file 7", "operator")
+    holds = office.in_flight.suspended
+    caught = await catch_up(office)
+    await people.suspend(*service, "file 7", "operator")
+
+    assert (["service:ga_household"], 1) == (sorted(holds), caught)
+    assert ["suspended"] == [x["outcome"] for x in office.leaves()]
+
+
+async def test_the_log_hears_of_a_suspension_before_its_end(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its record was cut off, and the log is back for the end."""
+    people = permissions(office)
+    service = Suspendable.SERVICE, "ga_household"
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await people.suspend(*service, "file 7", "operator")
+    await people.resume(*service, "operator")
+    await catch_up(office)
+
+    assert ["suspended", "resumed"] == [x["outcome"] for x in office.leaves()]
+    assert frozenset() == office.in_flight.suspended
 
 
 # What cases do by themselves.
