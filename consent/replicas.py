@@ -12,7 +12,7 @@ clock from before it asked for it (`InFlight.current_until`).
 
 Leases are counted by the database's clock, which all have in common. Each function
 takes a connection inside a transaction that the caller owns; on SQLite, where one
-process holds the tables, there are no rows here.
+process holds the tables, there are no rows of gateways.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from datetime import timedelta
 from sqlalchemy import BigInteger, Cast, Connection, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from consent.rows import REPLICA, SUSPENSION, SUSPENSION_STATE
+from consent.rows import REPLICA, SUSPENSION, SUSPENSION_STATE, insert_or_ignore
 from consent.rules import Target
 from schemas.errors import StateConflictError
 
@@ -112,16 +112,19 @@ def read(connection: Connection) -> Heard:
     return Heard(changes, frozenset(suspended))
 
 
-def count_change(connection: Connection) -> None:
-    """Count a suspension or its end, in its own transaction, so that all hear of it."""
-    if connection.dialect.name != "postgresql":
-        return
-    first = insert(SUSPENSION_STATE).values(id=_STATE, changes=1)
-    more = first.on_conflict_do_update(
-        index_elements=[SUSPENSION_STATE.c.id],
-        set_={"changes": SUSPENSION_STATE.c.changes + 1},
+def count_change(connection: Connection) -> int:
+    """Count a suspension or its end, in its own transaction, so that all hear of it.
+
+    Returns:
+        How many there were with it: who comes later gets a larger number.
+    """
+    insert_or_ignore(connection, SUSPENSION_STATE, {"id": _STATE, "changes": 0})
+    one_more = (
+        update(SUSPENSION_STATE)
+        .values(changes=SUSPENSION_STATE.c.changes + 1)
+        .returning(SUSPENSION_STATE.c.changes)
     )
-    connection.execute(more)
+    return int(connection.execute(one_more).scalar_one())
 
 
 def behind(connection: Connection) -> bool:

@@ -105,6 +105,8 @@ class SuspensionRow(SQLModel, table=True):
     reason: str
     by: str
     since: int = Field(sa_column=Column(BigInteger, nullable=False))
+    lifting: str | None = None
+    """The act that ends it, once that is recorded; it holds until then."""
 
 
 class SuspensionStateRow(SQLModel, table=True):
@@ -251,6 +253,14 @@ def mandate_values(mandate: Mandate) -> Mapping[str, object]:
     }
 
 
+def insert_into(
+    connection: Connection, table: Table
+) -> postgresql.Insert | sqlite.Insert:
+    """Return an INSERT that can say what happens where another row is in its way."""
+    on_postgres = connection.dialect.name == "postgresql"
+    return postgresql.insert(table) if on_postgres else sqlite.insert(table)
+
+
 def insert_or_ignore(
     connection: Connection, table: Table, values: Mapping[str, object]
 ) -> bool:
@@ -258,9 +268,7 @@ def insert_or_ignore(
 
     Where the other one is not committed yet, it is waited for.
     """
-    on_postgres = connection.dialect.name == "postgresql"
-    insert = postgresql.insert if on_postgres else sqlite.insert
-    added = insert(table).values(values).on_conflict_do_nothing()
+    added = insert_into(connection, table).values(values).on_conflict_do_nothing()
     # By the row that comes back: PostgreSQL's driver does not count an ignored one.
     found = connection.execute(added.returning(*table.primary_key.columns))
     return found.first() is not None

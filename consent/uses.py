@@ -25,6 +25,7 @@ from consent.rows import (
     SUSPENSION,
     USE,
     consent_of,
+    insert_into,
     insert_or_ignore,
     micros,
 )
@@ -32,30 +33,79 @@ from consent.rules import Rule, Suspendable, Target, suspension_rule, target
 from consent.verdict import Permit
 from schemas.clock import BEIJING
 from schemas.directory import Quota
+from schemas.errors import NotFoundError
 from schemas.ids import ConsentId, LookupId
 from schemas.model import Slug
 
 
 def suspend(
     connection: Connection, thing: Target, *, reason: str, by: str, now: datetime
-) -> bool:
-    """Suspend something; return whether it was not suspended before.
+) -> int | None:
+    """Suspend something; suspending it twice is once.
 
     The caller acknowledges it only when the transaction has committed and every use
     taken before is over: `open_uses`, and for the look-ups that rest on no consent
     `consent.in_flight`, in each gateway (`consent.replicas.behind`).
+
+    Returns:
+        Its number among all changes of suspensions; None when it was suspended before,
+        and nobody was about to end that.
     """
     gate(connection, shared=False)
-    values = {"target": thing, "reason": reason, "by": by, "since": micros(now)}
-    count_change(connection)
-    return insert_or_ignore(connection, SUSPENSION, values)
+    said = {"reason": reason, "by": by, "since": micros(now), "lifting": None}
+    # In one statement: whoever lifts it at this instant comes before or after.
+    added = (
+        insert_into(connection, SUSPENSION)
+        .values(target=thing, **said)
+        .on_conflict_do_update(
+            index_elements=[SUSPENSION.c.target],
+            set_=said,
+            where=SUSPENSION.c.lifting.is_not(None),
+        )
+        .returning(SUSPENSION.c.target)
+    )
+    is_new = connection.execute(added).first() is not None
+    return count_change(connection) if is_new else None
 
 
-def resume(connection: Connection, thing: Target) -> bool:
-    """End a suspension; return whether there was one."""
+def resume(connection: Connection, thing: Target, act: str) -> int | None:
+    """Decide that a suspension ends; it holds until `lift`. Deciding twice is once.
+
+    Args:
+        connection: Inside a writing transaction.
+        thing: What is suspended.
+        act: An id of the decision.
+
+    Returns:
+        Its number among all changes of suspensions; None when it was decided before.
+
+    Raises:
+        NotFoundError: It is not suspended.
+    """
+    ending = (
+        update(SUSPENSION)
+        .where(SUSPENSION.c.target == thing, SUSPENSION.c.lifting.is_(None))
+        .values(lifting=act)
+    )
+    if connection.execute(ending).rowcount == 1:
+        return count_change(connection)
+    known = select(SUSPENSION.c.target).where(SUSPENSION.c.target == thing)
+    if connection.scalar(known) is None:
+        raise NotFoundError("this is not suspended")
+    return None
+
+
+def lift(connection: Connection, thing: Target, act: str) -> bool:
+    """End a suspension, once the decision is recorded; twice is once.
+
+    Returns:
+        False when it ended already, or the thing was suspended anew meanwhile.
+    """
+    mine = (SUSPENSION.c.target == thing) & (SUSPENSION.c.lifting == act)
+    if connection.execute(delete(SUSPENSION).where(mine)).rowcount != 1:
+        return False
     count_change(connection)
-    gone = delete(SUSPENSION).where(SUSPENSION.c.target == thing)
-    return bool(connection.execute(gone).rowcount)
+    return True
 
 
 def suspended(connection: Connection) -> frozenset[Target]:

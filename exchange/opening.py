@@ -446,7 +446,6 @@ def _permissions(parts: Parts, waiting: Waiting) -> Permissions:
         pack=parts.pack,
         database=parts.database,
         vault=parts.vault,
-        log=parts.log,
         owed=make_owed(parts),
         in_flight=parts.in_flight,
         clock=parts.clock,

@@ -51,7 +51,9 @@ from schemas.clock import Clock
 from schemas.errors import VerificationError
 from schemas.ids import EventId
 
-Finish: TypeAlias = Callable[[Connection, Event], None]
+After: TypeAlias = Callable[[], None]
+"""Done on the loop as soon as a transaction has committed."""
+Finish: TypeAlias = Callable[[Connection, Event], After | None]
 """Lets hold what waited for its record; doing it twice is once."""
 
 _POLL_S = 5.0
@@ -205,13 +207,16 @@ class OwedRecords:
     async def _strike(self, events: Sequence[Event], finish: Finish) -> None:
         """Strike recorded events out, and let hold what waited for them."""
 
-        def strike(connection: Connection) -> None:
+        def strike(connection: Connection) -> list[After]:
+            done = [finish(connection, event) for event in events]
             for event in events:
-                finish(connection, event)
                 connection.execute(delete(_OWED).where(_OWED.c.id == event.id))
+            return [one for one in done if one is not None]
 
         if events:
-            await self.database.write(strike)
+            # Nothing is awaited in between: what is done here is in commits' order.
+            for after in await self.database.write(strike):
+                after()
 
     def _opened(self, row: Row[Any]) -> Event | None:
         """Return an event as it was owed; None where it can't be read."""

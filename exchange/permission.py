@@ -6,24 +6,25 @@ been sent or cancelled.
 
 INVARIANT (rules 1 and 2): what widens, a consent given or a suspension ended, is
 recorded before it holds; what narrows holds at once and is recorded then, since a
-log that is down must not keep anybody from withdrawing.
+log that is down must not keep anybody from withdrawing or suspending.
 
-What a person said is decided by the row of the consent, locked, in one transaction
-with the event that tells of it (`exchange.owed_records`). So of a consent given and
-refused at once the log hears what came first, once, on both engines and from any
-gateway. A consent that was given is `giving` until its record stands: nothing rests on
-it, nobody can refuse it any more, and a gateway that is killed in between leaves the
-rest to any other. No lock is held while the log is written.
+What was said is decided by the row of the consent or the suspension, locked, in one
+transaction with the event that tells of it (`exchange.owed_records`). So of a consent
+given and refused at once the log hears what came first, once, on both engines and from
+any gateway. A consent that was given is `giving` until its record stands: nothing rests
+on it, nobody can refuse it any more; a suspension that was ended holds until its record
+stands. A gateway that is killed in between leaves the rest to any other. No lock is
+held while the log is written.
 """
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import TypeAlias
 
 from audit.record import Event, Kind, Subject
-from audit.writer import AuditLog
 from consent import replicas, store, uses
 from consent.artefact import (
     Consent,
@@ -38,7 +39,7 @@ from exchange.case import CaseHead
 from exchange.cases import StoredCase
 from exchange.database import Connection, Database
 from exchange.opened import known_person
-from exchange.owed_records import OwedRecords, change_of
+from exchange.owed_records import After, OwedRecords, change_of
 from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
@@ -76,7 +77,6 @@ class Permissions:
     pack: Pack
     database: Database
     vault: Vault
-    log: AuditLog
     owed: OwedRecords
     in_flight: InFlight
     clock: Clock
@@ -155,7 +155,6 @@ class Permissions:
         # (2): before any look-up can rest on it. (3): in one transaction with the call
         # for the case's next attempt.
         await self.owed.record([event], self.finish)
-        self.wake()
         return await self._read(consent)
 
     async def refuse(self, consent: ConsentId, person_id: str) -> Consent:
@@ -219,13 +218,26 @@ class Permissions:
             self.wake()
         return len(events)
 
-    def finish(self, connection: Connection, event: Event) -> None:
-        """Let a consent hold whose giving has been recorded; other events leave it."""
-        if event.kind is not Kind.CONSENT_CHANGED or event.outcome != "given":
-            return
-        if store.confirm(connection, ConsentId(event.correlation)) and event.case:
+    def finish(self, connection: Connection, event: Event) -> After | None:
+        """Let hold what has been recorded: a consent given, or a suspension ended."""
+        change = event.kind, event.outcome
+        if change == (Kind.CONSENT_CHANGED, "given"):
+            return self._hold(connection, ConsentId(event.correlation), event.case)
+        if change == (Kind.POLICY_CHANGED, "resumed"):
+            name = event.correlation
+            if uses.lift(connection, name, event.id):
+                return partial(self.in_flight.resume, name)
+        return None
+
+    def _hold(
+        self, connection: Connection, consent: ConsentId, case: CaseId | None
+    ) -> After | None:
+        if not store.confirm(connection, consent):
+            return None
+        if case is not None:
             now, due_id = self.clock.now(), DueId(self.new_id())
-            due.hasten(connection, event.case, due_id, now)
+            due.hasten(connection, case, due_id, now)
+        return self.wake
 
     async def keep_up(self) -> None:
         """Record what was cut off, and let hold what waits for it, until cancelled."""
@@ -242,36 +254,42 @@ class Permissions:
             NotFoundError: There is no such thing.
         """
         name, now = self._target(kind, thing), self.clock.now()
-        event = self._policy_changed(name, "suspended", operator, {"reason": reason})
+        event = self._policy(name, "suspended", operator, {"reason": reason})
 
         def work(connection: Connection) -> bool:
-            is_new = uses.suspend(connection, name, reason=reason, by=operator, now=now)
-            if is_new:
-                self.owed.note(connection, event)
-            return is_new
+            step = uses.suspend(connection, name, reason=reason, by=operator, now=now)
+            if step is not None:
+                self.owed.note(connection, event, step)
+            return step is not None
 
         is_new = await self.database.write(work)
         self.in_flight.suspend(name)
         if is_new:
-            await self.owed.record([event])
+            await self.owed.record([event], self.finish)
         await self._drained(name)
         return name
 
     async def resume(self, kind: Suspendable, thing: Slug, operator: Slug) -> None:
-        """End a suspension.
+        """End a suspension; ending it twice is once.
+
+        (1) Decide that it ends, against whoever suspends it anew; it holds meanwhile.
+        (2) Record it. (3) Let it end.
 
         Raises:
             NotFoundError: There is no such thing, or it is not suspended.
+            LogUnavailableError: It ends as soon as the log can be written again.
         """
         name = self._target(kind, thing)
-        if name not in self.in_flight.suspended:
-            raise NotFoundError("this is not suspended")
-        event = self._policy_changed(name, "resumed", operator, {})
-        # That it was suspended may be owed still: it comes first.
+        event = self._policy(name, "resumed", operator, {})
+
+        def work(connection: Connection) -> None:
+            step = uses.resume(connection, name, event.id)
+            if step is not None:
+                self.owed.note(connection, event, step)
+
+        # (1): from here on any gateway goes on. (2), (3): also of one that was killed.
+        await self.database.write(work)
         await self.owed.settle(name, self.finish)
-        await self.log.append([event])
-        await self.database.write(lambda c: uses.resume(c, name))
-        self.in_flight.resume(name)
 
     # Below: how.
 
@@ -407,7 +425,7 @@ class Permissions:
         event = change_of(consent, outcome, now, event_id, self.pack.digest, about)
         return self.owed.note(connection, event, consent.version)
 
-    def _policy_changed(
+    def _policy(
         self, name: Target, outcome: str, operator: Slug, more: Mapping[str, str]
     ) -> Event:
         return Event(

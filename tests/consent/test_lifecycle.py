@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     initialize,
     invariant,
     multiple,
+    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -22,7 +23,7 @@ from consent.rows import CONSENT, GRANT_USE, SUSPENSION, USE
 from consent.rules import Rule
 from consent.store import ask, refuse, withdraw
 from consent.store import get as get_consent
-from consent.uses import finish_uses, open_uses, resume, suspend, take_uses
+from consent.uses import finish_uses, lift, open_uses, resume, suspend, take_uses
 from schemas.errors import StateConflictError
 from schemas.ids import ConsentId, LookupId
 from tests.consent.examples import (
@@ -74,7 +75,7 @@ class Lifecycle(RuleBasedStateMachine):
         self.made = 0
         self.known: dict[ConsentId, Known] = {}
         self.open_until: dict[LookupId, tuple[tuple[ConsentId, ...], int]] = {}
-        self.is_suspended = False
+        self.is_suspended, self.is_ending = False, False
 
     def _fresh(self) -> str:
         self.made += 1
@@ -145,17 +146,31 @@ class Lifecycle(RuleBasedStateMachine):
         assert before == needs or is_repeat
         known.state = becomes
 
-    @rule(stop=st.booleans())
-    def stop_or_resume(self, *, stop: bool) -> None:
-        """Suspend the service, or end the suspension."""
+    @rule()
+    def stop(self) -> None:
+        """Suspend the service, also where that was about to end."""
+        now = NOW + self.now * MINUTE
         with self.engine.begin() as connection:
-            if stop:
-                now = NOW + self.now * MINUTE
-                changed = suspend(connection, SERVICE, reason="r", by="o", now=now)
-            else:
-                changed = resume(connection, SERVICE)
-        assert changed == (stop != self.is_suspended)
-        self.is_suspended = stop
+            number = suspend(connection, SERVICE, reason="r", by="o", now=now)
+        assert (number is None) == (self.is_suspended and not self.is_ending)
+        self.is_suspended, self.is_ending = True, False
+
+    @precondition(lambda self: self.is_suspended)
+    @rule()
+    def resume(self) -> None:
+        """Decide that the suspension ends: it holds until it is lifted."""
+        with self.engine.begin() as connection:
+            number = resume(connection, SERVICE, "act")
+        assert (number is None) == self.is_ending
+        self.is_ending = True
+
+    @rule()
+    def lift(self) -> None:
+        """Lift the suspension, where that was decided."""
+        with self.engine.begin() as connection:
+            lifted = lift(connection, SERVICE, "act")
+        assert lifted == self.is_ending
+        self.is_suspended, self.is_ending = self.is_suspended and not lifted, False
 
     def _expected(self, wanted: tuple[ConsentId, ...]) -> Rule | None:
         if self.is_suspended:

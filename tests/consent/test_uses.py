@@ -17,6 +17,7 @@ from consent.uses import (
     Use,
     finish_uses,
     grant_uses,
+    lift,
     open_uses,
     period_start,
     purge_uses,
@@ -25,6 +26,7 @@ from consent.uses import (
     suspended,
     take_uses,
 )
+from schemas.errors import NotFoundError
 from schemas.ids import ConsentId, LookupId
 from tests.consent.examples import (
     DAY,
@@ -201,15 +203,41 @@ def test_a_use_without_consent_or_quota_writes_nothing(connection: Connection) -
 
 
 def test_suspending_and_resuming_twice_is_once(connection: Connection) -> None:
-    """Each tells whether it changed anything."""
-    first = suspend(connection, "grant:g", reason="misuse", by="operator", now=NOW)
-    again = suspend(connection, "grant:g", reason="misuse", by="operator", now=NOW)
+    """Each tells whether it changed anything, and what came later has a higher number.
 
-    assert (True, False) == (first, again)
-    assert frozenset({"grant:g"}) == suspended(connection)
-    assert resume(connection, "grant:g")
-    assert not resume(connection, "grant:g")
+    A suspension that is about to end holds until it is lifted.
+    """
+    thing = "grant:g"
+    first = suspend(connection, thing, reason="misuse", by="operator", now=NOW)
+    again = suspend(connection, thing, reason="misuse", by="operator", now=NOW)
+    ending = [resume(connection, thing, act) for act in ("a", "b")]
+    held = suspended(connection)
+    lifted = [lift(connection, thing, act) for act in ("b", "a", "a")]
+
+    assert isinstance(first, int)
+    assert isinstance(ending[0], int)
+    assert first < ending[0]
+    assert [None, None] == [again, ending[1]]
+    assert frozenset({thing}) == held
+    assert [False, True, False] == lifted
     assert frozenset() == suspended(connection)
+    with pytest.raises(NotFoundError):
+        resume(connection, thing, "c")
+
+
+def test_what_is_suspended_anew_is_not_lifted_by_an_earlier_decision(
+    connection: Connection,
+) -> None:
+    """Whoever suspends it again means it, whatever waits for its record."""
+    thing = "grant:g"
+    values = {"by": "operator", "now": NOW}
+    suspend(connection, thing, reason="misuse", **values)  # type: ignore[arg-type] # named above
+    resume(connection, thing, "a")
+    anew = suspend(connection, thing, reason="again", **values)  # type: ignore[arg-type] # named above
+
+    assert anew is not None
+    assert not lift(connection, thing, "a")
+    assert frozenset({thing}) == suspended(connection)
 
 
 def test_old_uses_are_forgotten_and_open_ones_are_not(connection: Connection) -> None:

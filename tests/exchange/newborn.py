@@ -27,6 +27,8 @@ from exchange.case import Actor, AnyActor
 from exchange.database import Database
 from exchange.due import Due
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
+from exchange.owed_records import OwedRecords
+from exchange.permission import Permissions
 from exchange.resolver import Opening, Resolver
 from exchange.token_request import Caller
 from exchange.vault import Vault
@@ -202,6 +204,30 @@ def _tables_of_a_server(connection: Connection) -> list[tuple[str, bytes]]:
         with driver.cursor().copy(copy) as rows:
             found.append((name, b"".join(rows)))
     return found
+
+
+def owed_by(office: Office) -> OwedRecords:
+    """Return what keeps the office's records."""
+    return OwedRecords(
+        database=office.database,
+        vault=office.vault,
+        log=office.log,
+        clock=office.clock,
+    )
+
+
+def permissions(office: Office) -> Permissions:
+    """Return what persons of an office answer to."""
+    return Permissions(
+        pack=office.pack,
+        database=office.database,
+        vault=office.vault,
+        owed=owed_by(office),
+        in_flight=office.in_flight,
+        clock=office.clock,
+        new_id=office.resolver.new_id,
+        wake=lambda: None,
+    )
 
 
 def an_opening(

@@ -121,9 +121,13 @@ async def test_a_resumption_is_heard_as_well(one: Member, other: Member) -> None
     async with one.living(), other.living() as hears:
         await one.suspend()
         await hears.look()
-        await one.database.write(lambda c: uses.resume(c, SERVICE))
+        await one.database.write(lambda c: uses.resume(c, SERVICE, "act"))
+        await hears.look()
+        denied = list(other.in_flight.take([a_use("l1", [])]).values())
+        await one.database.write(lambda c: uses.lift(c, SERVICE, "act"))
         await hears.look()
 
+        assert [Rule.SERVICE_SUSPENDED] == denied
         assert {} == other.in_flight.take([a_use("l1", [])])
 
 

@@ -12,51 +12,34 @@ from sqlalchemy import Connection, text
 
 from audit.record import Actor, Event, Kind, Subject
 from audit.store import Appended
-from consent import mandate_store
+from consent import mandate_store, uses
 from consent.artefact import Consent, ConsentState
 from consent.rules import Suspendable
 from consent.store import AS_ASKED
 from exchange import owed_records
 from exchange.idempotency import RepeatKey
 from exchange.mandating import Mandates
-from exchange.owed_records import OwedRecords
-from exchange.permission import Asking, Permissions
+from exchange.permission import Asking
 from schemas.errors import (
     InvalidRequestError,
     LogUnavailableError,
+    NotFoundError,
     StateConflictError,
 )
 from schemas.ids import CaseId, ConsentId, EventId, MandateId
 from tests.consent.test_mandates import a_mandate
-from tests.exchange.newborn import FATHER, MOTHER, PORTAL_CALLER, Office, read
+from tests.exchange.newborn import (
+    FATHER,
+    MOTHER,
+    PORTAL_CALLER,
+    Office,
+    owed_by,
+    permissions,
+    read,
+)
 
 pytestmark = pytest.mark.anyio
 NOTHING = timedelta()
-
-
-def owed_by(office: Office) -> OwedRecords:
-    """Return what keeps the office's records."""
-    return OwedRecords(
-        database=office.database,
-        vault=office.vault,
-        log=office.log,
-        clock=office.clock,
-    )
-
-
-def permissions(office: Office) -> Permissions:
-    """Return what persons of an office answer to."""
-    return Permissions(
-        pack=office.pack,
-        database=office.database,
-        vault=office.vault,
-        log=office.log,
-        owed=owed_by(office),
-        in_flight=office.in_flight,
-        clock=office.clock,
-        new_id=office.resolver.new_id,
-        wake=lambda: None,
-    )
 
 
 def mandates(office: Office) -> Mandates:
@@ -300,6 +283,39 @@ async def test_a_refusal_holds_while_the_log_is_down_and_is_recorded_later(
 
     assert [1, 0] == recorded
     assert ["asked", "refused"] == said(office, consent)
+
+
+async def test_what_is_suspended_anew_stays_so_whatever_waits_for_its_record(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds while the log is down, and so does its end not; the log hears in order.
+
+    Repeating either changes nothing.
+    """
+    people, kind, name = permissions(office), Suspendable.GRANT, "newborn_marriage"
+    held: list[frozenset[str]] = []
+    with monkeypatch.context() as patch:
+        deaf(office, patch)
+        with pytest.raises(LogUnavailableError):
+            await people.suspend(kind, name, "misuse", "operator")
+        await people.suspend(kind, name, "misuse", "operator")
+        held.append(office.in_flight.suspended)
+        for _ in range(2):
+            with pytest.raises(LogUnavailableError):
+                await people.resume(kind, name, "operator")
+        held.append(office.in_flight.suspended)
+        with pytest.raises(LogUnavailableError):
+            await people.suspend(kind, name, "again", "operator")
+    await catch_up(office)
+    held += [office.in_flight.suspended, await office.database.read(uses.suspended)]
+    await people.resume(kind, name, "operator")
+    with pytest.raises(NotFoundError):
+        await people.resume(kind, name, "operator")
+    outcomes = [outcome for _, outcome, _, _ in office.records()]
+
+    assert [frozenset({f"grant:{name}"})] * 4 == held
+    assert frozenset() == office.in_flight.suspended
+    assert ["suspended", "resumed"] * 2 == outcomes
 
 
 async def test_a_closing_that_was_cut_off_is_recorded_later(
