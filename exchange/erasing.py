@@ -5,7 +5,7 @@ reference; the log's own part of it is `audit.erasure`. Nobody who stands in an 
 case is erased: the case would go on recording what it does.
 """
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from audit.erasure import Erasures, Recorded, Request
 from audit.forgetting import Forgetting
@@ -36,6 +36,7 @@ class Erasing:
         sealer: Has the subject directory.
         oversight: Knows in which cases somebody stands.
         database: Knows which of them are open.
+        record_owed: Records what acts of persons still owe the log.
         clock: Tells when.
         new_id: Makes ids of records.
     """
@@ -49,10 +50,12 @@ class Erasing:
         oversight: Oversight,
         database: Database,
         *,
+        record_owed: Callable[[], Awaitable[object]],
         clock: Clock,
         new_id: NewId,
     ) -> None:
         self._erasures = erasures
+        self._record_owed = record_owed
         self._forgetting = forgetting
         self._log = log
         self._sealer = sealer
@@ -82,11 +85,15 @@ class Erasing:
     ) -> tuple[str, Recorded]:
         """Destroy a person's key, for good; return their reference and the record.
 
+        INVARIANT: what they did before is recorded before, under the key that goes:
+        recorded later, it would make them known again, under a new one.
+
         Raises:
             NotFoundError: The directory does not know them.
             StateConflictError: They stand in an open case, or a hold forbids it.
             LogUnavailableError: It is not known to be done.
         """
+        await self._record_owed()
         ref = self.known(subject).ref
         about = await self._oversight.cases_about(ref)
         still_open = await self._database.read(

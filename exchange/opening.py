@@ -307,6 +307,7 @@ async def _started(
     resolver = make_resolver(parts, _terms(settings), planner, count_outcomes(metrics))
     waiting = await _start_waiting(settings, parts, resolver, stack)
     oversight = _open_oversight(settings, parts, kept, stack)
+    permissions = _permissions(parts, waiting)
     return Gateway(
         settings=settings,
         clock=parts.clock,
@@ -324,10 +325,10 @@ async def _started(
         public=open_public(settings, kept.shard),
         in_flight=parts.in_flight,
         identity=_identity(settings, keys, parts),
-        permissions=_permissions(parts, waiting),
+        permissions=permissions,
         mandates=make_mandates(parts),
         oversight=oversight,
-        erasing=_erasing(parts, kept, oversight),
+        erasing=_erasing(parts, kept, oversight, permissions),
         resolver=resolver,
         waiting=waiting,
         repeat_keys=RepeatKeys(keys.master),
@@ -428,7 +429,9 @@ def _shard_list(settings: Settings, keys: GatewayKeys, shelf: Shelf) -> str:
     return sign_list(current_shards(settings), signers)
 
 
-def _erasing(parts: Parts, kept: _Kept, oversight: Oversight) -> Erasing:
+def _erasing(
+    parts: Parts, kept: _Kept, oversight: Oversight, permissions: Permissions
+) -> Erasing:
     return Erasing(
         kept.erasures,
         kept.forgetting,
@@ -436,6 +439,7 @@ def _erasing(parts: Parts, kept: _Kept, oversight: Oversight) -> Erasing:
         kept.sealer,
         oversight,
         parts.database,
+        record_owed=permissions.record_owed,
         clock=parts.clock,
         new_id=parts.new_id,
     )

@@ -20,7 +20,7 @@ held while the log is written.
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeAlias
 
@@ -238,6 +238,15 @@ class Permissions:
             now, due_id = self.clock.now(), DueId(self.new_id())
             due.hasten(connection, case, due_id, now)
         return self.wake
+
+    async def record_owed(self) -> None:
+        """Record now all that the log is owed, whoever did it.
+
+        Raises:
+            LogUnavailableError: The log can't be written.
+            StoreUnavailableError: The tables can't be read or written.
+        """
+        await self.owed.catch_up(timedelta(), self.finish)
 
     async def keep_up(self) -> None:
         """Record what was cut off, and let hold what waits for it, until cancelled."""

@@ -1,5 +1,6 @@
 """Erasure over HTTP and from the command line: who may, when not, and what is left."""
 
+import asyncio
 import io
 import sys
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import text
 
+from audit.record import Event, Kind, Subject
 from exchange.__main__ import main
 from schemas.canonical import b64url_decode
+from schemas.ids import EventId
 from tests.harness.application import (
     AUDITOR,
     MOTHER,
@@ -71,6 +75,32 @@ def test_an_erased_person_is_found_and_read_no_more(site: Site) -> None:
     assert [] == records(site, kind="case.opened", who="1")
     assert done.json()["event"] == records(site, kind="key.shredded")[0]["event"]
     assert 404 == again.status_code
+
+
+def test_what_a_person_did_before_is_recorded_before_they_are_erased(
+    site: Site,
+) -> None:
+    """Recorded later, it would make them known again, and could be read."""
+    gateway = site.gateway
+    told = Event(
+        id=EventId(gateway.new_id()),
+        at=gateway.clock.now(),
+        kind=Kind.CONSENT_CHANGED,
+        outcome="refused",
+        subjects=(Subject("mother", "citizen_id", MOTHER),),
+    )
+    owed = gateway.permissions.owed
+    asyncio.run(gateway.database.write(lambda c: owed.note(c, told)))
+    done = erase(site)
+    count = text("SELECT count(*) FROM owed_record")
+    left = gateway.database.read_now(lambda c: c.execute(count).scalar())
+    auditor = site.client(AUDITOR)
+    record = auditor.get(f"/v1/audit/records/{told.id}").json()
+
+    assert (201, 0) == (done.status_code, left)
+    assert {} == record["sections"]
+    assert done.json()["event"] == record["erased"]
+    assert [] == records(site, who="1")
 
 
 def test_nobody_in_an_open_case_is_erased(site: Site) -> None:
