@@ -1,14 +1,34 @@
 """Runs the examples: Python blocks of every *.md, and doctests of every docstring."""
 
+from pathlib import Path
+
 import pytest
-from sybil import Sybil
+from sybil import Document, Sybil
+from sybil.document import PythonDocStringDocument
 from sybil.integration.pytest import SybilItem
 from sybil.parsers.markdown import PythonCodeBlockParser, SkipParser
 from sybil.parsers.rest import DocTestParser
+from sybil.typing import Parser
+from typing_extensions import override
+
+
+class _Docstrings(PythonDocStringDocument):
+    """A module's docstrings, which are read only where there can be an example."""
+
+    @classmethod
+    @override
+    def parse(cls, path: str, *parsers: Parser, encoding: str = "utf-8") -> Document:
+        """Return a document without examples for a module that has no prompt in it."""
+        text = Path(path).read_text(encoding)
+        if ">>>" not in text:
+            return cls(text, path)
+        return super().parse(path, *parsers, encoding=encoding)
+
 
 _documents = Sybil(parsers=[PythonCodeBlockParser(), SkipParser()], patterns=["*.md"])
 _docstrings = Sybil(
     parsers=[DocTestParser()],
+    document_types={".py": _Docstrings},
     patterns=["*.py"],
     excludes=["tests/**", "tests/*", "bench/*", ".venv/**", "conftest.py"],
 )

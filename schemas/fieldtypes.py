@@ -3,21 +3,23 @@
 from collections.abc import Mapping
 
 import jsonschema_rs
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import SchemaError
+from pydantic import JsonValue
 
 from schemas.evidence import EvidenceField, EvidenceType
 from schemas.grammar import BOOLEAN, Kind, Scalar, ValueType
 from schemas.packtext import pointer, walk
 
+_META_SCHEMA = jsonschema_rs.Draft202012Validator(
+    {"$ref": "https://json-schema.org/draft/2020-12/schema"}, offline=True
+)
+"""Tells what is a JSON Schema, and nothing of what is wrong with one."""
+
 
 def schema_fault(one: EvidenceField) -> tuple[str, str] | None:
     """Return where and why a field's JSON Schema can't be used; None if it can."""
     schema = dict(one.json_schema)
-    try:
-        Draft202012Validator.check_schema(schema)
-    except SchemaError as error:
-        return pointer(*error.absolute_path), error.message[:200]
+    if not _META_SCHEMA.is_valid(schema) and (fault := _fault_in_words(schema)):
+        return fault
     for where, _ in walk(schema):
         if where.endswith(("/$ref", "/$dynamicRef")) or where == "/$id":
             return where, "references are not followed"
@@ -25,6 +27,19 @@ def schema_fault(one: EvidenceField) -> tuple[str, str] | None:
         return "", "`type`, `enum` or `const` is needed"
     if one.concept is not None and value_type(one) is None:
         return "", "a concept's value must be text, an integer or true or false"
+    return None
+
+
+def _fault_in_words(schema: Mapping[str, JsonValue]) -> tuple[str, str] | None:
+    """Return where and why this is no JSON Schema; None if it is one."""
+    # Slow to import, and rarely needed: schemas of a pack that is in use are schemas.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - as above
+    from jsonschema.exceptions import SchemaError  # noqa: PLC0415 - as above
+
+    try:
+        Draft202012Validator.check_schema(schema)
+    except SchemaError as error:
+        return pointer(*error.absolute_path), error.message[:200]
     return None
 
 

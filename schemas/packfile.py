@@ -7,10 +7,10 @@ holds them equal.
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal, TypeAlias
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+import jsonschema_rs
 from pydantic import Field, JsonValue
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import override
@@ -27,6 +27,9 @@ from schemas.evidence import EvidenceType
 from schemas.matter import Matter
 from schemas.model import Model, Name, Slug
 from schemas.packtext import pointer
+
+if TYPE_CHECKING:
+    from jsonschema.exceptions import ValidationError
 
 BASE = "https://errand.example/schemas/"
 
@@ -147,27 +150,34 @@ def json_schema(kind: str) -> dict[str, Any]:
     }
 
 
-_VALIDATORS: dict[str, Draft202012Validator] = {}
+@cache
+def _checker(kind: str) -> jsonschema_rs.Draft202012Validator:
+    """Return what says at once whether a file keeps to its schema, and no more."""
+    return jsonschema_rs.Draft202012Validator(json_schema(kind), offline=True)
 
 
 def complaints(kind: str, value: JsonValue) -> Iterator[tuple[str, str]]:
     """Yield the JSON Pointer and the message of each way a file breaks its schema."""
-    validator = _VALIDATORS.get(kind)
-    if validator is None:
-        validator = _VALIDATORS[kind] = Draft202012Validator(json_schema(kind))
-    for error in validator.iter_errors(value):
+    if _checker(kind).is_valid(value):
+        return
+    # Slow, and slow to import, but its errors can be put in words of ours.
+    from jsonschema import Draft202012Validator  # noqa: PLC0415 - as above
+
+    for error in Draft202012Validator(json_schema(kind)).iter_errors(value):
         yield from _explain(_best(error))
 
 
-def _best(error: ValidationError) -> ValidationError:
+def _best(error: "ValidationError") -> "ValidationError":
     """Return the error that says most: of a value or nothing, what the value lacks."""
+    from jsonschema.exceptions import best_match  # noqa: PLC0415 - see `complaints`
+
     about_value = [one for one in error.context or () if one.validator_value != "null"]
     if error.validator == "anyOf" and len(about_value) == 1:
         return _best(about_value[0])
     return best_match([error]) or error
 
 
-def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
+def _explain(error: "ValidationError") -> Iterator[tuple[str, str]]:
     """Yield where and why, in words for whoever writes packs."""
     where = pointer(*error.absolute_path)
     found: Any = error.instance
@@ -190,7 +200,7 @@ def _explain(error: ValidationError) -> Iterator[tuple[str, str]]:
             yield where, error.message[:200]
 
 
-def _unknown_keys(error: ValidationError, where: str) -> Iterator[tuple[str, str]]:
+def _unknown_keys(error: "ValidationError", where: str) -> Iterator[tuple[str, str]]:
     """Yield each key that the schema does not know."""
     schema = error.schema if isinstance(error.schema, Mapping) else {}
     patterns = list(schema.get("patternProperties", {}))

@@ -1,6 +1,6 @@
 """What every test shares."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,6 @@ from tests.harness.postgres import Databases, Files, Lend, migrated
 # No test asserts a time: a busy machine is no fault.
 hypothesis.settings.register_profile("errand", deadline=None)
 hypothesis.settings.load_profile("errand")
-
-
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
-    """Give each test that is made of an operation of the API an id of its own.
-
-    Schemathesis names them apart and gives all of them one id; of tests that share an
-    id only one would be run on several cores.
-    """
-    for item in items:
-        if item.parent is not None and not item.nodeid.endswith(item.name):
-            item._id = item.parent.id.child(item.name)
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import multiprocessing
 import os
 import signal
 import socket
-import ssl
 import subprocess
 import threading
 import time
@@ -28,9 +27,6 @@ _HEALTH_S = 180.0
 _POLL_S = 0.05
 _LOOK_S = 0.5
 """How often it is looked whether all processes still run."""
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Empty: all is on loopback, and to load the system's roots for each look takes most
-of the time of looking."""
 
 
 class StageError(ErrandError):
@@ -168,7 +164,7 @@ class ForkedDepartment(Handle):
 
     def __init__(self, arguments: Sequence[str], log: Path) -> None:
         forks = multiprocessing.get_context("forkserver")
-        forks.set_forkserver_preload(["__main__", departments.__name__])
+        forks.set_forkserver_preload(["__main__", __name__])
         self._process = forks.Process(
             target=_run_department, args=(list(arguments), str(log)), daemon=True
         )
@@ -233,7 +229,7 @@ def watch(children: Iterable[Child], stop: threading.Event) -> None:
 def answers(address: str) -> bool:
     """Tell whether a process answers 200 at an address."""
     try:
-        return httpx.get(address, timeout=2, verify=_NO_TLS).is_success
+        return httpx.get(address, timeout=2, verify=departments.NO_TLS).is_success
     except httpx.TransportError:
         return False
 

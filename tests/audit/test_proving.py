@@ -1,6 +1,7 @@
 """Proofs from the pieces that a log serves, and one record with its sections."""
 
 import asyncio
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -19,17 +20,25 @@ from tests.audit.test_verify_served import export
 from tests.harness.commands import errand
 
 SIZE = 66_000
-SERVED = a_log(SIZE)
-ROOTS = {
-    size: open_checkpoint(a_log(size)["checkpoint"], LOG.verifier).root
-    for size in (1, 2, 255, 256, 257, 65_535, 65_536, 65_537)
-}
+SIZES = (1, 2, 255, 256, 257, 65_535, 65_536, 65_537)
+
+
+@cache
+def served() -> dict[str, bytes]:
+    """Return what a log of `SIZE` entries serves."""
+    return a_log(SIZE)
+
+
+@cache
+def root_of(size: int) -> bytes:
+    """Return the root that was signed at a size."""
+    return open_checkpoint(a_log(size)["checkpoint"], LOG.verifier).root
 
 
 @given(st.integers(0, SIZE - 1) | st.sampled_from([0, 255, 256, 65_535, 65_536]))
 def test_every_entry_is_proved_from_tiles_alone(index: int) -> None:
     """Without a look at the entries, which may be for members."""
-    tiles = {path: one for path, one in SERVED.items() if "entries" not in path}
+    tiles = {path: one for path, one in served().items() if "entries" not in path}
     proof = prove_index(open_tree(tiles.get, LOG.verifier), index)
     told = parse_proof(proof.as_text())
 
@@ -38,21 +47,21 @@ def test_every_entry_is_proved_from_tiles_alone(index: int) -> None:
         verify_proof(told, str(index + 1).encode(), LOG.verifier)
 
 
-@given(st.lists(st.sampled_from(sorted(ROOTS)), min_size=2, max_size=2).map(sorted))
+@given(st.lists(st.sampled_from(SIZES), min_size=2, max_size=2).map(sorted))
 def test_any_two_trees_of_a_log_are_proved_to_continue(sizes: list[int]) -> None:
     """The roots are those that were signed at these sizes."""
     size1, size2 = sizes
-    found = prove_growth(open_tree(SERVED.get, LOG.verifier), size1, size2)
+    found = prove_growth(open_tree(served().get, LOG.verifier), size1, size2)
 
-    assert (ROOTS[size1], ROOTS[size2]) == (found.root1, found.root2)
-    verify_consistency(size1, size2, found.hashes, ROOTS[size1], ROOTS[size2])
+    assert (root_of(size1), root_of(size2)) == (found.root1, found.root2)
+    verify_consistency(size1, size2, found.hashes, root_of(size1), root_of(size2))
 
 
 @pytest.mark.parametrize("path", ["tile/0/001", "tile/1/000", "tile/2/000.p/1"])
 def test_no_proof_leaves_that_would_be_refused(path: str) -> None:
     """One flipped bit in a tile that the proof needs, and there is none."""
-    flipped = bytes([SERVED[path][0] ^ 1]) + SERVED[path][1:]
-    tree = open_tree({**SERVED, path: flipped}.get, LOG.verifier)
+    flipped = bytes([served()[path][0] ^ 1]) + served()[path][1:]
+    tree = open_tree({**served(), path: flipped}.get, LOG.verifier)
 
     with pytest.raises(VerificationError):
         prove_index(tree, 65_900 if path == "tile/2/000.p/1" else 300)
@@ -62,7 +71,7 @@ def test_no_proof_leaves_that_would_be_refused(path: str) -> None:
 
 def test_what_is_not_published_has_no_proof() -> None:
     """Nor has a tree of more than there is, of nothing, or one that shrinks."""
-    tree = open_tree(SERVED.get, LOG.verifier)
+    tree = open_tree(served().get, LOG.verifier)
 
     with pytest.raises(NotFoundError):
         prove_index(tree, SIZE)
@@ -86,7 +95,7 @@ def test_the_command_prints_what_verifies(tmp_path: Path) -> None:
     hashes = [b64_decode(line) for line in grown.stdout.splitlines()]
 
     verify_proof(parse_proof(one.stdout), b"7", LOG.verifier)
-    verify_consistency(2, 257, hashes, ROOTS[2], ROOTS[257])
+    verify_consistency(2, 257, hashes, root_of(2), root_of(257))
     assert grown.stdout.splitlines() == as_json.json["hashes"]
     assert (2, 2, 2) == (both.status, beyond.status, by_event.status)
 

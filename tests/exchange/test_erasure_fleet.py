@@ -22,6 +22,7 @@ from audit.store import LOG_SCHEMA
 from audit.verify import verify_log
 from exchange.demo.building import free_ports
 from exchange.demo.children import Child, CommandProcess, answers
+from exchange.demo.departments import NO_TLS
 from tests.harness.application import MOTHER, OPERATOR, PACK, PORTAL, Site, a_site
 from tests.harness.commands import errand
 from tests.harness.patience import until
@@ -47,7 +48,9 @@ class Fleet:
         """Return a client of the other gateway; a token is good at both."""
         headers = self.here.client(client).headers
         authorization = {"authorization": headers["authorization"]}
-        return httpx.Client(base_url=self.there, headers=authorization, timeout=30)
+        return httpx.Client(
+            base_url=self.there, headers=authorization, timeout=30, verify=NO_TLS
+        )
 
     def meet(self) -> str:
         """Have the mother in the memory of both; return her reference."""

@@ -8,7 +8,6 @@ import io
 import logging
 import os
 import socket
-import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from exchange.api.dependencies import Gateway
 from exchange.api.shortcut import Application
 from exchange.app import build_app, server_config
 from exchange.assertions import client_assertion
+from exchange.demo.departments import NO_TLS
 from exchange.identity import TOKEN_PATH
 from exchange.migrations.schema import Part, upgrade
 from exchange.settings import Settings, parse_settings
@@ -87,7 +87,7 @@ class Site:
     def client(self, name: str | None) -> httpx.Client:
         """Return an HTTP client that carries a client's token; None carries none."""
         if name not in self.clients:
-            client = httpx.Client(base_url=self.url, timeout=30, verify=_NO_TLS)
+            client = httpx.Client(base_url=self.url, timeout=30, verify=NO_TLS)
             self.clients[name] = client
             if name is not None:
                 token = self.token(name).json()["access_token"]
@@ -101,9 +101,6 @@ class Site:
         opened: dict[str, Any] = answer.json()
         return opened
 
-
-_NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""Empty, and so made at once: everything is on loopback."""
 
 OPENING = {
     "matter": "newborn@1",
