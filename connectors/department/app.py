@@ -62,15 +62,28 @@ log = structlog.get_logger(__name__)
 
 
 class Refusal(Exception):  # noqa: N818 - it is an answer, raised to leave early
-    """A problem of the closed list, as the answer to a look-up."""
+    """A problem of the closed list, as the answer to a look-up.
+
+    Args:
+        problem: Which one.
+        detail: What whoever asks is told.
+        code: The rule of the department that refuses.
+        reason: What the department's own output says in place of `detail`.
+    """
 
     def __init__(
-        self, problem: ProblemType, detail: str, code: str | None = None
+        self,
+        problem: ProblemType,
+        detail: str,
+        code: str | None = None,
+        *,
+        reason: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.problem = problem
         self.detail = detail
         self.code = code
+        self.reason = reason or detail
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +122,7 @@ class _Distrusted:
         """Write a line about a look-up that was refused as `not-trusted`, if new."""
         if refusal.problem is not ProblemType.NOT_TRUSTED:
             return
-        one = (_key_named(token), refusal.detail)
+        one = (_key_named(token), refusal.reason)
         if one not in self._told and len(self._told) < _MOST_DISTRUSTED:
             self._told.add(one)
             log.warning("not_trusted", key=one[0], reason=one[1])
@@ -192,7 +205,10 @@ class Department:
             gateway = self._gateway(token)
             lookup = open_lookup(token, gateway.keys)
         except VerificationError as error:
-            raise Refusal(ProblemType.NOT_TRUSTED, str(error)) from None
+            # One message for a stranger: which keys are pinned is nobody's business.
+            raise Refusal(
+                ProblemType.NOT_TRUSTED, _UNSIGNED, reason=str(error)
+            ) from None
         except ValueError as error:
             raise Refusal(ProblemType.INVALID_LOOKUP, str(error)) from None
         if lookup.iss != gateway.id:
@@ -272,6 +288,8 @@ def _refuse_register_as_log(config: DepartmentConfig) -> None:
     if register is not None and config.log.exists() and config.log.samefile(register):
         raise SettingsError(f"`log`: `{config.log}` is the register's own file")
 
+
+_UNSIGNED = "no gateway that is pinned here signed the look-up with a key valid then"
 
 _OF_THE_REGISTER = frozenset(
     {ProblemType.NOT_HELD, ProblemType.NOT_COVERED, ProblemType.DECLINED}

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.testing import capture_logs
@@ -32,6 +32,7 @@ from connectors.protocol import (
     sign_lookup,
     subject_digest,
 )
+from schemas.canonical import Json, b64url, canonical_plain
 from schemas.errors import SettingsError
 from schemas.evidence import Mode
 from tests.connectors.examples import (
@@ -189,6 +190,34 @@ def test_refuses_what_no_gateway_signed(
 
     assert "not-trusted" == problem_of(reply)
     assert Head(0, bytes(32)) == verify_log(tmp_path / "log.db")
+
+
+_ANY = (
+    st.none()
+    | st.integers(-9, 9)
+    | st.sampled_from([GATEWAY_KEY.kid, "Ed25519", LOOKUP_TYPE])
+    | st.lists(st.text(max_size=3), max_size=2)
+    | st.dictionaries(st.text(max_size=3), st.booleans(), max_size=2)
+)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    header=st.fixed_dictionaries(
+        {}, optional=dict.fromkeys(("alg", "kid", "typ", "crit"), _ANY)
+    )
+)
+@example(header={"alg": "Ed25519", "kid": GATEWAY_KEY.kid, "typ": LOOKUP_TYPE})
+@example(header={"alg": "Ed25519", "kid": "another", "typ": LOOKUP_TYPE})
+@example(header={"alg": [], "kid": {}, "typ": []})
+def test_tells_a_stranger_nothing_of_the_keys_that_are_pinned(
+    department: Department, header: dict[str, Json]
+) -> None:
+    """Whatever an unsigned header holds, the refusal is the same, byte for byte."""
+    head = b64url(canonical_plain(header))
+    reply = department.answer(f"{head}.{b64url(b'{}')}.{b64url(bytes(64))}")
+
+    assert department.answer(token(key=STRANGERS_KEY)) == reply
 
 
 def test_tells_whom_it_does_not_trust_once_for_each_reason(

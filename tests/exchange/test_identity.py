@@ -19,7 +19,7 @@ import orjson
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import KeySet
@@ -387,6 +387,79 @@ def test_no_changed_assertion_gets_through(data: st.DataObject) -> None:
         _check(token[:place] + other + token[place + 1 :])
 
 
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["portal", "Ed25519", "JWT", KEY.kid, ENDPOINT])
+    | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.just("x"), inner),
+    max_leaves=3,
+)
+
+
+def _maps(*members: str) -> st.SearchStrategy[dict[str, Any]]:
+    """Return JSON maps with any of these members, whatever their type."""
+    return st.fixed_dictionaries({}, optional=dict.fromkeys(members, _JSON))
+
+
+def _token(header: dict[str, Any], claims: dict[str, Any], sign: Any = None) -> str:  # noqa: ANN401 - a key's `sign`
+    """Return a JWT of any header and claims, signed by `sign` or by nobody."""
+    signed = ".".join(b64url(orjson.dumps(one)) for one in (header, claims))
+    return f"{signed}.{b64url(sign(signed.encode()) if sign else bytes(64))}"
+
+
+@settings(max_examples=50)
+@given(
+    header=_maps("alg", "kid", "typ", "crit"),
+    claims=_maps("iss", "sub", "aud", "exp"),
+    known=st.booleans(),
+)
+@example(header={"alg": []}, claims={}, known=True)
+@example(header={"alg": {}}, claims={}, known=True)
+@example(header={"alg": "Ed25519", "typ": {}}, claims={}, known=True)
+@example(header={"alg": "Ed25519", "kid": []}, claims={}, known=True)
+@example(header={"alg": "Ed25519"}, claims={}, known=True)
+@example(header={"alg": "Ed25519"}, claims={"sub": []}, known=False)
+def test_what_nobody_signed_is_refused_in_one_way(
+    header: dict[str, Any], claims: dict[str, Any], *, known: bool
+) -> None:
+    """Any JSON as header and claims: it does not tell which clients there are."""
+    who = {"iss": "portal", "sub": "portal"} if known else {}
+    token = _token(header, {**claims, **who})
+    with pytest.raises(VerificationError) as refused:
+        _check(token)
+
+    assert _UNSIGNED == str(refused.value)
+
+
+_UNSIGNED = "no known client signed the assertion with a key that is valid now"
+
+
+@settings(max_examples=50)
+@given(claims=_maps("iss", "aud", "exp", "nbf", "iat", "jti"))
+@example(claims={"iss": "portal", "aud": [[]], "exp": 1e300, "jti": "j"})
+def test_whatever_a_client_signs_is_refused_by_the_right_error(
+    claims: dict[str, Any],
+) -> None:
+    """A client that is known may claim any JSON as well."""
+    with pytest.raises(VerificationError):
+        _check(_token({"alg": "Ed25519"}, {**claims, "sub": "portal"}, KEY.sign))
+
+
+@settings(max_examples=20)
+@given(extra=st.binary(min_size=1, max_size=40))
+def test_a_signature_is_over_the_whole_assertion_and_nothing_else(
+    extra: bytes,
+) -> None:
+    """A signature over more than header and claims is none of the assertion."""
+    signed = an_assertion().rpartition(".")[0]
+    longer = KEY.sign(extra + signed.encode()) + extra
+    with pytest.raises(VerificationError, match="no known client"):
+        _check(f"{signed}.{b64url(longer)}")
+
+
 def test_an_assertion_works_once(world: World) -> None:
     """The second use is refused, from whatever gateway process it comes."""
     assertion = an_assertion(jti="once")
@@ -667,6 +740,18 @@ def test_the_token_endpoint_answers_as_rfc_6749_wants(running: Running) -> None:
     assert unknown.json()["error"] == "invalid_client"
     assert "www-authenticate" in unknown.headers
     assert (wrong.status_code, wrong.json()["error"]) == (400, "invalid_scope")
+
+
+@pytest.mark.parametrize("client", ["portal_990100", "nobody"])
+def test_the_token_endpoint_tells_nobody_which_clients_there_are(
+    running: Running, client: str
+) -> None:
+    """A header of the wrong types is no failure of ours, and tells nothing."""
+    token = _token({"alg": []}, {"iss": client, "sub": client})
+    refused = _post(running, client_assertion=token)
+
+    assert 401 == refused.status_code
+    assert _UNSIGNED == refused.json()["error_description"]
 
 
 def test_the_token_endpoint_takes_forms_of_a_bounded_size(running: Running) -> None:
