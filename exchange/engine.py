@@ -19,7 +19,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import Enum, auto
@@ -47,6 +47,8 @@ _LISTENER_S = 0.2
 """How often DBOS's notification thread wakes; closing waits for it once."""
 _SCHEDULER_S = 3600.0
 """We have no schedules of DBOS's own, so it need not look for them."""
+_LOOK_S = 0.02
+"""How often closing looks whether what ran is stored as ended."""
 _FORGET_AT_ONCE = 200
 _IDLE_S = 60.0
 """How often DBOS looks for work of kinds that we never give it."""
@@ -104,6 +106,8 @@ class Engine:
         self._version = version
         self._most_at_once = most_at_once
         self._poll_s = poll_s
+        self._stops: Sequence[threading.Event] = ()
+        """Set, each ends a thread of DBOS that takes workflows up."""
 
     def launch(self, work: Callable[[DueId], str]) -> None:
         """Start; from now on `work` is called in threads, once for each workflow.
@@ -134,13 +138,9 @@ class Engine:
             )
             instance = dbos(config=self._config())
             _quieten(instance)
+            self._declare_queue(instance)
             dbos.launch()
-            dbos.register_queue(
-                _QUEUE,
-                worker_concurrency=self._most_at_once,
-                polling_interval_sec=self._poll_s,
-                on_conflict="always_update",
-            )
+            self._stops = instance.background_thread_stop_events
         except BaseException:
             self.close(0)
             raise
@@ -149,9 +149,19 @@ class Engine:
         """Stop, waiting up to `drain_s` seconds for workflows to be stored as ended.
 
         No thread of the engine is left after it.
+
+        (1) Take up nothing more.
+        (2) Wait until what runs here is stored: DBOS would look once a second.
+        (3) Let DBOS end.
         """
-        _dbos().destroy(destroy_registry=True, workflow_completion_timeout_sec=drain_s)
-        _join_threads(deadline=time.monotonic() + drain_s + 1)
+        until = time.monotonic() + drain_s
+        for stop in self._stops:  # (1)
+            stop.set()
+        while drain_s and self._busy() and time.monotonic() < until:  # (2)
+            time.sleep(_LOOK_S)
+        # (3): nothing is left that it would have to wait for.
+        _dbos().destroy(destroy_registry=True, workflow_completion_timeout_sec=0)
+        _join_threads(deadline=until + 1)
         self._one.release()
 
     def enqueue(self, due: DueId) -> None:
@@ -191,7 +201,7 @@ class Engine:
         for due in due_ids:
             _dbos().resume_workflow(due, queue_name=_QUEUE)
 
-    def busy(self) -> bool:
+    def _busy(self) -> bool:
         """Return whether this executor holds any workflow now."""
         return bool(
             _dbos().list_workflows(
@@ -219,6 +229,19 @@ class Engine:
         if old:
             _dbos().delete_workflows([status.workflow_id for status in old])
         return len(old)
+
+    def _declare_queue(self, instance: "DBOS") -> None:
+        """Declare our queue as DBOS declares its own: before it is launched.
+
+        One that is registered in its database, after the launch, is found up to a
+        second later where the database is new, and is read anew before each look at it.
+        """
+        registry: Any = instance._registry  # noqa: SLF001 - as the docstring says
+        registry._register_internal_queue(  # noqa: SLF001 - likewise
+            _QUEUE,
+            worker_concurrency=self._most_at_once,
+            polling_interval_sec=self._poll_s,
+        )
 
     def _run(self, status: "WorkflowStatus") -> Run:
         since = status.dequeued_at

@@ -199,7 +199,7 @@ class Waiting:
             # (2): the engine's threads wait for these.
             await self._drain()
             # (3): it joins its threads, which must not be done on the loop.
-            await self._on_engine(self._close_engine)
+            await self._on_engine(lambda: self._engine.close(int(_HAND_OVER_S)))
         self._thread.shutdown()
         _log.info("waiting_stopped")
 
@@ -296,10 +296,6 @@ class Waiting:
             attempt.cancel()
         if late:
             await asyncio.wait(late, timeout=_HAND_OVER_S)
-
-    def _close_engine(self) -> None:
-        """Close, waiting only where a workflow has yet to be stored as ended."""
-        self._engine.close(int(_HAND_OVER_S) if self._engine.busy() else 0)
 
     # One attempt: first in a thread of the engine, then on the loop.
 

@@ -424,8 +424,8 @@ def _is_ours(thread: threading.Thread) -> bool:
     return not thread.name.startswith(("errand-read", "asyncio_"))
 
 
-def test_what_is_quietened_in_dbos_is_still_where_it_was() -> None:
-    """A release of DBOS that keeps its intervals elsewhere is noticed here."""
+def test_what_is_set_inside_dbos_is_still_where_it_was() -> None:
+    """A release of DBOS that keeps its intervals or queues elsewhere is noticed."""
     commands, queues, schedules, main = (
         Path(str(files("dbos") / name)).read_text(encoding="utf-8")
         for name in ("_workflow_commands.py", "_queue.py", "_scheduler.py", "_dbos.py")
@@ -437,3 +437,5 @@ def test_what_is_quietened_in_dbos_is_still_where_it_was() -> None:
     assert "\n_STARTUP_FAST_POLL_DURATION_SEC = 60.0\n" in schedules
     assert "time.monotonic() + _STARTUP_FAST_POLL_DURATION_SEC\n" in schedules
     assert "def get_internal_queue(self) -> Queue:\n" in main
+    assert "def _register_internal_queue(self, name: str, **limits: Any)" in main
+    assert "for queue in dbos._registry.internal_queues():\n" in queues
