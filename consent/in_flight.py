@@ -23,7 +23,7 @@ from collections.abc import Collection, Iterable
 
 from consent.rules import Rule, Target, suspension_rule
 from consent.uses import Use
-from schemas.ids import ConsentId, LookupId
+from schemas.ids import ConsentId, LookupId, MandateId
 
 
 class InFlight:
@@ -61,7 +61,7 @@ class InFlight:
         """
         # INVARIANT: register, then read (see above): rule 5.
         for use in uses:
-            self._under_way[use.lookup] = use.claim.rests_on
+            self._under_way[use.lookup] = use.rests_on
         if not self._suspended:
             return {}
         denied = {
@@ -100,7 +100,7 @@ class InFlight:
         for thing in sorted(suspended):
             await self.drained(thing)
 
-    async def drained(self, thing: Target | ConsentId) -> None:
+    async def drained(self, thing: Target | ConsentId | MandateId) -> None:
         """Wait until every look-up taken before that rests on the thing is over.
 
         Those taken meanwhile are not waited for: they have read the suspension, or

@@ -4,6 +4,7 @@ Each function takes a connection inside a transaction that the caller owns, as i
 `consent.store`.
 """
 
+from collections.abc import Collection, Mapping
 from datetime import datetime
 
 from sqlalchemy import Connection, or_, select, update
@@ -27,6 +28,9 @@ def revoke(
 ) -> tuple[Mandate, bool]:
     """End a mandate, as its principal or its agent; ending it twice is once.
 
+    The caller acknowledges it only when the transaction has committed and every use
+    taken before is over: see `consent.uses.open_uses`.
+
     Returns:
         The mandate, and whether this has ended it.
 
@@ -45,6 +49,22 @@ def revoke(
     if found is None or person not in (found.principal, found.agent):
         raise NotFoundError("there is no such mandate")
     return found, is_new
+
+
+def hold(
+    connection: Connection, mandates: Collection[MandateId]
+) -> Mapping[MandateId, Mandate]:
+    """Keep mandates from being ended until the transaction ends; return those found."""
+    if not mandates:
+        return {}
+    statement = (
+        select(MANDATE)
+        .where(MANDATE.c.id.in_(sorted(mandates)))
+        .order_by(MANDATE.c.id)
+        .with_for_update(read=True)
+    )
+    found = [mandate_of(row) for row in connection.execute(statement)]
+    return {mandate.id: mandate for mandate in found}
 
 
 def find(connection: Connection, mandate: MandateId) -> Mandate | None:

@@ -159,6 +159,11 @@ def check_mandate(mandate: Mandate | None, act: Act, now: datetime) -> Rule | No
     return _parties_rule(mandate, act) or _reach_rule(mandate, act, now)
 
 
+def ended_rule(mandate: Mandate | None, now: datetime) -> Rule | None:
+    """Return the rule by which a mandate does not hold at an instant; None: it does."""
+    return Rule.MANDATE_NOT_FOUND if mandate is None else _ENDED[mandate.state_at(now)]
+
+
 def _parties_rule(mandate: Mandate, act: Act) -> Rule | None:
     """Return the rule by which it is between others."""
     if mandate.agent != act.agent:
@@ -176,7 +181,7 @@ def _reach_rule(mandate: Mandate, act: Act, now: datetime) -> Rule | None:
         return Rule.MANDATE_MATTER_OUTSIDE
     if not act.powers <= mandate.powers:
         return Rule.MANDATE_POWER_OUTSIDE
-    return _ENDED[mandate.state_at(now)]
+    return ended_rule(mandate, now)
 
 
 _ENDED: Mapping[MandateState, Rule | None] = {

@@ -67,12 +67,13 @@ class ConsentRow(SQLModel, table=True):
 
 
 class ConsentUseRow(SQLModel, table=True):
-    """One look-up that rests on one consent."""
+    """One look-up that rests on one consent, or is made under one mandate."""
 
     __tablename__: ClassVar[str | Callable[..., str]] = "consent_use"
 
     lookup: str = Field(primary_key=True)
     consent: str = Field(primary_key=True, index=True)
+    """Its id, or the mandate's."""
     grant_id: str
     service: str
     provider: str

@@ -17,7 +17,9 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, delete, insert, select, update
 
+from consent import mandate_store
 from consent.artefact import Consent, ConsentState
+from consent.mandates import ended_rule
 from consent.replicas import count_change, gate
 from consent.rows import (
     CONSENT,
@@ -34,7 +36,7 @@ from consent.verdict import Permit
 from schemas.clock import BEIJING
 from schemas.directory import Quota
 from schemas.errors import NotFoundError
-from schemas.ids import ConsentId, LookupId
+from schemas.ids import ConsentId, LookupId, MandateId
 from schemas.model import Slug
 
 
@@ -157,6 +159,19 @@ class Use(NamedTuple):
 
     lookup: LookupId
     claim: Claim
+    mandate: MandateId | None = None
+    """The mandate under which its case goes on; None where no agent acts."""
+
+    @property
+    def rests_on(self) -> frozenset[str]:
+        """What can be taken from under it."""
+        on = self.claim.rests_on
+        return on if self.mandate is None else on | {self.mandate}
+
+    @property
+    def is_written(self) -> bool:
+        """Whether `take_uses` is needed: also where it is made under a mandate."""
+        return self.claim.is_written or self.mandate is not None
 
 
 def take_uses(
@@ -167,7 +182,7 @@ def take_uses(
     All in one transaction, which the caller commits before sending anything. Each use
     is taken whole or not at all; one that is denied harms no other.
 
-    (1) Shut out suspensions that come now, and lock the consents.
+    (1) Shut out suspensions that come now, and lock the consents and mandates.
     (2) Judge each use by the rows as they are.
     (3) Count what was granted: uses left, quotas, open uses.
 
@@ -186,12 +201,15 @@ def take_uses(
     stopped = suspended(connection)
     ids = sorted({consent for use in uses for consent in use.claim.permit.consents})
     held = _lock_all(connection, ids)
+    under = mandate_store.hold(connection, {use.mandate for use in uses if use.mandate})
     # (2): a use counts at once, so that the next in the same wave sees it.
     denied: dict[LookupId, Rule] = {}
     spent: dict[ConsentId, int] = {}
     granted: list[Use] = []
     for use in uses:
         rule = _judge(use, held, spent, stopped, now)
+        if rule is None and use.mandate is not None:
+            rule = ended_rule(under.get(use.mandate), now)
         if rule is None and not _count_quota(connection, use, now):
             rule = Rule.QUOTA_USED_UP
         if rule is not None:
@@ -235,12 +253,12 @@ def finish_uses(
 
 
 def open_uses(
-    connection: Connection, thing: ConsentId | Target, now: datetime
+    connection: Connection, thing: ConsentId | MandateId | Target, now: datetime
 ) -> tuple[LookupId, ...]:
-    """Return the look-ups under way that rest on a consent or a suspendable thing.
+    """Return the look-ups under way that rest on a consent, a mandate, or a thing.
 
-    A withdrawal or suspension of it returns when there are none: each was sent or
-    cancelled, or its lease has run out, after which it may not be sent.
+    A withdrawal, revocation or suspension of it returns when there are none: each was
+    sent or cancelled, or its lease has run out, after which it may not be sent.
     """
     kind, _, name = thing.partition(":")
     columns = {
@@ -388,11 +406,11 @@ def _spend(connection: Connection, spent: Mapping[ConsentId, int]) -> None:
 def _note_uses(
     connection: Connection, granted: Iterable[Use], now: datetime, lease: timedelta
 ) -> None:
-    """Write down the uses that a withdrawal or suspension has to wait for."""
+    """Write down the uses that whoever ends what they rest on has to wait for."""
     rows = [
         {
             "lookup": use.lookup,
-            "consent": consent,
+            "consent": basis,
             "grant_id": use.claim.permit.grant,
             "service": use.claim.service,
             "provider": use.claim.provider,
@@ -401,7 +419,8 @@ def _note_uses(
             "lease_until": micros(now + lease),
         }
         for use in granted
-        for consent in use.claim.permit.consents
+        for basis in (*use.claim.permit.consents, use.mandate)
+        if basis is not None
     ]
     if rows:
         connection.execute(insert(USE), rows)

@@ -121,7 +121,8 @@ class Asker:
         # (1): one append for the wave, with the ends of the wave before.
         questions = await self._record_intents(case, wave, deadline)
         # (2) and (3): from here on each look-up gets an end, whatever happens.
-        uses = [Use(one.request.id, one.approved.claim) for one in questions]
+        mandate = case.mandate_id
+        uses = [Use(one.request.id, one.approved.claim, mandate) for one in questions]
         until = self.clock.monotonic() + _SEND_WITHIN_S
         denied = await self._take(uses)
         new_task = asyncio.get_running_loop().create_task
@@ -228,7 +229,7 @@ class Asker:
     async def _take(self, uses: Sequence[Use]) -> Mapping[LookupId, Rule]:
         """Take the uses of a wave; return the look-ups that may not be sent."""
         denied = self.in_flight.take(uses)
-        written = [u for u in uses if u.claim.is_written and u.lookup not in denied]
+        written = [u for u in uses if u.is_written and u.lookup not in denied]
         if not written:
             return denied
         now, lease = self.clock.now(), self._lease()
@@ -250,7 +251,7 @@ class Asker:
         self, uses: Sequence[Use], denied: Mapping[LookupId, Rule]
     ) -> None:
         self.in_flight.finish([use.lookup for use in uses])
-        sent = [u.lookup for u in uses if u.claim.is_written and u.lookup not in denied]
+        sent = [u.lookup for u in uses if u.is_written and u.lookup not in denied]
         if sent:
             now = self.clock.now()
             await self.database.write(lambda c: finish_uses(c, sent, [], now))

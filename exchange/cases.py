@@ -7,12 +7,14 @@ are stored as milliseconds since 1970, so that both engines compare them alike.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Column,
     Connection,
+    Row,
+    Select,
     bindparam,
     delete,
     insert,
@@ -24,7 +26,7 @@ from sqlmodel import Field, SQLModel
 from exchange.case import CaseHead, CaseStatus
 from exchange.statements import Rows, Statement, Values
 from schemas.errors import StateConflictError
-from schemas.ids import CaseId, EvidenceId, KeyId
+from schemas.ids import CaseId, EvidenceId, KeyId, MandateId
 
 
 class CaseRow(SQLModel, table=True):
@@ -46,6 +48,9 @@ class CaseRow(SQLModel, table=True):
     """`CaseContent`, sealed under the case's key; None once it is closed."""
     summary: bytes | None = None
     """Outcomes by requirement, kept after closing: they hold no person's value."""
+    mandate: str | None = Field(default=None, index=True)
+    """The mandate under which an open case goes on; empty where there is none. None in
+    a case that an earlier version has opened, until it is noted."""
 
 
 class EvidenceRow(SQLModel, table=True):
@@ -80,6 +85,8 @@ _SAVE_CASE = Statement(
 )
 
 
+_NONE = ""
+"""In the place of a mandate where no agent acts."""
 _CHUNK = 500
 """Most cases that one statement names."""
 _UNDER_WAY_MS = 5_000
@@ -116,7 +123,11 @@ def from_ms(milliseconds: int) -> datetime:
 
 
 def insert_case(
-    connection: Connection, head: CaseHead, key: KeyId, content: bytes
+    connection: Connection,
+    head: CaseHead,
+    key: KeyId,
+    content: bytes,
+    mandate: MandateId | None = None,
 ) -> None:
     """Store a new case, whose content is sealed under `key`."""
     _INSERT_CASE.run(
@@ -133,6 +144,7 @@ def insert_case(
             "version": head.version,
             "content": content,
             "summary": None,
+            "mandate": mandate or _NONE,
         },
     )
 
@@ -140,8 +152,10 @@ def insert_case(
 def find_case(connection: Connection, case: CaseId) -> StoredCase | None:
     """Return a case, or None when there is none of that id."""
     row = connection.execute(select(_CASE).where(_CASE.c.id == case)).one_or_none()
-    if row is None:
-        return None
+    return None if row is None else _stored(row)
+
+
+def _stored(row: Row[Any]) -> StoredCase:
     head = CaseHead(
         id=CaseId(row.id),
         requester=row.requester,
@@ -155,6 +169,30 @@ def find_case(connection: Connection, case: CaseId) -> StoredCase | None:
     return StoredCase(
         head=head, key=KeyId(row.key_id), content=row.content, summary=row.summary
     )
+
+
+def under(mandate: MandateId) -> Select[tuple[str]]:
+    """Return the query for the open cases that go on under a mandate."""
+    return select(_CASE.c.id).where(_CASE.c.mandate == mandate)
+
+
+def find_unnoted(
+    connection: Connection, after: CaseId, limit: int
+) -> Sequence[StoredCase]:
+    """Return open cases whose mandate is not noted, in the order of their ids."""
+    query = select(_CASE).where(
+        _CASE.c.mandate.is_(None), _CASE.c.content.is_not(None), _CASE.c.id > after
+    )
+    rows = connection.execute(query.order_by(_CASE.c.id).limit(limit))
+    return [_stored(row) for row in rows]
+
+
+def note_mandate(
+    connection: Connection, case: CaseId, mandate: MandateId | None
+) -> None:
+    """Note under which mandate a case goes on, where that is not noted."""
+    unnoted = (_CASE.c.id == case) & _CASE.c.mandate.is_(None)
+    connection.execute(update(_CASE).where(unnoted).values(mandate=mandate or _NONE))
 
 
 def find_open(connection: Connection, among: Sequence[CaseId]) -> list[CaseId]:
@@ -244,6 +282,7 @@ def close_case(
             status=CaseStatus.CLOSED.value,
             closed_at=to_ms(now),
             version=_CASE.c.version + 1,
+            mandate=_NONE,
         )
     )
     if changed.rowcount != 1:

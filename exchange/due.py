@@ -35,6 +35,7 @@ from sqlalchemy import (
     case,
     delete,
     insert,
+    literal,
     or_,
     select,
     update,
@@ -42,9 +43,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, SQLModel
 
-from exchange.cases import from_ms, to_ms
+from exchange.cases import from_ms, to_ms, under
 from exchange.statements import Statement
-from schemas.ids import CaseId, DueId
+from schemas.ids import CaseId, DueId, MandateId
 
 
 class DueRow(SQLModel, table=True):
@@ -247,10 +248,27 @@ def hasten(
     Returns:
         False when the case is owed nothing.
     """
+    return _call(connection, _DUE.c.case_id == case_id, literal(new_id), now) == 1
+
+
+def hasten_under(
+    connection: Connection, mandate: MandateId, new_id: DueId, now: datetime
+) -> int:
+    """Call for an attempt now at each open case under a mandate; say how many."""
+    which = _DUE.c.case_id.in_(under(mandate))
+    return _call(connection, which, literal(f"{new_id}.") + _DUE.c.case_id, now)
+
+
+def _call(
+    connection: Connection,
+    which: ColumnElement[bool],
+    new_id: ColumnElement[str],
+    now: datetime,
+) -> int:
     stamp = to_ms(now)
     called = connection.execute(
         update(_DUE)
-        .where(_DUE.c.case_id == case_id)
+        .where(which)
         .values(
             # A row that nobody works on starts afresh; the other's id is in use.
             id=case((_free(now), new_id), else_=_DUE.c.id),
@@ -258,7 +276,7 @@ def hasten(
             wake_at=stamp,
         )
     )
-    return called.rowcount == 1
+    return called.rowcount
 
 
 def replace(connection: Connection, old: DueId, due: Due) -> bool:

@@ -12,17 +12,21 @@ from pathlib import Path
 
 import structlog
 
-from consent import replicas
+from consent import replicas, uses
 from consent.in_flight import InFlight
-from exchange.database import Database
+from consent.rules import Target
+from exchange.database import Connection, Database
 from schemas.clock import Clock
 from schemas.entropy import random_bytes
 from schemas.errors import SettingsError, StateConflictError, StoreUnavailableError
+from schemas.ids import ConsentId, MandateId
 
 LEASE = timedelta(seconds=10)
 """How long a gateway counts as running after it was last heard of."""
 _RENEWALS = 4
 """How often a lease is renewed before it would end."""
+_POLL_S = 0.02
+"""How often uses that another process took are looked at, in seconds."""
 _LOOK_S = 0.5
 """How often it is looked for suspensions that other gateways made."""
 
@@ -154,6 +158,27 @@ class Replica:
         """Count the lease from before it was asked for: never longer than others do."""
         self._renewed = begun
         self._in_flight.current_until = begun + self._lease.total_seconds()
+
+
+async def drained(
+    thing: Target | ConsentId | MandateId,
+    in_flight: InFlight,
+    database: Database,
+    clock: Clock,
+) -> None:
+    """Wait until no look-up that is under way, in any gateway, rests on a thing.
+
+    Uses of consents and mandates stand in rows. For look-ups under a duty each gateway
+    has a register of its own, and says when it has heard of a suspension.
+    """
+    await in_flight.drained(thing)
+
+    def is_open(connection: Connection) -> bool:
+        open_ones = uses.open_uses(connection, thing, clock.now())
+        return bool(open_ones) or replicas.behind(connection)
+
+    while await database.read(is_open):  # noqa: ASYNC110 - rows of any process
+        await asyncio.sleep(_POLL_S)
 
 
 def place_of(data_dir: Path) -> str:

@@ -4,6 +4,9 @@ INVARIANT: what an agent opens or adds, and every look-up of an agent's case, is
 checked against the mandate as it stands at that moment; nothing is cached. A wrong or
 ended mandate asks nobody, opens no case, and leaves a record that names the rule.
 
+INVARIANT (rule 5): when a mandate's end has been acknowledged, no later look-up rests
+on it, as on a consent that was withdrawn: each takes a use of it (`consent.uses`).
+
 INVARIANT (rule 8): an agent is a person. The id is in the sealed content of the case
 and in the sealed section `actor` of records; tables hold person refs alone.
 
@@ -12,66 +15,53 @@ and is recorded then, since a log that is down must not keep anybody from ending
 a gateway that is killed in between leaves the record to any (`exchange.owed_records`).
 """
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
 
 from audit.record import Event, Kind, Subject
 from audit.writer import AuditLog
 from consent import mandate_store
 from consent.artefact import Person
+from consent.in_flight import InFlight
 from consent.mandates import (
     Act,
-    Authentication,
     Mandate,
     Power,
     Signature,
     check_mandate,
+    ended_rule,
 )
 from consent.rules import Rule
-from exchange import idempotency
+from exchange import cases, due, idempotency
 from exchange.case import Agent
+from exchange.cases import StoredCase
 from exchange.database import Connection, Database
-from exchange.opened import OpenCase
+from exchange.fleet import drained
+from exchange.giving import Giving, check_giving
+from exchange.opened import OpenCase, known_mandate
 from exchange.owed_records import OwedRecords
 from exchange.vault import Vault
 from schemas.canonical import Json
 from schemas.clock import Clock, to_rfc3339_ms
-from schemas.directory import Scope
-from schemas.errors import Complaint, InvalidRequestError, MandateError
-from schemas.ids import EventId, MandateId, NewId
-from schemas.matter import FactType, Matter
+from schemas.errors import (
+    MandateError,
+    StateConflictError,
+    VerificationError,
+)
+from schemas.ids import CaseId, DueId, EventId, MandateId, NewId
+from schemas.matter import FactType
 from schemas.model import Slug
 from schemas.validation import Pack
 
 AGENT_ROLE = "agent"
 """The role under which an agent stands in the records of a mandate."""
-LONGEST = timedelta(days=366)
-"""How far ahead a mandate may end."""
 
 _PERSON = FactType.CITIZEN_ID.value
-_FRESH = timedelta(days=1)
-"""How long ago the principal may have been authenticated."""
-_LEEWAY = timedelta(seconds=30)
-"""How far a client's clock may be ahead."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Giving:
-    """What a principal signs, as the client that authenticated them states it."""
-
-    principal: str = field(repr=False)
-    """Citizen id."""
-    role: Slug
-    agent: str = field(repr=False)
-    """Citizen id."""
-    requester: Slug | None
-    matters: frozenset[Slug]
-    powers: frozenset[Power]
-    valid_from: datetime
-    valid_until: datetime
-    method: Authentication
-    authenticated_at: datetime
+_CHUNK = 100
+"""How many cases are looked into at once."""
 
 
 def powers_for(*, promises: bool = False) -> frozenset[Power]:
@@ -88,8 +78,11 @@ class Mandates:
     vault: Vault
     log: AuditLog
     owed: OwedRecords
+    in_flight: InFlight
     clock: Clock
     new_id: NewId
+    wake: Callable[[], None]
+    """Called when cases may go on because a mandate has ended."""
 
     # What persons do, through the app that has authenticated them.
 
@@ -127,6 +120,10 @@ class Mandates:
     async def revoke(self, client: Slug, mandate: MandateId, person_id: str) -> Mandate:
         """End a mandate, as its principal or its agent; ending it twice is once.
 
+        (1) End it, and call for the next attempt of each case that goes on under it.
+        (2) Record it.
+        (3) Wait until no look-up rests on it any more.
+
         Raises:
             NotFoundError: There is no such mandate of or to this person.
         """
@@ -134,12 +131,20 @@ class Mandates:
 
         def work(connection: Connection) -> tuple[Mandate, Event | None]:
             ended, is_new = mandate_store.revoke(connection, mandate, person, now)
-            event = self._revoked(client, ended, person_id)
-            return ended, self.owed.note(connection, event) if is_new else None
+            if not is_new:
+                return ended, None
+            due.hasten_under(connection, mandate, DueId(self.new_id()), now)
+            return ended, self.owed.note(
+                connection, self._revoked(client, ended, person_id)
+            )
 
+        # (1): from here on no use is taken under it, in any gateway.
         ended, event = await self.database.write(work)
+        # (2), (3): rule 5, as for a consent that is withdrawn.
         if event is not None:
             await self.owed.record([event])
+        await drained(mandate, self.in_flight, self.database, self.clock)
+        self.wake()
         return ended
 
     async def read(self, mandate: MandateId) -> Mandate:
@@ -156,6 +161,23 @@ class Mandates:
         return await self.database.read(
             lambda c: mandate_store.find_by_person(c, person)
         )
+
+    async def note_earlier(self) -> int:
+        """Note the mandates of cases that an earlier version opened; say of how many.
+
+        Of those whose mandate has ended meanwhile the next attempt is called for.
+
+        Raises:
+            StoreUnavailableError: The tables can't be read or written.
+        """
+        noted, after = 0, CaseId("")
+        while found := await self.database.read(
+            partial(cases.find_unnoted, after=after, limit=_CHUNK)
+        ):
+            known = dict(self._known(found))
+            await self.database.write(partial(self._note_all, known))
+            noted, after = noted + len(known), found[-1].head.id
+        return noted
 
     # What agents do.
 
@@ -224,6 +246,27 @@ class Mandates:
         raise MandateError(_TOLD.get(rule, _UNKNOWN))
 
     # Below: how.
+
+    def _known(
+        self, found: Iterable[StoredCase]
+    ) -> Iterator[tuple[CaseId, MandateId | None]]:
+        for stored in found:
+            # One that can't be opened has no attempt to call for.
+            with suppress(StateConflictError, VerificationError):
+                yield stored.head.id, known_mandate(stored, self.vault)
+
+    def _note_all(
+        self, known: Mapping[CaseId, MandateId | None], connection: Connection
+    ) -> None:
+        # Held first: who revokes one at this instant comes before, or finds the case.
+        mandates = {mandate for mandate in known.values() if mandate is not None}
+        held = mandate_store.hold(connection, mandates)
+        for case, mandate in known.items():
+            cases.note_mandate(connection, case, mandate)
+        now = self.clock.now()
+        for mandate in sorted(mandates):
+            if ended_rule(held.get(mandate), now) is not None:
+                due.hasten_under(connection, mandate, DueId(self.new_id()), now)
 
     def _person(self, person_id: str) -> Person:
         return self.vault.person_ref(_PERSON, person_id)
@@ -334,66 +377,3 @@ _TOLD: Mapping[Rule, str] = {
     Rule.MANDATE_EXPIRED: "the mandate's period has ended",
     Rule.MANDATE_REVOKED: "the mandate was revoked",
 }
-
-
-def check_giving(giving: Giving, pack: Pack, now: datetime) -> None:
-    """Check what a principal signs against the packs and the clock: pure.
-
-    Raises:
-        InvalidRequestError: Names every part that is wrong, and repeats no value.
-    """
-    complaints = [
-        *_wrong_parties(giving, pack),
-        *_wrong_matters(giving, pack.matters.values()),
-        *_wrong_times(giving, now),
-    ]
-    if complaints:
-        raise InvalidRequestError(*complaints)
-
-
-def _wrong_parties(giving: Giving, pack: Pack) -> list[Complaint]:
-    wrong: list[Complaint] = []
-    if giving.agent == giving.principal:
-        wrong.append(Complaint("/agent/id", "nobody is their own agent"))
-    if giving.requester is not None:
-        requester = pack.requesters.get(giving.requester)
-        if requester is None or Scope.PORTAL not in requester.scopes:
-            wrong.append(Complaint("/requester", "there is no such portal"))
-    return wrong
-
-
-def _wrong_matters(giving: Giving, known: Collection[Matter]) -> list[Complaint]:
-    wrong: list[Complaint] = []
-    for place, name in enumerate(sorted(giving.matters)):
-        versions = [matter for matter in known if matter.id == name]
-        if not versions:
-            wrong.append(Complaint(f"/matters/{place}", "there is no such matter"))
-        elif not any(_applies_as(giving.role, matter) for matter in versions):
-            message = "only a person who is the applicant can let an agent act"
-            wrong.append(Complaint("/role", message))
-    return wrong
-
-
-def _applies_as(role: Slug, matter: Matter) -> bool:
-    declared = matter.roles.get(role)
-    fact = None if declared is None else declared.facts.get("id")
-    return (
-        declared is not None
-        and declared.applicant
-        and fact is not None
-        and fact.type is FactType.CITIZEN_ID
-    )
-
-
-def _wrong_times(giving: Giving, now: datetime) -> list[Complaint]:
-    wrong: list[Complaint] = []
-    if giving.valid_until <= max(giving.valid_from, now):
-        message = "must lie ahead, and after `valid_from`"
-        wrong.append(Complaint("/valid_until", message))
-    elif giving.valid_until > now + LONGEST:
-        message = f"may lie at most {LONGEST.days} days ahead"
-        wrong.append(Complaint("/valid_until", message))
-    if not now - _FRESH <= giving.authenticated_at <= now + _LEEWAY:
-        message = "the principal must have been authenticated within the last day"
-        wrong.append(Complaint("/authentication/at", message))
-    return wrong

@@ -173,16 +173,27 @@ def make_planner(pack: Pack, connectors: Mapping[str, Connector]) -> Planner:
     return Planner(compile_pack(pack, offered))
 
 
-def make_mandates(parts: Parts) -> Mandates:
-    """Return what gives, ends and checks mandates."""
+def _wake_nobody() -> None:
+    """Leave it to the dispatcher's next look."""
+
+
+def make_mandates(parts: Parts, wake: Callable[[], None] = _wake_nobody) -> Mandates:
+    """Return what gives, ends and checks mandates.
+
+    Args:
+        parts: What it stands on.
+        wake: Called when cases may go on because a mandate has ended.
+    """
     return Mandates(
         pack=parts.pack,
         database=parts.database,
         vault=parts.vault,
         log=parts.log,
         owed=make_owed(parts),
+        in_flight=parts.in_flight,
         clock=parts.clock,
         new_id=parts.new_id,
+        wake=wake,
     )
 
 

@@ -31,7 +31,7 @@ from exchange.plan import Lookup
 from exchange.situation import Situation
 from exchange.vault import CaseKey, Vault
 from schemas.errors import NotFoundError, StateConflictError
-from schemas.ids import EvidenceId
+from schemas.ids import EvidenceId, MandateId
 from schemas.matter import FactType, Matter
 
 _CLOSED = "the case is closed"
@@ -61,15 +61,18 @@ class OpenCase:
     """Who is in some roles, once that is known of all of them: it never changes."""
     actor: RecordedActor = field(init=False, repr=False)
     """Who acts, as a record names it."""
+    mandate_id: MandateId | None = field(init=False)
+    """The mandate under which it goes on; None where no agent acts."""
     mandate: Mapping[str, str] = field(init=False, repr=False)
-    """The mandate under which it goes on, as the details of a record."""
+    """The same, as the details of a record."""
 
     def __post_init__(self) -> None:
         # Worked out here: each of the sixteen records of a usual case names them.
         actor = self.content.actor
         self.matter = self.catalogue.matter
         self.actor = RecordedActor(actor.kind, actor.id)
-        self.mandate = {"mandate": actor.mandate} if isinstance(actor, Agent) else {}
+        self.mandate_id = actor.mandate if isinstance(actor, Agent) else None
+        self.mandate = {} if self.mandate_id is None else {"mandate": self.mandate_id}
 
     def situation(self, barred: frozenset[str] = frozenset()) -> Situation:
         """Return what the case knows, for planning."""
@@ -203,6 +206,18 @@ def known_person(stored: StoredCase, vault: Vault, role: str) -> str | None:
     _, content = _unlocked(stored, vault)
     fact = read_content(content).facts.get(f"{role}.id")
     return None if fact is None else str(fact.value)
+
+
+def known_mandate(stored: StoredCase, vault: Vault) -> MandateId | None:
+    """Return the mandate under which a stored case goes on; None: no agent acts.
+
+    Raises:
+        StateConflictError: The case is closed.
+        VerificationError: What was stored was changed.
+    """
+    _, content = _unlocked(stored, vault)
+    actor = read_content(content).actor
+    return actor.mandate if isinstance(actor, Agent) else None
 
 
 def _unlocked(stored: StoredCase, vault: Vault) -> tuple[CaseKey, bytes]:

@@ -326,7 +326,7 @@ async def _started(
         in_flight=parts.in_flight,
         identity=_identity(settings, keys, parts),
         permissions=permissions,
-        mandates=make_mandates(parts),
+        mandates=make_mandates(parts, waiting.wake),
         oversight=oversight,
         erasing=_erasing(parts, kept, oversight, permissions),
         resolver=resolver,

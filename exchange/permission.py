@@ -17,7 +17,6 @@ stands. A gateway that is killed in between leaves the rest to any other. No loc
 held while the log is written.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -25,7 +24,7 @@ from functools import partial
 from typing import TypeAlias
 
 from audit.record import Event, Kind, Subject
-from consent import replicas, store, uses
+from consent import store, uses
 from consent.artefact import (
     Consent,
     ConsentFields,
@@ -38,6 +37,7 @@ from exchange import cases, due, idempotency
 from exchange.case import CaseHead
 from exchange.cases import StoredCase
 from exchange.database import Connection, Database
+from exchange.fleet import drained
 from exchange.opened import known_person
 from exchange.owed_records import After, OwedRecords, change_of
 from exchange.token_request import Caller
@@ -53,8 +53,6 @@ from schemas.validation import Pack
 _PERSON = FactType.CITIZEN_ID.value
 """The kind of id by which persons are known (`OpenCase.namespace`)."""
 _Ending: TypeAlias = Callable[[Connection, ConsentId, Person, datetime], Consent]
-_POLL_S = 0.02
-"""How often uses that another process took are looked at, in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,21 +402,7 @@ class Permissions:
         return said
 
     async def _drained(self, thing: ConsentId | Target) -> None:
-        """Wait until no look-up that is under way, in any gateway, rests on it."""
-        await self.in_flight.drained(thing)
-        while await self._is_open(thing):  # noqa: ASYNC110 - rows of any process
-            await asyncio.sleep(_POLL_S)
-
-    async def _is_open(self, thing: ConsentId | Target) -> bool:
-        """Tell whether a gateway may still send what rests on the thing.
-
-        Uses of consents stand in rows. For look-ups under a duty each gateway has a
-        register of its own, and says when it has heard of a suspension.
-        """
-        now = self.clock.now()
-        return await self.database.read(
-            lambda c: bool(uses.open_uses(c, thing, now)) or replicas.behind(c)
-        )
+        await drained(thing, self.in_flight, self.database, self.clock)
 
     def _note(
         self,

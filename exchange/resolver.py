@@ -291,7 +291,8 @@ class Resolver:
                 made = idempotency.claim(connection, repeat, head.id, now)
                 if made != head.id:
                     return CaseId(made)
-            cases.insert_case(connection, head, case.key.id, content)
+            mandate = case.mandate_id
+            cases.insert_case(connection, head, case.key.id, content, mandate)
             due.begin_new(connection, owed, lease)
             return head.id
 

@@ -35,7 +35,8 @@ async def sweep(gateway: Gateway) -> None:
         try:
             await delete_expired(gateway)
             expired = await gateway.permissions.expire()
-            _log.info("swept", consents_expired=expired)
+            noted = await gateway.mandates.note_earlier()
+            _log.info("swept", consents_expired=expired, mandates_noted=noted)
         except (StoreUnavailableError, LogUnavailableError) as error:
             _log.warning("sweep_failed", exc_info=error)
         await asyncio.sleep(_SWEEP_S)

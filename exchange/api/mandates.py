@@ -22,7 +22,7 @@ from exchange.api.forms import (
     repeat_key,
 )
 from exchange.api.strict import StrictRoute
-from exchange.mandating import Giving
+from exchange.giving import Giving
 from schemas.directory import Scope
 from schemas.errors import NotFoundError
 from schemas.ids import MandateId

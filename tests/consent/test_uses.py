@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 from typing_extensions import override
 
+from consent import mandate_store
 from consent.artefact import ConsentState
 from consent.rules import Rule
 from consent.store import ask, get, refuse, withdraw
@@ -27,7 +28,7 @@ from consent.uses import (
     take_uses,
 )
 from schemas.errors import NotFoundError
-from schemas.ids import ConsentId, LookupId
+from schemas.ids import ConsentId, LookupId, MandateId
 from tests.consent.examples import (
     DAY,
     FATHER,
@@ -39,6 +40,7 @@ from tests.consent.examples import (
     a_use,
     given,
 )
+from tests.consent.test_mandates import a_mandate
 
 ONE = ConsentId("consent-1")
 L1, L2, L3 = LookupId("l1"), LookupId("l2"), LookupId("l3")
@@ -178,6 +180,30 @@ def test_open_uses_are_found_by_whatever_they_rest_on(
     assert is_open == bool(open_uses(connection, thing, NOW))
 
 
+def test_a_use_under_a_mandate_is_waited_for_and_denied_once_that_has_ended(
+    connection: Connection,
+) -> None:
+    """Also one that rests on no consent, and one of a mandate that never was."""
+    mandate = a_mandate(id=MandateId("mandate-1"))
+    mandate_store.give(connection, mandate)
+    under = {
+        lookup: a_use(lookup, [])._replace(mandate=mandate.id) for lookup in (L1, L2)
+    }
+    never = a_use(L3, [])._replace(mandate=MandateId("never"))
+    first = taken(connection, under[L1], never)
+    waited_for = open_uses(connection, mandate.id, NOW)
+    late = taken(connection, under[L2], now=mandate.valid_until)
+    mandate_store.revoke(connection, mandate.id, mandate.agent, NOW)
+    last = taken(connection, under[L2])
+    finish_uses(connection, [L1], [], NOW)
+
+    assert under[L1].is_written
+    assert {L3: Rule.MANDATE_NOT_FOUND} == first
+    assert (L1,) == waited_for
+    assert [{L2: Rule.MANDATE_EXPIRED}, {L2: Rule.MANDATE_REVOKED}] == [late, last]
+    assert () == open_uses(connection, mandate.id, NOW)
+
+
 def test_a_quota_holds_at_the_last_instant_too(connection: Connection) -> None:
     """A quota of two bears two look-ups in a period, and two in the next."""
     quota = a_quota(2)
@@ -197,7 +223,7 @@ def test_a_use_without_consent_or_quota_writes_nothing(connection: Connection) -
     use = a_use(L1, [])
     denied = taken(connection, use)
 
-    assert not use.claim.is_written
+    assert not use.is_written
     assert {} == denied
     assert () == open_uses(connection, "provider:civil_affairs", NOW)
 

@@ -29,7 +29,7 @@ class _Clock(SystemClock):
 
 
 @contextmanager
-def _followed(client: httpx.Client, case: str) -> Iterator[Iterator[dict[str, Any]]]:
+def followed(client: httpx.Client, case: str) -> Iterator[Iterator[dict[str, Any]]]:
     """Follow a case while the block lasts: what each event holds, in order."""
     with client.stream("GET", f"/v1/cases/{case}/events") as stream:
         assert httpx.codes.OK == stream.status_code
@@ -54,7 +54,7 @@ def test_a_change_of_a_case_is_told(site: Site) -> None:
     """The case is told at once, and again as soon as it is another version."""
     portal = site.client(PORTAL)
     case = site.open_case(portal)
-    with _followed(portal, case["id"]) as told:
+    with followed(portal, case["id"]) as told:
         first = next(told)
         _change(site, case["id"])
         second = next(told)
@@ -67,11 +67,11 @@ def test_closing_a_case_ends_the_stream(site: Site) -> None:
     """The last that is told is the closed case; who comes later is told that alone."""
     portal = site.client(PORTAL)
     case = site.open_case(portal)["id"]
-    with _followed(portal, case) as told:
+    with followed(portal, case) as told:
         next(told)
         portal.post(f"/v1/cases/{case}/close").raise_for_status()
         last = list(told)
-    with _followed(portal, case) as told:
+    with followed(portal, case) as told:
         later = list(told)
 
     assert "closed" == last[-1]["status"]
@@ -90,7 +90,7 @@ def test_a_suspended_requester_is_told_nothing_more(site: Site) -> None:
     """Rule 5: a suspension ends the streams that were open before it."""
     portal, operator = site.client(OTHER_PORTAL), site.client(OPERATOR)
     case = site.open_case(portal)["id"]
-    with _followed(portal, case) as told:
+    with followed(portal, case) as told:
         next(told)
         operator.put(_SUSPENSION, json={"reason": "a test"}).raise_for_status()
         _change(site, case)
@@ -107,7 +107,7 @@ def test_a_token_that_runs_out_ends_the_stream(site: Site) -> None:
     gateway = site.gateway
     site.app.state.gateway = replace(gateway, clock=clock)
     try:
-        with _followed(portal, case) as told:
+        with followed(portal, case) as told:
             next(told)
             clock.ahead = timedelta(hours=1)
             _change(site, case)

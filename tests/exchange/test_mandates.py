@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -10,12 +11,14 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from audit.record import Event, Kind
+from audit.store import Appended
 from connectors.lookup import Deferred
 from consent import mandate_store
 from consent.mandates import Authentication, Mandate, Power
 from exchange import vault
 from exchange.case import Agent
-from exchange.mandating import Giving, check_giving
+from exchange.giving import Giving, check_giving
 from exchange.resolver import Additions
 from schemas.codes import citizen_check_digit
 from schemas.errors import (
@@ -32,6 +35,7 @@ from tests.exchange.newborn import (
     FATHER,
     MOTHER,
     NOW,
+    OFFICIAL,
     PORTAL_CALLER,
     Office,
     outcomes,
@@ -289,23 +293,137 @@ async def test_what_an_applicant_was_asked_for_waits_for_no_ended_mandate(
 KEPT = {"retrieved", "verified", "reused", "declared", "derived", "not_applicable"}
 
 
+async def until_recorded(office: Office, outcome: str) -> None:
+    """Wait until an act is recorded, and until whoever acted has done what follows."""
+    left = text("SELECT count(*) FROM owed_record")
+
+    def is_over() -> bool:
+        owed = office.database.read_now(lambda c: c.scalar(left))
+        return not owed and outcome in [one[1] for one in office.records()]
+
+    while not is_over():  # noqa: ASYNC110 - rows and files tell
+        await asyncio.sleep(0)
+    for _ in range(3):
+        await office.database.read(lambda c: c.execute(left).close())
+
+
 async def test_a_mandate_revoked_in_mid_run_stops_the_next_wave(
     office: Office,
 ) -> None:
-    """Every wave is decided anew: the second finds the mandate gone."""
+    """Every wave is decided anew: the second finds the mandate gone.
+
+    It is acknowledged when what is under way has come to its end, and not before.
+    """
     mandate = await give(office)
     perform_steps(office.departments)
     gate = office.departments.close_gate("birth_certificate@1")
     opening = asyncio.create_task(office.open(actor=acting(mandate.id)))
     await gate.reached()
 
-    await office.resolver.mandates.revoke(APP, mandate.id, AGENT)
+    revoking = asyncio.create_task(
+        office.resolver.mandates.revoke(APP, mandate.id, AGENT)
+    )
+    await until_recorded(office, "mandate_revoked")
+    is_acknowledged = revoking.done()
     gate.opened.set()
     case = await opening
+    await revoking
 
+    assert not is_acknowledged
     assert [] == office.departments.asked_about("vaccination@1")
     assert "refused" == outcomes(case)["vaccination_record"]
     assert "retrieved" == outcomes(case)["birth_certificate"]
+
+
+async def test_no_look_up_is_sent_under_a_mandate_whose_end_was_acknowledged(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 5, at the last instant: what was decided and recorded is denied its use."""
+    mandate = await give(office)
+    append, asked = office.log.append, list(office.departments.asked)
+
+    async def and_revoke(events: Sequence[Event]) -> list[Appended]:
+        places = await append(events)
+        if any(event.kind is Kind.REQUEST_ACCEPTED for event in events):
+            monkeypatch.undo()
+            await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
+        return places
+
+    monkeypatch.setattr(office.log, "append", and_revoke)
+    case = await office.open(actor=acting(mandate.id))
+    kinds = [kind for kind, *_ in office.records()]
+    ends = {
+        outcome for kind, outcome, *_ in office.records() if kind == "request.ended"
+    }
+
+    assert asked == office.departments.asked
+    assert {"denied.mandate_revoked"} == ends
+    assert kinds.count("request.accepted") == kinds.count("request.ended") > 0
+    assert {"refused"} == set(outcomes(case).values()) - KEPT
+
+
+def noted(office: Office) -> dict[str, str | None]:
+    """Return the mandate that is noted of each case."""
+    query = text("SELECT id, mandate FROM case_file")
+    rows = office.database.read_now(lambda c: c.execute(query).all())
+    return {row.id: row.mandate for row in rows}
+
+
+def is_called(office: Office, case: dict[str, Any]) -> bool:
+    """Tell whether the next attempt of a case is due now."""
+    owed = office.owed(case)
+    assert owed is not None
+    return owed.due_at <= office.clock.now()
+
+
+async def test_a_mandate_that_ends_calls_for_the_cases_that_go_on_under_it(
+    office: Office,
+) -> None:
+    """At once, each by a row of its own, and no other's; a closed one forgets it."""
+    mandate, other = await give(office), await give(office)
+    mine = [await office.open(actor=acting(mandate.id)) for _ in range(2)]
+    others = [await office.open(actor=acting(other.id)), await office.open()]
+    closed = await office.open(actor=acting(mandate.id))
+    await office.resolver.close(CaseId(closed["id"]), PORTAL_CALLER)
+    before = [is_called(office, case) for case in [*mine, *others]]
+    woken: list[bool] = []
+    mandates = replace(office.resolver.mandates, wake=lambda: woken.append(True))
+    for _ in range(2):
+        await mandates.revoke(APP, mandate.id, AGENT)
+    after = [is_called(office, case) for case in [*mine, *others]]
+    due = {office.owed(case) for case in mine}
+    ended = [await office.attempt(case) for case in mine]
+    told = [outcomes(await office.read(case)) for case in mine]
+
+    assert [False] * 4 == before
+    assert [True, True, False, False] == after
+    assert 2 == len({one.id for one in due if one is not None})
+    assert woken
+    assert ["owed", "owed"] == ended
+    for each in told:
+        assert {"refused"} == set(each.values()) - KEPT
+    ids = [mandate.id, mandate.id, other.id, "", ""]
+    assert ids == [noted(office)[case["id"]] for case in [*mine, *others, closed]]
+
+
+async def test_cases_that_an_earlier_version_opened_get_their_mandates_noted(
+    office: Office,
+) -> None:
+    """Those whose mandate has ended meanwhile are called for; twice is once."""
+    standing, ended = await give(office), await give(office)
+    actors = (acting(standing.id), acting(ended.id), OFFICIAL)
+    opened = [await office.open(actor=one) for one in actors]
+    forget = text("UPDATE case_file SET mandate = NULL")
+    await office.database.write(lambda c: c.execute(forget).close())
+    mandates = office.resolver.mandates
+    await mandates.revoke(APP, ended.id, MOTHER)
+    unheard = [is_called(office, case) for case in opened]
+    numbers = [await mandates.note_earlier() for _ in range(2)]
+
+    assert [False] * 3 == unheard
+    assert [3, 0] == numbers
+    assert [standing.id, ended.id, ""] == [noted(office)[case["id"]] for case in opened]
+    assert [False, True, False] == [is_called(office, case) for case in opened]
 
 
 def adding(*commitments: str) -> Additions:

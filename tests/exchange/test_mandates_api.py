@@ -17,6 +17,7 @@ from exchange.sweeping import delete_expired
 from schemas.clock import SystemClock
 from schemas.codes import citizen_check_digit
 from schemas.ids import CaseId, EvidenceId
+from tests.exchange.test_following import followed
 from tests.harness.application import (
     AUDITOR,
     CITIZEN,
@@ -105,6 +106,28 @@ def test_a_mandate_is_given_used_and_revoked(
         assert the_type(answer) == "mandate-not-valid"
     for shown in (given, opened.text, revoked.text, refused.text, added.text):
         assert AGENT not in str(shown)
+
+
+def test_whoever_follows_a_case_is_told_at_once_that_its_mandate_has_ended(
+    portal: httpx.Client, citizen: httpx.Client
+) -> None:
+    """The case goes on by itself to what has become of it; nobody need ask."""
+    given = give(citizen)
+    case = apply(portal, given["id"]).json()["id"]
+    with followed(portal, case) as told:
+        first = next(told)
+        path = f"/v1/mandates/{given['id']}/revoke"
+        citizen.post(path, json={"person": {"id": AGENT}}).raise_for_status()
+        last = next(one for one in told if rules(one))
+
+    assert not rules(first)
+    assert {"mandate_revoked"} == rules(last)
+
+
+def rules(case: Json) -> set[str]:
+    """Return the rules by which requirements of a case are refused."""
+    refused = (one.get("rule") for one in case["requirements"])
+    return {rule for rule in refused if rule and rule.startswith("mandate")}
 
 
 @pytest.mark.parametrize(
