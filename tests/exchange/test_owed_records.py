@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given as given_that
 from hypothesis import strategies as st
 from sqlalchemy import Connection, text
+from structlog.testing import capture_logs
+from typing_extensions import override
 
 from audit.record import Actor, Event, Kind, Subject
 from audit.store import Appended
@@ -19,6 +21,7 @@ from consent.store import AS_ASKED
 from exchange import owed_records
 from exchange.idempotency import RepeatKey
 from exchange.mandating import Mandates
+from exchange.owed_records import Finish, OwedRecords, change_of
 from exchange.permission import Asking
 from schemas.errors import (
     InvalidRequestError,
@@ -40,6 +43,7 @@ from tests.exchange.newborn import (
 
 pytestmark = pytest.mark.anyio
 NOTHING = timedelta()
+OLDEST = "00000000-0000-7000-8000-000000000000"
 
 
 def mandates(office: Office) -> Mandates:
@@ -264,9 +268,11 @@ async def test_the_log_hears_of_a_giving_before_its_withdrawal(
         with pytest.raises(LogUnavailableError):
             await give(office, consent)
     await withdraw(office, consent)
+    left = await catch_up(office)
 
     assert ["asked", "given", "withdrawn"] == said(office, consent)
     assert ConsentState.WITHDRAWN is await state(office, consent)
+    assert 0 == left
 
 
 async def test_a_refusal_holds_while_the_log_is_down_and_is_recorded_later(
@@ -365,9 +371,13 @@ async def test_an_owed_record_that_was_changed_is_in_nobodys_way(
         connection.execute(text(changed), values)
 
     await office.database.write(note)
-    await catch_up(office)
+    with capture_logs() as logs:
+        await catch_up(office)
 
     assert ["withdrawn"] == [x["outcome"] for x in office.leaves()]
+    assert [("owed_record_unusable", events[0].id)] == [
+        (line["event"], line["record"]) for line in logs
+    ]
 
 
 async def test_what_nobody_can_record_is_in_nobodys_way(
@@ -375,14 +385,17 @@ async def test_what_nobody_can_record_is_in_nobodys_way(
 ) -> None:
     """Cut short, of another version, or of a form that the log refuses: it is left."""
     owed = owed_by(office)
-    events = [an_event(office, word) for word in ("cut", "other", "two words", "good")]
-    unknown = office.vault.seal_owed(events[1].id, b'{"kind": "of.tomorrow"}')
+    unreadable = (b'{"kind": "of.tomorrow"}', b"[]", b"{")
+    words = ("cut", "one", "two", "three", "two words", "good")
+    cut, *others, refused, good = [an_event(office, word) for word in words]
     change = text("UPDATE owed_record SET sealed = :sealed WHERE id = :id")
 
     def note(connection: Connection) -> None:
-        for event in events:
+        for event in (cut, *others, refused, good):
             owed.note(connection, event)
-        for event, sealed in zip(events, (b"", unknown), strict=False):
+        connection.execute(change, {"sealed": b"", "id": cut.id})
+        for event, written in zip(others, unreadable, strict=True):
+            sealed = office.vault.seal_owed(event.id, written)
             connection.execute(change, {"sealed": sealed, "id": event.id})
 
     await office.database.write(note)
@@ -421,6 +434,90 @@ async def test_what_was_cut_off_is_looked_for_whatever_happens(
 
     assert is_running
     assert ["refused"] == [x["outcome"] for x in office.leaves()]
+
+
+async def test_who_acted_has_a_while_to_record_it(office: Office) -> None:
+    """Then others do, the oldest first; at once where a clock tells no age."""
+    owed = owed_by(office)
+    first, then = (an_event(office, word) for word in ("first", "then"))
+    later = then._replace(at=first.at + timedelta(seconds=1))
+
+    def note(connection: Connection) -> None:
+        for event in (later, first):
+            owed.note(connection, event)
+
+    async def caught() -> int:
+        return await owed.catch_up(timedelta(seconds=5), owed_records.finish_nothing)
+
+    await office.database.write(note)
+    office.clock.advance(timedelta(seconds=4))
+    early = await caught()
+    office.clock.advance(timedelta(seconds=3))
+    due = await caught()
+    ahead = an_event(office, "ahead")
+    await office.database.write(lambda c: owed.note(c, ahead))
+    office.clock.instant -= timedelta(hours=1)
+
+    assert (0, 2, 1) == (early, due, await caught())
+    assert ["first", "then", "ahead"] == [x["outcome"] for x in office.leaves()]
+
+
+async def test_what_has_no_steps_is_recorded_as_it_happened(office: Office) -> None:
+    """Of one thing, whichever row came first."""
+    owed, event = owed_by(office), an_event(office, "first")
+    first = event._replace(correlation="one")
+    then = an_event(office, "then")._replace(
+        correlation="one", at=event.at + timedelta(seconds=1), id=EventId(OLDEST)
+    )
+    await office.database.write(lambda c: [owed.note(c, one) for one in (then, first)])
+    await owed.settle("one", owed_records.finish_nothing)
+
+    assert ["first", "then"] == [x["outcome"] for x in office.leaves()]
+
+
+async def test_a_gateway_that_starts_waits_for_nobody(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it left is at hand, until a round has done all of it; then others act."""
+    graces: list[timedelta] = []
+
+    class Watched(OwedRecords):
+        @override
+        async def catch_up(self, grace: timedelta, finish: Finish) -> int:
+            graces.append(grace)
+            if len(graces) == 1:
+                raise LogUnavailableError("the disk is full")
+            if len(graces) == 3:
+                raise asyncio.CancelledError
+            return 0
+
+    monkeypatch.setattr(owed_records, "_POLL_S", 0.0)
+    watched = Watched(
+        database=office.database,
+        vault=office.vault,
+        log=office.log,
+        clock=office.clock,
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await watched.keep_up(owed_records.finish_nothing)
+
+    assert [NOTHING, NOTHING, timedelta(seconds=5)] == graces
+
+
+async def test_the_record_says_how_far_a_consent_reaches(office: Office) -> None:
+    """To one case, or to all of the matter."""
+    case, people = await office.open(), permissions(office)
+    for whole in (True, False):
+        request = asking(case, whole_matter=whole)
+        await people.ask(PORTAL_CALLER, FATHER, request, None)
+    found = await people.of_person(FATHER)
+    now, event = office.clock.now(), EventId("")
+    told = [change_of(one, "asked", now, event, "", ()).details for one in found]
+
+    assert [one.scope.case is None for one in found] == [
+        one["whole_matter"] for one in told
+    ]
+    assert {True, False} == {one["whole_matter"] for one in told}
 
 
 async def test_the_log_hears_in_order_also_when_a_clock_went_back(
@@ -572,20 +669,27 @@ async def test_that_a_case_has_asked_somebody_is_recorded_though_it_was_cut_off(
     assert ["asked", "refused"] == said(office, consent)
 
 
-@pytest.mark.parametrize("goes_on", [True, False])
+@pytest.mark.parametrize("then", ["goes on", "is closed", "is closed unheard"])
 async def test_a_case_that_was_cut_off_at_once_is_recorded_as_opened(
-    office: Office, monkeypatch: pytest.MonkeyPatch, *, goes_on: bool
+    office: Office, monkeypatch: pytest.MonkeyPatch, then: str
 ) -> None:
-    """Once, and before all else: when it goes on by itself, or is closed instead."""
+    """Once, and before all else, whatever becomes of the case."""
     with monkeypatch.context() as patch:
         deaf(office, patch)
         with pytest.raises(LogUnavailableError):
             await office.open()
-    case = await office.only_case()
-    if goes_on:
+        case = await office.only_case()
+        if then == "is closed unheard":
+            office.clock.instant -= timedelta(hours=1)
+            with pytest.raises(LogUnavailableError):
+                await close(office, case)
+    if then == "goes on":
         await office.attempt(case)
         await office.resolve(case)
-    await close(office, case)
+    if then == "is closed unheard":
+        await catch_up(office)
+    else:
+        await close(office, case)
     kinds = [kind for kind, *_ in office.records()]
 
     assert ("case.opened", 1) == (kinds[0], kinds.count("case.opened"))
