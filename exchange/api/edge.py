@@ -6,6 +6,7 @@ builds request objects of its own would cost more than a governed look-up.
 
 import asyncio
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
@@ -35,8 +36,10 @@ _METHODS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS"
 _UNKNOWN_METHOD, _NO_ROUTE = "OTHER", "none"
 """What the access log and the metrics call what is not ours."""
 _MALFORMED_LINE = b"HTTP/1.1 400 Bad Request\r\n"
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}.*")
-"""SOURCE: W3C Trace Context, section 3.2."""
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+"""SOURCE: W3C Trace Context, section 3.2; of later versions nothing that is longer."""
 _ALWAYS_ANSWERED = "/health/"
 _ONCE = {
     b"authorization": "Authorization",
@@ -65,6 +68,7 @@ class Edge:
 
     Each request gets `state.request_id`, an id of our own that the answer carries as
     `X-Request-Id`, and `state.trace_id`, the caller's W3C trace id or that same id.
+    INVARIANT (rule 8): nothing else of what a client sends reaches the access log.
     """
 
     def __init__(
@@ -226,7 +230,8 @@ class _Exchange:
         self._received = 0
         self.status = 0
         self.request_id = request_id
-        length, parent, self.repeated = b"0", b"", ""
+        length, self.repeated = b"0", ""
+        parents: list[bytes] = []
         seen: set[bytes] = set()
         preferred: list[bytes] = []
         for name, value in scope["headers"]:
@@ -239,16 +244,15 @@ class _Exchange:
             elif name == b"content-length":
                 length = value
             elif name == b"traceparent":
-                parent = value
+                parents.append(value)
         if len(preferred) > 1:  # RFC 9110, section 5.3: several lines are one list
             others = [one for one in scope["headers"] if one[0] != b"prefer"]
             scope["headers"] = [*others, (b"prefer", b", ".join(preferred))]
         # 20 digits are more than any limit, and few enough to read.
         self.announced = int(length[:20]) if length.isdigit() else 0
-        traced = parent and _TRACEPARENT.fullmatch(parent.decode("latin-1"))
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["trace_id"] = traced[1] if traced else request_id.replace("-", "")
+        state["trace_id"] = _trace_of(parents) or request_id.replace("-", "")
 
     async def receive(self) -> Message:
         """Pass on a piece of the body, up to the limit.
@@ -275,6 +279,16 @@ class _Exchange:
             if b"cache-control" not in [name for name, _ in headers]:
                 headers.append(_NOT_TO_BE_KEPT)
         await self._send(message)
+
+
+def _trace_of(parents: Sequence[bytes]) -> str | None:
+    """Return the trace that a request goes on with; None: it begins one of its own.
+
+    What is wrong or comes twice is as if it were not there, and never an error.
+    SOURCE: W3C Trace Context, sections 3.2 and 4.3.
+    """
+    valid = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
+    return None if valid is None else valid[1].decode("ascii")
 
 
 def _headers_of_ours(request_id: str) -> tuple[tuple[bytes, bytes], ...]:

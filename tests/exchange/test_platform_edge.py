@@ -1,7 +1,7 @@
 """The edge of the API: problems, limits, ids, and what is written about requests."""
 
 import io
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive
 
 from exchange.api import problems
-from exchange.api.edge import Edge, Limits
+from exchange.api.edge import Edge, Limits, _trace_of
 from exchange.api.problems import PROBLEMS, of_error, problem
 from exchange.api.strict import StrictRoute
 from exchange.settings import parse_settings
@@ -360,6 +360,80 @@ async def test_every_answer_has_an_id_and_is_not_kept_by_others(site: _Site) -> 
     assert event["trace"] == trace
     assert event["route"] == "/things/{thing}"
     assert event["status"] == 200
+
+
+TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        [f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-01"],
+        [f"00-{TRACE}-{PARENT}-01, 00-{TRACE}-{PARENT}-01"],
+        [f"00-{TRACE.upper()}-{PARENT}-01"],
+        [f"00-{TRACE}-{PARENT}-01-{PLANTED}"],
+        [f"01-{TRACE}-{PARENT}-01-more"],
+        [f"ff-{TRACE}-{PARENT}-01"],
+        [f"00-{'0' * 32}-{PARENT}-01"],
+        [f"00-{TRACE}-{'0' * 16}-01"],
+        [f"00-{PLANTED}-{PARENT}-01"],
+        [PLANTED],
+        [""],
+    ],
+)
+async def test_a_trace_that_is_wrong_or_comes_twice_is_not_taken_up(
+    site: _Site, sent: Sequence[str]
+) -> None:
+    """It is no error either: the request begins a trace of its own."""
+    headers = [("traceparent", one) for one in sent]
+    async with site.client() as client:
+        answer = await client.post(
+            "/things/secret", json={"mother": {"id": "a"}}, headers=headers
+        )
+    (event,) = site.log()
+
+    assert 200 == answer.status_code
+    assert str(event["request"]).replace("-", "") == event["trace"]
+    assert PLANTED not in str(event)
+
+
+async def test_the_log_has_nothing_of_what_a_client_sends_but_a_trace(
+    site: _Site,
+) -> None:
+    """Neither what stands beside it, nor any other header, path, query or body."""
+    names = ("tracestate", "baggage", "x-request-id", "user-agent", "referer", "x-b3")
+    async with site.client() as client:
+        await client.post(
+            f"/things/{PLANTED}?q={PLANTED}",
+            json={"mother": {"id": PLANTED}},
+            headers={
+                "traceparent": f"00-{TRACE}-{PARENT}-01",
+                **dict.fromkeys(names, PLANTED),
+            },
+        )
+    (event,) = site.log()
+
+    assert TRACE == event["trace"]
+    assert PARENT not in str(event)
+    assert PLANTED not in str(event)
+
+
+@given(
+    st.text("0123456789abcdefABCDEFg-\n ", max_size=60)
+    | st.from_regex(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+)
+def test_a_trace_is_taken_up_exactly_when_it_is_one(sent: str) -> None:
+    """55 characters, lower case, of a version that there can be, and no zero id."""
+    parts = sent.split("-")
+    hexadecimal = all(set(part) <= set("0123456789abcdef") for part in parts)
+    is_one = (
+        [2, 32, 16, 2] == [len(part) for part in parts]
+        and hexadecimal
+        and parts[0] != "ff"
+        and {"0"} not in (set(parts[1]), set(parts[2]))
+    )
+
+    assert (parts[1] if is_one else None) == _trace_of([sent.encode()])
 
 
 async def test_metrics_count_by_route_and_never_by_path(site: _Site) -> None:
