@@ -3,15 +3,25 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import assert_never
+from typing import assert_never, get_args
 
 from consent.rules import Rule
 from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
-from exchange.outcomes import AMBIGUOUS, Judge
+from exchange.outcomes import AMBIGUOUS, Judge, Supply
 from exchange.plan import Lookup, Part, Plan, State
-from schemas.outcome import Committed, Declared, NotApplicable, Outcome, Refused
+from schemas.outcome import (
+    Committed,
+    Declared,
+    Failed,
+    NotApplicable,
+    Outcome,
+    Refused,
+)
+
+_FAILED = get_args(Failed)
+"""What says something of a register, or of the look-up that asked it."""
 
 
 def judge_case(
@@ -90,16 +100,17 @@ class _Scope:
                 return NotApplicable(condition=condition)
             case planned.AnswerNeeded(questions=questions):
                 return self._judge.missing(questions)
-            case planned.Undecided(lookups=lookups):
-                return self._resting_on(requirement, plan, lookups)
+            case planned.Undecided():
+                return self._undecided(requirement, plan, state)
             case planned.Declared():
                 return Declared()
             case planned.Derive():
                 return self._derived(requirement, plan, state)
             case planned.Uncovered():
-                return self._judge.uncovered(requirement)
+                return self._judge.uncovered(self._supply(requirement))
             case planned.Unreachable():
-                return self._unreachable(plan, state, frozenset((requirement,)))
+                supply = self._supply(requirement)
+                return self._unreachable(plan, state, supply, frozenset((requirement,)))
             case _:
                 assert_never(state)
 
@@ -112,8 +123,12 @@ class _Scope:
         reason = content.supplied.get(requirement)
         return found if reason is None else self._judge.supplied(reason)
 
+    def _supply(self, requirement: str) -> Supply:
+        return self._case.matter.requirements[requirement].supply
+
     def _planned(self, requirement: str, plan: Plan, state: planned.Planned) -> Outcome:
-        found = self._evidence(requirement, plan, state.parts)
+        supply = self._supply(requirement)
+        found = self._evidence(supply, plan, state.parts)
         criterion = self._case.matter.requirements[requirement].criterion
         if criterion is None or not found.is_settled:
             return found
@@ -122,11 +137,67 @@ class _Scope:
             return self._judge.criterion_failed(found)
         if truth is True:
             return found
-        told = self._resting_on(requirement, plan, state.lookups)
-        return self._judge.chained() if told.is_settled else told
+        told = self._resting_on(supply, plan, state.lookups)
+        read = self._case.catalogue.programs[criterion].concepts
+        return self._unsaid(supply, plan, state.lookups, read, told)
+
+    def _undecided(
+        self, requirement: str, plan: Plan, state: planned.Undecided
+    ) -> Outcome:
+        """Say what a requirement waits for that turns on an unknown condition.
+
+        INVARIANT: nothing is said of a register that was not asked. What another one
+        failed by is no outcome of this requirement: it waits for whoever mends that.
+        """
+        supply = self._supply(requirement)
+        when = self._case.matter.requirements[requirement].when
+        if when is not None and self._evaluate(when) is not True:
+            supply = ()  # nobody is to hand in what perhaps does not apply
+        told = self._resting_on(supply, plan, state.lookups)
+        if isinstance(told, _FAILED):
+            return self._judge.chained(told)
+        return self._unsaid(supply, plan, state.lookups, state.concepts, told)
+
+    def _unsaid(
+        self,
+        supply: Supply,
+        plan: Plan,
+        lookups: Iterable[str],
+        read: Iterable[str],
+        told: Outcome,
+    ) -> Outcome:
+        """Say what a requirement waits for while a condition's concepts are unknown.
+
+        INVARIANT (rule 10): where all look-ups came, one kept silent. What the portal
+        may state it is asked for; else what the matter lets the applicant hand in is
+        handed in; else the record is its provider's to mend.
+
+        Args:
+            supply: The reasons for which the applicant may hand it in.
+            plan: Its plan.
+            lookups: Those that could tell the concepts.
+            read: The concepts.
+            told: How these look-ups stand.
+        """
+        if not told.is_settled:
+            return told
+        content = self._case.content
+        blank = sorted(set(read) - content.facts.keys())
+        if statable := [concept for concept in blank if self._is_statable(concept)]:
+            return self._judge.missing((), statable[:1])
+        for lookup in lookups:
+            provider = content.attempts[lookup].provider
+            is_silent = not plan.lookups[lookup].shows.keys().isdisjoint(blank)
+            if is_silent and provider is not None:
+                return self._judge.untold(provider, supply)
+        return self._judge.chained()
 
     def _unreachable(
-        self, plan: Plan, state: planned.Unreachable, behind: frozenset[str]
+        self,
+        plan: Plan,
+        state: planned.Unreachable,
+        supply: Supply,
+        behind: frozenset[str],
     ) -> Outcome:
         """Say what a requirement waits for that no look-up can be made for.
 
@@ -137,6 +208,7 @@ class _Scope:
         Args:
             plan: The plan.
             state: What the requirement lacks.
+            supply: The reasons for which the applicant may hand it in.
             behind: The requirements that wait for it, itself among them.
         """
         facts = [m.concept for m in state.missing if m.is_statable]
@@ -150,26 +222,26 @@ class _Scope:
                 continue
             match upstream:
                 case planned.Unreachable():
-                    told = self._unreachable(plan, upstream, behind | {name})
-                    return self._judge.chained(told.next_step)
+                    told = self._unreachable(plan, upstream, supply, behind | {name})
+                    return self._judge.chained(told)
                 case planned.Uncovered():
-                    told = self._judge.uncovered(name)
-                    return self._judge.chained(told.next_step)
+                    return self._judge.chained(self._judge.uncovered(supply))
                 case _:
                     continue
         return self._judge.chained()
 
     def _derived(self, requirement: str, plan: Plan, state: planned.Derive) -> Outcome:
-        told = self._resting_on(requirement, plan, state.lookups)
+        supply = self._supply(requirement)
+        told = self._resting_on(supply, plan, state.lookups)
         truth = self._evaluate(state.expression)
         if truth is True:
             return self._judge.derived(state.expression, told.elapsed_ms)
         if truth is False:
             return self._judge.criterion_failed(told)
-        return self._judge.chained() if told.is_settled else told
+        return self._unsaid(supply, plan, state.lookups, state.concepts, told)
 
     def _resting_on(
-        self, requirement: str, plan: Plan, lookups: Iterable[str]
+        self, supply: Supply, plan: Plan, lookups: Iterable[str]
     ) -> Outcome:
         """Return how the look-ups stand that tell what a condition reads."""
         parts = [
@@ -178,9 +250,9 @@ class _Scope:
         ]
         if not parts:
             return self._judge.chained()
-        return self._evidence(requirement, plan, parts)
+        return self._evidence(supply, plan, parts)
 
-    def _evidence(self, requirement: str, plan: Plan, parts: Sequence[Part]) -> Outcome:
+    def _evidence(self, supply: Supply, plan: Plan, parts: Sequence[Part]) -> Outcome:
         """Judge a requirement by what its look-ups brought.
 
         INVARIANT (rule 6): where several records fit, such as those of twins, nobody
@@ -188,7 +260,7 @@ class _Scope:
         it: the facts by which the same evidence can be looked up otherwise.
         """
         found = self._judge.evidence(
-            requirement, parts, partial(self._unasked, requirement, plan)
+            supply, parts, partial(self._unasked, supply, plan)
         )
         if not isinstance(found, Refused) or found.rule != AMBIGUOUS:
             return found
@@ -207,7 +279,7 @@ class _Scope:
 
     def _unasked(
         self,
-        requirement: str,
+        supply: Supply,
         plan: Plan,
         lookup: str,
         behind: frozenset[str] = frozenset(),
@@ -216,11 +288,11 @@ class _Scope:
 
         INVARIANT (rule 10): the first fact it lacks tells who has to move: the look-up
         that could tell that fact has its own owner and next step; where it came and
-        kept silent, the portal may state the fact, if the matter lets it; else the
-        record is its provider's to mend.
+        kept silent, the portal may state the fact, or the applicant hand the evidence
+        in, if the matter lets them; else the record is its provider's to mend.
 
         Args:
-            requirement: The requirement.
+            supply: The reasons for which the applicant may hand it in.
             plan: Its plan.
             lookup: The look-up.
             behind: The look-ups that wait for it, so that none waits for itself.
@@ -231,15 +303,15 @@ class _Scope:
             for source in [one for one in sources if one not in behind]:
                 attempt = self._case.content.attempts.get(source)
                 if attempt is None:
-                    return self._unasked(requirement, plan, source, behind)
+                    return self._unasked(supply, plan, source, behind)
                 if not isinstance(attempt.result, Held):
-                    told = self._resting_on(requirement, plan, (source,))
-                    return self._judge.chained(told.next_step)
+                    told = self._resting_on(supply, plan, (source,))
+                    return self._judge.chained(told)
                 silent = attempt.provider
             if self._is_statable(concept):
                 return self._judge.missing((), (concept,))
             if silent is not None:
-                return self._judge.untold(silent)
+                return self._judge.untold(silent, supply)
         return self._judge.chained()
 
     def _lacking(

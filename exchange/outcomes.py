@@ -7,7 +7,7 @@ a decision: it names who looks at it next, and how it is contested.
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import TypedDict, assert_never
+from typing import TypeAlias, TypedDict, assert_never
 
 from consent.mandates import MANDATE_RULES
 from consent.rules import Rule
@@ -29,7 +29,7 @@ from exchange.plan import Part
 from schemas.errors import Fault, Layer
 from schemas.evidence import Mode
 from schemas.ids import CaseId, EvidenceId
-from schemas.matter import Ask, Matter, QuestionType, Requirement, SupplyReason
+from schemas.matter import Ask, Matter, QuestionType, SupplyReason
 from schemas.outcome import (
     AnswerNeeded,
     Assist,
@@ -86,6 +86,10 @@ _NO_MANDATE = frozenset(rule.value for rule in MANDATE_RULES)
 _ANEW = NextStep(owner=StepOwner.APPLICANT, action="apply", link="/v1/cases")
 
 
+Supply: TypeAlias = tuple[SupplyReason, ...]
+"""The reasons for which the matter lets the applicant hand something in."""
+
+
 class _Basis(TypedDict):
     """What every outcome says about the look-up it rests on."""
 
@@ -125,21 +129,20 @@ class Judge:
 
     def evidence(
         self,
-        requirement_id: str,
+        supply: Supply,
         parts: Sequence[Part],
         unasked: Callable[[str], Outcome],
     ) -> Outcome:
         """Judge a requirement by the evidence that its list needs.
 
         Args:
-            requirement_id: The requirement.
+            supply: The reasons for which the applicant may hand it in.
             parts: What its list needs.
             unasked: Says of a look-up that could not be made yet what it waits for.
         """
-        requirement = self._matter.requirements[requirement_id]
         if len(parts) == 1:
-            return self._part(requirement, parts[0], unasked)
-        outcomes = [self._part(requirement, part, unasked) for part in parts]
+            return self._part(supply, parts[0], unasked)
+        outcomes = [self._part(supply, part, unasked) for part in parts]
         open_ones = [o for o in outcomes if not o.is_settled]
         if open_ones:
             return min(open_ones, key=_gravity)
@@ -165,33 +168,42 @@ class Judge:
         )
         return needed if found is None else replace(needed, **_basis_of(found))
 
-    def uncovered(self, requirement_id: str) -> Outcome:
+    def uncovered(self, supply: Supply) -> Outcome:
         """Say that no registered service covers what a requirement needs."""
-        requirement = self._matter.requirements[requirement_id]
         return self._fallen_back(
-            requirement,
+            supply,
             SupplyReason.OUT_OF_COVERAGE,
             OutOfCoverage(next_step=_step("report", StepOwner.OPERATOR)),
         )
 
-    def chained(self, upstream: NextStep | None = None) -> Outcome:
-        """Say that a fact which the evidence is looked up by is still open.
+    def chained(self, upstream: Outcome | None = None) -> Outcome:
+        """Say that a fact which the requirement turns on is still open.
 
         INVARIANT (rule 10): whoever has to move for that fact has to move for this.
-        """
-        wait = _wait(StepOwner.EXCHANGE, None, self._next_look)
-        return Pending(reason="chained", next_step=upstream or wait)
+        What the applicant may hand in instead is asked for, with the reason.
 
-    def untold(self, provider: str) -> Outcome:
-        """Say that a record came without a fact which the evidence is looked up by."""
-        return self.chained(
-            NextStep(
-                owner=StepOwner.PROVIDER,
-                owner_id=provider,
-                action="contest",
-                due_at=self._next_look,
-            )
+        Args:
+            upstream: How that stands which would tell the fact, where it is known.
+        """
+        if isinstance(upstream, SupplyNeeded):
+            return upstream
+        step = None if upstream is None else upstream.next_step
+        if step is None:
+            step = _wait(StepOwner.EXCHANGE, None, self._next_look)
+        elif step.due_at is None:
+            step = replace(step, due_at=self._next_look)
+        return Pending(reason="chained", next_step=step)
+
+    def untold(self, provider: str, supply: Supply) -> Outcome:
+        """Say that a record came without a fact which the requirement turns on."""
+        contest = NextStep(
+            owner=StepOwner.PROVIDER,
+            owner_id=provider,
+            action="contest",
+            due_at=self._next_look,
         )
+        waiting = Pending(provider=provider, reason="chained", next_step=contest)
+        return self._fallen_back(supply, SupplyReason.NOT_HELD, waiting)
 
     def ended(self, outcome: Outcome, rule: Rule) -> Outcome:
         """Refuse what waits, since the mandate of the case holds no more.
@@ -227,7 +239,7 @@ class Judge:
 
     def _part(
         self,
-        requirement: Requirement,
+        supply: Supply,
         part: Part,
         unasked: Callable[[str], Outcome],
     ) -> Outcome:
@@ -237,10 +249,10 @@ class Judge:
         ask, result = self._matter.asks[part.ask], attempt.result
         if isinstance(result, Held):
             return self._held(ask, attempt, result.evidence)
-        return self._unmet(requirement, ask, attempt, result)
+        return self._unmet(supply, ask, attempt, result)
 
     def _unmet(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
-        self, requirement: Requirement, ask: Ask, attempt: Attempt, result: Unmet
+        self, supply: Supply, ask: Ask, attempt: Attempt, result: Unmet
     ) -> Outcome:
         """Judge an attempt that brought no evidence to pass on."""
         basis = _basis(attempt)
@@ -264,7 +276,7 @@ class Judge:
             case Unmatched():
                 return Mismatch(**basis, layer=Layer.SOURCE, next_step=contest)
             case Nothing() as nothing:
-                return self._nothing(ask, requirement, attempt, nothing)
+                return self._nothing(ask, supply, attempt, nothing)
             case Later(retry_at=retry_at):
                 return Pending(
                     **basis,
@@ -274,11 +286,11 @@ class Judge:
                     next_step=_wait(StepOwner.PROVIDER, attempt.provider, retry_at),
                 )
             case Down() as down:
-                return self._down(requirement, attempt, down)
+                return self._down(supply, attempt, down)
             case Wrong(fault=fault):
                 return self._faulty(attempt, fault)
             case Barred(rule=rule):
-                return self._barred(requirement, attempt, rule)
+                return self._barred(supply, attempt, rule)
             case Unconsented() as unconsented:
                 return self._unconsented(attempt, unconsented)
             case _:
@@ -299,12 +311,12 @@ class Judge:
         )
 
     def _nothing(
-        self, ask: Ask, requirement: Requirement, attempt: Attempt, result: Nothing
+        self, ask: Ask, supply: Supply, attempt: Attempt, result: Nothing
     ) -> Outcome:
         basis = _basis(attempt)
         if not result.covered:
             return self._fallen_back(
-                requirement,
+                supply,
                 SupplyReason.OUT_OF_COVERAGE,
                 OutOfCoverage(**basis, next_step=_step("report", StepOwner.OPERATOR)),
             )
@@ -324,7 +336,7 @@ class Judge:
                 ),
             )
         return self._fallen_back(
-            requirement,
+            supply,
             SupplyReason.NOT_HELD,
             NotHeld(
                 **basis,
@@ -333,7 +345,7 @@ class Judge:
             ),
         )
 
-    def _down(self, requirement: Requirement, attempt: Attempt, down: Down) -> Outcome:
+    def _down(self, supply: Supply, attempt: Attempt, down: Down) -> Outcome:
         """INVARIANT (rule 10): a source that is down is `pending`, up to the limit."""
         basis = _basis(attempt)
         if down.retry_at is not None:
@@ -346,7 +358,7 @@ class Judge:
                 next_step=_wait(StepOwner.EXCHANGE, None, down.retry_at),
             )
         return self._fallen_back(
-            requirement,
+            supply,
             SupplyReason.SOURCE_DOWN,
             Unavailable(
                 **basis,
@@ -372,7 +384,7 @@ class Judge:
             ),
         )
 
-    def _barred(self, requirement: Requirement, attempt: Attempt, rule: str) -> Outcome:
+    def _barred(self, supply: Supply, attempt: Attempt, rule: str) -> Outcome:
         refused = Refused(
             **_basis(attempt),
             rule=rule,
@@ -383,7 +395,7 @@ class Judge:
             return replace(refused, next_step=_ANEW)
         if rule not in _NO_CONSENT:
             return refused
-        return self._fallen_back(requirement, SupplyReason.NO_CONSENT, refused)
+        return self._fallen_back(supply, SupplyReason.NO_CONSENT, refused)
 
     def _unconsented(self, attempt: Attempt, result: Unconsented) -> Outcome:
         link = None if result.consent is None else f"/v1/consents/{result.consent}"
@@ -401,10 +413,10 @@ class Judge:
         )
 
     def _fallen_back(
-        self, requirement: Requirement, reason: SupplyReason, otherwise: Outcome
+        self, supply: Supply, reason: SupplyReason, otherwise: Outcome
     ) -> Outcome:
         """Let the applicant hand it in where the matter allows it for this reason."""
-        if reason not in requirement.supply:
+        if reason not in supply:
             return otherwise
         return SupplyNeeded(
             **_basis_of(otherwise),

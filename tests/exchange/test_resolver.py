@@ -409,7 +409,6 @@ async def test_every_adverse_outcome_reaches_a_person(office: Office) -> None:
     }
     assert {
         "household": "faulty",
-        "head_agreement": "faulty",
         "maternity_claim": "refused",
         "mother_identity": "mismatch",
     } == {name: r["outcome"] for name, r in adverse.items()}

@@ -1,0 +1,117 @@
+"""What is not known settles nothing, and says nothing of a register not asked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from schemas.errors import ConnectorUnavailableError, Layer
+from tests.exchange.newborn import MOTHER, Office, outcomes
+from tests.exchange.travel_card import a_card_office, apply, hold
+
+pytestmark = [
+    pytest.mark.anyio,
+    # What is judged is the same on each engine.
+    pytest.mark.parametrize("lend", ["sqlite"], indirect=True),
+]
+
+CONDITIONAL = ("rural", "urban", "card")
+DOWN = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+
+
+def _waits(requirement: Mapping[str, Any]) -> tuple[str, ...]:
+    step = requirement["next_step"]
+    return (
+        requirement["outcome"],
+        requirement.get("reason"),
+        step["owner"],
+        step["owner_id"],
+        step["action"],
+    )
+
+
+def _asked(office: Office) -> set[str]:
+    return {request.evidence_type.ref for request in office.departments.asked}
+
+
+async def test_an_unknown_condition_settles_nothing_and_names_whose_record_it_is(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """Rule 10: the household came, its kind is blank: its register has to move."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office, hukou=None)
+        case = await apply(office)
+
+    waits = ("pending", "chained", "provider", "ga", "contest")
+    assert {waits} == {_waits(case["by_id"][name]) for name in CONDITIONAL}
+    assert [()] * 3 == [tuple(case["by_id"][n]["evidence"]) for n in CONDITIONAL]
+    assert "retrieved" == outcomes(case)["household"]
+    assert {"urban_card@1", "rural_card@1"}.isdisjoint(_asked(office))
+    assert "open" == case["status"]
+
+
+async def test_a_register_that_was_not_asked_is_said_nothing_of(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """Nobody holds the household: that is no outcome of the cards' register."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        case = await apply(office)
+
+    waits = ("pending", "chained", "provider", "ga", "contest")
+    assert {waits} == {_waits(case["by_id"][name]) for name in CONDITIONAL}
+    assert None not in {case["by_id"][n]["next_step"]["due_at"] for n in CONDITIONAL}
+    assert "not_held" == outcomes(case)["household"]
+
+
+async def test_a_condition_waits_as_long_as_its_source_is_down(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """It goes on by itself, as soon as the source that tells it is back."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        office.departments.reply("household@1", DOWN)
+        case = await apply(office)
+
+    waits = ("pending", "source_down", "exchange", None, "wait")
+    assert {waits} == {_waits(case["by_id"][name]) for name in CONDITIONAL}
+
+
+@pytest.mark.parametrize(
+    ("requirement", "blank"),
+    [("age", "birth_year"), ("local", "region"), ("card", "hukou"), ("head", "head")],
+)
+@pytest.mark.parametrize("may_supply", [False, True])
+async def test_a_field_left_blank_is_its_registers_to_mend_or_handed_in(
+    tmp_path: Path,
+    tables_url: str,
+    vault_url: str,
+    requirement: str,
+    blank: str,
+    *,
+    may_supply: bool,
+) -> None:
+    """Rule 10: a criterion, a derivation, a list, a key: none waits for nobody."""
+    supply = [(requirement, "not_held")] if may_supply else []
+    async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
+        hold(office, **{blank: None})
+        case = await apply(office)
+
+    waits = _waits(case["by_id"][requirement])
+    contest = ("pending", "chained", "provider", "ga", "contest")
+    hand_in = ("supply_needed", "not_held", "applicant", None, "supply")
+    assert (hand_in if may_supply else contest) == waits
+    assert case["by_id"][requirement]["next_step"]["due_at"] is not None
+
+
+async def test_a_condition_that_is_known_is_followed(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """The control: with the field filled, exactly what it leads to is asked for."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office)
+        office.departments.hold("urban_card@1", {"id": MOTHER}, {"card_no": "U1"})
+        case = await apply(office)
+
+    assert ("not_applicable", "retrieved", "retrieved") == tuple(
+        outcomes(case)[name] for name in CONDITIONAL
+    )
