@@ -20,7 +20,7 @@ CONDITIONAL = ("rural", "urban", "card")
 DOWN = ConnectorUnavailableError("down", layer=Layer.SOURCE)
 
 
-def _waits(requirement: Mapping[str, Any]) -> tuple[str, ...]:
+def _waits(requirement: Mapping[str, Any]) -> tuple[str | None, ...]:
     step = requirement["next_step"]
     return (
         requirement["outcome"],

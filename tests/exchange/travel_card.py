@@ -30,12 +30,12 @@ LAW = {"law": {"zh": "法", "en": "Law"}, "article": "1"}
 NAMED = {"zh": "名", "en": "Name"}
 
 
-def _field(concept: str | None, *types: str) -> dict[str, JsonValue]:
+def _field(concept: str | None, *types: str) -> dict[str, Any]:
     told = {} if concept is None else {"concept": concept}
     return {"name": NAMED, "json_schema": {"type": list(types)}, **told}
 
 
-def _evidence_type(name: str, fields: dict[str, JsonValue]) -> dict[str, JsonValue]:
+def _evidence_type(name: str, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": name,
         "version": 1,
@@ -66,11 +66,11 @@ _TYPES = {
 }
 
 
-def _requirement(**how: JsonValue) -> dict[str, JsonValue]:
+def _requirement(**how: object) -> dict[str, Any]:
     return {"name": NAMED, "steps": ["apply"], "basis": LAW, **how}
 
 
-def _needs(ask: str, *fields: str, **condition: str) -> dict[str, JsonValue]:
+def _needs(ask: str, *fields: str, **condition: str) -> dict[str, Any]:
     return {**condition, "all": [{"ask": ask, "fields": [*fields]}]}
 
 
@@ -98,7 +98,7 @@ _REQUIREMENTS = {
 }
 
 
-def _pack(supply: Mapping[str, list[str]]) -> dict[str, JsonValue]:
+def _pack(supply: Mapping[str, list[str]]) -> dict[str, Any]:
     requirements = {
         name: {**one, "supply": supply[name]} if name in supply else one
         for name, one in _REQUIREMENTS.items()
