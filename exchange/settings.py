@@ -51,7 +51,8 @@ def _beside_the_file(path: Path, info: ValidationInfo) -> Path:
 LocalPath: TypeAlias = Annotated[Path, AfterValidator(_beside_the_file)]
 """A path; a relative one starts at the settings file's folder, or where we stand."""
 
-Seconds: TypeAlias = Annotated[float, Field(gt=0)]
+_YEAR_S = 366 * 86_400
+Seconds: TypeAlias = Annotated[float, Field(gt=0, le=_YEAR_S)]
 
 _LONGEST_WAIT_S = 7 * 86_400
 
@@ -140,9 +141,9 @@ class Settings(Model):
     as long as the one before; the last one repeats up to the matter's limit."""
     token_lifetime_s: Annotated[int, Field(ge=30, le=3_600)] = 300
     """How long an access token holds, in seconds."""
-    consent_lifetime_s: Annotated[int, Field(ge=60)] = 30 * 86_400
+    consent_lifetime_s: Annotated[int, Field(ge=60, le=_YEAR_S)] = 30 * 86_400
     """How long a consent that was asked for waits for its answer, in seconds."""
-    idempotency_lifetime_s: Annotated[int, Field(ge=3_600)] = 7 * 86_400
+    idempotency_lifetime_s: Annotated[int, Field(ge=3_600, le=_YEAR_S)] = 7 * 86_400
     """How long a repeated `Idempotency-Key` is recognised, in seconds."""
     most_in_flight: Annotated[int, Field(ge=1, le=100_000)] = 1_024
     """How many requests are worked on at once; more are answered 503."""
@@ -170,9 +171,9 @@ class Settings(Model):
     """A time-stamping authority (RFC 3161) that stamps published checkpoints."""
     anchor_certificates: LocalPath | None = None
     """The authority's certificates (PEM), its root among them; with `anchor_url`."""
-    anchor_every_s: Annotated[float, Field(ge=60)] = 3_600.0
+    anchor_every_s: Annotated[float, Field(ge=60, le=_YEAR_S)] = 3_600.0
     """How often a checkpoint is stamped, in seconds."""
-    anchor_stop_s: Annotated[float, Field(ge=900)] = 14_400.0
+    anchor_stop_s: Annotated[float, Field(ge=900, le=_YEAR_S)] = 14_400.0
     """How long the authority may fail until nothing more is recorded, in seconds."""
     executor_id: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,64}$")] = (
         "gateway-1"

@@ -19,7 +19,8 @@ _SWEEP_S = 3_600.0
 _REST_S = 15.0
 """How long a case's key stays in memory unused, in seconds; at most twice as long."""
 _KEEP_USES = timedelta(days=400)
-"""How long counts of quotas are kept: longer than any period of a quota."""
+"""How long counts of quotas are kept: longer than any period of a quota, which has
+`schemas.model.MOST_PERIOD_DAYS` at most."""
 
 
 async def rest_keys(vault: Vault) -> None:

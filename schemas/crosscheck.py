@@ -5,7 +5,6 @@ Matters have a check of their own (`schemas.mattercheck`).
 
 from collections import Counter
 from collections.abc import Iterable
-from datetime import timedelta
 from functools import partial
 
 import jsonschema_rs
@@ -96,13 +95,11 @@ def _check_evidence_type(kind: EvidenceType, complain: Complain) -> None:
 
 
 def _check_asking(kind: EvidenceType, complain: Complain) -> None:
-    """Check modes, age and keys."""
+    """Check modes and keys."""
     if not kind.modes:
         complain("modes", because="at least one mode is needed")
     if not kind.keys:
         complain("keys", because="at least one set of keys is needed")
-    if kind.max_age is not None and kind.max_age <= timedelta(0):
-        complain("max_age", because="must be longer than nothing")
     for index, key_set in enumerate(kind.keys):
         _check_key_set(key_set, partial(complain, "keys", index))
 
@@ -135,8 +132,6 @@ def _check_grant(grant: SharingGrant, catalogue: Catalogue, complain: Complain) 
         complain("requester", because=f"no requester `{grant.requester}` is declared")
     if grant.valid_until <= grant.valid_from:
         complain("valid_until", because="must be later than `valid_from`")
-    if grant.quota is not None and grant.quota.per <= timedelta(0):
-        complain("quota", "per", because="must be longer than nothing")
     if (kind := catalogue.evidence_types.get(grant.evidence_type)) is None:
         because = f"no evidence type `{grant.evidence_type}` is declared"
         complain("evidence_type", because=because)

@@ -1,14 +1,23 @@
 """Who answers and who asks: providers, data services, requesters and grants."""
 
 from collections.abc import Mapping
-from datetime import date, timedelta
+from datetime import date
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import AwareDatetime, Field, JsonValue
+from pydantic import Field, JsonValue
 
 from schemas.evidence import FieldName, Mode
-from schemas.model import Model, Name, RegionCode, Slug, Version, VersionedId
+from schemas.model import (
+    Model,
+    Moment,
+    Name,
+    Period,
+    RegionCode,
+    Slug,
+    Version,
+    VersionedId,
+)
 
 
 class LegalReference(Model):
@@ -42,8 +51,8 @@ class PublicKey(Model):
     """The public key as a JWK (RFC 8037) with `kid`."""
     thumbprint: str
     """SHA-256 JWK thumbprint (RFC 7638), base64url; must be that of `jwk`."""
-    valid_from: AwareDatetime
-    valid_until: AwareDatetime | None = None
+    valid_from: Moment
+    valid_until: Moment | None = None
     """First instant at which the key no longer signs; old signatures still verify."""
 
 
@@ -112,8 +121,9 @@ class Requester(Model):
 class Quota(Model):
     """How often a grant may be used."""
 
-    lookups: Annotated[int, Field(gt=0)]
-    per: timedelta
+    lookups: Annotated[int, Field(gt=0, le=1_000_000_000)]
+    per: Period
+    """The period, at most 366 days: `P1D` is a day, `P7D` a week, in Beijing."""
 
 
 class SharingGrant(Model):
@@ -130,7 +140,7 @@ class SharingGrant(Model):
     purposes: tuple[Slug, ...]
     bases: Mapping[Slug, LawfulBasis]
     """The basis for each role of the matter that a look-up may be about or concern."""
-    valid_from: AwareDatetime
-    valid_until: AwareDatetime
+    valid_from: Moment
+    valid_until: Moment
     """First instant at which the grant no longer holds."""
     quota: Quota | None = None

@@ -1,14 +1,13 @@
 """Evidence types: what kinds of evidence there are, and what they say."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from enum import StrEnum
 from functools import cached_property
 from typing import Annotated
 
 from pydantic import JsonValue, StringConstraints
 
-from schemas.model import Concept, Model, Name, Slug, Version, VersionedId
+from schemas.model import Concept, Model, Name, Slug, Span, Version, VersionedId
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 """A field's name as the register has it, such as `MQ_SFZJHM` or `household_no`."""
@@ -74,8 +73,9 @@ class EvidenceType(Model):
     fields: Mapping[FieldName, EvidenceField]
     sharing: SharingAttribute
     sensitivity: Sensitivity
-    max_age: timedelta | None
-    """How old `as_of` may be when the evidence is used; None when it does not age."""
+    max_age: Span | None
+    """How old `as_of` may be when the evidence is used, at most a hundred years; None
+    when it does not age."""
 
     @cached_property
     def ref(self) -> VersionedId:

@@ -1,7 +1,6 @@
 """Matters: what has to be proved for one errand, and who holds the proof."""
 
 from collections.abc import Mapping
-from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated
 
@@ -10,12 +9,14 @@ from pydantic import Field
 from schemas.directory import LegalReference
 from schemas.evidence import FieldName, Mode
 from schemas.model import (
+    MOST_DAYS,
     Concept,
     Expression,
     Model,
     Name,
     RegionCode,
     Slug,
+    Span,
     Version,
     VersionedId,
 )
@@ -207,7 +208,7 @@ class Calendar(StrEnum):
 class Limit(Model):
     """A time limit."""
 
-    count: Annotated[int, Field(ge=0)]
+    count: Annotated[int, Field(ge=0, le=MOST_DAYS)]
     """0 is on the spot."""
     calendar: Calendar
     basis: LegalReference | None = None
@@ -251,8 +252,9 @@ class Matter(Model):
     papers: Mapping[Slug, Name]
     """The papers that people once carried, for the accounting of before and after."""
     visits: tuple[Visit, ...]
-    source_limit: timedelta
-    """How long a source may be down before the applicant is asked instead."""
+    source_limit: Span
+    """How long a source may be down before the applicant is asked instead; at most a
+    hundred years."""
 
     @property
     def ref(self) -> VersionedId:

@@ -6,7 +6,6 @@ filled, steps in a circle, a condition over facts that nobody fetches.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
 from functools import partial
 
 from schemas.declared import Catalogue, Complain
@@ -64,8 +63,6 @@ class MatterCheck:
                 self.complain("roles", name, because="the applicant is required")
         for name in self.matter.roles.keys() & self.matter.questions.keys():
             self.complain("questions", name, because="a role has this name")
-        if self.matter.source_limit <= timedelta(0):
-            self.complain("source_limit", because="must be longer than nothing")
         if "self" in self.matter.roles:
             self.complain("roles", "self", because="`self` is for evidence types")
         self.check_bounds()

@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Annotated, Final, TypeVar
 
 from pydantic import (
@@ -88,14 +88,43 @@ def _in_utc(instant: datetime) -> datetime:
     return instant
 
 
-Instant = Annotated[
-    AwareDatetime, BeforeValidator(_read_instant), AfterValidator(_in_utc)
-]
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""An instant of a pack, with its offset, that can be written in UTC."""
+
+Instant = Annotated[Moment, BeforeValidator(_read_instant)]
 """An instant as RFC 3339 writes it, with its offset: `2026-01-08T14:30:00+08:00`.
 
 INVARIANT: it can be written in UTC, as every record and table writes it. At either end
 of the calendar an offset leads out of it.
 """
+
+
+def _lasting(days: int) -> AfterValidator:
+    """Take durations that are longer than nothing and no longer than so many days."""
+
+    def check(span: timedelta) -> timedelta:
+        if span <= timedelta(0):
+            raise PydanticCustomError("too_short", "must be longer than nothing")
+        if span > timedelta(days=days):
+            said = {"days": days}
+            raise PydanticCustomError(
+                "too_long", "must be no longer than {days} days", said
+            )
+        return span
+
+    return AfterValidator(check)
+
+
+MOST_DAYS: Final = 36_525
+"""A hundred years: the longest duration or time limit that a pack may name."""
+Span = Annotated[timedelta, _lasting(MOST_DAYS)]
+"""A duration, ISO 8601: longer than nothing, at most a hundred years (`P36525D`).
+
+INVARIANT: added to an instant of now it stays within the calendar.
+"""
+MOST_PERIOD_DAYS: Final = 366
+Period = Annotated[timedelta, _lasting(MOST_PERIOD_DAYS)]
+"""A period of a quota, ISO 8601: longer than nothing, at most 366 days."""
 
 
 @dataclass_transform(

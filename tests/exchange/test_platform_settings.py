@@ -86,6 +86,17 @@ def test_a_wrong_setting_is_refused_by_name(text: str, says: str) -> None:
     assert says in str(caught.value)
 
 
+@pytest.mark.parametrize("span", ["1e300", ".inf", "31622401"])
+@pytest.mark.parametrize(
+    "key", [key for key in Settings.model_fields if key.endswith("_s")]
+)
+def test_no_time_is_longer_than_a_year(key: str, span: str) -> None:
+    """What is added to an instant stays within the calendar."""
+    text = f"{key}: [{span}]" if key == "retry_s" else f"{key}: {span}"
+    with pytest.raises(SettingsError, match=f"setting `{key}"):
+        parse_settings(text, {}, Path("/srv"))
+
+
 def test_an_unknown_variable_is_refused() -> None:
     """A variable with a slip in its name is not silently ignored."""
     with pytest.raises(SettingsError, match="do you mean `database_url`"):
