@@ -34,12 +34,13 @@ def check_whole(settings: Settings, shards: Sequence[Shard]) -> None:
     """
     current = shards[-1].name if shards else ""
     stores = dict(_stores(settings, shards))
-    used = [place for place, table in stores.items() if _is_used(place, table)]
+    files = {place: table for place, table in stores.items() if isinstance(place, Path)}
+    used = [place for place, table in files.items() if _is_used(place, table)]
     lost = [place for place, table in stores.items() if not _is_made(place, table)]
     if used and lost:
         raise SettingsError(
-            f"the data folder has `{used[0].name}` and lacks `{lost[0]}`: {_BACK}; "
-            "nothing was made in its place"
+            f"the data folder has `{used[0].name}` and lacks `{_called(lost[0])}`: "
+            f"{_BACK}; nothing was made in its place"
         )
     _check_directory(settings.log_place(current), settings.subjects_place())
     missing = missing_keys(settings.keys_dir, current)
@@ -61,8 +62,12 @@ def _check_directory(log: Place, subjects: Place) -> None:
         )
 
 
-def _stores(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Path, str]]:
-    """Yield the files of the stores that are kept in files, each with a table of it."""
+def _stores(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Place, str]]:
+    """Yield where the stores are kept, each with a table of it.
+
+    Cases and their keys only where they are in files: who opens them on a server makes
+    what is missing there for all gateways at once.
+    """
     for url, table in (
         (settings.tables_url(), "registered"),
         (settings.vault_tables_url(), "case_key"),
@@ -70,14 +75,14 @@ def _stores(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Path,
         if url.startswith(_SQLITE):
             yield Path(url.removeprefix(_SQLITE)), table
     logs = [settings.log_place(name) for name in ("", *(one.name for one in shards))]
-    places: list[tuple[Place, str]] = [
-        *((log, "entry") for log in logs),
-        (settings.subjects_place(), "subject"),
-        (settings.erasures_place(), "ledger"),
-    ]
-    for place, table in places:
-        if isinstance(place, Path):
-            yield place, table
+    yield from ((log, "entry") for log in logs)
+    yield settings.subjects_place(), "subject"
+    yield settings.erasures_place(), "ledger"
+
+
+def _called(place: Place) -> str:
+    """Return what to call a place that is empty; a server's address is not shown."""
+    return str(place) if isinstance(place, Path) else place.name
 
 
 def _is_made(place: Place, table: str) -> bool:

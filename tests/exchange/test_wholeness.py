@@ -11,11 +11,13 @@ import pytest
 
 from audit.places import open_sql
 from audit.register import load_shards
+from audit.shards import Shard
 from audit.subjects import SubjectDirectory
 from exchange.keys import open_keys
 from exchange.migrations.schema import Part, upgrade
 from exchange.recording import open_gateway_keys
 from exchange.settings import Settings, parse_settings
+from exchange.wholeness import check_whole
 from schemas.errors import SettingsError
 from tests.exchange.test_sealing_outside import begun
 from tests.harness.application import PORTAL, a_site
@@ -141,6 +143,66 @@ def test_a_first_start_that_was_killed_goes_on(tmp_path: Path, count: int) -> No
     opening(settings)
 
     assert (settings.keys_dir / "token.pem").exists()
+
+
+def test_a_log_that_is_not_at_its_server_any_more_is_not_begun_anew(
+    copied: Settings, databases: Databases
+) -> None:
+    """Under the same keys it would sign a second history; its people would be new."""
+    for part in ("log", "subjects", "erasures"):
+        moved = settings_of(copied.data_dir.parent, f"{part}_url: {databases.empty()}")
+        with pytest.raises(SettingsError, match=f"lacks `errand_{part}`: put it back"):
+            opening(moved)
+
+
+def test_a_server_that_has_nothing_yet_is_a_first_start(
+    tmp_path: Path, databases: Databases
+) -> None:
+    """Nothing is missing while nothing is there."""
+    settings = settings_of(tmp_path, f"log_url: {databases.empty()}")
+    opening(settings)
+
+    assert (settings.keys_dir / "token.pem").exists()
+
+
+def test_a_shard_whose_file_or_key_is_missing_is_not_begun_anew(
+    copied: Settings,
+) -> None:
+    """Neither the sealed ones nor the current one, with the keys of that."""
+    shards = (Shard("log.example", "", ""), Shard("log.example/2027", "2027", ""))
+    later = copied.data_dir / "shards" / "2027"
+    with pytest.raises(SettingsError, match=r"lacks .*shards/2027/log\.db`"):
+        check_whole(copied, shards)
+    later.mkdir(parents=True)
+    (copied.data_dir / "log.db").rename(later / "log.db")
+    with pytest.raises(SettingsError, match=r"lacks `[^`]*data/log\.db`"):
+        check_whole(copied, shards)
+    shutil.copy(later / "log.db", copied.data_dir / "log.db")
+    with pytest.raises(SettingsError, match=r"lacks `shards/2027/log\.key`"):
+        check_whole(copied, shards)
+
+
+def test_no_key_is_made_beside_keys_of_cases_whatever_the_log_holds(
+    copied: Settings,
+) -> None:
+    """Keys of cases may be there before the first record: they need the master key."""
+    with closing(open_sql(copied.data_dir / "log.db")) as sql, sql.transaction() as one:
+        one.change("DROP TRIGGER entry_is_never_removed")
+        one.change("DELETE FROM entry")
+    (copied.keys_dir / "master.key").unlink()
+    with pytest.raises(SettingsError, match=r"lacks `master\.key`"):
+        opening(copied)
+
+
+def test_what_can_not_be_read_is_told_by_whoever_opens_it(copied: Settings) -> None:
+    """It is there, and may hold anything: nothing is made beside it."""
+    damaged = copied.data_dir / "errand.db"
+    damaged.write_bytes(b"no database" * 400)
+    opening(copied)
+    for name in STORES[1:]:
+        (copied.data_dir / name).unlink()
+    with pytest.raises(SettingsError, match=r"has `errand\.db` and lacks"):
+        opening(copied)
 
 
 def test_on_a_server_too_keys_and_directory_are_not_made_anew(
