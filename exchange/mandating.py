@@ -60,8 +60,8 @@ AGENT_ROLE = "agent"
 """The role under which an agent stands in the records of a mandate."""
 
 _PERSON = FactType.CITIZEN_ID.value
-_CHUNK = 100
-"""How many cases are looked into at once."""
+_CHUNK = 20
+"""How many cases are looked into in one turn of the loop: some milliseconds."""
 
 
 def powers_for(*, promises: bool = False) -> frozenset[Power]:

@@ -16,7 +16,7 @@ from audit.store import Appended
 from connectors.lookup import Deferred
 from consent import mandate_store
 from consent.mandates import Authentication, Mandate, Power
-from exchange import vault
+from exchange import mandating, vault
 from exchange.case import Agent
 from exchange.giving import Giving, check_giving
 from exchange.resolver import Additions
@@ -407,7 +407,7 @@ async def test_a_mandate_that_ends_calls_for_the_cases_that_go_on_under_it(
 
 
 async def test_cases_that_an_earlier_version_opened_get_their_mandates_noted(
-    office: Office,
+    office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those whose mandate has ended meanwhile are called for; twice is once."""
     standing, ended = await give(office), await give(office)
@@ -416,6 +416,7 @@ async def test_cases_that_an_earlier_version_opened_get_their_mandates_noted(
     forget = text("UPDATE case_file SET mandate = NULL")
     await office.database.write(lambda c: c.execute(forget).close())
     mandates = office.resolver.mandates
+    monkeypatch.setattr(mandating, "_CHUNK", 2)
     await mandates.revoke(APP, ended.id, MOTHER)
     unheard = [is_called(office, case) for case in opened]
     numbers = [await mandates.note_earlier() for _ in range(2)]
