@@ -8,11 +8,13 @@ Modules are imported inside the commands, so that `errand --help` answers at onc
 # ruff: noqa: PLC0415 - see above: a command imports what it runs
 
 import sys
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
 import orjson
 import typer
+from typer.core import TyperGroup
 
 from exchange.cli import (
     audit,
@@ -62,13 +64,19 @@ def main() -> None:
     """Run the command line; an error of ours is one line and an exit status."""
     try:
         # The parser's own errors come here as well: it would repeat what was typed.
-        sys.exit(app(standalone_mode=False) or 0)
+        sys.exit(_command_line()(standalone_mode=False) or 0)
     except typer.Abort:
         sys.exit(130)  # as a shell says of what Ctrl-C has ended
     except Exception as error:  # noqa: BLE001 - the last one that can tell
-        told, status = tell(error, sys.argv[1:], typer.main.get_command(app))
+        told, status = tell(error, sys.argv[1:], _command_line())
         sys.stderr.write(told)
         sys.exit(status)
+
+
+@cache
+def _command_line() -> TyperGroup:
+    """Return all commands; to put them together takes longer than many of them run."""
+    return typer.main.get_group(app)
 
 
 @app.command()
