@@ -55,6 +55,21 @@ def check_opening(
         raise InvalidRequestError(*complaints)
 
 
+def check_answers(matter: Matter, answers: Answers, today: date) -> None:
+    """Check answers alone, as a case would.
+
+    Args:
+        matter: The matter that asks.
+        answers: Answers by question.
+        today: The day in Beijing, which bounds dates.
+
+    Raises:
+        InvalidRequestError: Names every answer that is wrong.
+    """
+    if complaints := list(_wrong_answers(matter, answers, today)):
+        raise InvalidRequestError(*complaints)
+
+
 def check_additions(  # noqa: PLR0913 - each part of what is added, and the day
     matter: Matter,
     subjects: Subjects,

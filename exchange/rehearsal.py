@@ -12,6 +12,7 @@ from rich.table import Table
 from exchange.catalogue import Catalogue, compile_matter
 from exchange.explain import explain
 from exchange.explanation import Explanation, LookupExplained
+from exchange.intake import check_answers
 from exchange.planner import Planner
 from exchange.proposal import Circumstances, judge
 from exchange.situation import Situation
@@ -59,11 +60,11 @@ def explain_offline(
     declared, now = pack.matters[matter], clock.now()
     catalogue = _compiled(pack, declared)
     facts = _checked(declared, stated) if stated else _required(declared)
-    situation = Situation(
-        answers=dict(_answer(declared, text) for text in answers),
-        stated=dict.fromkeys(facts, _STATED),
-    )
-    plan = Planner([catalogue]).plan(matter, situation, day_in_beijing(now))
+    today = day_in_beijing(now)
+    given = dict(_answer(declared, text) for text in answers)
+    check_answers(declared, given, today)
+    situation = Situation(answers=given, stated=dict.fromkeys(facts, _STATED))
+    plan = Planner([catalogue]).plan(matter, situation, today)
     circumstances = Circumstances(
         requester=requester or _first_requester(pack, declared),
         purpose=next(iter(declared.purposes)),
@@ -158,11 +159,13 @@ def _checked(matter: Matter, stated: Iterable[Concept]) -> tuple[Concept, ...]:
 
 def _answer(matter: Matter, text: str) -> tuple[Slug, bool | str]:
     """Return question and answer of `question=answer`."""
-    question, _, answer = text.partition("=")
+    question, equals, answer = text.partition("=")
     if question not in matter.questions:
         known = ", ".join(f"`{one}`" for one in matter.questions)
         complaint = Complaint("/answers", f"no such question; there are {known}")
         raise InvalidRequestError(complaint)
+    if not equals:
+        raise InvalidRequestError(Complaint("/answers", "write `question=answer`"))
     if matter.questions[question].type is not QuestionType.BOOLEAN:
         return question, answer
     if answer not in ("true", "false"):

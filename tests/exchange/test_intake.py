@@ -1,18 +1,22 @@
 """What a portal may state: dates have a last day where the matter declares one."""
 
+from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.intake import check_additions, check_opening
+from exchange.rehearsal import explain_offline
 from schemas.clock import SystemClock, day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError
+from schemas.matter import QuestionType
 from tests.harness.application import MOTHER, OPENING, PORTAL, Site
 from tests.schemas.packs import shipped
 
-NEWBORN = shipped("schemas/packs/990100").matters["newborn@1"]
+PACK = shipped("schemas/packs/990100")
+NEWBORN = PACK.matters["newborn@1"]
 LATE = Complaint("/subjects/newborn/birth_date", "must not be after today")
 
 
@@ -33,6 +37,44 @@ def test_nobody_is_born_after_today(today: date, days: int) -> None:
     born = date.fromordinal(ordinal)
 
     assert ((LATE,) if born > today else ()) == _complaints(born, today)
+
+
+@settings(max_examples=60)
+@given(
+    st.sampled_from(sorted(NEWBORN.questions)),
+    st.sampled_from(["true", "mother", "", " "]) | st.text(max_size=70),
+)
+def test_a_rehearsal_takes_the_answers_that_a_case_takes(
+    question: str, text: str
+) -> None:
+    """What would be refused when a case is opened is refused before as well."""
+    is_boolean = NEWBORN.questions[question].type is QuestionType.BOOLEAN
+    answer = {"true": True, "false": False}.get(text, text) if is_boolean else text
+    subjects = OPENING["subjects"]
+    opens, rehearses = (
+        _is_taken(
+            lambda: check_opening(
+                NEWBORN,
+                "newborn_registration",
+                subjects,
+                {question: answer},
+                date(2026, 1, 9),
+            )
+        ),
+        _is_taken(
+            lambda: explain_offline(PACK, "newborn@1", answers=[f"{question}={text}"])
+        ),
+    )
+
+    assert opens == rehearses
+
+
+def _is_taken(attempt: Callable[[], object]) -> bool:
+    try:
+        attempt()
+    except InvalidRequestError:
+        return False
+    return True
 
 
 def test_what_is_added_later_is_bounded_by_its_own_day() -> None:

@@ -150,6 +150,13 @@ def test_a_matter_is_explained_without_any_person(errand: Errand) -> None:
         (("newborn@1", "--requester", "nobody"), "no such requester; there are `p"),
         (("newborn@1", "--answer", "nope=1"), "no such question"),
         (("newborn@1", "--answer", "parents_married=maybe"), "`true` or `false`"),
+        (("newborn@1", "--answer", "joins"), "/answers: write `question=answer`"),
+        (
+            ("newborn@1", "--answer", "joins=aunt"),
+            "/answers/joins: must be one of `m",
+        ),
+        (("newborn@1", "--answer", "joins="), "/answers/joins: must be one of `mot"),
+        (("newborn@1", "--answer", f"phone={'1' * 21}"), "phone: must have 20 chara"),
         (("newborn@1", "--stated", "uncle.id"), "no such fact; without values, there"),
     ],
 )
