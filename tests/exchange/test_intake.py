@@ -50,7 +50,10 @@ def test_a_rehearsal_takes_the_answers_that_a_case_takes(
     """What would be refused when a case is opened is refused before as well."""
     is_boolean = NEWBORN.questions[question].type is QuestionType.BOOLEAN
     answer = {"true": True, "false": False}.get(text, text) if is_boolean else text
-    subjects = OPENING["subjects"]
+    subjects = {
+        "mother": {"id": MOTHER, "name": "林云"},
+        "newborn": {"birth_date": "2026-01-08"},
+    }
     opens, rehearses = (
         _is_taken(
             lambda: check_opening(
