@@ -18,6 +18,8 @@ from schemas.matter import (
     Matter,
     Question,
     QuestionType,
+    Requirement,
+    Role,
     SupplyReason,
 )
 
@@ -134,12 +136,17 @@ def _wrong_subjects(
         for fact_id, value in facts.items():
             fact = role.facts.get(fact_id)
             if fact is None:
-                known = ", ".join(f"`{f}`" for f in role.facts)
-                message = f"no such fact; of this role there are {known}"
                 path = f"/subjects/{role_id}/{_pointer(fact_id)}"
-                yield Complaint(path, message)
+                yield Complaint(path, _no_such_fact(role))
             elif message := _wrong_fact(fact, value, today):
                 yield Complaint(f"/subjects/{role_id}/{fact_id}", message)
+
+
+def _no_such_fact(role: Role) -> str:
+    known = ", ".join(f"`{f}`" for f in role.facts)
+    if not known:
+        return "nothing may be stated of this role"
+    return f"no such fact; of this role there are {known}"
 
 
 def _changed_facts(subjects: Subjects, known: Subjects) -> Iterator[Complaint]:
@@ -223,9 +230,14 @@ def _wrong_supplies(
         if requirement is None:
             yield Complaint(path, "no such requirement")
         elif reason not in requirement.supply:
-            allowed = ", ".join(f"`{r.value}`" for r in requirement.supply) or "nothing"
-            message = f"may be handed in for {allowed}, and for no other reason"
-            yield Complaint(path, message)
+            yield Complaint(path, _not_for_this(requirement))
+
+
+def _not_for_this(requirement: Requirement) -> str:
+    allowed = ", ".join(f"`{reason.value}`" for reason in requirement.supply)
+    if not allowed:
+        return "this can't be handed in"
+    return f"may be handed in for {allowed}, and for no other reason"
 
 
 def _message(check: Callable[[str], None], value: str) -> str:

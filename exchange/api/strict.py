@@ -5,6 +5,7 @@ whoever reads the same bytes with another parser would read another request.
 """
 
 import json
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
@@ -15,6 +16,10 @@ from typing_extensions import override
 
 from exchange.api.problems import WordedError
 from schemas.errors import RequestError
+
+_MOST_DIGITS = 1_000
+"""Characters of a whole number: more than any that is taken has."""
+_TOO_LARGE = "a number in the body is too large"
 
 
 class _StrictRequest(Request):
@@ -53,7 +58,11 @@ def read_json(raw: bytes) -> JsonValue:
         raise RequestError("the body is not UTF-8") from None
     try:
         value: JsonValue = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_refuse_constant
+            text,
+            object_pairs_hook=_once,
+            parse_constant=_refuse_constant,
+            parse_int=_whole,
+            parse_float=_fraction,
         )
     except RecursionError:
         raise RequestError("the body is nested too deep") from None
@@ -68,6 +77,21 @@ def _once(members: Sequence[tuple[str, JsonValue]]) -> dict[str, JsonValue]:
     if len(found) != len(members):
         raise RequestError("the body has an object with a member twice")
     return found
+
+
+def _whole(text: str) -> int:
+    """Return a whole number, unless Python would not read so many digits."""
+    if len(text) > _MOST_DIGITS:
+        raise RequestError(_TOO_LARGE)
+    return int(text)
+
+
+def _fraction(text: str) -> float:
+    """Return a number with a fraction or an exponent, if it is finite."""
+    value = float(text)
+    if math.isinf(value):
+        raise RequestError(_TOO_LARGE)
+    return value
 
 
 def _refuse_constant(_name: str) -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from exchange.intake import check_additions, check_opening
+from exchange.intake import Subjects, check_additions, check_opening
 from exchange.rehearsal import explain_offline
 from schemas.clock import SystemClock, day_in_beijing
 from schemas.errors import Complaint, InvalidRequestError
-from schemas.matter import QuestionType
+from schemas.matter import QuestionType, SupplyReason
 from tests.harness.application import MOTHER, OPENING, PORTAL, Site
 from tests.schemas.packs import shipped
 
@@ -88,6 +88,41 @@ def test_what_is_added_later_is_bounded_by_its_own_day() -> None:
     check_additions(NEWBORN, added, {}, {}, (), {}, today=date(2026, 1, 10))
 
     assert (LATE,) == caught.value.complaints
+
+
+@pytest.mark.parametrize(
+    ("subjects", "supplied", "complaint"),
+    [
+        (
+            {"household": {"region": "990100"}},
+            {},
+            Complaint(
+                "/subjects/household/region", "nothing may be stated of this role"
+            ),
+        ),
+        (
+            {"newborn": {"height": "50"}},
+            {},
+            Complaint(
+                "/subjects/newborn/height",
+                "no such fact; of this role there are `birth_date`, `certificate_no`",
+            ),
+        ),
+        (
+            {},
+            {"child_name": SupplyReason.NOT_HELD},
+            Complaint("/supplied/child_name", "this can't be handed in"),
+        ),
+    ],
+)
+def test_what_may_not_be_said_at_all_is_told_in_so_many_words(
+    subjects: Subjects, supplied: dict[str, SupplyReason], complaint: Complaint
+) -> None:
+    """Where nothing is allowed, no empty list of what is allowed is given."""
+    with pytest.raises(InvalidRequestError) as caught:
+        check_additions(NEWBORN, subjects, {}, {}, (), supplied, today=date(2026, 1, 9))
+
+    assert (complaint,) == caught.value.complaints
 
 
 def test_the_day_begins_in_beijing() -> None:

@@ -23,6 +23,8 @@ MALFORMED = {
     b"[" * 100_000: "the body is nested too deep",
     BODY.replace(b"true", b"NaN"): "the body is not JSON: numbers are finite",
     BODY.replace(b"true", b"-Infinity"): "the body is not JSON: numbers are finite",
+    BODY.replace(b"true", b"9" * 5_000): "a number in the body is too large",
+    BODY.replace(b"true", b"-1e999"): "a number in the body is too large",
     BODY[:-1]
     + b',"purpose":"statistics"}': "the body has an object with a member twice",
     BODY.replace(b'"name":', b'"id" :"x","name":'): (
