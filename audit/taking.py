@@ -69,6 +69,8 @@ def _hashed_here(reader: LogReader, start: int, end: int) -> Taken:
         if leaf_hash(leaf) != stored:
             raise _another(seq)
         hashes.append(stored)
+    if len(hashes) != end - start:
+        raise _missing(start + len(hashes))
     begun, ended = attempts_of(links)
     left = {event: case for event, case in begun.items() if event not in ended}
     return Taken(hashes, left, ended - begun.keys())

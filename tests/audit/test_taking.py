@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,6 +16,7 @@ from audit.record import Event, Kind
 from audit.sql import Place
 from audit.store import LogReader
 from audit.taking import taking
+from schemas.errors import VerificationError
 from schemas.ids import CaseId, EventId
 from tests.audit.examples import Room, an_event
 
@@ -54,6 +56,39 @@ def expected_of(events: Sequence[Event]) -> tuple[dict[EventId, CaseId], set[Eve
     }
     left = {one: case for one, case in begun.items() if one not in ended}
     return left, ended - set(begun)
+
+
+@pytest.mark.parametrize(
+    ("damage", "first"),
+    [
+        ("DELETE FROM entry WHERE seq IN (3, 5)", "entry 3 is missing"),
+        ("DELETE FROM entry WHERE seq >= 58", "entry 58 is missing"),
+        (
+            "UPDATE entry SET leaf = leaf_hash WHERE seq IN (3, 5)",
+            "entry 3 has",
+        ),
+        (
+            "UPDATE entry SET leaf_hash = leaf WHERE seq IN (7, 9)",
+            "entry 7 has",
+        ),
+    ],
+)
+def test_what_is_missing_or_changed_is_not_taken(
+    room: Room, damage: str, first: str
+) -> None:
+    """The first of them is named; a part without them is taken."""
+    asyncio.run(room.log.append(some_events(random.Random(7))))  # noqa: S311 - as below
+    of = "" if isinstance(room.place, Path) else " ON entry"
+    for rule in ("changed", "removed"):
+        room.change(f"DROP TRIGGER entry_is_never_{rule}{of}")
+    room.change(damage)
+    with closing(LogReader(open_sql(room.place, read_only=True))) as reader:
+        take = taking(room.place, reader)
+        with pytest.raises(VerificationError, match=first):
+            take(1, _COUNT)
+        part = take(10, 40)
+
+    assert 30 == len(part.hashes)
 
 
 @given(ends=st.tuples(st.integers(0, _COUNT), st.integers(0, _COUNT)))
