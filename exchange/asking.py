@@ -5,8 +5,8 @@ heart of the exchange's promise; `Asker.ask` numbers it as the house does.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
@@ -101,7 +101,11 @@ class Asker:
     jitter: Callable[[], float]
 
     async def ask(
-        self, case: OpenCase, wave: Sequence[Approved], deadline: float
+        self,
+        case: OpenCase,
+        approved: Sequence[Approved],
+        wave: Sequence[Lookup],
+        deadline: float,
     ) -> None:
         """Make the look-ups of one wave and note in the case what they brought.
 
@@ -112,14 +116,19 @@ class Asker:
 
         Args:
             case: Changed in place: attempts, facts, evidence, unrecorded ends.
-            wave: Look-ups that were decided; none depends on another.
+            approved: Look-ups that were decided; none depends on another.
+            wave: These in the order of the plan, and those between them that need not
+                be made: what is held teaches again what the case has forgotten.
             deadline: Instant of the monotonic clock at which this run must end.
 
         Raises:
             LogUnavailableError: The intents can't be recorded: nobody was asked.
         """
+        if not approved:
+            _learn_again(case, wave)
+            return
         # (1): one append for the wave, with the ends of the wave before.
-        questions = await self._record_intents(case, wave, deadline)
+        questions = await self._record_intents(case, approved, deadline)
         # (2) and (3): from here on each look-up gets an end, whatever happens.
         mandate = case.mandate_id
         uses = [Use(one.request.id, one.approved.claim, mandate) for one in questions]
@@ -144,8 +153,12 @@ class Asker:
             await self._finish(uses, denied)
         # (4): in the order of the plan, so that the same answers teach the same.
         now = self.clock.now()
-        for one in questions:
-            self._note(case, one, now)
+        asked = {one.approved.lookup.id: one for one in questions}
+        for lookup in wave:
+            if lookup.id in asked:
+                self._note(case, asked[lookup.id], now)
+            else:
+                _learn_again(case, [lookup])
 
     async def _record_intents(
         self, case: OpenCase, wave: Sequence[Approved], deadline: float
@@ -278,7 +291,7 @@ class Asker:
     def _note(self, case: OpenCase, asked: _Question, now: datetime) -> None:
         """Note in the case what one look-up brought, and how it ended."""
         planned, service = asked.approved.lookup, asked.approved.service
-        before = case.content.attempts.get(planned.id)
+        before = case.attempt(planned)
         result, word = self._result(case, asked, before, now)
         case.content.attempts[planned.id] = Attempt(
             result=result,
@@ -290,6 +303,7 @@ class Asker:
             elapsed_ms=round(asked.elapsed_s * 1000, 3),
             record=asked.record,
             run=case.content.run,
+            made_by=case.inputs(planned),
         )
         case.unrecorded.append(self._end(case, asked, result, word, now))
 
@@ -330,24 +344,8 @@ class Asker:
     ) -> tuple[Result, str]:
         """Compare what evidence tells with what the case knows, and learn from it."""
         held = self._held(case, planned, kind, evidence)
-        if not planned.shows:
-            return held, "retrieved"
-        told = [
-            Told(concept, evidence.disclosed.values[name], concept in planned.tells)
-            for concept, name in planned.shows.items()
-            if name in evidence.disclosed.values
-        ]
-        new, dispute = learn(case.content.facts, told, planned.id)
-        case.content.facts.update(new)
-        if dispute is None:
-            return held, "retrieved"
-        disputed = Disputed(
-            evidence=evidence.id,
-            concept=dispute.concept,
-            hint=dispute.hint,
-            against=dispute.against,
-        )
-        return disputed, "conflict"
+        compared = _compared(case, planned, evidence, held)
+        return compared, "retrieved" if compared is held else "conflict"
 
     def _held(
         self, case: OpenCase, planned: Lookup, kind: EvidenceType, evidence: Evidence
@@ -417,3 +415,44 @@ class Asker:
             ends=asked.record.event,
             evidence={} if evidence is None else {"evidence": evidence},
         )
+
+
+def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:
+    """Compare evidence that is here with what the case knows now, and learn from it."""
+    for lookup in lookups:
+        attempt = case.content.attempts[lookup.id]
+        result = attempt.result
+        if not isinstance(result, Held | Disputed):
+            continue  # there was no time left to ask
+        evidence = case.evidence[result.evidence]
+        held = Held(
+            evidence=evidence.id,
+            fields=tuple(evidence.disclosed.values),
+            expires_at=result.expires_at,
+        )
+        compared = _compared(case, lookup, evidence, held)
+        case.content.attempts[lookup.id] = replace(attempt, result=compared)
+
+
+def _compared(
+    case: OpenCase, planned: Lookup, evidence: Evidence, held: Held
+) -> Held | Disputed:
+    """Return `held`, learned from, unless the case knows otherwise."""
+    if not planned.shows:
+        return held
+    told = [
+        Told(concept, evidence.disclosed.values[name], concept in planned.tells)
+        for concept, name in planned.shows.items()
+        if name in evidence.disclosed.values
+    ]
+    new, dispute = learn(case.content.facts, told, planned.id)
+    case.content.facts.update(new)
+    if dispute is None:
+        return held
+    return Disputed(
+        evidence=evidence.id,
+        concept=dispute.concept,
+        hint=dispute.hint,
+        against=dispute.against,
+        expires_at=held.expires_at,
+    )

@@ -101,6 +101,8 @@ class Disputed:
     hint: ConflictHint
     against: Literal["stated", "evidence"]
     """Whether it differs from what the portal stated or from another source."""
+    expires_at: datetime | None = None
+    """As of `Held`."""
 
 
 @value
@@ -192,6 +194,9 @@ class Attempt:
     record: RecordRef | None = None
     run: int = 0
     """The run of the case in which it was made: an older one was reused."""
+    made_by: dict[str, str] = field(default_factory=dict)
+    """What was known of the concepts that the look-up takes: with another value it is
+    another question. Empty where it was made before this was noted."""
 
 
 @value

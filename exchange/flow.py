@@ -6,7 +6,7 @@
 opening, storing and answering it are `exchange.resolver`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from exchange.asking import Asker
 from exchange.case import (
     Attempt,
     Barred,
+    Disputed,
     Down,
     Held,
     KnownFact,
@@ -88,20 +89,22 @@ class Flow:
             if plan is None or planned_with != case.content.facts:
                 planned_with = {**case.content.facts}
                 plan = plans[barred] = self._plan(case, barred, now)
+            # What is held teaches in the place in which it would be asked for.
+            held = [] if case.content.run == 1 else _untaught(case, plan, tried, now)
             # (3): all that is left of the plan, so that nothing is asked before.
             approved = await self._decided(case, plan, tried, now, renew=renew)
-            if not approved:
-                useless = self._useless(case, plan) - barred
-                if not useless:
-                    break
-                barred |= useless
-                continue
-            tried.update(one.lookup.id for one in approved)
-            if self.clock.monotonic() >= deadline:
+            wave = _in_order(plan, approved, held)
+            if not wave:
+                if useless := self._useless(case, plan) - barred:
+                    barred |= useless
+                    continue
+                break
+            tried.update(lookup.id for lookup in wave)
+            if approved and self.clock.monotonic() >= deadline:
                 self._out_of_time(case, approved, now)
-                continue
+                approved = []
             # (4), (5), (6): one wave; its answers may make the next one possible.
-            await self.asker.ask(case, approved, deadline)
+            await self.asker.ask(case, approved, wave, deadline)
             tried -= self._to_decide_again(case, approved, lost)
         self._judge(case, list(plans.values()), renewed=renew)
         self.on_outcome(case)
@@ -166,7 +169,7 @@ class Flow:
         self, case: OpenCase, lookup: Lookup, now: datetime, *, renew: bool
     ) -> bool:
         """Tell whether a look-up has to be made, or decided again, in this run."""
-        attempt = case.content.attempts.get(lookup.id)
+        attempt = case.attempt(lookup)
         if attempt is None:
             return True
         match attempt.result:
@@ -189,7 +192,7 @@ class Flow:
             if not isinstance(state, Planned) or state.list + 1 >= len(lists):
                 continue
             for part in state.parts:
-                attempt = case.content.attempts.get(part.lookup)
+                attempt = case.attempt(plan.lookups[part.lookup])
                 is_output = case.matter.asks[part.ask].output_of is not None
                 if (
                     attempt is not None
@@ -236,12 +239,13 @@ class Flow:
         result: Nothing | Unconsented | Barred | Down,
     ) -> None:
         """Note a look-up that was not made."""
-        before = case.content.attempts.get(lookup.id)
+        before = case.attempt(lookup)
         case.content.attempts[lookup.id] = Attempt(
             result=result,
             at=self.clock.now(),
             tries=0 if before is None else before.tries,
             run=case.content.run,
+            made_by=case.inputs(lookup),
         )
 
     def _denied(self, case: OpenCase, one: Decided, rule: str) -> Event:
@@ -284,6 +288,39 @@ _LOST = frozenset(
 def _lost_its_use(case: OpenCase, lookup: str) -> bool:
     result = case.content.attempts[lookup].result
     return isinstance(result, Barred) and result.rule in _LOST
+
+
+def _untaught(
+    case: OpenCase, plan: Plan, tried: Collection[str], now: datetime
+) -> list[Lookup]:
+    """Return the look-ups whose evidence is held, and of which the case knows less.
+
+    They are those that could be made now, so that each is compared with just what it
+    would be compared with if it were asked for.
+    """
+    facts = case.content.facts
+    return [
+        lookup
+        for lookup in ready(plan, case.known(), tried)
+        if lookup.shows
+        and (attempt := case.attempt(lookup)) is not None
+        and case.is_there(lookup, attempt, now)
+        and (
+            isinstance(attempt.result, Disputed)
+            or not lookup.shows.keys() <= facts.keys()
+        )
+    ]
+
+
+def _in_order(
+    plan: Plan, approved: Sequence[Approved], held: Sequence[Lookup]
+) -> Sequence[Lookup]:
+    """Return a wave in the order of the plan: what is asked for, and what is held."""
+    asked = [one.lookup for one in approved]
+    if not held:
+        return asked
+    wave = {lookup.id for lookup in (*asked, *held)}
+    return [lookup for lookup in plan.lookups.values() if lookup.id in wave]
 
 
 def _unconsented(role: Slug, asked: Mapping[str, AskedConsent]) -> Unconsented:

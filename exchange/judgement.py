@@ -9,7 +9,7 @@ from consent.rules import Rule
 from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
-from exchange.outcomes import AMBIGUOUS, Judge, Supply
+from exchange.outcomes import AMBIGUOUS, Attempts, Judge, Supply
 from exchange.plan import Lookup, Part, Plan, State
 from schemas.outcome import (
     Committed,
@@ -43,8 +43,10 @@ def judge_case(
             when it holds, or none is needed.
         renewed: Whether evidence of earlier runs reads as `reused`.
     """
-    judge = Judge(case.head.id, case.matter, case.content, now, renewed=renewed)
-    scope = _Scope(case, judge)
+    attempts = _answering(case, plans)
+    run = case.content.run if renewed else 0
+    judge = Judge(case.head.id, case.matter, attempts, now, reused_before=run)
+    scope = _Scope(case, judge, attempts)
     case.content.outcomes, case.content.shown = {}, {}
     for requirement in case.matter.requirements:
         plan = plans[0] if len(plans) == 1 else _speaking(plans, requirement)
@@ -56,12 +58,21 @@ def judge_case(
             outcome = outcome if ended is None else judge.ended(outcome, ended)
         case.content.outcomes[requirement] = outcome
         if outcome.evidence and isinstance(state, planned.Planned):
-            case.content.shown[requirement] = _shown(case, state)
+            case.content.shown[requirement] = _shown(attempts, state)
 
 
-def _shown(case: OpenCase, state: planned.Planned) -> tuple[Shown, ...]:
+def _answering(case: OpenCase, plans: Sequence[Plan]) -> Attempts:
+    """Return the tries that answer the questions as they are now, by look-up."""
+    attempts = case.content.attempts
+    if case.content.run == 1:
+        return attempts
+    lookups = {one.id: one for plan in plans for one in plan.lookups.values()}
+    found = {name: case.answered(lookup) for name, lookup in lookups.items()}
+    return {name: attempt for name, attempt in found.items() if attempt is not None}
+
+
+def _shown(results: Attempts, state: planned.Planned) -> tuple[Shown, ...]:
     """Return what each part of a list that is met contributes."""
-    results = case.content.attempts
     return tuple(
         [
             Shown(evidence=result.evidence, lookup=part.lookup, fields=part.fields)
@@ -85,9 +96,10 @@ def _speaking(plans: Sequence[Plan], requirement: str) -> Plan:
 class _Scope:
     """What every requirement of one case is judged by."""
 
-    def __init__(self, case: OpenCase, judge: Judge) -> None:
+    def __init__(self, case: OpenCase, judge: Judge, attempts: Attempts) -> None:
         self._case = case
         self._judge = judge
+        self._attempts = attempts
 
     def judge(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
         self, requirement: str, plan: Plan, state: State
@@ -181,12 +193,11 @@ class _Scope:
         """
         if not told.is_settled:
             return told
-        content = self._case.content
-        blank = sorted(set(read) - content.facts.keys())
+        blank = sorted(set(read) - self._case.content.facts.keys())
         if statable := [concept for concept in blank if self._is_statable(concept)]:
             return self._judge.missing((), statable[:1])
         for lookup in lookups:
-            provider = content.attempts[lookup].provider
+            provider = self._attempts[lookup].provider
             is_silent = not plan.lookups[lookup].shows.keys().isdisjoint(blank)
             if is_silent and provider is not None:
                 return self._judge.untold(provider, supply)
@@ -301,7 +312,7 @@ class _Scope:
         for concept, sources in self._lacking(plan, plan.lookups[lookup]):
             silent = None
             for source in [one for one in sources if one not in behind]:
-                attempt = self._case.content.attempts.get(source)
+                attempt = self._attempts.get(source)
                 if attempt is None:
                     return self._unasked(supply, plan, source, behind)
                 if not isinstance(attempt.result, Held):

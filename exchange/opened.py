@@ -18,6 +18,7 @@ from exchange.case import (
     CaseContent,
     CaseHead,
     CaseStatus,
+    Disputed,
     Down,
     Held,
     Later,
@@ -124,6 +125,41 @@ class OpenCase:
         person = self.person(role)
         return None if person is None else Subject(role, self.namespace(role), person)
 
+    def inputs(self, lookup: Lookup) -> dict[str, str]:
+        """Return what is known now of the concepts that a look-up takes."""
+        facts = self.content.facts
+        return {c: str(facts[c].value) for c in lookup.inputs if c in facts}
+
+    def attempt(self, lookup: Lookup) -> Attempt | None:
+        """Return the last try of a look-up, unless it was put with other values."""
+        attempt = self.content.attempts.get(lookup.id)
+        if attempt is None:
+            return None
+        now, then = self.inputs(lookup), attempt.made_by
+        is_same = all(then.get(c, value) == value for c, value in now.items())
+        return attempt if is_same else None
+
+    def answered(self, lookup: Lookup) -> Attempt | None:
+        """Return the last try of a look-up that answers the question as it is now.
+
+        One that somebody was asked for answers none while what it takes is not known:
+        the answers that it was found by may have been changed.
+        """
+        attempt = self.attempt(lookup)
+        if attempt is None or attempt.lookup is None:
+            return attempt
+        return attempt if lookup.inputs <= self.content.facts.keys() else None
+
+    def forget_learned(self) -> None:
+        """Know no more than was stated: what the plan still wants is learned again.
+
+        INVARIANT: what comes of a case depends on its present answers alone, not on
+        those that it had before.
+        """
+        facts = self.content.facts
+        self.content.facts = {c: f for c, f in facts.items() if f.source == "stated"}
+        self._subjects.clear()
+
     def stop_waiting(self, now: datetime) -> None:
         """Let nothing wait for another try: all that is open is decided again now."""
         for lookup, attempt in self.content.attempts.items():
@@ -139,6 +175,17 @@ class OpenCase:
         expires = attempt.result.expires_at
         is_fresh = expires is None or now < expires
         return is_fresh and attempt.result.evidence in self.evidence
+
+    def is_there(self, lookup: Lookup, attempt: Attempt, now: datetime) -> bool:
+        """Tell whether fresh evidence with all that a look-up asks for is here."""
+        result = attempt.result
+        if not isinstance(result, Held | Disputed):
+            return False
+        evidence = self.evidence.get(result.evidence)
+        if evidence is None or not evidence.disclosed.values.keys() >= {*lookup.fields}:
+            return False
+        expires = result.expires_at
+        return expires is None or now < expires
 
     def put(self, evidence: Evidence, expires_at: datetime | None) -> None:
         """Keep evidence that came in this run, until it is stale."""

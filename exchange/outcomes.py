@@ -4,7 +4,7 @@ Nothing here asks, waits or stores. An outcome that is adverse to a person is ne
 a decision: it names who looks at it next, and how it is contested.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeAlias, TypedDict, assert_never
@@ -14,7 +14,6 @@ from consent.rules import Rule
 from exchange.case import (
     Attempt,
     Barred,
-    CaseContent,
     Disputed,
     Down,
     Held,
@@ -90,6 +89,10 @@ Supply: TypeAlias = tuple[SupplyReason, ...]
 """The reasons for which the matter lets the applicant hand something in."""
 
 
+Attempts: TypeAlias = Mapping[str, Attempt]
+"""Tries by look-up."""
+
+
 class _Basis(TypedDict):
     """What every outcome says about the look-up it rests on."""
 
@@ -105,25 +108,25 @@ class Judge:
     Args:
         case: Whose links the next steps carry.
         matter: The matter of the case.
-        content: What the case knows.
+        attempts: The tries that answer its look-ups as they would be made now.
         now: The instant.
-        renewed: Whether evidence of an earlier run reads as `reused`.
+        reused_before: The run from which on evidence no longer reads as `reused`.
     """
 
     def __init__(
         self,
         case: CaseId,
         matter: Matter,
-        content: CaseContent,
+        attempts: Attempts,
         now: datetime,
         *,
-        renewed: bool = False,
+        reused_before: int = 0,
     ) -> None:
         self._case = case
         self._matter = matter
-        self._content = content
+        self._attempts = attempts
         self._now = now
-        self._renewed = renewed
+        self._reused_before = reused_before
         # INVARIANT (rule 10): what only people can end has a clock as well.
         self._next_look = now + LOOK_AGAIN
 
@@ -243,7 +246,7 @@ class Judge:
         part: Part,
         unasked: Callable[[str], Outcome],
     ) -> Outcome:
-        attempt = self._content.attempts.get(part.lookup)
+        attempt = self._attempts.get(part.lookup)
         if attempt is None:
             return unasked(part.lookup)
         ask, result = self._matter.asks[part.ask], attempt.result
@@ -298,7 +301,7 @@ class Judge:
 
     def _held(self, ask: Ask, attempt: Attempt, evidence: EvidenceId) -> Outcome:
         kind: type[Retrieved | Reused | Verified] = Retrieved
-        if self._renewed and attempt.run < self._content.run:
+        if attempt.run < self._reused_before:
             kind = Reused
         elif ask.mode is Mode.VERIFY:
             kind = Verified

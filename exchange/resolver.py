@@ -528,9 +528,10 @@ def _add(case: OpenCase, additions: Additions) -> None:
     content = case.content
     for role, facts in additions.subjects.items():
         content.subjects.setdefault(role, {}).update(facts)
-    for concept, fact in stated_facts(additions.subjects).items():
-        content.facts.setdefault(concept, fact)
+    content.facts.update(stated_facts(additions.subjects))
     content.answers.update(additions.answers)
+    if additions.subjects or additions.answers:
+        case.forget_learned()
     content.committed.update(additions.commitments)
     content.supplied.update(additions.supplied)
 

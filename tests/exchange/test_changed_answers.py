@@ -1,0 +1,132 @@
+"""Answers may be changed: what comes of a case turns on the present ones alone."""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import anyio
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from exchange.migrations.schema import Part
+from exchange.resolver import Additions
+from schemas.ids import CaseId
+from tests.exchange.newborn import (
+    ANSWERS,
+    FATHER,
+    HOUSEHOLD_FIELDS,
+    MOTHER,
+    PORTAL_CALLER,
+    Office,
+    an_office,
+    outcomes,
+    perform_steps,
+    read,
+    settle_in,
+)
+from tests.harness.postgres import Files, migrated
+
+ON_SQLITE = pytest.mark.parametrize("lend", ["sqlite"], indirect=True)
+"""What is planned and judged is the same on each engine."""
+JOINS = st.sampled_from(["mother", "father"])
+"""Whose household: each leads to a look-up of its own, which tells the same facts."""
+
+
+async def _change(
+    office: Office, case: dict[str, Any], answers: Mapping[str, bool | str]
+) -> dict[str, Any]:
+    body = Additions(subjects={}, answers=answers)
+    case_id = CaseId(case["id"])
+    return read(await office.resolver.add(case_id, PORTAL_CALLER, 5.0, body))
+
+
+def _register_them(office: Office) -> None:
+    """Let both parents have households, which say everything otherwise."""
+    perform_steps(office.departments)
+    his = {"household_no": "H0002", "relation_to_head": "42", "region": "990102"}
+    held = office.departments._records["household@1"]
+    office.departments.drop("household@1")
+    for record in held:
+        is_his = record.keys["id"] == FATHER
+        values = {**HOUSEHOLD_FIELDS, **(his if is_his else {})}
+        office.departments.hold("household@1", record.keys, values)
+
+
+def _told(case: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    """Return what an answer says that does not turn on when it was asked."""
+    return {
+        name: (
+            one["outcome"],
+            one["provider"],
+            one["service"],
+            one.get("reason"),
+            (one["next_step"] or {}).get("action"),
+            len(one["evidence"]),
+        )
+        for name, one in case["by_id"].items()
+    }
+
+
+async def _go_through(changes: Sequence[str], files: Files, *, consented: bool) -> None:
+    """Change an answer of one case, and hold it against a fresh case each time."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        tables = files.copy_of("tables", partial(migrated, Part.TABLES), folder)
+        vault = files.copy_of("vault", partial(migrated, Part.VAULT), folder)
+        async with an_office(folder, tables, vault) as office:
+            settle_in(office.departments)
+            _register_them(office)
+            if consented:
+                await office.consent_beforehand()
+            case = await office.open()
+            for joins in changes:
+                case = await _change(office, case, {"joins": joins})
+                fresh = await office.open(answers={**ANSWERS, "joins": joins})
+
+                assert _told(fresh) == _told(case)
+
+
+@settings(max_examples=4)
+@given(changes=st.lists(JOINS, min_size=1, max_size=3), consented=st.booleans())
+def test_a_changed_answer_leads_where_a_fresh_case_with_it_leads(
+    files: Files, changes: list[str], *, consented: bool
+) -> None:
+    """Both households are right: neither is held against the other."""
+    anyio.run(partial(_go_through, changes, files, consented=consented))
+
+
+@ON_SQLITE
+@pytest.mark.anyio
+async def test_what_is_held_for_an_answer_is_not_asked_for_again(
+    office: Office,
+) -> None:
+    """Forth and back: each household is asked for once."""
+    _register_them(office)
+    await office.consent_beforehand()
+    case = await office.open()
+    for joins in ("father", "mother", "father", "mother"):
+        case = await _change(office, case, {"joins": joins})
+
+    asked = [r.keys["id"] for r in office.departments.asked_about("household@1")]
+    assert [MOTHER, FATHER] == asked
+    assert "retrieved" == outcomes(case)["household"]
+    assert "not_applicable" == outcomes(case)["head_agreement"]
+
+
+@ON_SQLITE
+@pytest.mark.anyio
+async def test_what_was_learned_for_another_answer_decides_nothing(
+    office: Office,
+) -> None:
+    """While the father has not consented, nothing is known of his household."""
+    _register_them(office)
+    case = await office.open()
+    assert "not_applicable" == outcomes(case)["head_agreement"]
+
+    case = await _change(office, case, {"joins": "father"})
+
+    waiting = ("consent_needed", "consent_needed")
+    assert waiting == tuple(outcomes(case)[n] for n in ("household", "head_agreement"))
