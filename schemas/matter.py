@@ -222,7 +222,9 @@ class Step(Model):
     after: tuple[Slug, ...] = ()
     """Steps that come before."""
     statutory: Limit | None = None
+    """How long the law lets the step take; shown, and no time of a case comes of it."""
     promised: Limit | None = None
+    """How long the department says it takes; shown likewise."""
 
 
 class Visit(Model):

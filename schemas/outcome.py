@@ -50,8 +50,10 @@ class NextStep:
     link: str | None = None
     """Where to do it, as a path of this API."""
     due_at: datetime | None = None
-    """By when: the end of a limit or, where none is set, when the exchange looks at it
-    again by itself. None where a person decides and nothing sets a limit."""
+    """By when. Of who waits: when the source is asked again; of a consent: when the
+    request lapses; of a faulty source: when the matter's `source_limit` ends; of the
+    applicant: when the case is next looked at by itself, and nothing lapses. None where
+    a person decides and nothing sets a limit."""
 
 
 @value

@@ -40,6 +40,20 @@ def test_the_guides_example_is_a_whole_pack() -> None:
     assert len(KINDS) == len(_files())
 
 
+def test_the_guides_commitment_fits_its_requirement() -> None:
+    """What is shown apart is taken where it belongs."""
+    shown = re.search(r"```\n(    commitment:\n.*?)```", GUIDE, re.DOTALL)
+    assert shown is not None
+    files = _files()
+    end = "    supply: [out_of_coverage, source_down, source_faulty]\n"
+    (name,) = (name for name, text in files.items() if end in text)
+    pack = load_pack(files | {name: files[name].replace(end, end + shown[1])})
+    card = pack.matters["travel_card@1"].requirements["card"]
+
+    assert card.commitment is not None
+    assert "19" == card.commitment.basis.article
+
+
 def test_the_guides_conditions_are_as_it_says() -> None:
     """Unknown is never false, and what is computed comes out."""
     program = load_pack(_files()).program
