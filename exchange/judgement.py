@@ -9,15 +9,18 @@ from consent.rules import Rule
 from exchange import plan as planned
 from exchange.case import Held, Shown
 from exchange.opened import OpenCase
-from exchange.outcomes import AMBIGUOUS, Attempts, Judge, Supply
+from exchange.outcomes import AMBIGUOUS, Attempts, Judge, Supply, reason_found
 from exchange.plan import Lookup, Part, Plan, State
 from schemas.outcome import (
     Committed,
+    Conflict,
     Declared,
     Failed,
+    Mismatch,
     NotApplicable,
     Outcome,
     Refused,
+    Supplied,
 )
 
 _FAILED = get_args(Failed)
@@ -47,13 +50,14 @@ def judge_case(
     run = case.content.run if renewed else 0
     judge = Judge(case.head.id, case.matter, attempts, now, reused_before=run)
     scope = _Scope(case, judge, attempts)
-    case.content.outcomes, case.content.shown = {}, {}
+    before, case.content.outcomes = case.content.outcomes, {}
+    case.content.shown = {}
     for requirement in case.matter.requirements:
         plan = plans[0] if len(plans) == 1 else _speaking(plans, requirement)
         state = plan.requirements[requirement]
         outcome = scope.judge(requirement, plan, state)
         if not outcome.is_settled:
-            outcome = scope.accepted(requirement, outcome)
+            outcome = scope.accepted(requirement, outcome, before.get(requirement))
             # What was accepted before it ended stays.
             outcome = outcome if ended is None else judge.ended(outcome, ended)
         case.content.outcomes[requirement] = outcome
@@ -126,14 +130,29 @@ class _Scope:
             case _:
                 assert_never(state)
 
-    def accepted(self, requirement: str, found: Outcome) -> Outcome:
-        """Let a commitment, or what was handed in, settle what is still open."""
+    def accepted(
+        self, requirement: str, found: Outcome, before: Outcome | None
+    ) -> Outcome:
+        """Let a commitment, or what was handed in, settle what is still open.
+
+        INVARIANT: neither settles what evidence speaks against, which a person decides;
+        and a reason for handing in counts only where it is the one that was found.
+
+        Args:
+            requirement: The requirement.
+            found: What came of it.
+            before: What came of it at the last time: what was handed in then stays.
+        """
         content = self._case.content
         may_commit = self._case.matter.requirements[requirement].commitment is not None
-        if may_commit and requirement in content.committed:
+        is_against = isinstance(found, Mismatch | Conflict)
+        if may_commit and requirement in content.committed and not is_against:
             return Committed()
         reason = content.supplied.get(requirement)
-        return found if reason is None else self._judge.supplied(reason)
+        if reason is None or isinstance(found, Mismatch):
+            return found
+        is_found = reason is reason_found(found) or isinstance(before, Supplied)
+        return self._judge.supplied(reason) if is_found else found
 
     def _supply(self, requirement: str) -> Supply:
         return self._case.matter.requirements[requirement].supply

@@ -158,6 +158,7 @@ class OpenCase:
         """
         facts = self.content.facts
         self.content.facts = {c: f for c, f in facts.items() if f.source == "stated"}
+        self.content.outcomes = {}
         self._subjects.clear()
 
     def stop_waiting(self, now: datetime) -> None:

@@ -438,6 +438,38 @@ class Judge:
         )
 
 
+def reason_found(outcome: Outcome) -> SupplyReason | None:  # noqa: C901, PLR0911, PLR0912 - a branch for each reason
+    """Return the reason for which evidence that is still open may be handed in.
+
+    None where nothing was found that would be a reason, and for a `mismatch`: what is
+    handed in stands against a register's word, and a person decides.
+    """
+    match outcome:
+        case SupplyNeeded(reason=reason):
+            return reason
+        # No register tells a fact that it is looked up by.
+        case NotHeld() | AnswerNeeded(questions=(), facts=(_, *_)):
+            return SupplyReason.NOT_HELD
+        case OutOfCoverage():
+            return SupplyReason.OUT_OF_COVERAGE
+        case Conflict():
+            return SupplyReason.DISPUTED
+        case Unavailable() | Pending(reason="source_down"):
+            return SupplyReason.SOURCE_DOWN
+        case Faulty():
+            return SupplyReason.SOURCE_FAULTY
+        # It waits for a record that is contested, or for an answer that came wrongly.
+        case Pending(reason="chained", next_step=NextStep(action="contest")):
+            return SupplyReason.DISPUTED
+        case Pending(
+            reason="chained",
+            next_step=NextStep(owner=StepOwner.PROVIDER, action="report" | "assist"),
+        ):
+            return SupplyReason.SOURCE_FAULTY
+        case _:
+            return None
+
+
 def _question(matter: Matter, name: str) -> OpenQuestion:
     """Return a question of a matter as it is put."""
     declared = matter.questions[name]

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from schemas.errors import ConnectorUnavailableError, Layer
+from schemas.matter import SupplyReason
 from tests.exchange.newborn import MOTHER, Office, outcomes
-from tests.exchange.travel_card import a_card_office, apply, hold
+from tests.exchange.travel_card import a_card_office, apply, hand_in, hold, promise
 
 pytestmark = [
     pytest.mark.anyio,
@@ -115,3 +116,42 @@ async def test_a_condition_that_is_known_is_followed(
     assert ("not_applicable", "retrieved", "retrieved") == tuple(
         outcomes(case)[name] for name in CONDITIONAL
     )
+
+
+@pytest.mark.parametrize("reason", ["not_held", "disputed"])
+async def test_what_was_handed_in_settles_nothing_that_a_register_speaks_against(
+    tmp_path: Path, tables_url: str, vault_url: str, reason: str
+) -> None:
+    """A person decides on a mismatch, whatever reason or promise the portal sends."""
+    supply = ("age", reason)
+    async with a_card_office(tmp_path, tables_url, vault_url, supply) as office:
+        hold(office, birth_year=1970)
+        case = await apply(office)
+        handed_in = await hand_in(office, case, "age", SupplyReason(reason))
+        promised = await promise(office, case, "age")
+
+    assert ["mismatch"] * 3 == [outcomes(c)["age"] for c in (case, handed_in, promised)]
+
+
+async def test_what_was_handed_in_counts_for_the_reason_that_was_found(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """The source is down, so nobody has said that it holds nothing."""
+    supply = [("age", "not_held"), ("age", "source_down")]
+    async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
+        office.departments.reply("household@1", DOWN)
+        case = await apply(office)
+        untrue = await hand_in(office, case, "age", SupplyReason.NOT_HELD)
+        true = await hand_in(office, case, "age", SupplyReason.SOURCE_DOWN)
+
+    assert ("pending", "supplied") == (outcomes(untrue)["age"], outcomes(true)["age"])
+
+
+async def test_a_promise_stands_in_place_of_evidence_that_is_not_there(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """Nobody holds the household: where the matter allows it, a promise settles."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        case = await promise(office, await apply(office), "age")
+
+    assert "committed" == outcomes(case)["age"]
