@@ -127,6 +127,7 @@ class EvidenceView(Model):
     evidence_type: VersionedId
     provider: Slug
     as_of: datetime
+    """When the register held it, cut to milliseconds; the JWT has it in full."""
     presentations: Mapping[Slug, Presentation]
     """By requirement, each with its own fields."""
 

@@ -12,6 +12,7 @@ import jsonschema
 import orjson
 import pytest
 import yaml
+from cryptography.exceptions import InvalidSignature
 
 from connectors.conformance import Target
 from connectors.department.app import build_app
@@ -31,7 +32,7 @@ from connectors.protocol import (
     open_lookup,
     sign_lookup,
 )
-from schemas.canonical import b64url_decode
+from schemas.canonical import b64url_decode, sha256_b64url
 from schemas.evidence import Mode
 from tests.connectors.examples import (
     GATEWAY,
@@ -74,6 +75,27 @@ def fits(name: str, value: object) -> None:
     jsonschema.Draft202012Validator(schema(name), format_checker=checker).validate(
         value
     )
+
+
+def test_the_documents_code_opens_evidence_and_names_it_as_the_gateway_does() -> None:
+    """With nothing of ours: claims, fields and id; a changed text is refused."""
+    (block,) = blocks("python")
+    code: dict[str, Any] = {}
+    exec(block, code)  # noqa: S102 - our own document
+    key = DEPARTMENT.public_jwk()
+    whole, shown = parts()["evidence"], parts()["presentation"]
+    claims, fields = code["opened"](shown, key)
+    made = open_evidence(whole, [DEPARTMENT.pinned(LONG_AGO)])
+    first = whole.split("~")[1]
+
+    assert {"status": "MARRIED"} == fields
+    assert made.claims.subject == claims["subject"]
+    assert {"status", "registered_on"} == code["opened"](whole, key)[1].keys()
+    assert sha256_b64url(made.jwt.encode()) == code["evidence_id"](shown)
+    assert code["evidence_id"](whole) == code["evidence_id"](shown)
+    for wrong in (shown[1:], f"{shown}{first}~", shown.replace("~W", "~X"), shown[:-1]):
+        with pytest.raises((AssertionError, ValueError, InvalidSignature)):
+            code["opened"](wrong, key)
 
 
 @pytest.mark.parametrize("name", parts())
