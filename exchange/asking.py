@@ -296,7 +296,7 @@ class Asker:
         case.content.attempts[planned.id] = Attempt(
             result=result,
             at=now,
-            tries=1 if before is None else before.tries + 1,
+            tries=_tries(before, asked.request.issued_at),
             lookup=asked.request.id,
             service=service.id,
             provider=service.provider,
@@ -323,7 +323,7 @@ class Asker:
             case Deferred(retry_at=retry_at):
                 return Later(retry_at=retry_at), "deferred"
             case NothingHeld():
-                again = self._step_retry(case, planned, before, now)
+                again = self._step_retry(case, asked, before, now)
                 return Nothing(covered=True, retry_at=again), "not_held"
             case NotCovered():
                 return Nothing(covered=False), "not_covered"
@@ -357,14 +357,15 @@ class Asker:
         return Held(evidence=evidence.id, fields=planned.fields, expires_at=expires_at)
 
     def _step_retry(
-        self, case: OpenCase, planned: Lookup, before: Attempt | None, now: datetime
+        self, case: OpenCase, asked: _Question, before: Attempt | None, now: datetime
     ) -> datetime | None:
         """Return when to ask again for the output of a step; None for anything else."""
         asks = case.matter.asks
-        if not any(asks[ask].output_of for ask in planned.asks):
+        if not any(asks[ask].output_of for ask in asked.approved.lookup.asks):
             return None
-        tries = 1 if before is None else before.tries + 1
-        return next_try(tries, now, self.waits, None, jitter=self.jitter())
+        tries = _tries(before, asked.request.issued_at)
+        again = next_try(tries, now, self.waits, None, jitter=self.jitter())
+        return _earlier(again, before, now)
 
     def _down(
         self,
@@ -377,9 +378,11 @@ class Asker:
         """Return since when a source is down, and when it is asked again."""
         since, tries = now, 1
         if before is not None and isinstance(before.result, Down):
-            since, tries = before.result.since, before.tries + 1
+            since = before.result.since
+            tries = _tries(before, asked.request.issued_at)
         limit = since + case.matter.source_limit
         retry_at = next_try(tries, now, self.waits, limit, jitter=self.jitter())
+        retry_at = _earlier(retry_at, before, now)
         if retry_at is not None and error.retry_after_s is not None:
             asked_for = now + timedelta(seconds=error.retry_after_s)
             retry_at = min(max(retry_at, asked_for), limit)
@@ -415,6 +418,36 @@ class Asker:
             ends=asked.record.event,
             evidence={} if evidence is None else {"evidence": evidence},
         )
+
+
+def _tries(before: Attempt | None, asked_at: datetime) -> int:
+    """Return how many tries of the schedule were made, the one of `asked_at` included.
+
+    INVARIANT (rule 10): one that somebody asked for, before it was due, is none of
+    them: whoever resolves a case again and again does not slow down what goes on by
+    itself. What spares a source is its circuit breaker, whoever asks.
+    """
+    if before is None:
+        return 1
+    due = planned_for(before)
+    is_early = due is not None and asked_at < due
+    return max(before.tries, 1) if is_early else before.tries + 1
+
+
+def _earlier(
+    retry_at: datetime | None, before: Attempt | None, now: datetime
+) -> datetime | None:
+    """Return the earlier of a new time and the one that was planned, if it is ahead."""
+    due = None if before is None else planned_for(before)
+    if retry_at is None or due is None or due <= now:
+        return retry_at
+    return min(retry_at, due)
+
+
+def planned_for(attempt: Attempt) -> datetime | None:
+    """Return when a look-up is made again by itself, as its last try left it."""
+    result = attempt.result
+    return result.retry_at if isinstance(result, Later | Down | Nothing) else None
 
 
 def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:

@@ -14,7 +14,7 @@ from audit.record import Event, Kind
 from consent.rules import Rule
 from consent.verdict import ConsentNeeded, Permit, Provisional, Refuse
 from exchange.approval import Approved
-from exchange.asking import Asker
+from exchange.asking import Asker, planned_for
 from exchange.case import (
     Attempt,
     Barred,
@@ -227,9 +227,15 @@ class Flow:
         self, case: OpenCase, approved: Sequence[Approved], now: datetime
     ) -> None:
         """Note that there was no time left to ask: it goes on by itself at once."""
-        at = now + timedelta(seconds=self.waits[0])
         for one in approved:
-            down = Down(layer=Layer.GATEWAY, since=now, retry_at=at, deadline=True)
+            since, at = now, now + timedelta(seconds=self.waits[0])
+            before = case.attempt(one.lookup)
+            if before is not None:
+                if isinstance(before.result, Down):
+                    since = before.result.since
+                due = planned_for(before)
+                at = at if due is None or due <= now else min(at, due)
+            down = Down(layer=Layer.GATEWAY, since=since, retry_at=at, deadline=True)
             self._note(case, one.lookup, down)
 
     def _note(

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import Connection, update
@@ -496,3 +497,49 @@ async def test_what_waits_behind_a_failed_look_up_names_who_mends_it(
         vaccination["next_step"]["owner_id"],
         vaccination["next_step"]["action"],
     )
+
+
+def _owed_in(office: Office, case: dict[str, Any]) -> float:
+    """Return in how many seconds a case goes on by itself."""
+    owed = office.owed(case)
+    assert owed is not None
+    return (owed.due_at - office.clock.now()).total_seconds()
+
+
+@pytest.mark.parametrize("wait_s", [0.0, 5.0])
+async def test_whoever_resolves_again_and_again_puts_no_automatic_try_off(
+    office: Office, wait_s: float
+) -> None:
+    """Rule 10: a try that is asked for is none of the schedule's, nor in its way."""
+    for evidence_type in {s.evidence_type for s in office.pack.services.values()}:
+        down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+        office.departments.reply(evidence_type, down)
+    case = await office.open()
+    for left in (4.0, 3.0, 2.0):
+        office.clock.advance(timedelta(seconds=1))
+        case_id = CaseId(case["id"])
+        await office.resolver.resolve(case_id, PORTAL_CALLER, wait_s)
+
+        assert left == _owed_in(office, case)
+
+    waits = []
+    for _ in range(3):
+        office.clock.advance(timedelta(seconds=_owed_in(office, case)))
+        await office.attempt(case)
+        waits.append(_owed_in(office, case))
+    assert [15.0, 60.0, 60.0] == waits
+
+
+async def test_the_limit_of_a_source_is_put_off_by_nobody(office: Office) -> None:
+    """However often a case is resolved, a source is down since it first failed."""
+    down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+    office.departments.reply("maternity_claim@1", down)
+    case = await office.open()
+    limit = the_pack().matters["newborn@1"].source_limit
+    for wait_s in (0.0, 5.0, 0.0):
+        office.clock.advance(limit / 2)
+        case_id = CaseId(case["id"])
+        await office.resolver.resolve(case_id, PORTAL_CALLER, wait_s)
+    case = await office.resolve(case)
+
+    assert "supply_needed" == outcomes(case)["maternity_claim"]
