@@ -121,6 +121,32 @@ def account(
     )
 
 
+def asked_now(
+    matter: Matter,
+    outcomes: Mapping[Slug, Outcome],
+    answers: Iterable[Slug],
+    read: frozenset[Slug],
+) -> tuple[Slug, ...]:
+    """Return the answers that are asked for now, in their order.
+
+    Args:
+        matter: The matter of the case.
+        outcomes: What came of its requirements.
+        answers: The questions that were answered.
+        read: The questions that the matter's conditions mention: they are always asked.
+            Another one is asked while a requirement that it settles applies.
+    """
+    given = tuple(answers)
+    if read.issuperset(given):
+        return given
+    wanted = {
+        requirement.declare
+        for name, requirement in matter.requirements.items()
+        if not isinstance(outcomes.get(name), NotApplicable)
+    }
+    return tuple([one for one in given if one in read or one in wanted])
+
+
 def _trips_once(matter: Matter, applying: Iterable[Requirement]) -> int:
     """Count the offices that the person went to: those with a step that applies."""
     steps = {step for requirement in applying for step in requirement.steps}

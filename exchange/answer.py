@@ -18,14 +18,14 @@ import orjson
 from audit.record import Event, Kind
 from audit.store import Appended
 from audit.writer import AuditLog
-from exchange.accounting import Accounts
+from exchange.accounting import Accounts, asked_now
 from exchange.case import Shown, to_json
 from exchange.cases import StoredCase
 from exchange.opened import OpenCase
 from schemas.clock import Clock, to_rfc3339_ms
 from schemas.ids import EventId, EvidenceId, NewId
 from schemas.matter import Matter
-from schemas.model import Slug
+from schemas.model import Slug, VersionedId
 from schemas.outcome import Outcome
 
 
@@ -50,6 +50,8 @@ class Answerer:
     new_id: NewId
     policy: str
     """Digest of the packs in force."""
+    read: Mapping[VersionedId, frozenset[Slug]]
+    """By matter, the questions that its conditions mention."""
     accounts: Accounts = field(default_factory=Accounts, init=False)
 
     def draft(self, case: OpenCase) -> Draft:
@@ -86,7 +88,9 @@ class Answerer:
             for evidence, record in zip(draft.evidence, appended, strict=True)
         ]
         content, matter = case.content, case.matter
-        counted = self.accounts.json(matter, content.outcomes, content.answers)
+        read = self.read[matter.ref]
+        answers = asked_now(matter, content.outcomes, content.answers, read)
+        counted = self.accounts.json(matter, content.outcomes, answers)
         return orjson.dumps(
             {
                 **_head(case, matter),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exchange.accounting import Accounting, Accounts, BeforeAfter, account
+from exchange.accounting import Accounting, Accounts, BeforeAfter, account, asked_now
 from schemas.matter import FactType, Matter, QuestionType, SupplyReason
 from schemas.model import Name
 from schemas.outcome import (
@@ -118,6 +118,20 @@ def test_a_promise_counts_as_an_answer() -> None:
 
     assert counted.answers == 6
     assert counted.papers.after == 0
+
+
+def test_an_answer_counts_while_its_question_is_asked() -> None:
+    """One that no requirement wants now is none; what a condition reads was asked."""
+    given = (*ANSWERS, "head_agrees")
+    read = frozenset({"parents_married", "joins"})
+    outcomes = _married()
+    agreed = {**outcomes, "head_agreement": Declared()}
+    unasked = {**outcomes, "child_name": NotApplicable(condition="x")}
+
+    assert ANSWERS == asked_now(MATTER, outcomes, given, read)
+    assert given == asked_now(MATTER, agreed, given, read)
+    assert "child_name" not in asked_now(MATTER, unasked, given, read)
+    assert {"joins"} == set(asked_now(MATTER, {}, ("joins",), read))
 
 
 def test_two_hand_ins_at_one_office_are_one_trip() -> None:
