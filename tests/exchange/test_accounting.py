@@ -25,6 +25,9 @@ from schemas.outcome import (
     SupplyNeeded,
 )
 from schemas.validation import load_pack
+from tests.exchange.newborn import ANSWERS as OPENING_ANSWERS
+from tests.exchange.newborn import an_office, settle_in
+from tests.exchange.newborn import outcomes as told
 
 PACK = Path(__file__).parents[2] / "schemas" / "packs" / "990100"
 ANSWERS = ("parents_married", "joins", "child_name", "bank_account", "phone")
@@ -154,6 +157,20 @@ def test_a_case_that_is_not_settled_says_so() -> None:
     del outcomes["premium"]
 
     assert account(MATTER, outcomes, ANSWERS).open == 3
+
+
+@pytest.mark.anyio
+async def test_a_case_counts_the_answers_that_it_asks_for(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """Whether the head agrees is not asked where the mother is the head herself."""
+    given = {**OPENING_ANSWERS, "head_agrees": True}
+    async with an_office(tmp_path, tables_url, vault_url) as office:
+        settle_in(office.departments)
+        case = await office.open(answers=given)
+
+    assert "not_applicable" == told(case)["head_agreement"]
+    assert len(OPENING_ANSWERS) == case["accounting"]["answers"]
 
 
 @given(st.sets(st.sampled_from(sorted(MATTER.requirements))))
