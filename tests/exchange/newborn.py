@@ -23,7 +23,9 @@ from audit.writer import AuditLog
 from consent import store
 from consent.artefact import Consent, ConsentScope
 from consent.in_flight import InFlight
+from exchange import cases
 from exchange.case import Actor, AnyActor
+from exchange.cases import StoredCase
 from exchange.database import Database
 from exchange.due import Due
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
@@ -168,6 +170,13 @@ class Office:
         )
         assert 1 == len(found)
         return {"id": found[0]}
+
+    def stored(self, case: Mapping[str, Any]) -> StoredCase:
+        """Return a case as it lies in the tables, open or closed."""
+        case_id = CaseId(case["id"])
+        found = self.database.read_now(lambda c: cases.find_case(c, case_id))
+        assert found is not None
+        return found
 
     def kept(self) -> Iterator[tuple[str, bytes]]:
         """Yield the name and bytes of all it keeps: files, and tables of a server."""

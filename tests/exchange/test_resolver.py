@@ -4,10 +4,9 @@ The scenarios are those of the reference on the domain, section 2.7, by their nu
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import orjson
 import pytest
@@ -18,8 +17,6 @@ from connectors.lookup import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.rules import Suspendable, target
 from consent.store import withdraw
-from exchange import cases
-from exchange.cases import StoredCase
 from exchange.resolver import Additions
 from exchange.vault import _find_wrapped
 from schemas.canonical import b64url_decode
@@ -428,7 +425,7 @@ async def test_a_closed_case_holds_nothing_but_outcomes(office: Office) -> None:
     assert outcomes(case) == outcomes(closed)
     outcomes_since = [outcome for _, outcome, _, _ in office.records()[records:]]
     assert ["expired", "closed"] == outcomes_since
-    stored = _stored(office, case)
+    stored = office.stored(case)
     assert stored.content is None
     with pytest.raises(NotFoundError):
         office.vault.key(stored.key, stored.head.id)
@@ -441,7 +438,7 @@ async def test_closing_leaves_neither_key_nor_value_anywhere(
 ) -> None:
     """Rule 7: no file and no table holds the case's key or a person's value."""
     case = await office.open()
-    stored = _stored(office, case)
+    stored = office.stored(case)
     raw = office.vault.key(stored.key, stored.head.id).raw
     wrapped = office.vault._database.read_now(
         lambda connection: _find_wrapped(connection, stored.key)
@@ -452,12 +449,6 @@ async def test_closing_leaves_neither_key_nor_value_anywhere(
 
     planted = [raw, wrapped, *map(str.encode, (MOTHER, FATHER, "林云", "H0001"))]
     assert [] == [one for value in planted for one in _places_that_hold(office, value)]
-
-
-def _stored(office: Office, case: Mapping[str, Any]) -> StoredCase:
-    found = office.database.read_now(lambda c: cases.find_case(c, CaseId(case["id"])))
-    assert found is not None
-    return found
 
 
 def _places_that_hold(office: Office, value: bytes) -> list[str]:
