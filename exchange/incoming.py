@@ -21,14 +21,16 @@ class Incoming(HttpToolsProtocol):
     """One connection: what comes on it is a request within bounds, or is refused."""
 
     most_head_bytes = 65_536
-    """The longest head: the request line and all fields; likewise for trailers."""
+    """The longest head: the request line and all fields; likewise for trailers. What
+    comes of one in the same read as something else is not counted."""
     whole_s = 30.0
-    """Seconds in which a request has come whole, the first since the connection."""
+    """Seconds in which a request has come whole, the first since the connection; and
+    in which one does where something came that began none."""
     taken_s = 60.0
     """Seconds in which something of an answer is taken."""
 
     _head_bytes = _fields = 0
-    _in_head = _in_request = False
+    _in_head = _in_request = _is_mixed = False
     _comes: asyncio.TimerHandle | None = None
     _is_taken: asyncio.TimerHandle | None = None
 
@@ -62,9 +64,16 @@ class Incoming(HttpToolsProtocol):
 
     @override
     def data_received(self, data: bytes) -> None:
+        # Of what comes with anything else nobody knows how much is of a head.
+        self._is_mixed = self._in_request and not self._has_open_fields()
         super().data_received(data)
-        if self._in_request and not self.transport.is_closing():
-            self._bound(len(data))
+        if self.transport.is_closing():
+            return
+        if self._in_request:
+            self._bound(0 if self._is_mixed else len(data))
+        elif self._comes is None and self.cycle.response_complete:
+            # No request began with it, and uvicorn has stopped its own clock.
+            self._comes = self.loop.call_later(self.whole_s, self._give_up)
 
     @override
     def on_message_begin(self) -> None:
@@ -74,13 +83,13 @@ class Incoming(HttpToolsProtocol):
 
     @override
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head, self._is_mixed = False, True
         self._fields = len(self.headers)
         super().on_headers_complete()
 
     @override
     def on_message_complete(self) -> None:
-        self._in_request = False
+        self._in_request, self._is_mixed = False, True
         if self._comes is not None:
             self._comes.cancel()
             self._comes = None
@@ -102,11 +111,19 @@ class Incoming(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(NO_HTTP)
 
+    def _has_open_fields(self) -> bool:
+        """Tell whether what comes next is of a head, or of trailers."""
+        return self._in_head or len(self.headers) > self._fields
+
     def _bound(self, size: int) -> None:
-        """Hold a request that has not come whole yet to its size and its time."""
+        """Hold a request that has not come whole yet to its size and its time.
+
+        Args:
+            size: Of what came now: 0 where it ended a head, a body or a request first.
+        """
         if self._comes is None:
             self._comes = self.loop.call_later(self.whole_s, self._give_up)
-        if self._in_head or len(self.headers) > self._fields:
+        if self._has_open_fields():
             self._head_bytes += size
             if self._head_bytes > self.most_head_bytes:
                 self._refuse(f"a head may have {self.most_head_bytes} bytes at most")

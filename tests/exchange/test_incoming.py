@@ -230,6 +230,65 @@ def test_the_next_request_on_a_line_comes_whole_too(quick: Place) -> None:
     assert b"a request comes whole within 0.5 seconds" in answer
 
 
+@pytest.mark.parametrize(
+    ("asked", "more"),
+    [
+        (_WHOLE, b"\r\n"),
+        (_WHOLE.replace(b"POST", b"PUT")[:-1], b"e"),
+    ],
+    ids=["empty line", "rest"],
+)
+def test_a_line_is_closed_on_which_something_came_that_begins_no_request(
+    quick: Place, asked: bytes, more: bytes
+) -> None:
+    """A line may be empty, and the rest of a body come after its answer."""
+    quick.service.go_on.set()
+    with quick.line() as line:
+        line.sendall(asked)
+        _answered(line)
+        line.sendall(more)
+
+        assert b"" == _rest(line)
+
+
+@pytest.mark.parametrize(
+    ("asked", "rest", "before"),
+    [
+        (b"Content-Length: 8192\r\n\r\n" + bytes(8192) + b"PU", b"T", 1),
+        (b"\r\n" + (b"PUT / HTTP/1.1\r\nA: %1000d\r\n\r\n" % 0) * 5 + b"PU", b"T", 6),
+        (
+            b"Transfer-Encoding: chunked\r\n\r\n2000\r\n%b\r\n0\r\nA: b\r\nC: d"
+            % bytes(8192),
+            b"\r\n\r\nPUT",
+            1,
+        ),
+    ],
+    ids=["body", "heads", "trailers"],
+)
+def test_what_comes_before_a_head_is_not_counted_with_it(
+    short: Place, asked: bytes, rest: bytes, before: int
+) -> None:
+    """The end of what is long, and the beginning of what follows, come at once."""
+    short.service.go_on.set()
+    with short.line() as line:
+        line.sendall(b"PUT /x HTTP/1.1\r\nHost: x\r\n" + asked)
+        for _ in range(before):
+            _answered(line)
+        line.sendall(rest + b" / HTTP/1.1\r\nHost: x\r\n\r\n")
+        _answered(line)
+
+
+def _answered(line: socket.socket) -> None:
+    """Take the next answer on a line, which is no refusal."""
+    tail = line.recv(12)
+
+    assert b"HTTP/1.1 200" == tail
+    while not tail.endswith(b"\r\n0\r\n\r\n"):
+        more = line.recv(1)
+        assert more
+        tail = tail[-6:] + more
+
+
 def test_nobody_is_blamed_for_what_we_do_not_read(quick: Place) -> None:
     """What follows a request that is still worked on is not read before its answer."""
     quick.service.go_on.clear()
