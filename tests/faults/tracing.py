@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -54,6 +54,8 @@ class Told:
     receipts: Sequence[bytes]
     words: Sequence[str]
     """The first word of each other line."""
+    injected: bool = False
+    """Whether strace made a call fail; of a kill it does not tell."""
 
 
 class Worker:
@@ -80,7 +82,9 @@ class Worker:
     def broken(self, folder: Path, action: str, thread: str, at: Break) -> Told:
         """Do something of which one call fails, and append once more."""
         options = ("-e", f"trace={CALLS}", "-e", at.option)
-        return self._run(folder, action, thread, options, again=True)
+        told = self._run(folder, action, thread, options, again=True)
+        trace = self._trace.read_text(errors="replace")
+        return replace(told, injected="(INJECTED)" in trace)
 
     def record(self, folder: Path, action: str, calls: str) -> Path:
         """Do something undisturbed; return each call with all that is in it."""
