@@ -1,8 +1,9 @@
 """Mandates at the API, and what the sweep forgets."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterator
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -14,6 +15,7 @@ from consent import store as consents
 from exchange import cases, idempotency
 from exchange.cases import SealedEvidence
 from exchange.sweeping import delete_expired
+from exchange.waiting import Terms
 from schemas.clock import SystemClock
 from schemas.codes import citizen_check_digit
 from schemas.ids import CaseId, EvidenceId
@@ -35,6 +37,15 @@ T = TypeVar("T")
 
 _STEM = "99010119850704001"
 AGENT = _STEM + citizen_check_digit(_STEM)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def unhurried() -> Iterator[None]:
+    """Let gateways look at what is due only when somebody wakes them."""
+    hourly = partial(Terms, poll_s=3600.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("exchange.opening.WaitingTerms", hourly)
+        yield
 
 
 @pytest.fixture(scope="module")
