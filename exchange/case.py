@@ -220,6 +220,15 @@ class Shown:
     """The fields that are passed on for this requirement, and no others."""
 
 
+@value
+class HandedIn:
+    """What was handed in for a requirement, as the portal says."""
+
+    reason: SupplyReason
+    lists: tuple[int, ...]
+    """The places of the requirement's lists that counted by the answers of then."""
+
+
 @dataclass(kw_only=True)
 class CaseContent:
     """Everything about people that a case knows: only ever stored sealed."""
@@ -230,7 +239,10 @@ class CaseContent:
     subjects: dict[Slug, dict[Slug, str]]
     answers: dict[Slug, bool | str]
     committed: set[RequirementId] = field(default_factory=set)
-    supplied: dict[RequirementId, SupplyReason] = field(default_factory=dict)
+    supplied: dict[RequirementId, HandedIn] = field(default_factory=dict)
+    """What was handed in last."""
+    accepted: dict[RequirementId, HandedIn] = field(default_factory=dict)
+    """What was handed in for the reason that was found then: it stays."""
     attempts: dict[PlannedId, Attempt] = field(default_factory=dict)
     """The last try of each look-up, by its id in the plan."""
     concerned: dict[PlannedId, tuple[Slug, ...]] = field(default_factory=dict)

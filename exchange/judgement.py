@@ -20,7 +20,6 @@ from schemas.outcome import (
     NotApplicable,
     Outcome,
     Refused,
-    Supplied,
 )
 
 _FAILED = get_args(Failed)
@@ -50,14 +49,13 @@ def judge_case(
     run = case.content.run if renewed else 0
     judge = Judge(case.head.id, case.matter, attempts, now, reused_before=run)
     scope = _Scope(case, judge, attempts)
-    before, case.content.outcomes = case.content.outcomes, {}
-    case.content.shown = {}
+    case.content.outcomes, case.content.shown = {}, {}
     for requirement in case.matter.requirements:
         plan = plans[0] if len(plans) == 1 else _speaking(plans, requirement)
         state = plan.requirements[requirement]
         outcome = scope.judge(requirement, plan, state)
         if not outcome.is_settled:
-            outcome = scope.accepted(requirement, outcome, before.get(requirement))
+            outcome = scope.accepted(requirement, outcome)
             # What was accepted before it ended stays.
             outcome = outcome if ended is None else judge.ended(outcome, ended)
         case.content.outcomes[requirement] = outcome
@@ -130,29 +128,29 @@ class _Scope:
             case _:
                 assert_never(state)
 
-    def accepted(
-        self, requirement: str, found: Outcome, before: Outcome | None
-    ) -> Outcome:
+    def accepted(self, requirement: str, found: Outcome) -> Outcome:
         """Let a commitment, or what was handed in, settle what is still open.
 
         INVARIANT: neither settles what evidence speaks against, which a person decides;
-        and a reason for handing in counts only where it is the one that was found.
-
-        Args:
-            requirement: The requirement.
-            found: What came of it.
-            before: What came of it at the last time: what was handed in then stays.
+        and a reason for handing in counts only where it is the one that was found, now
+        or before.
         """
         content = self._case.content
         may_commit = self._case.matter.requirements[requirement].commitment is not None
         is_against = isinstance(found, Mismatch | Conflict)
         if may_commit and requirement in content.committed and not is_against:
             return Committed()
-        reason = content.supplied.get(requirement)
-        if reason is None or isinstance(found, Mismatch):
+        last = content.supplied.get(requirement)
+        if last is None or isinstance(found, Mismatch):
             return found
-        is_found = reason is reason_found(found) or isinstance(before, Supplied)
-        return self._judge.supplied(reason) if is_found else found
+        # A paper shows what the answers of then asked for, and nothing else.
+        counting = set(self._case.counting(requirement))
+        if last.reason is reason_found(found) and counting.issubset(last.lists):
+            content.accepted[requirement] = last
+        accepted = content.accepted.get(requirement)
+        if accepted is None or not counting.issubset(accepted.lists):
+            return found
+        return self._judge.supplied(accepted.reason)
 
     def _supply(self, requirement: str) -> Supply:
         return self._case.matter.requirements[requirement].supply

@@ -85,6 +85,21 @@ class OpenCase:
             barred=barred,
         )
 
+    def counting(self, requirement: str) -> tuple[int, ...]:
+        """Return the places of a requirement's lists that count by what was stated.
+
+        What registers tell may leave some of them out, and is not looked at: it tells
+        how the evidence is found, not which the applicant's answers lead to.
+        """
+        known, programs = self.situation(), self.catalogue.programs
+        environment = Situation(known.answers, known.stated).environment()
+        lists = self.matter.requirements[requirement].lists
+        return tuple(
+            place
+            for place, one in enumerate(lists)
+            if one.when is None or programs[one.when].evaluate(environment) is not False
+        )
+
     def known(self) -> frozenset[str]:
         """Return the concepts that look-ups may be made by."""
         return frozenset(c for c, fact in self.content.facts.items() if fact.is_kept)

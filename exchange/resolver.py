@@ -26,6 +26,7 @@ from exchange.case import (
     CaseHead,
     CaseStatus,
     Down,
+    HandedIn,
     Later,
     Nothing,
     stated_facts,
@@ -525,15 +526,19 @@ async def _to_the_end(work: Awaitable[bytes]) -> bytes:
 
 
 def _add(case: OpenCase, additions: Additions) -> None:
+    """Add to what a case knows; what is said again changes nothing."""
     content = case.content
-    for role, facts in additions.subjects.items():
-        content.subjects.setdefault(role, {}).update(facts)
-    content.facts.update(stated_facts(additions.subjects))
-    content.answers.update(additions.answers)
-    if additions.subjects or additions.answers:
+    for role, stated in additions.subjects.items():
+        content.subjects.setdefault(role, {}).update(stated)
+    facts = {**content.facts, **stated_facts(additions.subjects)}
+    answers = {**content.answers, **additions.answers}
+    if (facts, answers) != (content.facts, content.answers):
+        content.facts, content.answers = facts, answers
         case.forget_learned()
     content.committed.update(additions.commitments)
-    content.supplied.update(additions.supplied)
+    for requirement, reason in additions.supplied.items():
+        lists = case.counting(requirement)
+        content.supplied[requirement] = HandedIn(reason=reason, lists=lists)
 
 
 def _next_due(case: OpenCase, now: datetime) -> datetime:

@@ -13,6 +13,7 @@ from exchange.case import (
     CaseContent,
     Disputed,
     Down,
+    HandedIn,
     Held,
     KnownFact,
     Later,
@@ -75,7 +76,8 @@ def _content() -> CaseContent:
         subjects={"mother": {"id": "1", "name": "林云"}},
         answers={"parents_married": True, "phone": "13000000000"},
         committed={"marriage", "household"},
-        supplied={"enrolment": SupplyReason.NOT_HELD},
+        supplied={"enrolment": HandedIn(reason=SupplyReason.NOT_HELD, lists=(0, 1))},
+        accepted={"name": HandedIn(reason=SupplyReason.DISPUTED, lists=())},
         attempts={
             str(place): Attempt(
                 result=result,

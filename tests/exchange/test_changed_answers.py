@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 from exchange.migrations.schema import Part
 from exchange.resolver import Additions
+from schemas.errors import ConnectorUnavailableError, Layer
 from schemas.ids import CaseId
+from schemas.matter import SupplyReason
 from tests.exchange.newborn import (
     ANSWERS,
     FATHER,
@@ -36,9 +38,12 @@ JOINS = st.sampled_from(["mother", "father"])
 
 
 async def _change(
-    office: Office, case: dict[str, Any], answers: Mapping[str, bool | str]
+    office: Office,
+    case: dict[str, Any],
+    answers: Mapping[str, bool | str],
+    supplied: Mapping[str, SupplyReason] | None = None,
 ) -> dict[str, Any]:
-    body = Additions(subjects={}, answers=answers)
+    body = Additions(subjects={}, answers=answers, supplied=supplied or {})
     case_id = CaseId(case["id"])
     return read(await office.resolver.add(case_id, PORTAL_CALLER, 5.0, body))
 
@@ -130,3 +135,22 @@ async def test_what_was_learned_for_another_answer_decides_nothing(
 
     waiting = ("consent_needed", "consent_needed")
     assert waiting == tuple(outcomes(case)[n] for n in ("household", "head_agreement"))
+
+
+@ON_SQLITE
+@pytest.mark.anyio
+async def test_what_was_handed_in_counts_for_the_answers_it_was_handed_in_for(
+    office: Office,
+) -> None:
+    """The mother's household is on paper, and says nothing of the father's."""
+    await office.consent_beforehand()
+    down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+    office.departments.reply("household@1", down)
+    case = await office.open()
+    paper = {"household": SupplyReason.SOURCE_DOWN}
+    came_of = [outcomes(await _change(office, case, {}, paper))["household"]]
+    for answers in ({"joins": "father"}, {"phone": "13000000001"}, {"joins": "mother"}):
+        case = await _change(office, case, answers)
+        came_of.append(outcomes(case)["household"])
+
+    assert ["supplied", "pending", "pending", "supplied"] == came_of

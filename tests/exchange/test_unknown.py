@@ -1,15 +1,25 @@
 """What is not known settles nothing, and says nothing of a register not asked."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from connectors.lookup import NothingHeld
+from exchange.resolver import Additions
 from schemas.errors import ConnectorUnavailableError, Layer
 from schemas.matter import SupplyReason
 from tests.exchange.newborn import MOTHER, Office, outcomes
-from tests.exchange.travel_card import a_card_office, apply, hand_in, hold, promise
+from tests.exchange.travel_card import (
+    a_card_office,
+    add,
+    apply,
+    hand_in,
+    hold,
+    promise,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -143,8 +153,54 @@ async def test_what_was_handed_in_counts_for_the_reason_that_was_found(
         case = await apply(office)
         untrue = await hand_in(office, case, "age", SupplyReason.NOT_HELD)
         true = await hand_in(office, case, "age", SupplyReason.SOURCE_DOWN)
+        untrue_again = await hand_in(office, case, "age", SupplyReason.NOT_HELD)
 
     assert ("pending", "supplied") == (outcomes(untrue)["age"], outcomes(true)["age"])
+    still = untrue_again["by_id"]["age"]
+    assert ("supplied", "source_down") == (still["outcome"], still["reason"])
+
+
+@pytest.mark.parametrize("answers", [{}, {"village": "云溪村"}])
+async def test_what_was_handed_in_and_accepted_stays(
+    tmp_path: Path, tables_url: str, vault_url: str, answers: dict[str, str]
+) -> None:
+    """Whatever the source says when it is back, and what else is said meanwhile."""
+    supply = [("age", "not_held"), ("age", "source_down")]
+    async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
+        office.departments.reply("household@1", DOWN)
+        case = await apply(office)
+        await hand_in(office, case, "age", SupplyReason.SOURCE_DOWN)
+        office.departments.reply("household@1", NothingHeld())
+        office.clock.advance(timedelta(hours=2))
+        await office.attempt(case)
+        said = Additions(subjects={"holder": {"id": MOTHER}}, answers=answers)
+        case = await add(office, case, said)
+
+    assert ("not_held", "supplied") == tuple(
+        outcomes(case)[name] for name in ("household", "age")
+    )
+
+
+async def test_what_is_said_again_changes_nothing(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """What was learned stays learned, also when its register can't be asked again."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office)
+        office.departments.reply("head@1", DOWN)
+        case = await apply(office)
+        office.departments.reply("head@1", None)
+        office.departments.hold("head@1", {"id": MOTHER}, {"street": "Y"})
+        office.clock.advance(timedelta(hours=20))
+        await office.attempt(case)
+        office.departments.reply("household@1", DOWN)
+        office.clock.advance(timedelta(hours=5))
+        said = Additions(subjects={"holder": {"id": MOTHER}}, answers={})
+        case = await add(office, case, said)
+
+    assert ("pending", "retrieved") == tuple(
+        outcomes(case)[name] for name in ("household", "head")
+    )
 
 
 async def test_a_promise_stands_in_place_of_evidence_that_is_not_there(

@@ -243,19 +243,24 @@ async def apply(office: Office) -> dict[str, Any]:
     return read(answer)
 
 
+async def add(office: Office, case: dict[str, Any], body: Additions) -> dict[str, Any]:
+    """Add to a case."""
+    case_id = CaseId(case["id"])
+    return read(await office.resolver.add(case_id, CARD_OFFICE, 5.0, body))
+
+
 async def hand_in(
     office: Office, case: dict[str, Any], requirement: str, reason: SupplyReason
 ) -> dict[str, Any]:
     """Say that a requirement was handed in, for a reason."""
     body = Additions(subjects={}, answers={}, supplied={requirement: reason})
-    case_id = CaseId(case["id"])
-    return read(await office.resolver.add(case_id, CARD_OFFICE, 5.0, body))
+    return await add(office, case, body)
 
 
 async def promise(
     office: Office, case: dict[str, Any], requirement: str
 ) -> dict[str, Any]:
     """Commit to a requirement, in place of its evidence."""
-    body = Additions(subjects={}, answers={}, commitments=(requirement,))
-    case_id = CaseId(case["id"])
-    return read(await office.resolver.add(case_id, CARD_OFFICE, 5.0, body))
+    return await add(
+        office, case, Additions(subjects={}, answers={}, commitments=(requirement,))
+    )
