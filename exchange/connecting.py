@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from shutil import disk_usage
 from typing import Any
 
@@ -88,6 +89,17 @@ def open_engine(url: str, kind: Kind, *, connections: int) -> Engine:
     else:
         _prepare_sqlite(engine, str(parsed.database), kind)
     return engine
+
+
+def file_of(url: str) -> Path | None:
+    """Return the file that a database is; None where it is at a server.
+
+    Raises:
+        SettingsError: As for `open_engine`.
+    """
+    parsed = _parse(url)
+    on_postgres = parsed.get_backend_name() == "postgresql"
+    return None if on_postgres else Path(str(parsed.database))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, make_url
 
-from exchange.connecting import patience
+from exchange.connecting import file_of, patience
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import SettingsError
 from schemas.ids import DueId
@@ -317,12 +317,11 @@ def _patience(url: str) -> dict[str, Any]:
 
 def _prepare_sqlite(url: str) -> None:
     """Make the file the gateway's alone, and commits on it cheap (WAL)."""
-    parsed = make_url(url)
-    if parsed.get_backend_name() != "sqlite":
+    file = file_of(url)
+    if file is None:
         return
-    file = str(parsed.database)
     os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    engine = create_engine(parsed)
+    engine = create_engine(url)
     with engine.connect() as connection:
         connection.exec_driver_sql("PRAGMA journal_mode=WAL")
     engine.dispose()

@@ -13,11 +13,11 @@ from pathlib import Path
 from audit.places import open_sql
 from audit.shards import Shard
 from audit.sql import Place, Postgres
+from exchange.connecting import file_of
 from exchange.keys import missing_keys
 from exchange.settings import Settings
 from schemas.errors import SettingsError
 
-_SQLITE = "sqlite:///"
 _BACK = "put it back from the same copy"
 
 
@@ -72,8 +72,8 @@ def _stores(settings: Settings, shards: Sequence[Shard]) -> Iterator[tuple[Place
         (settings.tables_url(), "registered"),
         (settings.vault_tables_url(), "case_key"),
     ):
-        if url.startswith(_SQLITE):
-            yield Path(url.removeprefix(_SQLITE)), table
+        if (file := file_of(url)) is not None:
+            yield file, table
     logs = [settings.log_place(name) for name in ("", *(one.name for one in shards))]
     yield from ((log, "entry") for log in logs)
     yield settings.subjects_place(), "subject"

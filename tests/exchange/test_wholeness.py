@@ -78,6 +78,22 @@ def test_a_store_that_is_missing_is_named_and_not_made_anew(
     assert cut == file.exists()
 
 
+@pytest.mark.parametrize("url", ["sqlite:///{}?timeout=30", "sqlite+pysqlite:///{}"])
+def test_a_file_is_looked_for_where_its_url_has_it_opened(
+    copied: Settings, url: str
+) -> None:
+    """However the URL is written: what is there is found, what is gone is missed."""
+    tables, vault = (copied.data_dir / name for name in STORES[:2])
+    more = f"database_url: {url.format(tables)}\nvault_url: {url.format(vault)}\n"
+    named = settings_of(copied.data_dir.parent, more)
+    opening(named)
+    for file in (tables, vault):
+        moved = file.rename(file.with_suffix(".away"))
+        with pytest.raises(SettingsError, match=rf"lacks `{file}`: put it back"):
+            opening(named)
+        moved.rename(file)
+
+
 @pytest.mark.parametrize("name", KEYS)
 def test_a_key_that_is_missing_is_named_and_not_made_anew(
     copied: Settings, name: str
