@@ -10,7 +10,6 @@ from exchange import cases, idempotency
 from exchange.api.dependencies import Gateway
 from exchange.database import Connection
 from exchange.vault import Vault
-from schemas.errors import LogUnavailableError, StoreUnavailableError
 
 _log = structlog.get_logger(__name__)
 
@@ -35,10 +34,11 @@ async def sweep(gateway: Gateway) -> None:
     while True:
         try:
             await delete_expired(gateway)
-            expired = await gateway.permissions.expire()
             noted = await gateway.mandates.note_earlier()
+            # Last, since it needs the log as well: that may be down for long.
+            expired = await gateway.permissions.expire()
             _log.info("swept", consents_expired=expired, mandates_noted=noted)
-        except (StoreUnavailableError, LogUnavailableError) as error:
+        except Exception as error:  # noqa: BLE001 - the next round tries again
             _log.warning("sweep_failed", exc_info=error)
         await asyncio.sleep(_SWEEP_S)
 

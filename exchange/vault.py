@@ -228,6 +228,7 @@ class Vault:
 
         Raises:
             NotFoundError: The case was closed.
+            VerificationError: What is stored of it was changed.
         """
         if (key := self._open.get(key_id)) is not None:
             return key
@@ -237,7 +238,10 @@ class Vault:
         if wrapped is None:
             raise NotFoundError("the key of this case was destroyed")
         nonce, ciphertext = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
-        raw = self._master.decrypt(nonce, ciphertext, key_id.encode())
+        try:
+            raw = self._master.decrypt(nonce, ciphertext, key_id.encode())
+        except (InvalidTag, ValueError) as e:  # changed, or cut short
+            raise VerificationError("the key of a case was changed") from e
         return self._remember(CaseKey(key_id, case, raw))
 
     async def destroy_key(self, key_id: KeyId) -> None:

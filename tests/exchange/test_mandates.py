@@ -28,7 +28,7 @@ from schemas.errors import (
     LogUnavailableError,
     MandateError,
 )
-from schemas.ids import CaseId, MandateId
+from schemas.ids import CaseId, KeyId, MandateId
 from schemas.matter import SupplyReason
 from tests.exchange.newborn import (
     ANSWERS,
@@ -425,6 +425,24 @@ async def test_cases_that_an_earlier_version_opened_get_their_mandates_noted(
     assert [3, 0] == numbers
     assert [standing.id, ended.id, ""] == [noted(office)[case["id"]] for case in opened]
     assert [False, True, False] == [is_called(office, case) for case in opened]
+
+
+async def test_one_case_that_can_not_be_opened_is_in_no_others_way(
+    office: Office,
+) -> None:
+    """What is stored of its key was damaged; the mandate of the next one is noted."""
+    mandate = await give(office)
+    opened = [await office.open(actor=acting(mandate.id)) for _ in range(2)]
+    forget = text("UPDATE case_file SET mandate = NULL")
+    await office.database.write(lambda c: c.execute(forget).close())
+    damage = text("UPDATE case_key SET wrapped = :wrapped WHERE id = :id")
+    values = {"wrapped": bytes(60), "id": key_of(office, opened[0])}
+    await office.vault._database.write(lambda c: c.execute(damage, values).close())
+    office.vault.forget(KeyId(values["id"]))
+    count = await office.resolver.mandates.note_earlier()
+
+    assert 1 == count
+    assert [None, mandate.id] == [noted(office)[case["id"]] for case in opened]
 
 
 def adding(*commitments: str) -> Additions:

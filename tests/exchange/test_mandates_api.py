@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Iterator
+from concurrent.futures import CancelledError
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -12,12 +13,14 @@ import pytest
 from sqlalchemy import Connection, text
 
 from consent import store as consents
-from exchange import cases, idempotency
+from exchange import cases, idempotency, sweeping
 from exchange.cases import SealedEvidence
-from exchange.sweeping import delete_expired
+from exchange.mandating import Mandates
+from exchange.permission import Permissions
 from exchange.waiting import Terms
 from schemas.clock import SystemClock
 from schemas.codes import citizen_check_digit
+from schemas.errors import LogUnavailableError
 from schemas.ids import CaseId, EvidenceId
 from tests.exchange.test_following import followed
 from tests.harness.application import (
@@ -391,7 +394,7 @@ def test_the_sweep_deletes_what_has_run_out_and_nothing_else(
             _count_use(connection, name, at)
 
     on_the_loop(site, database.write(plant))
-    on_the_loop(site, delete_expired(site.gateway))
+    on_the_loop(site, sweeping.delete_expired(site.gateway))
 
     def left(query: str) -> list[str]:
         return database.read_now(lambda c: list(c.execute(text(query)).scalars()))
@@ -408,6 +411,33 @@ def _count_use(connection: Connection, grant: str, at: datetime) -> None:
     connection.execute(
         text("INSERT INTO grant_use VALUES (:grant, :period, 1)"), values
     )
+
+
+def test_the_sweep_goes_on_whatever_happens_and_waits_for_no_log(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure that nobody thought of ends one round; what needs no log comes first."""
+    rounds: list[str] = []
+
+    async def note_earlier(_mandates: Mandates) -> int:
+        rounds.append("noted")
+        if rounds == ["noted"]:
+            raise LookupError
+        return 0
+
+    async def expire(_permissions: Permissions) -> int:
+        rounds.append("expired")
+        if rounds.count("expired") == 1:
+            raise LogUnavailableError("the disk is full")
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Mandates, "note_earlier", note_earlier)
+    monkeypatch.setattr(Permissions, "expire", expire)
+    monkeypatch.setattr(sweeping, "_SWEEP_S", 0.0)
+    with pytest.raises(CancelledError):
+        on_the_loop(site, sweeping.sweep(site.gateway))
+
+    assert ["noted", *["noted", "expired"] * 2] == rounds
 
 
 def test_the_sweep_marks_and_records_consents_that_ran_out(

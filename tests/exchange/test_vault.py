@@ -80,6 +80,22 @@ async def test_what_a_key_sealed_is_read_after_a_restart(database: Database) -> 
         a_vault(database).key(key.id, CaseId("case-2")).open("content", sealed)
 
 
+@pytest.mark.parametrize(
+    "wrapped", [b"", bytes(12), bytes(60)], ids=["emptied", "cut short", "replaced"]
+)
+async def test_a_stored_key_that_was_changed_is_named_as_such(
+    database: Database, wrapped: bytes
+) -> None:
+    """Emptied, cut short or replaced: whoever needs the case learns which it is."""
+    key = await a_vault(database).new_key(CASE)
+    change = text("UPDATE case_key SET wrapped = :wrapped WHERE id = :id")
+    values = {"wrapped": wrapped, "id": key.id}
+    await database.write(lambda c: c.execute(change, values).close())
+
+    with pytest.raises(VerificationError, match="the key of a case was changed"):
+        a_vault(database).key(key.id, CASE)
+
+
 async def test_no_key_is_handed_out_twice(database: Database) -> None:
     """Many cases at once, at two gateways: each has a key of its own, stored."""
     vaults = a_vault(database, "gateway-1"), a_vault(database, "gateway-2")
