@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -70,11 +70,7 @@ from exchange.waiting import Terms as WaitingTerms
 from exchange.waiting import Waiting
 from schemas.clock import Clock
 from schemas.entropy import random_bytes
-from schemas.errors import (
-    ConnectorUnavailableError,
-    LogUnavailableError,
-    StoreUnavailableError,
-)
+from schemas.errors import ConnectorUnavailableError
 from schemas.ids import KeyId, NewId, new_ids
 from schemas.validation import Pack
 
@@ -83,6 +79,8 @@ _log = structlog.get_logger(__name__)
 _LOOK_S = 0.2
 """How often it is looked whether enough witnesses have told what they saw, in seconds.
 """
+_AGAIN_S = 5.0
+"""How long after a failure what the log lacks is recorded again, in seconds."""
 
 
 @asynccontextmanager
@@ -212,8 +210,12 @@ class _CatchingUp:
             await asyncio.sleep(_LOOK_S)
             if not self.kept.publisher.is_known:
                 continue
-            with suppress(LogUnavailableError, StoreUnavailableError):
+            try:
                 await self.run()
+            except Exception as error:  # noqa: BLE001 - it is tried again
+                _log.warning("catching_up_failed", error=type(error).__name__)
+                await asyncio.sleep(_AGAIN_S)
+            else:
                 return
 
 

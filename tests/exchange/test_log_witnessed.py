@@ -1,19 +1,23 @@
 """A gateway whose log is under a witness of its own process: `errand witness serve`."""
 
 from pathlib import Path
+from typing import Any
 
 import httpx
+import orjson
 import pytest
 
 from audit.cosigning import cosigned_by
 from audit.keys import make_keys, save_keys
-from audit.note import parse_vkey
+from audit.note import Cosigner, parse_vkey
 from audit.policy import parse_policy
+from exchange import opening
 from exchange.recording import open_witnesses
 from exchange.settings import parse_settings
-from schemas.errors import SettingsError
+from schemas.errors import LogUnavailableError, SettingsError
 from tests.harness.application import AUDITOR, a_site
 from tests.harness.commands import errand
+from tests.harness.patience import until
 from tests.harness.witnesses import a_witness_process
 
 ORIGIN = "errand.example/990100/log"
@@ -41,6 +45,35 @@ def test_the_published_log_carries_a_witness_of_another_process(
     assert 0o600 == (tmp_path / "w.key").stat().st_mode & 0o777
     assert {"audit"} == set(by)
     assert "errand_log_unwitnessed_seconds 0.0" in metrics
+
+
+def test_what_a_start_has_to_record_is_tried_again_whatever_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes before all else, so that a gateway that gave up would record nothing."""
+    witness = Cosigner("audit.example/w", bytes(32)).verifier.vkey
+    policy = f"witness audit {witness} http://127.0.0.1:1/\nquorum audit\n"
+    (tmp_path / "our.policy").write_text(policy, encoding="utf-8")
+    record = opening.record_changes
+    failures = [LogUnavailableError("the disk is full"), LookupError()]
+
+    async def failing(*what: Any) -> int:  # noqa: ANN401 - whatever it takes
+        if failures:
+            raise failures.pop()
+        return await record(*what)
+
+    monkeypatch.setattr(opening, "record_changes", failing)
+    monkeypatch.setattr(opening, "_AGAIN_S", 0.0)
+    with a_site(tmp_path, settings="witness_policy: our.policy") as site:
+        before = site.gateway.log.opening
+        site.gateway.publisher.is_known = True  # as when the witness has told
+        until(lambda: site.gateway.log.opening is None, "it is recorded")
+        lines = [orjson.loads(line) for line in site.output.getvalue().splitlines()]
+
+    assert before is not None
+    assert ["LookupError", "LogUnavailableError"] == [
+        line["error"] for line in lines if line["event"] == "catching_up_failed"
+    ]
 
 
 def _first_checkpoint(anyone: httpx.Client) -> bytes:

@@ -416,7 +416,7 @@ def _count_use(connection: Connection, grant: str, at: datetime) -> None:
 def test_the_sweep_goes_on_whatever_happens_and_waits_for_no_log(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A failure that nobody thought of ends one round; what needs no log comes first."""
+    """What nobody thought of ends one round; what needs no log comes first."""
     rounds: list[str] = []
 
     async def note_earlier(_mandates: Mandates) -> int:
