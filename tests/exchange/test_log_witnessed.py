@@ -13,6 +13,7 @@ from audit.note import Cosigner, parse_vkey
 from audit.policy import parse_policy
 from exchange import opening
 from exchange.recording import open_witnesses
+from exchange.registration import record_changes
 from exchange.settings import parse_settings
 from schemas.errors import LogUnavailableError, SettingsError
 from tests.harness.application import AUDITOR, a_site
@@ -54,13 +55,12 @@ def test_what_a_start_has_to_record_is_tried_again_whatever_fails(
     witness = Cosigner("audit.example/w", bytes(32)).verifier.vkey
     policy = f"witness audit {witness} http://127.0.0.1:1/\nquorum audit\n"
     (tmp_path / "our.policy").write_text(policy, encoding="utf-8")
-    record = opening.record_changes
     failures = [LogUnavailableError("the disk is full"), LookupError()]
 
     async def failing(*what: Any) -> int:  # noqa: ANN401 - whatever it takes
         if failures:
             raise failures.pop()
-        return await record(*what)
+        return await record_changes(*what)
 
     monkeypatch.setattr(opening, "record_changes", failing)
     monkeypatch.setattr(opening, "_AGAIN_S", 0.0)

@@ -436,9 +436,10 @@ async def test_one_case_that_can_not_be_opened_is_in_no_others_way(
     forget = text("UPDATE case_file SET mandate = NULL")
     await office.database.write(lambda c: c.execute(forget).close())
     damage = text("UPDATE case_key SET wrapped = :wrapped WHERE id = :id")
-    values = {"wrapped": bytes(60), "id": key_of(office, opened[0])}
+    damaged = KeyId(key_of(office, opened[0]))
+    values = {"wrapped": bytes(60), "id": damaged}
     await office.vault._database.write(lambda c: c.execute(damage, values).close())
-    office.vault.forget(KeyId(values["id"]))
+    office.vault.forget(damaged)
     count = await office.resolver.mandates.note_earlier()
 
     assert 1 == count

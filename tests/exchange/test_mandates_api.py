@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Iterator
 from concurrent.futures import CancelledError
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ import httpx
 import orjson
 import pytest
 from sqlalchemy import Connection, text
+from typing_extensions import override
 
 from consent import store as consents
 from exchange import cases, idempotency, sweeping
@@ -419,25 +421,37 @@ def test_the_sweep_goes_on_whatever_happens_and_waits_for_no_log(
     """What nobody thought of ends one round; what needs no log comes first."""
     rounds: list[str] = []
 
-    async def note_earlier(_mandates: Mandates) -> int:
-        rounds.append("noted")
-        if rounds == ["noted"]:
-            raise LookupError
-        return 0
+    class FailingMandates(Mandates):
+        @override
+        async def note_earlier(self) -> int:
+            rounds.append("noted")
+            if rounds == ["noted"]:
+                raise LookupError
+            return 0
 
-    async def expire(_permissions: Permissions) -> int:
-        rounds.append("expired")
-        if rounds.count("expired") == 1:
-            raise LogUnavailableError("the disk is full")
-        raise asyncio.CancelledError
+    class FailingPermissions(Permissions):
+        @override
+        async def expire(self) -> int:
+            rounds.append("expired")
+            if rounds.count("expired") == 1:
+                raise LogUnavailableError("the disk is full")
+            raise asyncio.CancelledError
 
-    monkeypatch.setattr(Mandates, "note_earlier", note_earlier)
-    monkeypatch.setattr(Permissions, "expire", expire)
+    gateway = replace(
+        site.gateway,
+        mandates=FailingMandates(**parts_of(site.gateway.mandates)),
+        permissions=FailingPermissions(**parts_of(site.gateway.permissions)),
+    )
     monkeypatch.setattr(sweeping, "_SWEEP_S", 0.0)
     with pytest.raises(CancelledError):
-        on_the_loop(site, sweeping.sweep(site.gateway))
+        on_the_loop(site, sweeping.sweep(gateway))
 
     assert ["noted", *["noted", "expired"] * 2] == rounds
+
+
+def parts_of(one: Mandates | Permissions) -> dict[str, Any]:
+    """Return what it was made with."""
+    return {field.name: getattr(one, field.name) for field in fields(one)}
 
 
 def test_the_sweep_marks_and_records_consents_that_ran_out(
