@@ -5,7 +5,7 @@ partial refusal tells nobody anything. A look-up about a person whom only an ear
 wave reveals is decided by role and fields first, and again with that person known.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple, TypeAlias
@@ -83,6 +83,10 @@ class AskedConsent:
     """When the request lapses."""
 
 
+_Waiting: TypeAlias = list[tuple[Decided, MissingConsent]]
+"""Look-ups that wait for one person, and what each lacks of them."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
     """Decides look-ups by grants, consents, suspensions and quotas."""
@@ -145,7 +149,7 @@ class Decider:
             Look-up → role → the consent that was asked for.
         """
         wanted: dict[str, dict[str, AskedConsent]] = {}
-        requests: dict[tuple[str, str], list[tuple[Decided, MissingConsent]]] = {}
+        requests: dict[tuple[str, str], _Waiting] = {}
         for one in decided:
             if not isinstance(one.decision, ConsentNeeded):
                 continue
@@ -156,18 +160,47 @@ class Decider:
                 else:
                     key = (missing.role, missing.person)
                     requests.setdefault(key, []).append((one, missing))
-        for waiting in requests.values():
-            consent = await self._ask_consent(case, waiting)
-            for one, missing in waiting:
+        if requests:
+            consents = await self._ask(case, list(requests.values()))
+            for consent, waiting in zip(consents, requests.values(), strict=True):
                 new = AskedConsent(consent.id, consent.expires_at)
-                wanted.setdefault(one.lookup.id, {})[missing.role] = new
+                for one, missing in waiting:
+                    wanted.setdefault(one.lookup.id, {})[missing.role] = new
         return wanted
 
-    async def _ask_consent(
-        self, case: OpenCase, waiting: list[tuple[Decided, MissingConsent]]
-    ) -> Consent:
-        now, missing = self.clock.now(), waiting[0][1]
-        request = store.ConsentRequest(
+    async def _ask(self, case: OpenCase, persons: Sequence[_Waiting]) -> list[Consent]:
+        """Ask persons in one transaction, with the events that tell of it.
+
+        The log hears of them with what it hears next of the case, before anybody is
+        asked for anything; where that is cut off, any gateway records what is owed.
+        """
+        now = self.clock.now()
+        requests = [self._request(case, waiting, now) for waiting in persons]
+
+        def ask(connection: Connection) -> list[tuple[Consent, Event]]:
+            # A case that is being closed ends what it has asked, this as well.
+            cases.keep_open(connection, case.head.id)
+            asked: list[tuple[Consent, Event]] = []
+            for request in requests:
+                consent = store.ask(connection, request, now, self.new_id)
+                event = self._asked(case, consent, now)
+                self.owed.note(connection, event, consent.version)
+                asked.append((consent, event))
+            return asked
+
+        # From here on the persons can be shown it, whatever becomes of this run.
+        asked = await self.database.write(ask)
+        for _, event in asked:
+            case.unrecorded.append(event)
+            case.owed.append(event.id)
+        return [consent for consent, _ in asked]
+
+    def _request(
+        self, case: OpenCase, waiting: _Waiting, now: datetime
+    ) -> store.ConsentRequest:
+        """Return what one person is asked, for all that waits for it."""
+        missing = waiting[0][1]
+        return store.ConsentRequest(
             scope=ConsentScope(
                 person=missing.person,
                 role=missing.role,
@@ -181,19 +214,6 @@ class Decider:
             expires_at=now + self.consent_lifetime,
             uses=None,
         )
-
-        def ask(connection: Connection) -> tuple[Consent, Event]:
-            # A case that is being closed ends what it has asked, this as well.
-            cases.keep_open(connection, case.head.id)
-            consent = store.ask(connection, request, now, self.new_id)
-            event = self._asked(case, consent, now)
-            return consent, self.owed.note(connection, event, consent.version)
-
-        # From here on the person can be shown it, whatever becomes of this run.
-        consent, event = await self.database.write(ask)
-        await self.owed.record([*case.unrecorded, event])
-        case.unrecorded.clear()
-        return consent
 
     def _asked(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
         role = consent.scope.role

@@ -32,7 +32,7 @@ from exchange.plan import Lookup
 from exchange.situation import Situation
 from exchange.vault import CaseKey, Vault
 from schemas.errors import NotFoundError, StateConflictError
-from schemas.ids import EvidenceId, MandateId
+from schemas.ids import EventId, EvidenceId, MandateId
 from schemas.matter import FactType, Matter
 
 _CLOSED = "the case is closed"
@@ -52,8 +52,10 @@ class OpenCase:
     fresh: dict[EvidenceId, datetime | None] = field(default_factory=dict)
     """Evidence that came in this run and is not stored yet → when it is stale."""
     unrecorded: list[Event] = field(default_factory=list)
-    """How look-ups ended: goes to the log with the next append, before the case is
-    stored."""
+    """What it does and how look-ups ended: goes to the log with the next append, before
+    the case is stored."""
+    owed: list[EventId] = field(default_factory=list)
+    """Those of them that the tables owe the log: struck out when the case is stored."""
     matter: Matter = field(init=False, repr=False)
     """The matter, in the version that the case was opened for."""
     _subjects: dict[tuple[str, ...], tuple[Subject, ...]] = field(

@@ -111,6 +111,11 @@ class OwedRecords:
         connection.execute(insert(_OWED).values(values))
         return event
 
+    def strike_out(self, connection: Connection, recorded: Iterable[EventId]) -> None:
+        """Owe events no more, which the log has and nothing else waits for."""
+        for one in recorded:
+            connection.execute(delete(_OWED).where(_OWED.c.id == one))
+
     async def record(
         self, events: Sequence[Event], finish: Finish = finish_nothing
     ) -> None:
@@ -209,8 +214,7 @@ class OwedRecords:
 
         def strike(connection: Connection) -> list[After]:
             done = [finish(connection, event) for event in events]
-            for event in events:
-                connection.execute(delete(_OWED).where(_OWED.c.id == event.id))
+            self.strike_out(connection, [event.id for event in events])
             return [one for one in done if one is not None]
 
         if events:

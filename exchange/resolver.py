@@ -388,10 +388,12 @@ class Resolver:
         case.content.opening = None  # the log commits before the case
         head, content, fresh = case.head, case.sealed_content(), case.sealed_fresh()
         owed = None if settled else self._owed(case, attempt)
+        recorded, case.owed = case.owed, []
 
         def store(connection: Connection) -> None:
             cases.save_case(connection, head, content)
             cases.put_evidence(connection, head.id, fresh)
+            self.owed.strike_out(connection, recorded)
             if owed is None:
                 due.settle(connection, head.id)
             else:

@@ -52,7 +52,7 @@ def be_killed(step: str, outcome: str) -> None:
     if step == BEFORE_STORED:
         OwedRecords.note = kill  # type: ignore[assignment,method-assign] # it ends here
     elif step == BEFORE_STRUCK:
-        OwedRecords._strike = kill  # type: ignore[assignment,method-assign] # as above
+        OwedRecords.strike_out = kill  # type: ignore[assignment,method-assign] # as above
     else:
         append = AuditLog.append
 

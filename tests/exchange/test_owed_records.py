@@ -651,6 +651,27 @@ def deaf_to(office: Office, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
     monkeypatch.setattr(office.log, "append", refusing)
 
 
+async def test_the_log_hears_whom_a_case_asks_with_its_look_ups(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It costs no append of its own, and nothing of it is owed afterwards."""
+    batches: list[list[str]] = []
+    append = office.log.append
+
+    async def appending(events: Sequence[Event]) -> list[Appended]:
+        batches.append([event.outcome for event in events])
+        return await append(events)
+
+    monkeypatch.setattr(office.log, "append", appending)
+    consent = await asked(office)
+    heard = [batch for batch in batches if "asked" in batch]
+
+    assert 1 == len(heard)
+    assert "accepted" in heard[0]
+    assert ["asked"] == said(office, consent)
+    assert 0 == await catch_up(office)
+
+
 async def test_that_a_case_has_asked_somebody_is_recorded_though_it_was_cut_off(
     office: Office, monkeypatch: pytest.MonkeyPatch
 ) -> None:
