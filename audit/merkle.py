@@ -44,6 +44,12 @@ def node_hash(left: bytes, right: bytes) -> bytes:
 
 def fold(hashes: bytes) -> bytes:
     """Return the root over a power of two of adjacent hashes, one after the other."""
+    return fold_rows(hashes)[-1]
+
+
+def fold_rows(hashes: bytes) -> list[bytes]:
+    """Return a power of two of adjacent hashes, and each row above up to the root."""
+    rows = [hashes]
     while len(hashes) > HASH_SIZE:
         row: list[bytes] = []
         for at in range(0, len(hashes), 2 * HASH_SIZE):
@@ -51,7 +57,8 @@ def fold(hashes: bytes) -> bytes:
             hashed.update(hashes[at : at + 2 * HASH_SIZE])
             row.append(hashed.digest())
         hashes = b"".join(row)
-    return hashes
+        rows.append(hashes)
+    return rows
 
 
 def fold_peaks(peaks: Sequence[bytes]) -> bytes:

@@ -195,18 +195,27 @@ def node_reader(read_tile: TileReader) -> NodeReader:
     """
 
     def read(level: int, index: int) -> bytes:
-        tile_level, height = divmod(level, TILE_HEIGHT)
-        first = index << height
-        tile = read_tile(tile_level, first >> TILE_HEIGHT)
-        start = (first & (TILE_WIDTH - 1)) * HASH_SIZE
-        hashes = tile[start : start + (HASH_SIZE << height)]
-        if len(hashes) != HASH_SIZE << height:
-            raise VerificationError(
-                f"{tile_path(tile_level, first >> TILE_HEIGHT)} is too short"
-            )
-        return fold(hashes)
+        return fold(hashes_under(read_tile, level, index))
 
     return read
+
+
+def hashes_under(read_tile: TileReader, level: int, index: int) -> bytes:
+    """Return the stored hashes that node (level, index) is the root of, in its tile.
+
+    Raises:
+        VerificationError: The tile is shorter than the tree demands.
+    """
+    tile_level, height = divmod(level, TILE_HEIGHT)
+    first = index << height
+    tile = read_tile(tile_level, first >> TILE_HEIGHT)
+    start = (first & (TILE_WIDTH - 1)) * HASH_SIZE
+    hashes = tile[start : start + (HASH_SIZE << height)]
+    if len(hashes) != HASH_SIZE << height:
+        raise VerificationError(
+            f"{tile_path(tile_level, first >> TILE_HEIGHT)} is too short"
+        )
+    return hashes
 
 
 def reading_once(read_tile: TileReader) -> TileReader:
