@@ -61,7 +61,7 @@ _POLL_S = 5.0
 _GRACE = timedelta(seconds=5)
 """How long whoever acted has, until another records it."""
 _MOST = 500
-"""How many are read at once at most."""
+"""How many are looked for at once at most."""
 
 _log = structlog.get_logger(__name__)
 
@@ -232,10 +232,11 @@ class OwedRecords:
             return None
 
     async def _of(self, things: Iterable[str]) -> Sequence[Row[Any]]:
-        """Return what is owed of some things, that of each in its order."""
+        """Return all that is owed of some things, that of each in its order."""
+        # A limit would cut off what is to come first: what is named is bounded.
         query = select(_OWED).where(_OWED.c.thing.in_(list(things)))
         order = (_OWED.c.thing, _OWED.c.step, _OWED.c.happened_at, _OWED.c.id)
-        return await self._all(query.order_by(*order).limit(_MOST))
+        return await self._all(query.order_by(*order))
 
     async def _all(self, query: Select[Any]) -> Sequence[Row[Any]]:
         return await self.database.read(lambda c: c.execute(query).all())

@@ -577,6 +577,28 @@ async def test_recording_an_act_leaves_what_came_after_it_to_others(
     assert ["asked", "given"] == [x["outcome"] for x in office.leaves()]
 
 
+async def test_what_is_owed_of_many_things_is_recorded_before_what_came_next(
+    office: Office,
+) -> None:
+    """Of each of them, as when many consents run out whose giving was cut off."""
+    owed, names = owed_by(office), [f"consent-{n}" for n in range(260)]
+
+    def note_all(connection: Connection, outcome: str, step: int) -> list[Event]:
+        events = (an_event(office, outcome) for _ in names)
+        of_each = zip(names, events, strict=True)
+        named = [one._replace(correlation=name) for name, one in of_each]
+        return [owed.note(connection, one, step) for one in named]
+
+    await office.database.write(lambda c: note_all(c, "given", 1))
+    expired = await office.database.write(lambda c: note_all(c, "expired", 2))
+    await owed.record(expired)
+    left = await catch_up(office)
+    heard = [x["outcome"] for x in office.leaves()]
+
+    assert ["given"] * 260 + ["expired"] * 260 == heard
+    assert 0 == left
+
+
 _WORDS = st.text(max_size=8)
 _DETAILS = st.dictionaries(
     _WORDS, st.none() | st.booleans() | st.integers(0, 9) | st.lists(_WORDS)
