@@ -113,8 +113,8 @@ class OwedRecords:
 
     def strike_out(self, connection: Connection, recorded: Iterable[EventId]) -> None:
         """Owe events no more, which the log has and nothing else waits for."""
-        for one in recorded:
-            connection.execute(delete(_OWED).where(_OWED.c.id == one))
+        if struck := list(recorded):
+            connection.execute(delete(_OWED).where(_OWED.c.id.in_(struck)))
 
     async def record(
         self, events: Sequence[Event], finish: Finish = finish_nothing
