@@ -90,6 +90,11 @@ def _check_evidence_type(kind: EvidenceType, complain: Complain) -> None:
     if sound:
         try:
             compile_fields(kind)
+        except jsonschema_rs.ValidationError as error:
+            # What JSON Schema allows, and linear time does not: to look ahead.
+            _, name, *inner = map(str, error.instance_path)
+            because = f"can't be compiled: {error.message[:200]}"
+            complain("fields", name, "json_schema", *inner, because=because)
         except (ValueError, jsonschema_rs.ReferencingError) as error:
             complain("fields", because=f"can't be compiled: {str(error)[:200]}")
 

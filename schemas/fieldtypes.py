@@ -10,7 +10,9 @@ from schemas.grammar import BOOLEAN, Kind, Scalar, ValueType
 from schemas.packtext import pointer, walk
 
 _META_SCHEMA = jsonschema_rs.Draft202012Validator(
-    {"$ref": "https://json-schema.org/draft/2020-12/schema"}, offline=True
+    {"$ref": "https://json-schema.org/draft/2020-12/schema"},
+    validate_formats=True,
+    offline=True,
 )
 """Tells what is a JSON Schema, and nothing of what is wrong with one."""
 
