@@ -1,5 +1,6 @@
 """A case office over in-memory departments, and the families that tests send there."""
 
+import asyncio
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Iterator, Mapping
@@ -110,6 +111,24 @@ class Office:
         opening = an_opening(answers, subjects, actor)
         _, answer = await self.resolver.open(opening, wait_s, None)
         return read(answer)
+
+    async def open_and_be_killed(self, at: str) -> dict[str, Any]:
+        """Open a case, be killed while a register is asked, and return its id alone.
+
+        Args:
+            at: The evidence type that is asked for; its register answers afterwards.
+        """
+        gate = self.departments.close_gate(at)
+        ours = asyncio.all_tasks()
+        opening = asyncio.create_task(self.open(wait_s=3.0))
+        await gate.reached()
+        killed = asyncio.all_tasks() - ours
+        for task in killed:  # as a kill would: nothing runs to its end
+            task.cancel()
+        await asyncio.gather(*killed, return_exceptions=True)
+        assert opening.cancelled()
+        gate.opened.set()
+        return await self.only_case()
 
     async def read(self, case: dict[str, Any]) -> dict[str, Any]:
         """Read a case again."""

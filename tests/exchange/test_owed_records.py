@@ -743,16 +743,7 @@ async def test_look_ups_of_a_case_that_is_closed_meanwhile_get_their_end(
     office: Office,
 ) -> None:
     """Those that a kill cut off: nobody waits for them, and no run takes them up."""
-    gate = office.departments.close_gate("household@1")
-    ours = asyncio.all_tasks()
-    opening = asyncio.create_task(office.open(wait_s=3.0))
-    await gate.reached()
-    killed = asyncio.all_tasks() - ours
-    for task in killed:  # as a kill would: nothing runs to its end
-        task.cancel()
-    await asyncio.gather(*killed, return_exceptions=True)
-    assert opening.cancelled()
-    case = await office.only_case()
+    case = await office.open_and_be_killed("household@1")
     await close(office, case)
     stored = office.stored(case)
     with pytest.raises(NotFoundError, match="destroyed"):

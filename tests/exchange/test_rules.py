@@ -264,20 +264,10 @@ async def test_every_open_requirement_has_an_owner_an_action_and_a_clock(
 
 async def test_a_crash_in_mid_case_is_made_good_from_the_log(office: Office) -> None:
     """Rules 1, 2 and 10: intents without an end get one, and the case goes on."""
-    gate = office.departments.close_gate("household@1")
-    ours = asyncio.all_tasks()
-    opening = asyncio.create_task(office.open(wait_s=3.0))
-    await gate.reached()
-    killed = asyncio.all_tasks() - ours
-    for task in killed:  # as a kill would: nothing runs to its end
-        task.cancel()
-    await asyncio.gather(*killed, return_exceptions=True)
-    assert opening.cancelled()
+    case = await office.open_and_be_killed("household@1")
     perform_steps(office.departments)
-    gate.opened.set()
 
     office.clock.advance(timedelta(minutes=2))
-    case = await office.only_case()
     await office.attempt(case)
 
     kinds = [(kind, outcome) for kind, outcome, *_ in office.records()]
