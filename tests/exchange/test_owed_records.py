@@ -312,7 +312,8 @@ async def test_what_is_suspended_anew_stays_so_whatever_waits_for_its_record(
         held.append(office.in_flight.suspended)
         with pytest.raises(LogUnavailableError):
             await people.suspend(kind, name, "again", "operator")
-    await catch_up(office)
+    caught = await catch_up(office)
+    await people.suspend(kind, name, "again", "operator")
     held += [office.in_flight.suspended, await office.database.read(uses.suspended)]
     await people.resume(kind, name, "operator")
     with pytest.raises(NotFoundError):
@@ -321,6 +322,7 @@ async def test_what_is_suspended_anew_stays_so_whatever_waits_for_its_record(
 
     assert [frozenset({f"grant:{name}"})] * 4 == held
     assert frozenset() == office.in_flight.suspended
+    assert 3 == caught
     assert ["suspended", "resumed"] * 2 == outcomes
 
 
@@ -621,24 +623,6 @@ _EVENTS = st.builds(
 def test_an_event_is_read_back_as_it_was_owed(event: Event) -> None:
     """Whoever records it later records the same."""
     assert event == owed_records._read(owed_records._written(event))
-
-
-async def test_a_suspension_that_was_cut_off_holds_and_is_recorded_later(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A log that is down keeps nobody from suspending."""
-    people = permissions(office)
-    service = Suspendable.SERVICE, "ga_household"
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
-        with pytest.raises(LogUnavailableError):
-            await people.suspend(*service, "file 7", "operator")
-    holds = office.in_flight.suspended
-    caught = await catch_up(office)
-    await people.suspend(*service, "file 7", "operator")
-
-    assert (["service:ga_household"], 1) == (sorted(holds), caught)
-    assert ["suspended"] == [x["outcome"] for x in office.leaves()]
 
 
 async def test_the_log_hears_of_a_suspension_before_its_end(
