@@ -32,7 +32,7 @@ from exchange.due import Due
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
 from exchange.owed_records import OwedRecords
 from exchange.permission import Permissions
-from exchange.resolver import Opening, Resolver
+from exchange.resolver import Additions, Opening, Resolver
 from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.directory import Scope
@@ -134,13 +134,28 @@ class Office:
         """Read a case again."""
         return read(await self.resolver.read(CaseId(case["id"]), PORTAL_CALLER))
 
-    async def resolve(self, case: dict[str, Any]) -> dict[str, Any]:
+    async def resolve(
+        self, case: dict[str, Any], wait_s: float = 5.0
+    ) -> dict[str, Any]:
         """Resolve a case again."""
-        return read(await self.resolver.resolve(CaseId(case["id"]), PORTAL_CALLER, 5.0))
+        case_id = CaseId(case["id"])
+        return read(await self.resolver.resolve(case_id, PORTAL_CALLER, wait_s))
+
+    async def add(
+        self,
+        case: dict[str, Any],
+        caller: Caller = PORTAL_CALLER,
+        wait_s: float = 5.0,
+        **said: object,
+    ) -> dict[str, Any]:
+        """Add to a case: `subjects`, `answers`, `commitments`, `supplied`."""
+        values: dict[str, Any] = {"subjects": {}, "answers": {}, **said}
+        body = Additions(**values)
+        return read(await self.resolver.add(CaseId(case["id"]), caller, wait_s, body))
 
     async def attempt(self, case: dict[str, Any]) -> str:
         """Make the attempt that the case is owed now, as the dispatcher would."""
-        owed = self.database.read_now(lambda c: owed_to(c, CaseId(case["id"])))
+        owed = self.owed(case)
         assert owed is not None
         return await self.resolver.attempt(owed.id)
 
@@ -181,6 +196,12 @@ class Office:
     def owed(self, case: dict[str, Any]) -> Due | None:
         """Return what a case is owed."""
         return self.database.read_now(lambda c: owed_to(c, CaseId(case["id"])))
+
+    def owed_in(self, case: dict[str, Any]) -> float:
+        """Return in how many seconds a case goes on by itself."""
+        owed = self.owed(case)
+        assert owed is not None
+        return (owed.due_at - self.clock.now()).total_seconds()
 
     async def only_case(self) -> dict[str, Any]:
         """Return the one case that the office has, by its id alone."""

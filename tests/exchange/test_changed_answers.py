@@ -1,6 +1,6 @@
 """Answers may be changed: what comes of a case turns on the present ones alone."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,21 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exchange.migrations.schema import Part
-from exchange.resolver import Additions
 from schemas.errors import ConnectorUnavailableError, Layer
-from schemas.ids import CaseId
 from schemas.matter import SupplyReason
 from tests.exchange.newborn import (
     ANSWERS,
     FATHER,
     HOUSEHOLD_FIELDS,
     MOTHER,
-    PORTAL_CALLER,
     Office,
     an_office,
     outcomes,
     perform_steps,
-    read,
     settle_in,
 )
 from tests.harness.postgres import Files, migrated
@@ -35,17 +31,6 @@ ON_SQLITE = pytest.mark.parametrize("lend", ["sqlite"], indirect=True)
 """What is planned and judged is the same on each engine."""
 JOINS = st.sampled_from(["mother", "father"])
 """Whose household: each leads to a look-up of its own, which tells the same facts."""
-
-
-async def _change(
-    office: Office,
-    case: dict[str, Any],
-    answers: Mapping[str, bool | str],
-    supplied: Mapping[str, SupplyReason] | None = None,
-) -> dict[str, Any]:
-    body = Additions(subjects={}, answers=answers, supplied=supplied or {})
-    case_id = CaseId(case["id"])
-    return read(await office.resolver.add(case_id, PORTAL_CALLER, 5.0, body))
 
 
 def _register_them(office: Office) -> None:
@@ -88,7 +73,7 @@ async def _go_through(changes: Sequence[str], files: Files, *, consented: bool) 
                 await office.consent_beforehand()
             case = await office.open()
             for joins in changes:
-                case = await _change(office, case, {"joins": joins})
+                case = await office.add(case, answers={"joins": joins})
                 fresh = await office.open(answers={**ANSWERS, "joins": joins})
 
                 assert _told(fresh) == _told(case)
@@ -113,7 +98,7 @@ async def test_what_is_held_for_an_answer_is_not_asked_for_again(
     await office.consent_beforehand()
     case = await office.open()
     for joins in ("father", "mother", "father", "mother"):
-        case = await _change(office, case, {"joins": joins})
+        case = await office.add(case, answers={"joins": joins})
 
     asked = [r.keys["id"] for r in office.departments.asked_about("household@1")]
     assert [MOTHER, FATHER] == asked
@@ -131,7 +116,7 @@ async def test_what_was_learned_for_another_answer_decides_nothing(
     case = await office.open()
     assert "not_applicable" == outcomes(case)["head_agreement"]
 
-    case = await _change(office, case, {"joins": "father"})
+    case = await office.add(case, answers={"joins": "father"})
 
     waiting = ("consent_needed", "consent_needed")
     assert waiting == tuple(outcomes(case)[n] for n in ("household", "head_agreement"))
@@ -148,9 +133,9 @@ async def test_what_was_handed_in_counts_for_the_answers_it_was_handed_in_for(
     office.departments.reply("household@1", down)
     case = await office.open()
     paper = {"household": SupplyReason.SOURCE_DOWN}
-    came_of = [outcomes(await _change(office, case, {}, paper))["household"]]
+    came_of = [outcomes(await office.add(case, supplied=paper))["household"]]
     for answers in ({"joins": "father"}, {"phone": "13000000001"}, {"joins": "mother"}):
-        case = await _change(office, case, answers)
+        case = await office.add(case, answers=answers)
         came_of.append(outcomes(case)["household"])
 
     assert ["supplied", "pending", "pending", "supplied"] == came_of

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from exchange.database import Database
-from exchange.resolver import Additions
 from schemas.errors import StateConflictError
 from schemas.ids import CaseId
 from tests.exchange.newborn import PORTAL_CALLER, Office, read
 
 pytestmark = pytest.mark.anyio
-NOTHING_MORE = Additions(subjects={}, answers={"phone": "13000000001"})
 
 
 async def close(office: Office, case: dict[str, Any]) -> dict[str, Any]:
@@ -28,8 +26,7 @@ async def resolve(office: Office, case: dict[str, Any]) -> object:
 
 async def add(office: Office, case: dict[str, Any]) -> object:
     """Add an answer to a case."""
-    case_id = CaseId(case["id"])
-    return await office.resolver.add(case_id, PORTAL_CALLER, 0.0, NOTHING_MORE)
+    return await office.add(case, wait_s=0.0, answers={"phone": "13000000001"})
 
 
 async def stated(office: Office, case: dict[str, Any]) -> object:

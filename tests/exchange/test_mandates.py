@@ -19,7 +19,6 @@ from consent.mandates import Authentication, Mandate, Power
 from exchange import mandating, vault
 from exchange.case import Agent
 from exchange.giving import Giving, check_giving
-from exchange.resolver import Additions
 from schemas.codes import citizen_check_digit
 from schemas.errors import (
     ConnectorUnavailableError,
@@ -268,8 +267,7 @@ async def test_what_an_applicant_was_asked_for_waits_for_no_ended_mandate(
     before = await office.open(actor=acting(mandate.id), answers={})
     assert "supply_needed" == outcomes(before)["maternity_claim"]
     paper = {"mother_insurance": SupplyReason.NOT_HELD}
-    body = Additions(subjects={}, answers={}, supplied=paper)
-    await office.resolver.add(CaseId(before["id"]), PORTAL_CALLER, 5.0, body)
+    await office.add(before, supplied=paper)
 
     if ends == "revoked":
         await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
@@ -446,10 +444,8 @@ async def test_one_case_that_can_not_be_opened_is_in_no_others_way(
     assert [None, mandate.id] == [noted(office)[case["id"]] for case in opened]
 
 
-def adding(*commitments: str) -> Additions:
-    """Return an answer that the agent gives, with promises."""
-    answers = {"phone": "13100000000"}
-    return Additions(subjects={}, answers=answers, commitments=commitments)
+ANSWER = {"phone": "13100000000"}
+"""What an agent answers in mid-case."""
 
 
 async def test_an_agent_answers_only_while_the_mandate_holds(office: Office) -> None:
@@ -457,11 +453,10 @@ async def test_an_agent_answers_only_while_the_mandate_holds(office: Office) -> 
     answers = {k: v for k, v in ANSWERS.items() if k != "phone"}
     mandate = await give(office)
     case = await office.open(actor=acting(mandate.id), answers=answers)
-    case_id, add = CaseId(case["id"]), office.resolver.add
     await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
 
     with pytest.raises(MandateError, match="revoked"):
-        await add(case_id, PORTAL_CALLER, 5.0, adding())
+        await office.add(case, answers=ANSWER)
 
     assert "answer_needed" in outcomes(await office.read(case)).values()
     denied = [r for r in office.leaves() if r["kind"] == "request.denied"]
@@ -472,15 +467,14 @@ async def test_promising_takes_a_power_of_its_own(office: Office) -> None:
     """A commitment binds the principal, so that applying does not include it."""
     plain = await give(office)
     both = await give(office, powers=frozenset(Power))
-    cases = [await office.open(actor=acting(m.id)) for m in (plain, both)]
-    first, second = (CaseId(case["id"]) for case in cases)
-    promising = adding("household")
+    first, second = [await office.open(actor=acting(m.id)) for m in (plain, both)]
+    promises = ("household",)
 
     with pytest.raises(MandateError, match="power"):
-        await office.resolver.add(first, PORTAL_CALLER, 5.0, promising)
+        await office.add(first, answers=ANSWER, commitments=promises)
 
-    await office.resolver.add(first, PORTAL_CALLER, 5.0, adding())
-    await office.resolver.add(second, PORTAL_CALLER, 5.0, promising)
+    await office.add(first, answers=ANSWER)
+    await office.add(second, answers=ANSWER, commitments=promises)
 
 
 async def test_an_official_needs_no_mandate(office: Office) -> None:

@@ -17,7 +17,6 @@ from connectors.lookup import Declined, Deferred, NotCovered
 from consent.artefact import Consent
 from consent.rules import Suspendable, target
 from consent.store import withdraw
-from exchange.resolver import Additions
 from exchange.vault import _find_wrapped
 from schemas.canonical import b64url_decode
 from schemas.errors import (
@@ -41,9 +40,7 @@ from tests.exchange.newborn import (
     a_mother,
     outcomes,
     perform_steps,
-    read,
 )
-from tests.fakes.waiting import owed_to
 
 pytestmark = pytest.mark.anyio
 
@@ -379,9 +376,7 @@ async def test_of_twins_the_portal_says_which(office: Office) -> None:
         assert CERTIFICATE not in str(case)
 
         stated = {"newborn": {"certificate_no": number}}
-        body = Additions(subjects=stated, answers={})
-        added = office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
-        told = read(await added)
+        told = await office.add(case, subjects=stated)
         assert "retrieved" == outcomes(told)["birth_certificate"]
         assert number in str(told["evidence"])
     assert ("request.ended", "declined", "wj", "birth_certificate@1") in (
@@ -470,9 +465,7 @@ async def test_a_run_that_takes_longer_than_the_wait_is_followed_by_another_at_o
 
     monkeypatch.setattr(office.log, "append", slow)
     case = await office.open()
-    owed = office.database.read_now(
-        lambda connection: owed_to(connection, CaseId(case["id"]))
-    )
+    owed = office.owed(case)
 
     assert owed is not None
     assert office.clock.now() == owed.due_at

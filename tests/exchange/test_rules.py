@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import Connection, update
@@ -18,7 +17,6 @@ from consent.rules import Rule, Suspendable, target
 from consent.store import Terms, withdraw
 from consent.uses import Use, take_uses
 from exchange.asking import Asker
-from exchange.resolver import Additions
 from schemas.errors import (
     ConnectorFaultError,
     ConnectorUnavailableError,
@@ -26,7 +24,7 @@ from schemas.errors import (
     Layer,
     LogUnavailableError,
 )
-from schemas.ids import CaseId, ConsentId, LookupId
+from schemas.ids import ConsentId, LookupId
 from schemas.matter import SupplyReason
 from schemas.validation import Pack
 from tests.exchange.newborn import (
@@ -36,12 +34,10 @@ from tests.exchange.newborn import (
     FATHER,
     HOUSEHOLD_FIELDS,
     MOTHER,
-    PORTAL_CALLER,
     Office,
     an_office,
     outcomes,
     perform_steps,
-    read,
     settle_in,
     the_pack,
 )
@@ -335,10 +331,9 @@ async def test_a_time_that_has_passed_does_not_make_a_case_spin(
     down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
     office.departments.reply("household@1", down)
     case = await office.open()
-    body = Additions(subjects={}, answers={"joins": "father"})
     office.clock.advance(timedelta(minutes=1))
 
-    await office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
+    await office.add(case, answers={"joins": "father"})
 
     owed = office.owed(case)
     assert owed is not None
@@ -387,10 +382,7 @@ async def test_a_father_whom_nobody_knows_ends_with_papers(office: Office) -> No
     open_ones: list[dict[str, str]] = []
 
     for requirement in ("father_identity", "marriage"):
-        paper = {requirement: SupplyReason.NOT_HELD}
-        body = Additions(subjects={}, answers={}, supplied=paper)
-        added = office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
-        case = read(await added)
+        case = await office.add(case, supplied={requirement: SupplyReason.NOT_HELD})
         open_ones.append({s["requirement"]: s["owner"] for s in case["next_steps"]})
 
     assert [{"marriage": "applicant"}, {}] == open_ones
@@ -404,11 +396,9 @@ async def test_a_father_who_is_stated_at_last_is_asked_for_his_consent(
     _leave_the_father_blank(office)
     case = await office.open()
     stated = {"father": {"id": FATHER, "name": "陈溪"}}
-    body = Additions(subjects=stated, answers={})
 
-    after = await office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
+    found = outcomes(await office.add(case, subjects=stated))
 
-    found = outcomes(read(after))
     assert {"consent_needed"} == {found["father_identity"], found["marriage"]}
 
 
@@ -489,13 +479,6 @@ async def test_what_waits_behind_a_failed_look_up_names_who_mends_it(
     )
 
 
-def _owed_in(office: Office, case: dict[str, Any]) -> float:
-    """Return in how many seconds a case goes on by itself."""
-    owed = office.owed(case)
-    assert owed is not None
-    return (owed.due_at - office.clock.now()).total_seconds()
-
-
 @pytest.mark.parametrize("wait_s", [0.0, 5.0])
 async def test_whoever_resolves_again_and_again_puts_no_automatic_try_off(
     office: Office, wait_s: float
@@ -507,16 +490,15 @@ async def test_whoever_resolves_again_and_again_puts_no_automatic_try_off(
     case = await office.open()
     for left in (4.0, 3.0, 2.0):
         office.clock.advance(timedelta(seconds=1))
-        case_id = CaseId(case["id"])
-        await office.resolver.resolve(case_id, PORTAL_CALLER, wait_s)
+        await office.resolve(case, wait_s)
 
-        assert left == _owed_in(office, case)
+        assert left == office.owed_in(case)
 
     waits = []
     for _ in range(3):
-        office.clock.advance(timedelta(seconds=_owed_in(office, case)))
+        office.clock.advance(timedelta(seconds=office.owed_in(case)))
         await office.attempt(case)
-        waits.append(_owed_in(office, case))
+        waits.append(office.owed_in(case))
     assert [15.0, 60.0, 60.0] == waits
 
 
@@ -528,8 +510,7 @@ async def test_the_limit_of_a_source_is_put_off_by_nobody(office: Office) -> Non
     limit = the_pack().matters["newborn@1"].source_limit
     for wait_s in (0.0, 5.0, 0.0):
         office.clock.advance(limit / 2)
-        case_id = CaseId(case["id"])
-        await office.resolver.resolve(case_id, PORTAL_CALLER, wait_s)
+        await office.resolve(case, wait_s)
     case = await office.resolve(case)
 
     assert "supply_needed" == outcomes(case)["maternity_claim"]

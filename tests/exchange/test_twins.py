@@ -11,17 +11,13 @@ from connectors.client import ClientPolicy, ServiceClient
 from connectors.department.app import build_app
 from connectors.department.log import verify_log
 from connectors.kinds.http import HttpConnector
-from exchange.resolver import Additions
-from schemas.ids import CaseId
 from tests.connectors.examples import GATEWAY, GATEWAY_KEY, a_config, pinned
 from tests.connectors.servers import serving
 from tests.exchange.newborn import (
     CERTIFICATE,
     CERTIFICATE_FIELDS,
-    PORTAL_CALLER,
     Office,
     outcomes,
-    read,
 )
 
 TWIN = "A000000002"
@@ -79,10 +75,7 @@ async def test_a_department_picks_none_of_two_twins_and_the_number_tells(
     folder.mkdir()
     async with births(office, folder, CERTIFICATE, TWIN) as log:
         case = await office.open()
-        stated = {"newborn": {"certificate_no": TWIN}}
-        body = Additions(subjects=stated, answers={})
-        added = office.resolver.add(CaseId(case["id"]), PORTAL_CALLER, 5.0, body)
-        told = read(await added)
+        told = await office.add(case, subjects={"newborn": {"certificate_no": TWIN}})
 
     asked = case["by_id"]["birth_certificate"]
     assert "answer_needed" == asked["outcome"]

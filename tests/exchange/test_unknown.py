@@ -8,18 +8,10 @@ from typing import Any
 import pytest
 
 from connectors.lookup import NothingHeld
-from exchange.resolver import Additions
 from schemas.errors import ConnectorUnavailableError, Layer
 from schemas.matter import SupplyReason
 from tests.exchange.newborn import MOTHER, Office, outcomes
-from tests.exchange.travel_card import (
-    a_card_office,
-    add,
-    apply,
-    hand_in,
-    hold,
-    promise,
-)
+from tests.exchange.travel_card import CARD_OFFICE, a_card_office, apply, hold
 
 pytestmark = [
     pytest.mark.anyio,
@@ -137,8 +129,10 @@ async def test_what_was_handed_in_settles_nothing_that_a_register_speaks_against
     async with a_card_office(tmp_path, tables_url, vault_url, supply) as office:
         hold(office, birth_year=1970)
         case = await apply(office)
-        handed_in = await hand_in(office, case, "age", SupplyReason(reason))
-        promised = await promise(office, case, "age")
+        handed_in = await office.add(
+            case, CARD_OFFICE, supplied={"age": SupplyReason(reason)}
+        )
+        promised = await office.add(case, CARD_OFFICE, commitments=("age",))
 
     assert ["mismatch"] * 3 == [outcomes(c)["age"] for c in (case, handed_in, promised)]
 
@@ -151,9 +145,14 @@ async def test_what_was_handed_in_counts_for_the_reason_that_was_found(
     async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
         office.departments.reply("household@1", DOWN)
         case = await apply(office)
-        untrue = await hand_in(office, case, "age", SupplyReason.NOT_HELD)
-        true = await hand_in(office, case, "age", SupplyReason.SOURCE_DOWN)
-        untrue_again = await hand_in(office, case, "age", SupplyReason.NOT_HELD)
+        untrue, true, untrue_again = [
+            await office.add(case, CARD_OFFICE, supplied={"age": reason})
+            for reason in (
+                SupplyReason.NOT_HELD,
+                SupplyReason.SOURCE_DOWN,
+                SupplyReason.NOT_HELD,
+            )
+        ]
 
     assert ("pending", "supplied") == (outcomes(untrue)["age"], outcomes(true)["age"])
     still = untrue_again["by_id"]["age"]
@@ -169,12 +168,13 @@ async def test_what_was_handed_in_and_accepted_stays(
     async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
         office.departments.reply("household@1", DOWN)
         case = await apply(office)
-        await hand_in(office, case, "age", SupplyReason.SOURCE_DOWN)
+        handed_in = {"age": SupplyReason.SOURCE_DOWN}
+        await office.add(case, CARD_OFFICE, supplied=handed_in)
         office.departments.reply("household@1", NothingHeld())
         office.clock.advance(timedelta(hours=2))
         await office.attempt(case)
-        said = Additions(subjects={"holder": {"id": MOTHER}}, answers=answers)
-        case = await add(office, case, said)
+        holder = {"holder": {"id": MOTHER}}
+        case = await office.add(case, CARD_OFFICE, subjects=holder, answers=answers)
 
     assert ("not_held", "supplied") == tuple(
         outcomes(case)[name] for name in ("household", "age")
@@ -195,8 +195,7 @@ async def test_what_is_said_again_changes_nothing(
         await office.attempt(case)
         office.departments.reply("household@1", DOWN)
         office.clock.advance(timedelta(hours=5))
-        said = Additions(subjects={"holder": {"id": MOTHER}}, answers={})
-        case = await add(office, case, said)
+        case = await office.add(case, CARD_OFFICE, subjects={"holder": {"id": MOTHER}})
 
     assert ("pending", "retrieved") == tuple(
         outcomes(case)[name] for name in ("household", "head")
@@ -208,6 +207,7 @@ async def test_a_promise_stands_in_place_of_evidence_that_is_not_there(
 ) -> None:
     """Nobody holds the household: where the matter allows it, a promise settles."""
     async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        case = await promise(office, await apply(office), "age")
+        applied = await apply(office)
+        case = await office.add(applied, CARD_OFFICE, commitments=("age",))
 
     assert "committed" == outcomes(case)["age"]

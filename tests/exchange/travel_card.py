@@ -11,11 +11,9 @@ import orjson
 from pydantic import JsonValue
 
 from exchange.office import read_pack
-from exchange.resolver import Additions, Opening
+from exchange.resolver import Opening
 from exchange.token_request import Caller
 from schemas.directory import Scope
-from schemas.ids import CaseId
-from schemas.matter import SupplyReason
 from schemas.validation import Pack
 from tests.exchange.newborn import MOTHER, OFFICIAL, Office, an_office, read
 
@@ -241,26 +239,3 @@ async def apply(office: Office) -> dict[str, Any]:
     )
     _, answer = await office.resolver.open(opening, 5.0, None)
     return read(answer)
-
-
-async def add(office: Office, case: dict[str, Any], body: Additions) -> dict[str, Any]:
-    """Add to a case."""
-    case_id = CaseId(case["id"])
-    return read(await office.resolver.add(case_id, CARD_OFFICE, 5.0, body))
-
-
-async def hand_in(
-    office: Office, case: dict[str, Any], requirement: str, reason: SupplyReason
-) -> dict[str, Any]:
-    """Say that a requirement was handed in, for a reason."""
-    body = Additions(subjects={}, answers={}, supplied={requirement: reason})
-    return await add(office, case, body)
-
-
-async def promise(
-    office: Office, case: dict[str, Any], requirement: str
-) -> dict[str, Any]:
-    """Commit to a requirement, in place of its evidence."""
-    return await add(
-        office, case, Additions(subjects={}, answers={}, commitments=(requirement,))
-    )
