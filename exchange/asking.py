@@ -41,6 +41,7 @@ from exchange.case import (
     Result,
     Unmatched,
     Wrong,
+    earlier,
 )
 from exchange.database import Database
 from exchange.due import next_try
@@ -365,7 +366,7 @@ class Asker:
             return None
         tries = _tries(before, asked.request.issued_at)
         again = next_try(tries, now, self.waits, None, jitter=self.jitter())
-        return _earlier(again, before, now)
+        return None if again is None else earlier(again, before, now)
 
     def _down(
         self,
@@ -382,9 +383,9 @@ class Asker:
             tries = _tries(before, asked.request.issued_at)
         limit = since + case.matter.source_limit
         retry_at = next_try(tries, now, self.waits, limit, jitter=self.jitter())
-        retry_at = _earlier(retry_at, before, now)
-        if retry_at is not None and error.retry_after_s is not None:
-            asked_for = now + timedelta(seconds=error.retry_after_s)
+        if retry_at is not None:
+            retry_at = earlier(retry_at, before, now)
+            asked_for = now + timedelta(seconds=error.retry_after_s or 0)
             retry_at = min(max(retry_at, asked_for), limit)
         full = asked.approved.service.timeout_ms / 1000
         cut_short = asked.request.timeout_s < full
@@ -429,25 +430,9 @@ def _tries(before: Attempt | None, asked_at: datetime) -> int:
     """
     if before is None:
         return 1
-    due = planned_for(before)
+    due = before.planned_for
     is_early = due is not None and asked_at < due
     return max(before.tries, 1) if is_early else before.tries + 1
-
-
-def _earlier(
-    retry_at: datetime | None, before: Attempt | None, now: datetime
-) -> datetime | None:
-    """Return the earlier of a new time and the one that was planned, if it is ahead."""
-    due = None if before is None else planned_for(before)
-    if retry_at is None or due is None or due <= now:
-        return retry_at
-    return min(retry_at, due)
-
-
-def planned_for(attempt: Attempt) -> datetime | None:
-    """Return when a look-up is made again by itself, as its last try left it."""
-    result = attempt.result
-    return result.retry_at if isinstance(result, Later | Down | Nothing) else None
 
 
 def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:

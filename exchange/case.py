@@ -176,6 +176,8 @@ class Unconsented:
 Unmet: TypeAlias = (
     Disputed | Unmatched | Nothing | Later | Down | Wrong | Barred | Unconsented
 )
+Repeated: TypeAlias = Later | Down | Nothing
+"""After these a look-up may be made again by itself."""
 Result: TypeAlias = Annotated[Held | Unmet, Field(discriminator="kind")]
 
 
@@ -197,6 +199,17 @@ class Attempt:
     made_by: dict[str, str] = field(default_factory=dict)
     """What was known of the concepts that the look-up takes: with another value it is
     another question. Empty where it was made before this was noted."""
+
+    @property
+    def planned_for(self) -> datetime | None:
+        """When the look-up is made again by itself; None when it is not."""
+        return self.result.retry_at if isinstance(self.result, Repeated) else None
+
+
+def earlier(retry_at: datetime, before: Attempt | None, now: datetime) -> datetime:
+    """Return the earlier of a new time and the one that was planned, if it is ahead."""
+    due = None if before is None else before.planned_for
+    return retry_at if due is None or due <= now else min(retry_at, due)
 
 
 @value

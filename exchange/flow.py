@@ -14,7 +14,7 @@ from audit.record import Event, Kind
 from consent.rules import Rule
 from consent.verdict import ConsentNeeded, Permit, Provisional, Refuse
 from exchange.approval import Approved
-from exchange.asking import Asker, planned_for
+from exchange.asking import Asker
 from exchange.case import (
     Attempt,
     Barred,
@@ -25,6 +25,7 @@ from exchange.case import (
     Later,
     Nothing,
     Unconsented,
+    earlier,
 )
 from exchange.deciding import AskedConsent, Decided, Decider
 from exchange.judgement import judge_case
@@ -228,13 +229,11 @@ class Flow:
     ) -> None:
         """Note that there was no time left to ask: it goes on by itself at once."""
         for one in approved:
-            since, at = now, now + timedelta(seconds=self.waits[0])
             before = case.attempt(one.lookup)
-            if before is not None:
-                if isinstance(before.result, Down):
-                    since = before.result.since
-                due = planned_for(before)
-                at = at if due is None or due <= now else min(at, due)
+            at = earlier(now + timedelta(seconds=self.waits[0]), before, now)
+            since = now
+            if before is not None and isinstance(before.result, Down):
+                since = before.result.since
             down = Down(layer=Layer.GATEWAY, since=since, retry_at=at, deadline=True)
             self._note(case, one.lookup, down)
 

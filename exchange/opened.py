@@ -19,10 +19,8 @@ from exchange.case import (
     CaseHead,
     CaseStatus,
     Disputed,
-    Down,
     Held,
-    Later,
-    Nothing,
+    Repeated,
     read_content,
     to_json,
 )
@@ -182,7 +180,7 @@ class OpenCase:
         """Let nothing wait for another try: all that is open is decided again now."""
         for lookup, attempt in self.content.attempts.items():
             result = attempt.result
-            if isinstance(result, Later | Down | Nothing) and result.retry_at:
+            if isinstance(result, Repeated) and result.retry_at is not None:
                 waited = replace(result, retry_at=now)
                 self.content.attempts[lookup] = replace(attempt, result=waited)
 

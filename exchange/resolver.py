@@ -25,10 +25,7 @@ from exchange.case import (
     CaseContent,
     CaseHead,
     CaseStatus,
-    Down,
     HandedIn,
-    Later,
-    Nothing,
     stated_facts,
 )
 from exchange.cases import StoredCase
@@ -553,8 +550,7 @@ def _next_due(case: OpenCase, now: datetime) -> datetime:
     times = [
         max(at, now)
         for attempt in case.content.attempts.values()
-        if isinstance(attempt.result, Later | Down | Nothing)
-        and (at := attempt.result.retry_at) is not None
+        if (at := attempt.planned_for) is not None
         and (at > now or attempt.run == case.content.run)
     ]
     return min([*times, now + LOOK_AGAIN])
