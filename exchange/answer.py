@@ -25,7 +25,7 @@ from exchange.opened import OpenCase
 from schemas.clock import Clock, to_rfc3339_ms
 from schemas.ids import EventId, EvidenceId, NewId
 from schemas.matter import Matter
-from schemas.model import Slug, VersionedId
+from schemas.model import Slug
 from schemas.outcome import Outcome
 
 
@@ -50,8 +50,6 @@ class Answerer:
     new_id: NewId
     policy: str
     """Digest of the packs in force."""
-    read: Mapping[VersionedId, frozenset[Slug]]
-    """By matter, the questions that its conditions mention."""
     accounts: Accounts = field(default_factory=Accounts, init=False)
 
     def draft(self, case: OpenCase) -> Draft:
@@ -88,8 +86,8 @@ class Answerer:
             for evidence, record in zip(draft.evidence, appended, strict=True)
         ]
         content, matter = case.content, case.matter
-        read = self.read[matter.ref]
-        answers = asked_now(matter, content.outcomes, content.answers, read)
+        mentioned = case.catalogue.mentioned
+        answers = asked_now(matter, content.outcomes, content.answers, mentioned)
         counted = self.accounts.json(matter, content.outcomes, answers)
         return orjson.dumps(
             {

@@ -49,6 +49,8 @@ class Catalogue:
     """Every concept that something is looked up by or that a condition reads."""
     regions: tuple[Concept, ...]
     """Every concept that tells a competent service, ordered."""
+    mentioned: frozenset[Slug]
+    """Every question that a condition reads."""
     chosen: tuple[Slug, ...]
     """Questions with few answers that conditions read, ordered."""
     few: frozenset[Slug]
@@ -131,6 +133,7 @@ def compile_matter(
         programs=programs,
         concepts=taken | read,
         regions=tuple(sorted({c.region for c in candidates if c.region is not None})),
+        mentioned=frozenset(q for one in programs.values() for q in one.questions),
         chosen=tuple(sorted(few)),
         few=few,
         declared=tuple(

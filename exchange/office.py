@@ -17,7 +17,7 @@ from connectors.port import Connector, ProviderKeys
 from consent.in_flight import InFlight
 from exchange.answer import Answerer
 from exchange.asking import Asker
-from exchange.catalogue import compile_pack, expressions
+from exchange.catalogue import compile_pack
 from exchange.database import Database
 from exchange.deciding import Decider, by_parties
 from exchange.flow import Flow
@@ -31,8 +31,6 @@ from schemas.clock import Clock
 from schemas.directory import ConnectorKind
 from schemas.errors import SettingsError
 from schemas.ids import NewId
-from schemas.matter import Matter
-from schemas.model import Slug
 from schemas.validation import Pack, load_pack
 
 _log = structlog.get_logger(__name__)
@@ -236,12 +234,6 @@ def _make_asker(parts: Parts, terms: Terms) -> Asker:
     )
 
 
-def _questions_read(pack: Pack, matter: Matter) -> frozenset[Slug]:
-    """Return the questions that the conditions of a matter mention."""
-    programs = (pack.program(matter.ref, text) for text in expressions(matter))
-    return frozenset(name for program in programs for name in program.questions)
-
-
 def make_resolver(
     parts: Parts,
     terms: Terms,
@@ -257,10 +249,6 @@ def make_resolver(
         clock=parts.clock,
         new_id=parts.new_id,
         policy=parts.pack.digest,
-        read={
-            ref: _questions_read(parts.pack, matter)
-            for ref, matter in parts.pack.matters.items()
-        },
     )
     flow = Flow(
         planner=planner,
