@@ -10,8 +10,8 @@ import pytest
 from connectors.lookup import NothingHeld
 from schemas.errors import ConnectorUnavailableError, Layer
 from schemas.matter import SupplyReason
+from tests.exchange.card_office import CARD_OFFICE, a_card_office, apply, hold
 from tests.exchange.newborn import MOTHER, Office, outcomes
-from tests.exchange.travel_card import CARD_OFFICE, a_card_office, apply, hold
 
 pytestmark = [
     pytest.mark.anyio,
