@@ -9,7 +9,7 @@ SOURCE: audit-log design, 5.6; ADR 9 and 12.
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -178,16 +178,12 @@ async def await_witnesses(
         LogUnavailableError: They have not, in time. It may be tried again.
         VerificationError: The log contradicts itself, or what a witness holds.
     """
-    until = clock.monotonic() + patience_s
-    while True:
-        await asyncio.to_thread(publisher.publish)
+    async for _ in _rounds(publisher, clock, patience_s):
         if publisher.is_known:
             return
-        if clock.monotonic() >= until:
-            raise LogUnavailableError(
-                f"{publisher.unsure}: nothing is sealed; give the command again"
-            )
-        await asyncio.sleep(_LOOK_S)
+    raise LogUnavailableError(
+        f"{publisher.unsure}: nothing is sealed; give the command again"
+    )
 
 
 async def publish_whole(
@@ -202,14 +198,23 @@ async def publish_whole(
         LogUnavailableError: It is not published in time. It may be tried again.
         VerificationError: The log contradicts itself, or what a witness holds.
     """
-    size, until = reader.size(), clock.monotonic() + patience_s
-    while True:
-        head = await asyncio.to_thread(publisher.publish)
+    size = reader.size()
+    async for head in _rounds(publisher, clock, patience_s):
         if head is not None and head.size == size:
             return head
+    raise LogUnavailableError(
+        "the shard's last checkpoint is not published: have enough witnesses cosigned? "
+        "Then give the command again"
+    )
+
+
+async def _rounds(
+    publisher: Publisher, clock: Clock, patience_s: float
+) -> AsyncIterator[SignedHead | None]:
+    """Publish until patience is over, at least once; yield what is published."""
+    until = clock.monotonic() + patience_s
+    while True:
+        yield await asyncio.to_thread(publisher.publish)
         if clock.monotonic() >= until:
-            raise LogUnavailableError(
-                "the shard's last checkpoint is not published: have enough witnesses "
-                "cosigned? Then give the command again"
-            )
+            return
         await asyncio.sleep(_LOOK_S)

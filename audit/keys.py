@@ -18,6 +18,13 @@ from schemas.canonical import b64url_decode
 from schemas.errors import SettingsError, VerificationError
 
 SECRET_SIZE = 32
+SHARD_FILE: Final = "shard.key"
+"""The one whose destruction erases the shard."""
+_LOG_FILE: Final = "log.key"
+_RECEIPT_FILE: Final = "receipt.key"
+_SUBJECTS_FILE: Final = "subjects.key"
+KEY_FILES: Final = (_LOG_FILE, _RECEIPT_FILE, SHARD_FILE, _SUBJECTS_FILE)
+"""What `save_keys` writes."""
 
 Entropy = Callable[[int], bytes]
 """Gives this many random bytes."""
@@ -61,10 +68,6 @@ def make_keys(origin: str, entropy: Entropy = os.urandom) -> LogKeys:
     )
 
 
-KEY_FILES: Final = ("log.key", "receipt.key", "shard.key", "subjects.key")
-"""What `save_keys` writes."""
-
-
 def save_keys(keys: LogKeys, folder: Path) -> None:
     """Write keys to a folder, durably, readable by the owner alone.
 
@@ -72,12 +75,12 @@ def save_keys(keys: LogKeys, folder: Path) -> None:
         SettingsError: A key file is there already: no key is ever overwritten.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_secret(folder / "log.key", keys.log.skey)
-    write_secret(folder / "receipt.key", keys.receipt.skey)
-    write_secret(folder / "shard.key", b64(keys.shard))
+    write_secret(folder / _LOG_FILE, keys.log.skey)
+    write_secret(folder / _RECEIPT_FILE, keys.receipt.skey)
+    write_secret(folder / SHARD_FILE, b64(keys.shard))
     directory = keys.directory
     write_secret(
-        folder / "subjects.key", f"{b64(directory.blind)}\n{b64(directory.wrapping)}"
+        folder / _SUBJECTS_FILE, f"{b64(directory.blind)}\n{b64(directory.wrapping)}"
     )
     sync_folder(folder)
 
@@ -89,10 +92,10 @@ def load_keys(folder: Path) -> LogKeys:
         SettingsError: A file is missing, malformed, or readable by others.
     """
     try:
-        log = parse_skey(read_secret(folder / "log.key"))
-        receipt = parse_skey(read_secret(folder / "receipt.key"))
-        shard = _secret(read_secret(folder / "shard.key"))
-        blind, _, wrapping = read_secret(folder / "subjects.key").partition("\n")
+        log = parse_skey(read_secret(folder / _LOG_FILE))
+        receipt = parse_skey(read_secret(folder / _RECEIPT_FILE))
+        shard = _secret(read_secret(folder / SHARD_FILE))
+        blind, _, wrapping = read_secret(folder / _SUBJECTS_FILE).partition("\n")
         directory = DirectoryKeys(_secret(blind), _secret(wrapping))
     except VerificationError as error:
         raise SettingsError(f"a key of the log is malformed: {error}") from None
@@ -161,7 +164,7 @@ def load_shard_secret(folder: Path) -> bytes:
     Raises:
         SettingsError: It can't be read, as when it was destroyed.
     """
-    return _secret(read_secret(folder / "shard.key"))
+    return _secret(read_secret(folder / SHARD_FILE))
 
 
 def load_signers(folder: Path) -> tuple[Signer, Signer]:
@@ -171,8 +174,8 @@ def load_signers(folder: Path) -> tuple[Signer, Signer]:
         SettingsError: A file is missing, malformed, or readable by others.
     """
     try:
-        log = parse_skey(read_secret(folder / "log.key"))
-        return log, parse_skey(read_secret(folder / "receipt.key"))
+        log = parse_skey(read_secret(folder / _LOG_FILE))
+        return log, parse_skey(read_secret(folder / _RECEIPT_FILE))
     except VerificationError as error:
         raise SettingsError(f"a key of the log is malformed: {error}") from None
 

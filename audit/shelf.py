@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
 
-from audit.keys import load_shard_secret, shred_file
+from audit.keys import SHARD_FILE, load_shard_secret, shred_file
 from audit.note import Signer, Verifier
 from audit.objects import Objects
 from audit.query import AccessIndex
@@ -111,7 +111,7 @@ class SealedShard:
     def shred(self) -> bool:
         """Destroy its key, on the disk and in memory; return whether it was there."""
         self.sealer = None
-        return shred_file(self.files.keys / "shard.key")
+        return shred_file(self.files.keys / SHARD_FILE)
 
 
 class Shelf:

@@ -18,6 +18,7 @@ from connectors.jose import SigningKey
 from schemas.canonical import b64url, b64url_decode
 from schemas.errors import SettingsError
 
+_LOOKUP_FILE, _TOKEN_FILE, _MASTER_FILE = "lookup.pem", "token.pem", "master.key"
 _SECRET_BYTES = 32
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
@@ -58,9 +59,9 @@ def open_keys(
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_missing(folder, origin, entropy)
     keys = GatewayKeys(
-        lookup=_signing_key(folder / "lookup.pem"),
-        token=_signing_key(folder / "token.pem"),
-        master=_secret(folder / "master.key"),
+        lookup=_signing_key(folder / _LOOKUP_FILE),
+        token=_signing_key(folder / _TOKEN_FILE),
+        master=_secret(folder / _MASTER_FILE),
         log=load_keys(shard_keys(folder, shard)),
     )
     if keys.log.origin != origin:
@@ -77,7 +78,7 @@ def shard_keys(folder: Path, shard: str) -> Path:
 
 def missing_keys(folder: Path, shard: str) -> list[str]:
     """Return the files that a gateway's keys folder lacks, by their paths in it."""
-    names = ["lookup.pem", "token.pem", "master.key"]
+    names = [_LOOKUP_FILE, _TOKEN_FILE, _MASTER_FILE]
     log = shard_keys(Path(), shard)
     names += [str(log / name) for name in KEY_FILES]
     return [name for name in names if not (folder / name).is_file()]
@@ -115,10 +116,10 @@ def open_shard_keys(
 
 def _make_missing(folder: Path, origin: str, entropy: Entropy) -> None:
     """Make the keys that are missing, each durable before anything rests on it."""
-    for name in ("lookup.pem", "token.pem"):
+    for name in (_LOOKUP_FILE, _TOKEN_FILE):
         if not (file := folder / name).exists():
             _create(file, SigningKey.from_seed(entropy(_SECRET_BYTES)).to_pem())
-    if not (file := folder / "master.key").exists():
+    if not (file := folder / _MASTER_FILE).exists():
         _create(file, b64url(entropy(_SECRET_BYTES)).encode() + b"\n")
     if not (log := folder / "log").exists():
         # Under its name only when complete: a crash leaves no half a set behind.
