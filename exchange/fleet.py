@@ -1,7 +1,9 @@
 """This gateway among those that share its tables: it lives, and hears suspensions.
 
-Only where the tables are on PostgreSQL (`Settings.in_fleet`). What the rows mean, and
-why nothing slips through, stands in `consent.replicas`.
+Where the tables are on PostgreSQL (`Settings.in_fleet`) it is a `Replica`, of which
+there may be any number; what the rows mean, and why nothing slips through, stands in
+`consent.replicas`. A gateway with files of its own has no others to hear of; that
+nothing rests on a thing any more (`drained`) is waited for in the same way.
 """
 
 import asyncio

@@ -174,7 +174,7 @@ class Permissions:
             StateConflictError: It was never given, or has run out.
         """
         said = await self._end(consent, person_id, store.withdraw, "withdrawn")
-        await self._drained(consent)
+        await drained(consent, self.in_flight, self.database, self.clock)
         self.wake()
         return said
 
@@ -273,7 +273,7 @@ class Permissions:
         self.in_flight.suspend(name)
         if is_new:
             await self.owed.record([event], self.finish)
-        await self._drained(name)
+        await drained(name, self.in_flight, self.database, self.clock)
         return name
 
     async def resume(self, kind: Suspendable, thing: Slug, operator: Slug) -> None:
@@ -400,9 +400,6 @@ class Permissions:
             # What the log may not have heard yet, that it was given, comes first.
             await self.owed.record([event], self.finish)
         return said
-
-    async def _drained(self, thing: ConsentId | Target) -> None:
-        await drained(thing, self.in_flight, self.database, self.clock)
 
     def _note(
         self,
