@@ -220,14 +220,6 @@ class Erasures:
         """
         return await self._ask(lambda: self._ledger.behind(event))
 
-    async def reapply(self) -> int:
-        """Bring directory, keys and log up to the ledger; return what was missing.
-
-        Raises:
-            LogUnavailableError: A record could not be made again.
-        """
-        return await self.destroy_again() + await self.record_again()
-
     async def destroy_again(self) -> int:
         """Bring directory and keys up to the ledger; return what was there.
 

@@ -201,8 +201,8 @@ class _CatchingUp:
             self.kept.database, log, self.registered, now, self.new_id
         )
         log.open_later(None)
-        await self.kept.erasures.record_again()
-        _log.info("log_caught_up", changed=changed)
+        again = await self.kept.erasures.record_again()
+        _log.info("log_caught_up", changed=changed, erasures_recorded=again)
 
     async def run_when_known(self) -> None:
         """Record it as soon as witnesses have told enough; which may be never."""

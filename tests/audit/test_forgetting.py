@@ -28,7 +28,7 @@ from tests.audit.examples import (
     an_id,
     open_room,
 )
-from tests.audit.test_erasure import ref_of, sections
+from tests.audit.test_erasure import brought_up, ref_of, sections
 from tests.harness.postgres import ask_until
 from tests.harness.relay import Relay, a_relay
 
@@ -191,7 +191,7 @@ async def test_whoever_hears_of_an_erasure_brings_it_to_its_end(
         assert line is not None
         assert None is other.room.directory.by_ref(mother)
         assert None is not await other.room.log.find(line.event)
-        assert 0 == await one.erasures.reapply()
+        assert 0 == await brought_up(one.erasures)
 
 
 async def test_a_record_that_is_missing_is_made_as_soon_as_can_be(
