@@ -6,11 +6,13 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -23,6 +25,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joserfc import jwt
 from joserfc.jwk import KeySet
+from nacl.bindings import crypto_sign_open
 
 from connectors.jose import SigningKey, sign_compact
 from exchange import assertions
@@ -435,6 +438,27 @@ def test_what_nobody_signed_is_refused_in_one_way(
 
 
 _UNSIGNED = "no known client signed the assertion with a key that is valid now"
+
+
+@pytest.mark.parametrize("client", ["portal", "another"])
+def test_a_client_that_is_unknown_costs_as_much_as_one_that_is_not(client: str) -> None:
+    """One signature is verified either way: the time does not tell them apart."""
+    claims = {"sub": client, "iss": client}
+    token = an_assertion(key=STRANGER, header={"alg": "Ed25519"}, **claims)
+    verified: list[str] = []
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and frame.f_code is crypto_sign_open.__code__:
+            verified.append(event)
+
+    sys.setprofile(note)
+    try:
+        with pytest.raises(VerificationError, match=_UNSIGNED):
+            _check(token)
+    finally:
+        sys.setprofile(None)
+
+    assert ["call"] == verified
 
 
 @settings(max_examples=50)
