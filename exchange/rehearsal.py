@@ -61,7 +61,7 @@ def explain_offline(
     catalogue = _compiled(pack, declared)
     facts = _checked(declared, stated) if stated else _required(declared)
     today = day_in_beijing(now)
-    given = dict(_answer(declared, text) for text in answers)
+    given = _answered(declared, answers)
     check_answers(declared, given, today)
     situation = Situation(answers=given, stated=dict.fromkeys(facts, _STATED))
     plan = Planner([catalogue]).plan(matter, situation, today)
@@ -155,6 +155,17 @@ def _checked(matter: Matter, stated: Iterable[Concept]) -> tuple[Concept, ...]:
         message = f"no such fact; without values, there are {listed}"
         raise InvalidRequestError(Complaint("/stated", message))
     return tuple(stated)
+
+
+def _answered(matter: Matter, answers: Iterable[str]) -> dict[Slug, bool | str]:
+    given: dict[Slug, bool | str] = {}
+    for question, answer in (_answer(matter, text) for text in answers):
+        if question in given:
+            raise InvalidRequestError(
+                Complaint(f"/answers/{question}", "is answered twice")
+            )
+        given[question] = answer
+    return given
 
 
 def _answer(matter: Matter, text: str) -> tuple[Slug, bool | str]:

@@ -155,6 +155,10 @@ def test_a_matter_is_explained_without_any_person(errand: Errand) -> None:
             ("newborn@1", "--answer", "joins=aunt"),
             "/answers/joins: must be one of `m",
         ),
+        (
+            ("newborn@1", "--answer", "joins=mother", "--answer", "joins=father"),
+            "/answers/joins: is answered twice",
+        ),
         (("newborn@1", "--answer", "joins="), "/answers/joins: must be one of `mot"),
         (("newborn@1", "--answer", f"phone={'1' * 21}"), "phone: must have 20 chara"),
         (("newborn@1", "--stated", "uncle.id"), "no such fact; without values, there"),
