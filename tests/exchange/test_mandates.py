@@ -299,8 +299,9 @@ async def until_recorded(office: Office, outcome: str) -> None:
         owed = office.database.read_now(lambda c: c.scalar(left))
         return not owed and outcome in [one[1] for one in office.records()]
 
-    while not is_over():  # noqa: ASYNC110 - rows and files tell
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while not is_over():  # noqa: ASYNC110 - rows and files tell
+            await asyncio.sleep(0)
     for _ in range(3):
         await office.database.read(lambda c: c.execute(left).close())
 

@@ -6,7 +6,6 @@ from contextlib import closing
 from pathlib import Path
 
 import httpx
-import pytest
 
 from audit.keys import make_keys, save_keys
 from audit.note import Cosigner
@@ -14,11 +13,10 @@ from audit.store import LogReader, SignedHead
 from audit.verify import verify_log
 from audit.witness import Reply
 from tests.harness.application import AUDITOR, OPENING, PORTAL, Site, a_site
+from tests.harness.patience import until
 from tests.harness.witnesses import a_witness_process, an_answerer
 
 ORIGIN = "errand.example/990100/log"
-ATTEMPTS = 3_000
-"""How often something is looked at that another thread is about to do."""
 
 
 def size_seen(site: Site) -> int:
@@ -32,7 +30,12 @@ def ask(site: Site, times: int) -> None:
     before = size_seen(site)
     for _ in range(times):
         assert site.client(AUDITOR).get("/v1/audit/records").status_code == 200
-    assert any(size_seen(site) >= before + times for _ in range(ATTEMPTS))
+    until(lambda: size_seen(site) >= before + times, "they are published")
+
+
+def ready_of(site: Site) -> httpx.Response:
+    """Ask how the gateway is."""
+    return site.client(None).get("/health/ready")
 
 
 def signed(folder: Path) -> SignedHead | None:
@@ -90,7 +93,7 @@ def test_a_data_folder_that_was_put_back_refuses_to_sign(tmp_path: Path) -> None
         with a_site(backup, settings=settings) as site:
             answer = refused(site)
             seen = size_seen(site)
-            ready = site.client(None).get("/health/ready").status_code
+            ready = ready_of(site).status_code
     found = verify_log(backup / "data", keys.log.verifier.vkey)
 
     assert before is not None
@@ -124,10 +127,11 @@ def test_nothing_is_recorded_before_the_witnesses_have_told_what_they_saw(
         (later / "our.policy").write_text(policy, encoding="utf-8")
         with a_site(later, settings="witness_policy: our.policy") as site:
             answer = refused(site)
-            ready = site.client(None).get("/health/ready")
+            ready = ready_of(site)
             size_before = recorded(later)
             there.set()
-            health = until_ready(site)
+            until(lambda: ready_of(site).status_code == 200, "it goes on")
+            health = ready_of(site)
             opened = site.open_case(site.client(PORTAL))
 
     assert 503 == answer.status_code
@@ -136,12 +140,3 @@ def test_nothing_is_recorded_before_the_witnesses_have_told_what_they_saw(
     assert size == size_before
     assert "ok" == health.json()["status"]
     assert opened["id"]
-
-
-def until_ready(site: Site) -> httpx.Response:
-    """Ask how the gateway is until it is well."""
-    for _ in range(ATTEMPTS):
-        answer = site.client(None).get("/health/ready")
-        if answer.status_code == 200:
-            return answer
-    pytest.fail("it does not go on")
