@@ -255,9 +255,9 @@ def _tables_of_a_server(connection: Connection) -> list[tuple[str, bytes]]:
     return found
 
 
-def owed_by(office: Office) -> OwedRecords:
-    """Return what keeps the office's records."""
-    return OwedRecords(
+def owed_by(office: Office, kind: type[OwedRecords] = OwedRecords) -> OwedRecords:
+    """Return what keeps the office's records, or what a test makes of that."""
+    return kind(
         database=office.database,
         vault=office.vault,
         log=office.log,

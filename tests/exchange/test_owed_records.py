@@ -494,12 +494,7 @@ async def test_a_gateway_that_starts_waits_for_nobody(
             return 0
 
     monkeypatch.setattr(owed_records, "_POLL_S", 0.0)
-    watched = Watched(
-        database=office.database,
-        vault=office.vault,
-        log=office.log,
-        clock=office.clock,
-    )
+    watched = owed_by(office, Watched)
     with pytest.raises(asyncio.CancelledError):
         await watched.keep_up(owed_records.finish_nothing)
 
