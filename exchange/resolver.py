@@ -193,7 +193,7 @@ class Resolver:
         case = await self._reopened(stored)
         now = self.clock.now()
         opened = self._opened(case)
-        closed = self._event(case, Kind.CASE_CLOSED, "closed")
+        closed = _with_people(self._event(case.head, Kind.CASE_CLOSED, "closed"), case)
         owed = self._owed_when_over(case_id)
         summary = summary_of(case)
 
@@ -239,8 +239,9 @@ class Resolver:
         stored = await self.database.read(lambda c: cases.find_case(c, found.case))
         if stored is None or stored.content is None:
             if stored is not None:
+                await self.vault.destroy_key(stored.key)
                 await self._end_look_ups(stored.head)
-            await self._forget(found.case, None if stored is None else stored.key)
+            await self.database.write(lambda c: due.settle(c, found.case))
             return "settled"
         case = await self._reopened(stored)
         await self._reconcile(case)
@@ -432,39 +433,24 @@ class Resolver:
         """
         case.unrecorded += self._opened(case)
         for intent in await self.log.open_attempts(case.head.id):
-            event = self._event(case, Kind.REQUEST_ENDED, "interrupted", ends=intent)
-            case.unrecorded.append(event)
+            event = self._interrupted(case.head, intent)
+            case.unrecorded.append(_with_people(event, case))
 
     async def _end_look_ups(self, closed: CaseHead) -> None:
         """Record the end of look-ups that a crash cut off before their case was closed.
 
         As `_reconcile`, without the people: the key of the case is gone.
         """
-        ends = [
-            Event(
-                id=EventId(self.new_id()),
-                at=self.clock.now(),
-                kind=Kind.REQUEST_ENDED,
-                outcome="interrupted",
-                requester=closed.requester,
-                policy=self.answerer.policy,
-                case=closed.id,
-                matter=closed.matter,
-                ends=intent,
-                details={"purpose": closed.purpose},
-            )
-            for intent in await self.log.open_attempts(closed.id)
-        ]
-        await self.log.append(ends)
+        intents = await self.log.open_attempts(closed.id)
+        await self.log.append([self._interrupted(closed, one) for one in intents])
 
-    async def _forget(self, case_id: CaseId, key: KeyId | None) -> None:
+    async def _forget(self, case_id: CaseId, key: KeyId) -> None:
         """Destroy a closed case's key, and strike out what it is owed.
 
         While look-ups have not ended, an attempt is owed: a run that goes on ends its
         own, and those of one that was cut off are ended then.
         """
-        if key is not None:
-            await self.vault.destroy_key(key)
+        await self.vault.destroy_key(key)
         if await self.log.open_attempts(case_id):
             owed = self._owed_when_over(case_id)
             await self.database.write(lambda c: due.owe(c, owed))
@@ -482,31 +468,35 @@ class Resolver:
         return Lease(self.new_id(), case_id, self.executor_id, until)
 
     def _event(
-        self, case: OpenCase, kind: Kind, outcome: str, ends: EventId | None = None
+        self, head: CaseHead, kind: Kind, outcome: str, ends: EventId | None = None
     ) -> Event:
+        """Return an event of a case that names nobody."""
         return Event(
             id=EventId(self.new_id()),
             at=self.clock.now(),
             kind=kind,
             outcome=outcome,
-            requester=case.head.requester,
+            requester=head.requester,
             policy=self.answerer.policy,
-            subjects=case.subjects(tuple(case.content.subjects)),
-            actor=case.actor,
-            case=case.head.id,
-            matter=case.head.matter,
+            case=head.id,
+            matter=head.matter,
             ends=ends,
-            details={"purpose": case.head.purpose, **case.mandate},
+            details={"purpose": head.purpose},
         )
+
+    def _interrupted(self, head: CaseHead, intent: EventId) -> Event:
+        return self._event(head, Kind.REQUEST_ENDED, "interrupted", intent)
 
     def _opened(self, case: OpenCase) -> list[Event]:
         """Return the event of a case's opening, unless its record is known to stand.
 
         It always has the same id, under which the log records it once.
         """
-        opening, at = case.content.opening, case.head.opened_at
-        event = self._event(case, Kind.CASE_OPENED, "opened")
-        return [] if opening is None else [event._replace(id=opening, at=at)]
+        opening, head = case.content.opening, case.head
+        if opening is None:
+            return []
+        event = self._event(head, Kind.CASE_OPENED, "opened")
+        return [_with_people(event._replace(id=opening, at=head.opened_at), case)]
 
     def _ended(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
         """Return the event of a request that ends with its case."""
@@ -522,6 +512,15 @@ class Resolver:
 async def _to_the_end(work: Awaitable[bytes]) -> bytes:
     """Do work to its end even when whoever waits for it goes away."""
     return await asyncio.shield(asyncio.ensure_future(work))
+
+
+def _with_people(event: Event, case: OpenCase) -> Event:
+    """Return an event of a case, with those whom it is about and who acts."""
+    return event._replace(
+        subjects=case.subjects(tuple(case.content.subjects)),
+        actor=case.actor,
+        details={**event.details, **case.mandate},
+    )
 
 
 def _add(case: OpenCase, additions: Additions) -> None:

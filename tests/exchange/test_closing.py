@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from exchange.cases import find_case
 from exchange.database import Database
-from schemas.errors import StateConflictError
+from exchange.vault import Vault
+from schemas.errors import LogUnavailableError, NotFoundError, StateConflictError
 from schemas.ids import CaseId
 from tests.exchange.newborn import PORTAL_CALLER, Office, read
 
@@ -106,3 +109,30 @@ async def test_answers_resolving_and_closing_at_once_are_done_or_are_a_conflict(
     if office.owed(case) is not None:  # a run was under way when it was closed
         await office.attempt(case)
     assert office.owed(case) is None
+
+
+async def test_a_key_that_closing_left_is_destroyed_though_the_log_is_down(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 7 waits for no record: what was cut off is owed until the log has it."""
+    case = await office.open()
+    stored = office.database.read_now(lambda c: find_case(c, CaseId(case["id"])))
+    assert stored is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(office.log, "append", _refuse)
+        patch.setattr(Vault, "destroy_key", _refuse)
+        with pytest.raises(LogUnavailableError):
+            await close(office, case)
+    office.clock.advance(timedelta(minutes=5))
+    with monkeypatch.context() as patch:
+        patch.setattr(office.log, "append", _refuse)
+        with pytest.raises(LogUnavailableError):
+            await office.attempt(case)
+
+    with pytest.raises(NotFoundError):
+        office.vault.key(stored.key, stored.head.id)
+    assert office.owed(case) is not None
+
+
+async def _refuse(*_: object) -> None:
+    raise LogUnavailableError("the disk is full")
