@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
-from typing import assert_never, get_args
+from typing import assert_never
 
 from consent.rules import Rule
 from exchange import plan as planned
@@ -21,9 +21,6 @@ from schemas.outcome import (
     Outcome,
     Refused,
 )
-
-_FAILED = get_args(Failed)
-"""What says something of a register, or of the look-up that asked it."""
 
 
 def judge_case(
@@ -183,7 +180,7 @@ class _Scope:
         if when is not None and self._evaluate(when) is not True:
             supply = ()  # nobody is to hand in what perhaps does not apply
         told = self._resting_on(supply, plan, state.lookups)
-        if isinstance(told, _FAILED):
+        if isinstance(told, Failed):
             return self._judge.chained(told)
         return self._unsaid(supply, plan, state.lookups, state.concepts, told)
 
