@@ -100,6 +100,22 @@ class Watch:
         first, *others = (one.line for one in self.served)
         return [moved(first, url), *others]
 
+    def without(self, *gone: int) -> list[str]:
+        """Return the lines of the witnesses, some of them where nobody answers.
+
+        Args:
+            gone: Which, from 0.
+        """
+        lines = [one.line for one in self.served]
+        return [moved(x, NOWHERE) if at in gone else x for at, x in enumerate(lines)]
+
+    def ask_others(self, publisher: Publisher, *lines: str) -> None:
+        """Have a publisher ask others from now on, or ours where none is named."""
+        others = Cosigning(self.policy(*lines), self.room.keys.log.verifier)
+        old, publisher._witnesses = publisher._witnesses, others
+        assert old is not None
+        old.close()
+
     def publish_some(self, first_at: str) -> Publisher:
         """Record and publish three events, with the first witness elsewhere."""
         publisher = self.publisher(*self.with_first_at(first_at))
@@ -144,9 +160,7 @@ def test_what_is_published_carries_the_cosignatures(watch: Watch) -> None:
 
 def test_one_witness_that_is_gone_is_not_missed(watch: Watch) -> None:
     """Two of three suffice; a dead address costs its own cosignature alone."""
-    lines = [one.line for one in watch.served]
-    lines[1] = moved(lines[1], NOWHERE)
-    publisher = watch.publisher(*lines)
+    publisher = watch.publisher(*watch.without(1))
     append(watch.room, 3)
     publisher.tick()
     head = seen(watch.room)
@@ -165,12 +179,7 @@ def test_without_a_quorum_nothing_is_published_and_recording_goes_on(
     room, lonely = watch.room, watch.publisher()
     append(room, 3)
     lonely.publish()
-    *gone, there = (one.line for one in watch.served)
-    lines = (*[moved(line, NOWHERE) for line in gone], there)
-    left = Cosigning(watch.policy(*lines), room.keys.log.verifier)
-    lonely._witnesses, old = left, lonely._witnesses
-    assert old is not None
-    old.close()
+    watch.ask_others(lonely, *watch.without(0, 1))
     append(room, 2)
     lonely.tick()
     room.clock.advance(timedelta(hours=1))
@@ -198,11 +207,8 @@ def test_a_head_that_waited_is_published_when_the_witnesses_are_back(
         append(room, 3)
         flaky.publish()
         before = size_seen(room)
-        witnesses = Cosigning(watch.policy(), room.keys.log.verifier)
-        flaky._witnesses, old = witnesses, flaky._witnesses
+        watch.ask_others(flaky)
         flaky.publish()
-    assert old is not None
-    old.close()
 
     assert (0, 3) == (before, size_seen(room))
     assert 0 == flaky.unwitnessed_for()
@@ -257,8 +263,7 @@ def test_a_log_of_another_history_refuses_to_sign(watch: Watch, tmp_path: Path) 
 def test_nothing_is_signed_before_enough_witnesses_were_asked(watch: Watch) -> None:
     """Who can't tell whether it went back signs no head, and no receipt."""
     append(watch.room, 3)
-    first, *others = (one.line for one in watch.served)
-    publisher = watch.publisher(first, *[moved(line, NOWHERE) for line in others])
+    publisher = watch.publisher(*watch.without(1, 2))
     with pytest.raises(LogUnavailableError, match="too few witnesses have told"):
         append(watch.room, 3)
     with watch.room.reader() as reader:

@@ -9,12 +9,11 @@ import psycopg
 import pytest
 from structlog.testing import capture_logs
 
-from audit.cosigning import Cosigning
 from audit.publisher import Publisher
 from audit.sql import Postgres
 from schemas.errors import LogUnavailableError
 from tests.audit.examples import Room, open_room
-from tests.audit.test_cosigning import NOWHERE, Watch, append, moved, size_seen
+from tests.audit.test_cosigning import Watch, append, size_seen
 from tests.audit.test_leading import end_session
 from tests.harness.postgres import Databases
 
@@ -35,19 +34,6 @@ def second(server_room: Room, tmp_path: Path) -> Iterator[Room]:
         yield room
 
 
-def gone(watch: Watch) -> list[str]:
-    """Return the lines of the witnesses, at an address where nobody answers."""
-    return [moved(one.line, NOWHERE) for one in watch.served]
-
-
-def ask_others(watch: Watch, publisher: Publisher, *lines: str) -> None:
-    """Have a publisher ask other witnesses from now on; ours where none is named."""
-    others = Cosigning(watch.policy(*lines), watch.room.keys.log.verifier)
-    old, publisher._witnesses = publisher._witnesses, others
-    assert old is not None
-    old.close()
-
-
 def test_who_does_not_lead_records_nothing_until_witnesses_have_told_it(
     watch: Watch, second: Room
 ) -> None:
@@ -55,12 +41,12 @@ def test_who_does_not_lead_records_nothing_until_witnesses_have_told_it(
     leader = watch.publisher()
     append(watch.room, 3)
     leader.tick()
-    follower = watch.publisher(*gone(watch), room=second)
+    follower = watch.publisher(*watch.without(0, 1, 2), room=second)
     with pytest.raises(LogUnavailableError, match="too few witnesses have told"):
         append(second, 1)
     unsure, failure = follower.unsure, follower.failure
     append(watch.room, 1)
-    ask_others(watch, follower)
+    watch.ask_others(follower)
     follower.tick()
     append(second, 1)
     leader.tick()
@@ -119,7 +105,7 @@ def test_a_database_that_was_put_back_is_refused_by_each_replica(
 
 def unwitnessed(watch: Watch, leader: Publisher) -> None:
     """Have a leader sign a head that nobody cosigns, and let an hour pass."""
-    ask_others(watch, leader, *gone(watch))
+    watch.ask_others(leader, *watch.without(0, 1, 2))
     append(watch.room, 1)
     leader.tick()
     watch.room.clock.advance(timedelta(hours=1))
@@ -155,7 +141,7 @@ def test_who_does_not_lead_stops_too_when_nobody_has_cosigned_for_hours(
     with pytest.raises(LogUnavailableError, match="too few witnesses have cosigned"):
         append(second, 1)
     for_long = follower.unwitnessed_for()
-    ask_others(watch, leader)
+    watch.ask_others(leader)
     leader.tick()
     follower.tick()
     append(second, 1)
@@ -177,6 +163,6 @@ def test_heads_that_are_always_a_little_ahead_are_no_lack_of_witnesses(
         follower.tick()
         second.clock.advance(timedelta(hours=1))
         found.append(follower.unwitnessed_for())
-        ask_others(watch, leader)
+        watch.ask_others(leader)
 
     assert [0, 0, 0] == found
