@@ -1,4 +1,4 @@
-"""The store of mandates: given, found again, ended before their time.
+"""The store of mandates: given, confirmed, found again, ended before their time.
 
 Each function takes a connection inside a transaction that the caller owns, as in
 `consent.store`.
@@ -21,6 +21,12 @@ def give(connection: Connection, mandate: Mandate) -> Mandate:
     """Store a mandate; one of that id that is there already stays as it is."""
     insert_or_ignore(connection, MANDATE, mandate_values(mandate))
     return get(connection, mandate.id)
+
+
+def confirm(connection: Connection, mandate: MandateId) -> None:
+    """Let a mandate that was given hold, once that is recorded; twice is once."""
+    confirmed = update(MANDATE).where(MANDATE.c.id == mandate, MANDATE.c.giving)
+    connection.execute(confirmed.values(giving=False))
 
 
 def revoke(

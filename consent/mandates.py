@@ -60,6 +60,8 @@ class Authentication(StrEnum):
 class MandateState(StrEnum):
     """Where a mandate stands at an instant."""
 
+    GIVING = "giving"
+    """Given, and not recorded yet: it does not hold."""
     NOT_YET_VALID = "not_yet_valid"
     VALID = "valid"
     EXPIRED = "expired"
@@ -81,8 +83,8 @@ class Signature:
 class Mandate:
     """One principal's mandate to one agent.
 
-    INVARIANT: once given, nothing changes but `revoked_at`: other powers or a longer
-    period take another mandate.
+    INVARIANT: once given, nothing changes but `revoked_at`, and that it is recorded:
+    other powers or a longer period take another mandate.
 
     Raises:
         ValueError: It names no matter, no power or no time; or the agent is the
@@ -105,6 +107,8 @@ class Mandate:
     given_at: datetime
     revoked_at: datetime | None
     """First instant at which it no longer held; None while nobody ended it."""
+    is_giving: bool = False
+    """Whether it is not recorded yet: nobody acts under it until then."""
     signature: Signature
 
     def __post_init__(self) -> None:
@@ -123,6 +127,8 @@ class Mandate:
                 return MandateState.REVOKED
         elif now >= self.valid_until:
             return MandateState.EXPIRED
+        if self.is_giving:
+            return MandateState.GIVING
         is_early = now < self.valid_from
         return MandateState.NOT_YET_VALID if is_early else MandateState.VALID
 
@@ -185,6 +191,7 @@ def _reach_rule(mandate: Mandate, act: Act, now: datetime) -> Rule | None:
 
 
 _ENDED: Mapping[MandateState, Rule | None] = {
+    MandateState.GIVING: Rule.MANDATE_NOT_YET_VALID,
     MandateState.NOT_YET_VALID: Rule.MANDATE_NOT_YET_VALID,
     MandateState.VALID: None,
     MandateState.EXPIRED: Rule.MANDATE_EXPIRED,

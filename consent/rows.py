@@ -154,6 +154,8 @@ class MandateRow(SQLModel, table=True):
     """Who authenticated the principal."""
     method: str
     authenticated_at: int = Field(sa_column=Column(BigInteger, nullable=False))
+    giving: bool | None = None
+    """Whether its record is still owed; None of what an earlier version stored."""
 
 
 CONSENT = ConsentRow.__table__  # type: ignore[attr-defined] # SQLModel hides the table
@@ -227,6 +229,7 @@ def mandate_of(row: Row[Any]) -> Mandate:
         valid_until=instant(row.valid_until),
         given_at=instant(row.given_at),
         revoked_at=None if row.revoked_at is None else instant(row.revoked_at),
+        is_giving=bool(row.giving),
         signature=Signature(
             client=row.client,
             method=Authentication(row.method),
@@ -248,6 +251,7 @@ def mandate_values(mandate: Mandate) -> Mapping[str, object]:
         "valid_from": micros(mandate.valid_from),
         "valid_until": micros(mandate.valid_until),
         "given_at": micros(mandate.given_at),
+        "giving": mandate.is_giving,
         "client": mandate.signature.client,
         "method": mandate.signature.method.value,
         "authenticated_at": micros(mandate.signature.at),

@@ -10,9 +10,10 @@ on it, as on a consent that was withdrawn: each takes a use of it (`consent.uses
 INVARIANT (rule 8): an agent is a person. The id is in the sealed content of the case
 and in the sealed section `actor` of records; tables hold person refs alone.
 
-A mandate given is recorded before it holds; one that is ended stops to hold at once
-and is recorded then, since a log that is down must not keep anybody from ending it;
-a gateway that is killed in between leaves the record to any (`exchange.owed_records`).
+A mandate that is given is stored with the event that tells of it, and is `giving`
+until that is recorded: nobody acts under it. One that is ended stops to hold at once
+and is recorded then, since a log that is down must not keep anybody from ending it.
+A gateway that is killed in between leaves the record to any (`exchange.owed_records`).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -42,7 +43,7 @@ from exchange.database import Connection, Database
 from exchange.fleet import drained
 from exchange.giving import Giving, check_giving
 from exchange.opened import OpenCase, known_mandate
-from exchange.owed_records import OwedRecords
+from exchange.owed_records import After, OwedRecords
 from exchange.vault import Vault
 from schemas.canonical import Json
 from schemas.clock import Clock, to_rfc3339_ms
@@ -60,6 +61,9 @@ AGENT_ROLE = "agent"
 """The role under which an agent stands in the records of a mandate."""
 
 _PERSON = FactType.CITIZEN_ID.value
+_GIVEN = "mandate_given"
+_REVOKING = 1
+"""The step of a mandate's end: giving it comes before."""
 _CHUNK = 20
 """How many cases are looked into in one turn of the loop: some milliseconds."""
 
@@ -92,30 +96,37 @@ class Mandates:
         """Give a mandate; a request that is repeated gives it once.
 
         (1) Check it against the packs and the clock.
-        (2) Choose its id: that of the same request before, where there was one.
+        (2) Store it, with the event that tells of it; it does not hold yet.
         (3) Record it.
-        (4) Store it: from now on it holds.
+        (4) Let it hold.
 
         Raises:
             InvalidRequestError: Names every part that can't be given.
             KeyReusedError: The idempotency key came with another request.
+            LogUnavailableError: It holds as soon as the log can be written again.
         """
         now = self.clock.now()
         # (1): what comes again may be too old by now, and stands nevertheless.
-        made = None
-        if repeat is not None:
-            known = await self.database.read(lambda c: idempotency.find(c, repeat))
-            made = await self._find(known)
+        made = await self.database.read(lambda c: _made_before(c, repeat))
         if made is not None:
-            return made
+            return await self._recorded(made)
         check_giving(giving, self.pack, now)
-        # (2): claimed first, so that two at once choose the same.
-        mandate = self._mandate(client, giving, await self._choose_id(repeat, now), now)
-        # (3): under its own id, which the log records once, however often it comes.
-        event = self._given(mandate, giving)
-        await self.log.append([event])
-        # (4): a mandate that somebody ended meanwhile is not given again.
-        return await self.database.write(lambda c: mandate_store.give(c, mandate))
+
+        def store(connection: Connection) -> tuple[Mandate, Event | None]:
+            # Claimed first, so that two at once choose the same.
+            chosen = self._choose_id(connection, repeat, now)
+            same = mandate_store.find(connection, chosen)
+            if same is not None:
+                return same, None
+            new = self._mandate(client, giving, chosen, now)
+            mandate_store.give(connection, new)
+            return new, self.owed.note(connection, self._given(new, giving))
+
+        # (2): from here on any gateway goes on. (3), (4): in one transaction.
+        given, event = await self.database.write(store)
+        if event is not None:
+            await self.owed.record([event], finish_giving)
+        return await self._recorded(given)
 
     async def revoke(self, client: Slug, mandate: MandateId, person_id: str) -> Mandate:
         """End a mandate, as its principal or its agent; ending it twice is once.
@@ -134,15 +145,15 @@ class Mandates:
             if not is_new:
                 return ended, None
             due.hasten_under(connection, mandate, DueId(self.new_id()), now)
-            return ended, self.owed.note(
-                connection, self._revoked(client, ended, person_id)
-            )
+            event = self._revoked(client, ended, person_id)
+            return ended, self.owed.note(connection, event, _REVOKING)
 
         # (1): from here on no use is taken under it, in any gateway.
         ended, event = await self.database.write(work)
         # (2), (3): rule 5, as for a consent that is withdrawn.
         if event is not None:
-            await self.owed.record([event])
+            # What the log may not have heard yet, that it was given, comes first.
+            await self.owed.record([event], finish_giving)
         await drained(mandate, self.in_flight, self.database, self.clock)
         self.wake()
         return ended
@@ -271,23 +282,24 @@ class Mandates:
     def _person(self, person_id: str) -> Person:
         return self.vault.person_ref(_PERSON, person_id)
 
-    async def _find(self, known: str | None) -> Mandate | None:
-        if known is None:
-            return None
-        mandate = MandateId(known)
-        return await self.database.read(lambda c: mandate_store.find(c, mandate))
+    async def _recorded(self, made: Mandate) -> Mandate:
+        """Return a mandate once its giving is recorded, also where that was cut off."""
+        now = await self.read(made.id)
+        if not now.is_giving:
+            return now
+        await self.owed.settle(made.id, finish_giving)
+        return await self.read(made.id)
 
-    async def _choose_id(
-        self, repeat: idempotency.RepeatKey | None, now: datetime
+    def _choose_id(
+        self,
+        connection: Connection,
+        repeat: idempotency.RepeatKey | None,
+        now: datetime,
     ) -> MandateId:
         fresh = self.new_id()
         if repeat is None:
             return MandateId(fresh)
-
-        def claim(connection: Connection) -> str:
-            return idempotency.claim(connection, repeat, fresh, now)
-
-        return MandateId(await self.database.write(claim))
+        return MandateId(idempotency.claim(connection, repeat, fresh, now))
 
     def _mandate(
         self, client: Slug, giving: Giving, mandate: MandateId, now: datetime
@@ -304,6 +316,7 @@ class Mandates:
             valid_until=giving.valid_until,
             given_at=now,
             revoked_at=None,
+            is_giving=True,
             signature=Signature(
                 client=client, method=giving.method, at=giving.authenticated_at
             ),
@@ -312,7 +325,7 @@ class Mandates:
     def _given(self, mandate: Mandate, giving: Giving) -> Event:
         return self._changed(
             EventId(mandate.id),
-            "mandate_given",
+            _GIVEN,
             mandate.signature.client,
             mandate,
             (
@@ -366,6 +379,21 @@ class Mandates:
                 **more,
             },
         )
+
+
+def finish_giving(connection: Connection, event: Event) -> After | None:
+    """Let a mandate hold that was given, once that is recorded."""
+    if (event.kind, event.outcome) == (Kind.CONSENT_CHANGED, _GIVEN):
+        mandate_store.confirm(connection, MandateId(event.correlation))
+    return None
+
+
+def _made_before(
+    connection: Connection, repeat: idempotency.RepeatKey | None
+) -> Mandate | None:
+    """Return the mandate that the same request has given before."""
+    made = None if repeat is None else idempotency.find(connection, repeat)
+    return None if made is None else mandate_store.find(connection, MandateId(made))
 
 
 _UNKNOWN = "there is no such mandate of this applicant to this agent here"

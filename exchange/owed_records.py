@@ -1,10 +1,10 @@
 """Acts that hold already, and whose records the log is owed.
 
 What a person or a portal ends (a refusal, a withdrawal, a mandate, a case) holds at
-once, also while the log can't be written; what a person gives may hold only once it is
-recorded. So the record can be part of neither the act's transaction nor of what comes
-before it. Its event is stored in that transaction instead, and struck out once the log
-has it:
+once, also while the log can't be written; what a person gives, a consent or a mandate,
+may hold only once it is recorded. So the record can be part of neither the act's
+transaction nor of what comes before it. Its event is stored in that transaction
+instead, and struck out once the log has it:
 
 (1) the act and its event are stored, both or neither;
 (2) the event is recorded;

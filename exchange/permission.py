@@ -4,9 +4,10 @@ INVARIANT (rule 5): when a withdrawal or a suspension has been acknowledged, no 
 look-up rests on it: the call returns only when every use that was taken before has
 been sent or cancelled.
 
-INVARIANT (rules 1 and 2): what widens, a consent given or a suspension ended, is
-recorded before it holds; what narrows holds at once and is recorded then, since a
-log that is down must not keep anybody from withdrawing or suspending.
+INVARIANT (rules 1 and 2): what widens, a consent given, a mandate given
+(`exchange.mandating`) or a suspension ended, is recorded before it holds; what narrows
+holds at once and is recorded then, since a log that is down must not keep anybody from
+withdrawing or suspending.
 
 What was said is decided by the row of the consent or the suspension, locked, in one
 transaction with the event that tells of it (`exchange.owed_records`). So of a consent
@@ -38,6 +39,7 @@ from exchange.case import CaseHead
 from exchange.cases import StoredCase
 from exchange.database import Connection, Database
 from exchange.fleet import drained
+from exchange.mandating import finish_giving
 from exchange.opened import known_person
 from exchange.owed_records import After, OwedRecords, change_of
 from exchange.token_request import Caller
@@ -217,7 +219,7 @@ class Permissions:
         return len(events)
 
     def finish(self, connection: Connection, event: Event) -> After | None:
-        """Let hold what has been recorded: a consent given, or a suspension ended."""
+        """Let hold what has been recorded: what was given, or a suspension ended."""
         change = event.kind, event.outcome
         if change == (Kind.CONSENT_CHANGED, "given"):
             return self._hold(connection, ConsentId(event.correlation), event.case)
@@ -225,7 +227,7 @@ class Permissions:
             name = event.correlation
             if uses.lift(connection, name, event.id):
                 return partial(self.in_flight.resume, name)
-        return None
+        return finish_giving(connection, event)
 
     def _hold(
         self, connection: Connection, consent: ConsentId, case: CaseId | None

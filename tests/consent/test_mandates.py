@@ -149,14 +149,26 @@ moments = st.integers(-(10**12), 10**12).map(
 periods = st.tuples(moments, moments).filter(lambda p: p[0] != p[1]).map(sorted)
 
 
-@given(periods, moments, st.none() | moments)
+@given(periods, moments, st.none() | moments, st.booleans())
 def test_a_mandate_holds_exactly_in_its_period_until_revoked(
-    period: list[datetime], now: datetime, revoked_at: datetime | None
+    period: list[datetime],
+    now: datetime,
+    revoked_at: datetime | None,
+    is_giving: bool,  # noqa: FBT001 - Hypothesis gives it by its place
 ) -> None:
-    """From its first instant on, up to and without its last, whatever the instants."""
+    """From its first instant on, up to and without its last, whatever the instants.
+
+    Never while its giving is not recorded.
+    """
     first, last = period
-    mandate = a_mandate(valid_from=first, valid_until=last, revoked_at=revoked_at)
-    holds = first <= now < last and (revoked_at is None or now < revoked_at)
+    mandate = a_mandate(
+        valid_from=first,
+        valid_until=last,
+        revoked_at=revoked_at,
+        is_giving=is_giving,
+    )
+    is_over = revoked_at is not None and now >= revoked_at
+    holds = first <= now < last and not is_over and not is_giving
 
     assert holds == (check_mandate(mandate, an_act(), now) is None)
     assert holds == (mandate.state_at(now) is MandateState.VALID)
@@ -183,6 +195,7 @@ def test_a_mandate_that_has_ended_never_holds_again(
     "changes",
     [
         {},
+        {"is_giving": True},
         {"requester": "portal", "powers": BOTH, "valid_from": NOW + TICK},
         {
             "matters": frozenset({"newborn", "school"}),
@@ -200,6 +213,21 @@ def test_a_mandate_is_read_back_whole(
     given = mandate_store.give(connection, mandate)
 
     assert mandate == given == mandate_store.find(connection, mandate.id)
+
+
+def test_a_mandate_holds_once_it_is_confirmed(connection: Connection) -> None:
+    """That one alone; twice is once, and nobody's end of it is undone."""
+    for name in ("mandate-1", "mandate-2"):
+        mandate_store.give(connection, a_mandate(id=MandateId(name), is_giving=True))
+    one, other = MandateId("mandate-1"), MandateId("mandate-2")
+    mandate_store.confirm(connection, one)
+    held = mandate_store.get(connection, one)
+    ended, _ = mandate_store.revoke(connection, one, MOTHER, NOW)
+    mandate_store.confirm(connection, one)
+
+    assert MandateState.VALID is held.state_at(NOW)
+    assert ended == mandate_store.get(connection, one)
+    assert MandateState.GIVING is mandate_store.get(connection, other).state_at(NOW)
 
 
 def test_a_mandate_given_twice_stays_as_it_is(connection: Connection) -> None:

@@ -25,6 +25,7 @@ from tests.exchange.newborn import (
     settle_in,
     the_pack,
 )
+from tests.exchange.test_mandates import give as give_mandate
 
 Act: TypeAlias = Callable[[Office, str], Awaitable[None]]
 """Acts in an office, and is killed at a step."""
@@ -79,13 +80,19 @@ async def resume(office: Office, step: str) -> None:
     await permissions(office).resume(kind, provider, "operator")
 
 
+async def give(office: Office, step: str) -> None:
+    """Give a mandate."""
+    be_killed(step, "mandate_given")
+    await give_mandate(office)
+
+
 async def ask(office: Office, step: str) -> None:
     """Open a case that asks the father."""
     be_killed(step, "asked")
     await office.open()
 
 
-ACTS: Sequence[Act] = (ask, suspend, resume)
+ACTS: Sequence[Act] = (ask, suspend, resume, give)
 
 
 async def act(place: Sequence[str], does: Act, at: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from audit.keys import LogKeys, make_keys, save_keys
 from consent import uses
 from consent.artefact import ConsentState
+from consent.mandates import MandateState
 from exchange.migrations.schema import Part
 from tests.exchange.acting_child import (
     BEFORE_RECORDED,
@@ -22,7 +23,7 @@ from tests.exchange.acting_child import (
     RESUMED,
     SUSPENDED,
 )
-from tests.exchange.newborn import FATHER, Office, an_office, permissions
+from tests.exchange.newborn import FATHER, MOTHER, NOW, Office, an_office, permissions
 from tests.exchange.test_owed_records import catch_up
 from tests.harness.postgres import Databases, Files, migrated
 
@@ -88,21 +89,29 @@ async def test_a_kill_at_any_step_of_an_act_leaves_both_act_and_record_or_neithe
 ) -> None:
     """What is suspended holds at once, what is resumed when that stands in the log.
 
-    Whoever a case asks is recorded as asked, once, also where the case got no further.
+    Whoever a case asks is recorded as asked, once, also where the case got no further;
+    a mandate that was given holds once that is recorded.
     """
     place = places[engine]
     async with an_office(place.folder, place.tables, place.vault, place.keys) as office:
         before = await office.database.read(uses.suspended)
         await office.in_flight.hear(before)
         asked = await permissions(office).of_person(FATHER)
-        things = (SERVICES, PROVIDERS, {str(one.id): one.id for one in asked})
+        given = await office.resolver.mandates.of_person(MOTHER)
+        things = (
+            SERVICES,
+            PROVIDERS,
+            {str(one.id): one.id for one in asked},
+            {str(one.id): one.id for one in given},
+        )
         unsaid = [told(office, each) for each in things]
         caught = [await catch_up(office), await catch_up(office)]
         said = [told(office, each) for each in things]
         after = await office.database.read(uses.suspended)
         heard = office.in_flight.suspended
+        held = await office.resolver.mandates.of_person(MOTHER)
 
-    assert [6, 0] == caught
+    assert [8, 0] == caught
     assert after == heard
     stopped = {SERVICES[BEFORE_RECORDED], SERVICES[BEFORE_STRUCK]}
     assert stopped.union(PROVIDERS.values()) == before
@@ -113,5 +122,8 @@ async def test_a_kill_at_any_step_of_an_act_leaves_both_act_and_record_or_neithe
     assert [once, once, ended] == list(unsaid[1].values())
     assert [once, ended, ended] == list(said[1].values())
     assert [ConsentState.ASKED] * 2 == [one.state for one in asked]
-    assert [[], ["asked"]] == sorted(unsaid[2].values())
-    assert [["asked"]] * 2 == list(said[2].values())
+    for place_of, outcome in ((2, "asked"), (3, "mandate_given")):
+        assert [[], [outcome]] == sorted(unsaid[place_of].values())
+        assert [[outcome]] * 2 == list(said[place_of].values())
+    states = [one.state_at(NOW) for one in (*given, *held)]
+    assert [MandateState.GIVING] * 2 + [MandateState.VALID] * 2 == states

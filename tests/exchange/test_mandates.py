@@ -15,10 +15,11 @@ from audit.record import Event, Kind
 from audit.store import Appended
 from connectors.lookup import Deferred
 from consent import mandate_store
-from consent.mandates import Authentication, Mandate, Power
+from consent.mandates import Authentication, Mandate, MandateState, Power
 from exchange import mandating, vault
 from exchange.case import Agent
 from exchange.giving import Giving, check_giving
+from exchange.idempotency import RepeatKey, claim
 from schemas.codes import citizen_check_digit
 from schemas.errors import (
     ConnectorUnavailableError,
@@ -39,6 +40,7 @@ from tests.exchange.newborn import (
     Office,
     outcomes,
     perform_steps,
+    permissions,
     the_pack,
 )
 
@@ -187,6 +189,7 @@ async def stored(office: Office, **changes: object) -> Mandate:
     mandates, giving = office.resolver.mandates, a_giving(**changes)
     mandate_id = MandateId(office.resolver.new_id())
     mandate = mandates._mandate(APP, giving, mandate_id, NOW)
+    mandate = replace(mandate, is_giving=False)
     return await office.database.write(lambda c: mandate_store.give(c, mandate))
 
 
@@ -489,14 +492,111 @@ async def test_an_official_needs_no_mandate(office: Office) -> None:
 # Giving.
 
 
-async def test_a_mandate_is_recorded_before_it_holds(office: Office) -> None:
-    """Rule 1: what widens is in the log first; without the log it is not given."""
-    office.log.refuse("the disk is gone")
+def deaf(office: Office, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+    """Let the log refuse records of a kind, until the patch is undone."""
+    append = office.log.append
 
-    with pytest.raises(LogUnavailableError):
-        await give(office)
+    async def refusing(events: Sequence[Event]) -> list[Appended]:
+        if any(event.kind is kind for event in events):
+            raise LogUnavailableError("the disk is full")
+        return await append(events)
 
-    assert () == await office.resolver.mandates.of_person(MOTHER)
+    monkeypatch.setattr(office.log, "append", refusing)
+
+
+async def test_a_mandate_is_recorded_before_it_holds(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rule 1: what widens is in the log first; until then nobody acts under it."""
+    with monkeypatch.context() as patch:
+        deaf(office, patch, Kind.CONSENT_CHANGED)
+        with pytest.raises(LogUnavailableError):
+            await give(office)
+        [mandate] = await office.resolver.mandates.of_person(MOTHER)
+        with pytest.raises(MandateError, match="does not hold yet"):
+            await office.open(actor=acting(mandate.id))
+    unrecorded = office.records()
+    people = permissions(office)
+    await people.record_owed()
+    opened = await office.open(actor=acting(mandate.id), wait_s=0.0)
+
+    assert MandateState.GIVING is mandate.state_at(NOW)
+    assert [("request.denied", "mandate_not_yet_valid", "", "")] == unrecorded
+    assert ("consent.changed", "mandate_given", "", "") == office.records()[1]
+    assert "case.opened" == office.records()[2][0]
+    assert opened["id"]
+
+
+async def test_a_request_that_was_cut_off_gives_its_mandate_when_it_comes_again(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same one, recorded once, however long ago it was signed."""
+    mandates, repeat = office.resolver.mandates, RepeatKey(APP, "key", "request")
+    with monkeypatch.context() as patch:
+        deaf(office, patch, Kind.CONSENT_CHANGED)
+        for _ in range(2):
+            with pytest.raises(LogUnavailableError):
+                await mandates.give(APP, a_giving(), repeat)
+    [left] = await mandates.of_person(MOTHER)
+    office.clock.advance(DAY + HOUR)
+    given = [await mandates.give(APP, a_giving(), repeat) for _ in range(2)]
+    await permissions(office).record_owed()
+
+    assert [replace(left, is_giving=False)] * 2 == given
+    assert ["mandate_given"] == [outcome for _, outcome, _, _ in office.records()]
+
+
+async def test_a_request_that_an_earlier_version_left_half_done_gives_one_mandate(
+    office: Office,
+) -> None:
+    """It had claimed the id and recorded it: it is stored, and recorded no more."""
+    mandates, repeat = office.resolver.mandates, RepeatKey(APP, "key", "request")
+    claimed = MandateId(office.resolver.new_id())
+    await office.database.write(lambda c: claim(c, repeat, claimed, NOW))
+    before = mandates._given(
+        mandates._mandate(APP, a_giving(), claimed, NOW), a_giving()
+    )
+    await office.log.append([before])
+    given = await mandates.give(APP, a_giving(), repeat)
+
+    assert (claimed, MandateState.VALID) == (given.id, given.state_at(NOW))
+    assert ["mandate_given"] == [outcome for _, outcome, _, _ in office.records()]
+
+
+async def test_a_mandate_that_is_ended_while_it_is_given_never_holds(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The log hears of both, in their order, also when a clock went back."""
+    mandates = office.resolver.mandates
+    with monkeypatch.context() as patch:
+        deaf(office, patch, Kind.CONSENT_CHANGED)
+        with pytest.raises(LogUnavailableError):
+            await give(office)
+        [mandate] = await mandates.of_person(MOTHER)
+        office.clock.instant -= HOUR
+        with pytest.raises(LogUnavailableError):
+            await mandates.revoke(APP, mandate.id, MOTHER)
+    await permissions(office).record_owed()
+    left = await mandates.read(mandate.id)
+
+    assert MandateState.REVOKED is left.state_at(NOW)
+    assert ["mandate_given", "mandate_revoked"] == [
+        outcome for _, outcome, _, _ in office.records()
+    ]
+
+
+async def test_one_request_at_two_places_at_once_gives_one_mandate(
+    office: Office,
+) -> None:
+    """Six times the same key: one mandate, one record, one answer."""
+    mandates, repeat = office.resolver.mandates, RepeatKey(APP, "key", "request")
+    given = await asyncio.gather(
+        *(mandates.give(APP, a_giving(), repeat) for _ in range(6))
+    )
+
+    assert 1 == len(await mandates.of_person(MOTHER))
+    assert {MandateState.VALID} == {one.state_at(NOW) for one in given}
+    assert ["mandate_given"] == [outcome for _, outcome, _, _ in office.records()]
 
 
 async def test_a_mandate_ends_even_when_the_log_is_down(office: Office) -> None:
