@@ -1,10 +1,8 @@
 """The witness's HTTP service: two routes over `audit.witness`."""
 
-import asyncio
 import sqlite3
 from pathlib import Path
 
-import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,7 +13,7 @@ from audit.keys import SECRET_SIZE, Entropy, read_secret, write_secret
 from audit.note import Cosigner, parse_cosigner
 from audit.policy import parse_policy
 from audit.witness import BODY_LIMIT, Reply, Witness
-from schemas.clock import Clock, SystemClock
+from schemas.clock import Clock
 from schemas.errors import SettingsError, VerificationError
 
 
@@ -94,25 +92,3 @@ def open_witness(key_file: Path, logs_file: Path, data_file: Path) -> Witness:
         return Witness(data_file, cosigner, logs)
     except sqlite3.Error as error:
         raise SettingsError(f"`{data_file}` can't be used: {error}") from None
-
-
-def serve_witness(
-    witness: Witness, host: str, port: int, http: type[asyncio.Protocol]
-) -> None:
-    """Run the service until it is told to stop.
-
-    Args:
-        witness: What it serves.
-        host: The address to listen on.
-        port: The port to listen on.
-        http: How a connection is served (uvicorn's setting), within which bounds.
-    """
-    uvicorn.run(
-        build_witness_app(witness, SystemClock()),
-        host=host,
-        port=port,
-        http=http,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-    )

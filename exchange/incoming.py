@@ -6,9 +6,12 @@ a service works on at once, without a token having been asked for.
 """
 
 import asyncio
+from pathlib import Path
 from typing import Final
 
 import orjson
+import uvicorn
+from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -143,3 +146,33 @@ class Incoming(HttpToolsProtocol):
     def _refuse(self, why: str) -> None:
         self.transport.write(self.unreadable(why))
         self.transport.close()
+
+
+def serve(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    *,
+    certificate: Path | None = None,
+    key: Path | None = None,
+) -> None:
+    """Run a department's or a witness's service until it is told to stop.
+
+    Args:
+        app: The service.
+        host: The address to listen on.
+        port: The port to listen on.
+        certificate: PEM of the TLS certificate; None where a proxy in front does TLS.
+        key: PEM of its key; given exactly when `certificate` is.
+    """
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        http=Incoming,
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+    )

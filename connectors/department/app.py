@@ -15,7 +15,6 @@ from typing import assert_never
 
 import orjson
 import structlog
-import uvicorn
 from anyio import CapacityLimiter, to_thread
 from fastapi import FastAPI, Request, Response
 from pydantic import JsonValue
@@ -431,27 +430,3 @@ def _response(reply: Reply) -> Response:
 
 def _json(value: dict[str, JsonValue], status: int = 200) -> Response:
     return Response(orjson.dumps(value), status, media_type="application/json")
-
-
-def serve(config: DepartmentConfig, http: type[asyncio.Protocol]) -> None:
-    """Run a department's service until it is told to stop.
-
-    Args:
-        config: What it serves, and where.
-        http: How a connection is served (uvicorn's setting), within which bounds.
-
-    Raises:
-        SettingsError: The key, the register or the log is wrong.
-    """
-    listen = config.listen
-    uvicorn.run(
-        build_app(config),
-        host=listen.host,
-        port=listen.port,
-        ssl_certfile=listen.certificate,
-        ssl_keyfile=listen.certificate_key,
-        http=http,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-    )

@@ -24,14 +24,21 @@ def serve_department(
     config: Annotated[Path, typer.Option(help="The department's configuration.")],
 ) -> None:
     """Run the service beside a register until it is told to stop."""
-    from connectors.department.app import serve as serve_service
+    from connectors.department.app import build_app
     from connectors.department.config import load_config
-    from exchange.incoming import Incoming
+    from exchange.incoming import serve
     from exchange.listening import free_address
 
     read = load_config(config)
-    with free_address(read.listen.host, read.listen.port, "`listen.port`"):
-        serve_service(read, Incoming)
+    listen = read.listen
+    with free_address(listen.host, listen.port, "`listen.port`"):
+        serve(
+            build_app(read),
+            listen.host,
+            listen.port,
+            certificate=listen.certificate,
+            key=listen.certificate_key,
+        )
 
 
 @app.command("keygen")

@@ -41,10 +41,11 @@ def serve_witness(
     port: Annotated[int, typer.Option(help="The port to listen on.")] = 8801,
 ) -> None:
     """Cosign the heads of logs that only grow, until told to stop."""
-    from audit.witness_app import open_witness
-    from audit.witness_app import serve_witness as serve
-    from exchange.incoming import Incoming
+    from audit.witness_app import build_witness_app, open_witness
+    from exchange.incoming import serve
     from exchange.listening import free_address
+    from schemas.clock import SystemClock
 
     with free_address(host, port, "`--port`"):
-        serve(open_witness(key, logs, data), host, port, Incoming)
+        witness = open_witness(key, logs, data)
+        serve(build_witness_app(witness, SystemClock()), host, port)

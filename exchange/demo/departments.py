@@ -22,7 +22,6 @@ from pathlib import Path
 from random import Random
 
 import orjson
-import uvicorn
 import yaml
 from pydantic import TypeAdapter
 from starlette.concurrency import run_in_threadpool
@@ -37,7 +36,7 @@ from exchange.demo.people import Population
 from exchange.demo.registers import REGISTERS, Rows
 from exchange.demo.sources import SOURCES
 from exchange.demo.steps import Facts, FilingError, perform, verify_filing
-from exchange.incoming import Incoming
+from exchange.incoming import serve
 from schemas.clock import Clock, SystemClock
 from schemas.directory import PublicKey
 from schemas.errors import SettingsError
@@ -250,15 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except SettingsError as error:
         parser.error(str(error))
-    uvicorn.run(
-        app,
-        host=listen.host,
-        port=listen.port,
-        http=Incoming,
-        access_log=False,
-        log_level="warning",
-        server_header=False,
-    )
+    serve(app, listen.host, listen.port)
 
 
 if __name__ == "__main__":

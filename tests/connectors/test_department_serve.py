@@ -27,21 +27,15 @@ from tests.connectors.examples import (
 )
 from tests.connectors.servers import closing_socket
 
-SERVE = (
-    "import sys, pathlib; from connectors.department.app import serve;"
-    "from connectors.department.config import load_config;"
-    "from exchange.incoming import Incoming;"
-    "serve(load_config(pathlib.Path(sys.argv[1])), Incoming)"
-)
+SERVE = (sys.executable, "-m", "exchange", "department", "serve", "--config")
 
 
 @contextmanager
 def running(path: Path, url: str) -> Iterator[None]:
     """Run the service of a file until it is well; end it, by its own id, at the end."""
-    command = [sys.executable, "-c", SERVE, str(path)]
     with (
         path.with_suffix(".stderr").open("wb") as words,
-        subprocess.Popen(command, stderr=words) as process,
+        subprocess.Popen([*SERVE, str(path)], stderr=words) as process,
         httpx.Client(base_url=url) as client,
     ):
         try:
@@ -92,9 +86,7 @@ def test_a_department_with_a_wrong_file_says_what_is_wrong(tmp_path: Path) -> No
     """The process ends, and its last words name the place."""
     path = tmp_path / "department.yaml"
     path.write_text("provider: Civil Affairs\n", encoding="utf-8")
-    ended = subprocess.run(
-        [sys.executable, "-c", SERVE, str(path)], capture_output=True, check=False
-    )
+    ended = subprocess.run([*SERVE, str(path)], capture_output=True, check=False)
 
     assert 0 != ended.returncode
     assert b"/provider" in ended.stderr
