@@ -19,6 +19,7 @@ import pytest
 from audit.engine_sqlite import copy_log
 from audit.freezing import leave
 from audit.keys import load_keys
+from audit.ledger import Ledger
 from audit.note import Signer, Verifier, b64, open_checkpoint
 from audit.record import Event, Leaf
 from audit.register import load_shards
@@ -27,6 +28,7 @@ from audit.sql import Place
 from audit.store import LogReader, SignedHead
 from audit.writer import Limits
 from exchange.keys import open_keys
+from exchange.migrations.schema import Part, upgrade
 from exchange.recording import (
     current_shards,
     open_gateway_keys,
@@ -134,6 +136,16 @@ def published(folder: Path, where: str) -> Settings:
     return settings
 
 
+def make_the_rest(settings: Settings) -> None:
+    """Make the other stores of a log that was begun without a gateway.
+
+    A gateway makes none beside a log in a file that has records.
+    """
+    upgrade(settings.tables_url(), Part.TABLES)
+    upgrade(settings.vault_tables_url(), Part.VAULT)
+    Ledger(settings.erasures_place()).close()
+
+
 def test_who_goes_on_from_a_lost_head_is_verified_and_named(
     tmp_path: Path, where: str
 ) -> None:
@@ -143,6 +155,7 @@ def test_who_goes_on_from_a_lost_head_is_verified_and_named(
     publish(settings, NEXT)
     stored = verify_shards(settings, old.vkey, "--json")
     shown = verify_shards(settings, old.vkey)
+    make_the_rest(settings)
     with a_site(tmp_path, settings=f"{where}log_bundles: everybody\n") as site:
         served = verify_shards(f"{site.url}/log", old.vkey, "--json")
         listed = site.client(None).get("/log/shards").content

@@ -21,7 +21,6 @@ import uvicorn
 import yaml
 from starlette.datastructures import State
 
-from audit.ledger import Ledger
 from connectors.jose import SigningKey
 from exchange.api.dependencies import Gateway
 from exchange.api.shortcut import Application
@@ -29,7 +28,6 @@ from exchange.app import build_app, server_config
 from exchange.assertions import client_assertion
 from exchange.demo.departments import NO_TLS
 from exchange.identity import TOKEN_PATH
-from exchange.migrations.schema import Part, upgrade
 from exchange.settings import Settings, parse_settings
 from exchange.telemetry import configure_logs
 from exchange.token_request import ASSERTION_TYPE
@@ -152,24 +150,12 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
             f"checkpoint_every_s: 0.05\n{settings}"
         )
         parsed = parse_settings(chosen, {}, folder)
-        _complete(parsed)
         site = Site(build_app(parsed), url, keys)
         config = server_config(site.app, parsed)
         with _logging(parsed, site.output), served(config, listening, site.app.state):
             yield site
             for client in site.clients.values():
                 client.close()
-
-
-def _complete(settings: Settings) -> None:
-    """Make the other stores of a log that a test has begun alone.
-
-    A gateway makes none in the place of what was lost.
-    """
-    if settings.log_file.exists() and not (settings.data_dir / "errand.db").exists():
-        upgrade(settings.tables_url(), Part.TABLES)
-        upgrade(settings.vault_tables_url(), Part.VAULT)
-        Ledger(settings.erasures_place()).close()
 
 
 @contextmanager
