@@ -12,7 +12,6 @@ files the department's own step (`exchange.demo.steps`).
 import argparse
 import asyncio
 import sqlite3
-import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -51,9 +50,6 @@ PINNED = "departments.json"
 
 LOOPBACK = "127.0.0.1"
 """Where all of the demo listens."""
-NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-"""For its clients, and empty: to load the system's roots for each request takes longer
-than the request."""
 _MOST_DELAYS = 10_000
 _PINNED = TypeAdapter(dict[str, list[PublicKey]])
 

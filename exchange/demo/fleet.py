@@ -22,7 +22,7 @@ from audit.places import parse_place
 from audit.store import LOG_SCHEMA, LogReader
 from exchange.demo.building import Fleet, build, port_count
 from exchange.demo.children import StageError
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.logs import compare, verify_offline
 from exchange.demo.people import Population
 from exchange.demo.population import generate

@@ -15,7 +15,7 @@ import orjson
 
 from connectors.jose import SigningKey
 from exchange.assertions import client_assertion
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.report import Awaited, Count, Line
 from exchange.identity import TOKEN_PATH
 from exchange.token_request import ASSERTION_TYPE

@@ -26,7 +26,8 @@ from connectors.protocol import (
     sign_lookup,
 )
 from exchange.demo.building import build
-from exchange.demo.departments import CONFIG, NO_TLS
+from exchange.demo.departments import CONFIG
+from exchange.demo.lines import NO_TLS
 from exchange.demo.people import Population
 from exchange.demo.population import generate
 from exchange.demo.portal import add_up, delays_since

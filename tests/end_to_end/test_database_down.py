@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.portal import Answer, PortalError
 from exchange.demo.postgres import PostgresServer, a_server
 from tests.end_to_end.test_kill import DEPARTMENTS, follow, open_case

@@ -12,7 +12,7 @@ import pytest
 from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
 from audit.verify import verify_log
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.portal import Answer, Client
 from exchange.demo.stage import Stage
 from exchange.demo.story import MARRIED, opening

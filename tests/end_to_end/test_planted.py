@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.people import Family, Population
 from exchange.demo.portal import Answer, Client
 from exchange.demo.story import MARRIED, opening

@@ -19,7 +19,7 @@ from audit.note import open_checkpoint
 from audit.store import LogReader
 from audit.verify import verify_log
 from exchange.demo.children import Child, CommandProcess
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.portal import Answer, Json, PortalError
 from exchange.keys import shard_keys
 from exchange.rollover import seal_shard

@@ -22,7 +22,7 @@ from audit.store import LOG_SCHEMA
 from audit.verify import verify_log
 from exchange.demo.building import free_ports
 from exchange.demo.children import Child, CommandProcess, answers
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from tests.harness.application import MOTHER, OPERATOR, PACK, PORTAL, Site, a_site
 from tests.harness.commands import errand
 from tests.harness.patience import until

@@ -26,7 +26,7 @@ from exchange.api.dependencies import Gateway
 from exchange.api.shortcut import Application
 from exchange.app import build_app, server_config
 from exchange.assertions import client_assertion
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.identity import TOKEN_PATH
 from exchange.settings import Settings, parse_settings
 from exchange.telemetry import configure_logs

@@ -26,7 +26,7 @@ from pydantic import JsonValue
 
 from exchange.demo.building import build
 from exchange.demo.children import Child
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 from exchange.demo.people import Family, Population
 from exchange.demo.population import generate
 from exchange.demo.portal import Client

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import httpx
 
-from exchange.demo.departments import NO_TLS
+from exchange.demo.lines import NO_TLS
 
 _BLOCK = re.compile(
     r"(?:<!-- (?P<word>not run|background): (?P<rest>[^>]+?) -->\n)?"
