@@ -136,7 +136,8 @@ async def opened(
         stack.callback(sweeping.cancel)
         resting = asyncio.create_task(rest_keys(kept.vault), name="case-keys-rest")
         stack.callback(resting.cancel)
-        owing = asyncio.create_task(gateway.permissions.keep_up(), name="owed records")
+        keeping_up = gateway.permissions.keep_up(metrics.records_owed.set)
+        owing = asyncio.create_task(keeping_up, name="owed records")
         stack.callback(owing.cancel)
         _log.info("gateway_opened", records=kept.log.size)
         yield gateway

@@ -35,6 +35,7 @@ from sqlalchemy import (
     Row,
     Select,
     delete,
+    func,
     insert,
     select,
     tuple_,
@@ -55,6 +56,7 @@ After: TypeAlias = Callable[[], None]
 """Done on the loop as soon as a transaction has committed."""
 Finish: TypeAlias = Callable[[Connection, Event], After | None]
 """Lets hold what waited for its record; doing it twice is once."""
+Tell: TypeAlias = Callable[[int], None]
 
 _POLL_S = 5.0
 """How often what was cut off is looked for, in seconds."""
@@ -167,11 +169,26 @@ class OwedRecords:
         await self._strike(recorded, finish)
         return len(recorded)
 
-    async def keep_up(self, finish: Finish) -> None:
-        """Record what was cut off, at once and every few seconds, until cancelled."""
+    async def count(self) -> int:
+        """Return how many records are owed, also those that are about to be made.
+
+        Raises:
+            StoreUnavailableError: The tables can't be read.
+        """
+        query = select(func.count()).select_from(_OWED)
+        return int(await self.database.read(lambda c: c.execute(query).scalar_one()))
+
+    async def keep_up(self, finish: Finish, tell: Tell) -> None:
+        """Record what was cut off, at once and every few seconds, until cancelled.
+
+        Args:
+            finish: Lets hold what waited for its record.
+            tell: Is told before each round how many records are owed.
+        """
         grace = timedelta()  # what this gateway left when it was killed is at hand
         while True:
             try:
+                tell(await self.count())
                 await self.catch_up(grace, finish)
                 grace = _GRACE
             except Exception as error:  # noqa: BLE001 - the next round tries again

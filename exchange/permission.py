@@ -41,7 +41,7 @@ from exchange.database import Connection, Database
 from exchange.fleet import drained
 from exchange.mandating import finish_giving
 from exchange.opened import known_person
-from exchange.owed_records import After, OwedRecords, change_of
+from exchange.owed_records import After, OwedRecords, Tell, change_of
 from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
@@ -248,9 +248,13 @@ class Permissions:
         """
         await self.owed.catch_up(timedelta(), self.finish)
 
-    async def keep_up(self) -> None:
-        """Record what was cut off, and let hold what waits for it, until cancelled."""
-        await self.owed.keep_up(self.finish)
+    async def keep_up(self, tell: Tell) -> None:
+        """Record what was cut off, and let hold what waits for it, until cancelled.
+
+        Args:
+            tell: Is told every few seconds how many records are owed.
+        """
+        await self.owed.keep_up(self.finish, tell)
 
     # What operators do.
 

@@ -149,6 +149,11 @@ class Metrics:
             "Requests being worked on.",
             registry=self.registry,
         )
+        self.records_owed = Gauge(
+            "errand_records_owed",
+            "Records that the tables owe the log, as last counted.",
+            registry=self.registry,
+        )
         self.outcomes = Counter(
             "errand_outcomes",
             "Outcomes of requirements, each time that a case was worked on.",

@@ -636,6 +636,7 @@ def test_a_gateway_that_is_well_says_so(site: Site) -> None:
         }
     )
     assert "errand_log_size" in metrics
+    assert "\nerrand_records_owed " in metrics
     assert 'errand_requests_total{method="GET",route="/health/ready"' in metrics
 
 
