@@ -71,7 +71,6 @@ class Database:
         url: An SQLAlchemy URL: `sqlite:///FILE` or `postgresql://...`.
         most_queued: How many writes, and how many reads, may wait.
         readers: How many reads run at once.
-        secure_delete: Overwrite with zeros whatever is deleted, where the engine can.
 
     Raises:
         SettingsError: The URL names no database that the gateway can keep.
@@ -83,10 +82,8 @@ class Database:
         *,
         most_queued: int = _MOST_QUEUED,
         readers: int = _READERS,
-        secure_delete: bool = False,
     ) -> None:
-        kind = Kind(read_only=False, secure_delete=secure_delete)
-        self._writers = open_engine(url, kind, connections=2)
+        self._writers = open_engine(url, Kind(read_only=False), connections=2)
         readable = Kind(read_only=True)
         self._readers = open_engine(url, readable, connections=readers + 1)
         self._most_queued = most_queued

@@ -346,7 +346,7 @@ async def _open_tables(
     await asyncio.to_thread(upgrade, tables, Part.TABLES)
     await asyncio.to_thread(upgrade, vault, Part.VAULT)
     database = stack.enter_context(Database(tables))
-    vault_database = stack.enter_context(Database(vault, secure_delete=True))
+    vault_database = stack.enter_context(Database(vault))
     return database, vault_database
 
 

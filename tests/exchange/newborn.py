@@ -402,7 +402,7 @@ async def an_office(
     pack = pack or the_pack()
     async with AsyncExitStack() as stack:
         database = stack.enter_context(Database(tables_url))
-        keys = stack.enter_context(Database(vault_url, secure_delete=True))
+        keys = stack.enter_context(Database(vault_url))
         log_keys = log_keys or make_keys("errand.test/log")
         directory = SubjectDirectory(folder / "subjects.db", log_keys.directory)
         stack.callback(directory.close)

@@ -19,6 +19,7 @@ from consent.artefact import Consent, ConsentState
 from consent.rules import Suspendable
 from consent.store import AS_ASKED
 from exchange import owed_records
+from exchange.connecting import truncate_journal
 from exchange.idempotency import RepeatKey
 from exchange.mandating import Mandates
 from exchange.owed_records import Finish, OwedRecords, change_of
@@ -595,6 +596,26 @@ async def test_what_is_owed_of_many_things_is_recorded_before_what_came_next(
 
     assert ["given"] * 260 + ["expired"] * 260 == heard
     assert 0 == left
+
+
+async def test_what_was_struck_out_is_in_no_file_once_the_journal_is_moved(
+    office: Office,
+) -> None:
+    """A free page holds nothing of it, sealed though it was."""
+    owed, event = owed_by(office), an_event(office, "refused")
+    await office.database.write(lambda c: owed.note(c, event))
+    query = text("SELECT sealed FROM owed_record")
+    sealed = bytes(await office.database.read(lambda c: c.scalar(query)))[-100:]
+
+    async def holding() -> list[str]:
+        await office.database.maintain(truncate_journal)
+        return [name for name, content in office.kept() if sealed in content]
+
+    before = await holding()
+    await owed.record([event])
+
+    assert 1 == len(before)
+    assert [] == await holding()
 
 
 _WORDS = st.text(max_size=8)

@@ -309,14 +309,14 @@ def is_well(database: Database) -> bool:
     return True
 
 
-async def test_zero_deleted_is_left_in_the_files_of_a_secure_database(
+async def test_nothing_deleted_is_left_in_the_files_of_a_database(
     tmp_path: Path,
 ) -> None:
     """After a deletion and a truncated journal no file holds the bytes."""
     with connected(_url(tmp_path), read_only=False) as connection:
         _METADATA.create_all(connection)
         connection.commit()
-    with Database(_url(tmp_path), secure_delete=True) as database:
+    with Database(_url(tmp_path)) as database:
         await database.write(lambda c: _add(c, 1, "planted" * 100))
         assert b"plantedplanted" in _all_bytes(tmp_path)
         await database.write(lambda c: c.execute(_THING.delete()))

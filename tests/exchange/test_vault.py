@@ -52,7 +52,7 @@ def stored(database: Database) -> set[str]:
 @pytest.fixture
 def database(vault_url: str) -> Iterator[Database]:
     """An empty vault, on each engine."""
-    with Database(vault_url, secure_delete=True) as opened:
+    with Database(vault_url) as opened:
         yield opened
 
 
@@ -191,7 +191,7 @@ def test_a_key_has_one_case_whatever_happens(vault_url: str) -> None:
         )
     )
     def holds(steps: list[str]) -> None:
-        with Database(vault_url, secure_delete=True) as database:
+        with Database(vault_url) as database:
             asyncio.run(run(database, steps))
 
     holds()
