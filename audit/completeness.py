@@ -16,13 +16,12 @@ from dataclasses import asdict, dataclass
 import orjson
 
 from audit.demands import Demands
-from audit.fetching import Fetch, ahead, wanted
+from audit.fetching import Fetch, ahead, fetch_head
 from audit.fsck import Progress, bundles, grow, plan
 from audit.keyed import SubjectKey
 from audit.leaves import Leaves
 from audit.merkle import EMPTY_ROOT
 from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
-from audit.served import CHECKPOINT
 from schemas.canonical import Json
 from schemas.errors import VerificationError
 
@@ -129,10 +128,11 @@ def check_complete(
 
     Raises:
         VerificationError: The log does not hold; the message names what doesn't.
+        UnverifiableError: It is another log, or shard, than the key's.
     """
     # (1): only what is signed can prove that nothing is missing.
     verifier = parse_vkey(demands.vkey)
-    note = wanted(fetch(CHECKPOINT), CHECKPOINT)
+    note = fetch_head(fetch, verifier.name)
     checkpoint = open_checkpoint(note, verifier)
     demands.check_quorum(note, verifier)
     # (2): one pass, in which the tree is computed as well.

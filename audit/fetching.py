@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from audit.bounded import Bounds, Exchanges
+from audit.note import text_of
 from audit.places import parse_place
 from audit.served import CHECKPOINT, read_piece
 from audit.sql import Place, SqliteSql
@@ -253,6 +254,26 @@ def wanted(content: bytes | None, path: str) -> bytes:
     if content is None:
         raise VerificationError(f"{path}: missing")
     return content
+
+
+def fetch_head(fetch: Fetch, name: str) -> bytes:
+    """Return the signed head that a log shows, which is yet to be verified.
+
+    Raises:
+        VerificationError: It is missing, or no note.
+        UnverifiableError: It is the head of a log of another name, and signed so: of a
+            later shard, where the one that was written to is sealed.
+    """
+    note = wanted(fetch(CHECKPOINT), CHECKPOINT)
+    is_named = text_of(note).startswith(f"{name}\n")
+    # What names it in one place, and not in the other, is damaged.
+    if not is_named and f"\n\N{EM DASH} {name} ".encode() not in note:
+        raise UnverifiableError(
+            f"the log that is shown there is not `{name}`: if that one is sealed, "
+            f"`--shard` names it, as in `--shard {FIRST}`, and `errand audit verify "
+            "--shards` verifies it and all later ones"
+        )
+    return note
 
 
 def fetch_piece(fetch: Fetch, piece: Piece) -> tuple[bytes, Piece]:

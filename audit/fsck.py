@@ -7,7 +7,7 @@ is kept. An entry is any bytes: what it says is not looked at here (`verify` doe
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from audit.fetching import Fetch, fetch_piece, wanted
+from audit.fetching import Fetch, fetch_head, fetch_piece
 from audit.growing import Edge, Growing, Vouched
 from audit.merkle import HASH_SIZE, leaf_hash
 from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
@@ -57,10 +57,11 @@ def check_log(fetch: Fetch, vkey: str, progress: Progress) -> Checked:
 
     Raises:
         VerificationError: Something does not hold, or is missing; the message names it.
+        UnverifiableError: It is another log, or shard, than the key's.
     """
     # (1): of what is not signed, nothing is demanded.
     verifier = parse_vkey(vkey)
-    checkpoint = open_checkpoint(wanted(fetch(CHECKPOINT), CHECKPOINT), verifier)
+    checkpoint = open_checkpoint(fetch_head(fetch, verifier.name), verifier)
     # (2): in order, so that memory holds the right edge alone.
     growing = grow(fetch, checkpoint, ())
     for _ in bundles(fetch, growing, checkpoint.size):

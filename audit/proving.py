@@ -5,7 +5,7 @@ Each proof is verified as its receiver will do it, before it is given away.
 
 from dataclasses import dataclass
 
-from audit.fetching import Fetch, fetch_piece, wanted
+from audit.fetching import Fetch, fetch_head, fetch_piece
 from audit.merkle import (
     HASH_SIZE,
     NodeReader,
@@ -17,7 +17,6 @@ from audit.merkle import (
 )
 from audit.note import Checkpoint, Verifier, open_checkpoint
 from audit.receipt import Consistency, Proof, Receipt, parse_proof
-from audit.served import CHECKPOINT
 from audit.tiles import TILE_HEIGHT, TILE_WIDTH, Piece, node_reader
 from schemas.errors import NotFoundError, VerificationError
 
@@ -46,8 +45,9 @@ def open_tree(
 
     Raises:
         VerificationError: The head is not signed with this key.
+        UnverifiableError: It is the head of another log, or shard.
     """
-    note = wanted(fetch(CHECKPOINT), CHECKPOINT) if note is None else note
+    note = fetch_head(fetch, verifier.name) if note is None else note
     head = open_checkpoint(note, verifier)
 
     def tile(level: int, index: int) -> bytes:

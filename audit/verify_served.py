@@ -14,7 +14,7 @@ from typing import cast
 
 from audit.anchor import LIST, Anchored
 from audit.demands import Demands, Form
-from audit.fetching import Fetch, ahead, wanted
+from audit.fetching import Fetch, ahead, fetch_head
 from audit.fsck import Progress, bundle_entries, bundles, grow, plan, served_entry
 from audit.leaves import Leaves
 from audit.merkle import leaf_hash
@@ -22,7 +22,6 @@ from audit.note import Checkpoint, b64, open_checkpoint, parse_vkey
 from audit.proving import open_tree
 from audit.record import read_leaf
 from audit.resume import Keeper
-from audit.served import CHECKPOINT
 from audit.tiles import Piece
 from schemas.canonical import Json
 from schemas.errors import VerificationError
@@ -80,12 +79,13 @@ def verify_served(
 
     Raises:
         VerificationError: Something does not hold, or is missing; the message names it.
+        UnverifiableError: It is another log, or shard, than the key's.
         SettingsError: The state file is of something else.
     """
     # (1): who signs says what size and root must come out.
     verifier = parse_vkey(demands.vkey)
     listed = None if demands.anchors is None else fetch(LIST)
-    note = wanted(fetch(CHECKPOINT), CHECKPOINT)
+    note = fetch_head(fetch, verifier.name)
     checkpoint = open_checkpoint(note, verifier)
     cosigned = demands.check_quorum(note, verifier)
     form = _form(fetch, demands.form, checkpoint)

@@ -13,6 +13,7 @@ import pytest
 from audit.engine_sqlite import copy_log
 from audit.keys import load_keys
 from audit.note import Checkpoint, Signer, b64, open_checkpoint, parse_vkey
+from audit.proving import open_tree
 from audit.publisher import Publisher
 from audit.receipt import parse_proof, verify_proof, verify_receipt
 from audit.record import Kind, read_leaf
@@ -31,6 +32,7 @@ from schemas.clock import SystemClock
 from schemas.errors import (
     LogUnavailableError,
     SettingsError,
+    UnverifiableError,
     VerificationError,
 )
 from schemas.ids import new_ids
@@ -219,6 +221,16 @@ def test_a_sealed_shard_is_served_for_good(before: Before, site: Site) -> None:
         assert 200 == auditor.get(f"/log/shards/first/{piece.path}").status_code
     assert 404 == anyone.get("/log/shards/2031h1/checkpoint").status_code
     assert 404 == anyone.get("/log/shards/first/tile/0/001").status_code
+
+
+def test_where_the_next_shard_is_shown_the_sealed_ones_key_verifies_nothing(
+    before: Before, site: Site
+) -> None:
+    """Nobody broke a promise: the command ends with 2, and says what to name."""
+    head = site.client(None).get("/log/checkpoint").content
+    verifier = parse_vkey(before.vkey)
+    with pytest.raises(UnverifiableError, match="--shard first"):
+        open_tree({"checkpoint": head}.get, verifier)
 
 
 def test_the_list_of_shards_is_signed_with_each_key(before: Before, site: Site) -> None:
