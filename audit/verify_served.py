@@ -80,18 +80,17 @@ def verify_served(
     Raises:
         VerificationError: Something does not hold, or is missing; the message names it.
         UnverifiableError: It is another log, or shard, than the key's.
-        SettingsError: The state file is of something else.
+        SettingsError: The state file is another's.
     """
     # (1): who signs says what size and root must come out.
     verifier = parse_vkey(demands.vkey)
     listed = None if demands.anchors is None else fetch(LIST)
-    note = fetch_head(fetch, verifier.name)
-    checkpoint = open_checkpoint(note, verifier)
+    checkpoint = open_checkpoint(note := fetch_head(fetch, verifier.name), verifier)
     cosigned = demands.check_quorum(note, verifier)
     form = _form(fetch, demands.form, checkpoint)
     keeper = Keeper(state_file, verifier, f"served, {form}")
     start = keeper.start(note.decode())
-    # (2): in order, so that memory holds the right edge alone.
+    # (2): in order: memory holds the right edge alone.
     leaves = _leaves(checkpoint, keeper) if form is Form.RECORDS else None
     with _several(fetch, start.size, checkpoint.size, at_once=at_once) as fetched:
         growing = grow(fetched, checkpoint, keeper.vouched, start)

@@ -26,7 +26,7 @@ from audit.note import (
     parse_checkpoint,
     signature_line,
 )
-from schemas.errors import VerificationError
+from schemas.errors import SettingsError, VerificationError
 
 BODY_LIMIT = 131_072
 """Largest request, in bytes."""
@@ -36,6 +36,7 @@ TEXT = "text/plain; charset=utf-8"
 SIZE_TYPE = "text/x.tlog.size"
 
 _OLD = re.compile(r"old (0|[1-9][0-9]{0,18})")
+_TABLES = "SELECT name FROM sqlite_schema WHERE type = 'table'"
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS head (
     origin TEXT PRIMARY KEY,
@@ -115,6 +116,7 @@ class Witness:
 
         Raises:
             sqlite3.Error: The file can't be opened or written.
+            SettingsError: It is the database of something else.
         """
         self._cosigner = cosigner
         self._logs = dict(logs)
@@ -123,9 +125,19 @@ class Witness:
         self._store = sqlite3.connect(
             file, isolation_level=None, check_same_thread=False
         )
+        tables = self._store.execute(_TABLES).fetchall()
+        if {name for (name,) in tables} - {"head"}:
+            self._store.close()
+            raise SettingsError(f"`{file.name}` is the database of something else")
         self._store.execute("PRAGMA journal_mode=WAL")
         self._store.execute("PRAGMA synchronous=FULL")
         self._store.executescript(_SCHEMA)
+
+    def remembered(self) -> int:
+        """Return of how many logs a head was cosigned."""
+        with self._lock:
+            [count] = self._store.execute("SELECT count(*) FROM head").fetchone()
+        return int(count)
 
     def close(self) -> None:
         """Let go of the file."""

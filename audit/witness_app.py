@@ -3,6 +3,7 @@
 import sqlite3
 from pathlib import Path
 
+import structlog
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -15,6 +16,8 @@ from audit.policy import parse_policy
 from audit.witness import BODY_LIMIT, Reply, Witness
 from schemas.clock import Clock
 from schemas.errors import SettingsError, VerificationError
+
+_log = structlog.get_logger(__name__)
 
 
 def build_witness_app(witness: Witness, clock: Clock) -> Starlette:
@@ -42,8 +45,15 @@ def build_witness_app(witness: Witness, clock: Clock) -> Starlette:
         routes=[
             Route("/add-checkpoint", add_checkpoint, methods=["POST"]),
             Route("/{origin}/checkpoint", checkpoint, methods=["GET"]),
-        ]
+        ],
+        exception_handlers={sqlite3.Error: _cannot_remember},
     )
+
+
+async def _cannot_remember(_: Request, error: Exception) -> Response:
+    """Answer where the witness's memory fails: nothing was cosigned."""
+    _log.error("witness_memory_failed", error=str(error))
+    return _response(Reply(503, "the witness can't use its memory\n"))
 
 
 def _response(reply: Reply) -> Response:
@@ -76,7 +86,7 @@ def open_witness(key_file: Path, logs_file: Path, data_file: Path) -> Witness:
         data_file: What it has cosigned (SQLite); made where there is none.
 
     Raises:
-        SettingsError: A file can't be read, or is wrong.
+        SettingsError: A file can't be read, or is wrong, or is something else's.
     """
     try:
         cosigner = parse_cosigner(read_secret(key_file))

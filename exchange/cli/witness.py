@@ -11,6 +11,8 @@ import typer
 
 from exchange.cli.console import A_PLACE
 
+_NEW = "nothing was cosigned yet; if that is wrong, `--data` names another file"
+
 app = typer.Typer(help="Keep watch over the logs of others.", no_args_is_help=True)
 
 
@@ -48,4 +50,7 @@ def serve_witness(
 
     with free_address(host, port, "`--port`"):
         witness = open_witness(key, logs, data)
+        count = witness.remembered()
+        told = f"of {count} logs a head was cosigned" if count else _NEW
+        sys.stderr.write(f"{data.name}: {told}\n")
         serve(build_witness_app(witness, SystemClock()), host, port)

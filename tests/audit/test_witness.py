@@ -1,7 +1,9 @@
 """The witness: the status of every request, and that it never goes back."""
 
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
@@ -27,7 +29,7 @@ from audit.witness import (
     parse_submission,
     submission_text,
 )
-from schemas.errors import VerificationError
+from schemas.errors import SettingsError, VerificationError
 from tests.audit.test_merkle import reader
 from tests.harness.witnesses import a_witness
 
@@ -182,9 +184,11 @@ def test_a_witness_remembers_when_it_is_opened_again(tmp_path: Path) -> None:
     one.close()
     again = Witness(tmp_path / "w.db", COSIGNER, logs)
     reply = again.add_checkpoint(asking(0, 9), NOW_S)
+    remembered = again.remembered()
     again.close()
 
     assert (409, "5\n") == (reply.status, reply.body)
+    assert 1 == remembered
 
 
 def test_what_a_witness_remembers_survives_a_power_loss(tmp_path: Path) -> None:
@@ -207,6 +211,34 @@ def test_a_witness_that_cannot_remember_does_not_cosign(tmp_path: Path) -> None:
     witness.close()
 
     assert 200 == reply.status
+
+
+def test_a_witness_takes_no_database_of_something_else(tmp_path: Path) -> None:
+    """A register that was named by mistake gets no table of the witness."""
+    with closing(sqlite3.connect(tmp_path / "register.db")) as register:
+        register.execute("CREATE TABLE person (id TEXT)")
+        with pytest.raises(SettingsError, match=r"`register\.db` is the database of s"):
+            Witness(tmp_path / "register.db", COSIGNER, {LOG.name: LOG.verifier})
+        tables = register.execute("SELECT name FROM sqlite_schema").fetchall()
+
+    assert [("person",)] == tables
+
+
+def test_a_witness_whose_memory_fails_says_so_and_cosigns_nothing(
+    tmp_path: Path,
+) -> None:
+    """The gateway asks again; the operator reads why."""
+    with (
+        a_witness("w", tmp_path / "w.db", LOG.verifier) as served,
+        httpx.Client(base_url=served.url, trust_env=False) as client,
+    ):
+        with closing(sqlite3.connect(tmp_path / "w.db")) as memory:
+            memory.execute("DROP TABLE head")
+        refused = client.post("/add-checkpoint", content=asking(0, 5))
+        shown = client.get(f"/{origin_path(LOG.name)}")
+
+    assert [503, 503] == [refused.status_code, shown.status_code]
+    assert "can't use its memory" in refused.text
 
 
 def test_the_service_speaks_the_protocol(tmp_path: Path) -> None:

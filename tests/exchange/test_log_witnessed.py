@@ -42,7 +42,9 @@ def test_the_published_log_carries_a_witness_of_another_process(
                 parse_policy(policy),
             )
             metrics = anyone.get("/metrics").text
+    told = (tmp_path / "w.err").read_text(encoding="utf-8")
 
+    assert told.startswith("w.db: nothing was cosigned yet")
     assert 0o600 == (tmp_path / "w.key").stat().st_mode & 0o777
     assert {"audit"} == set(by)
     assert "errand_log_unwitnessed_seconds 0.0" in metrics

@@ -117,7 +117,8 @@ def a_witness_process(folder: Path, log: Verifier) -> Iterator[str]:
     command = [sys.executable, "-m", "exchange", "witness", "serve"]
     for option, name in (("key", "w.key"), ("logs", "logs.policy"), ("data", "w.db")):
         command += [f"--{option}", str(folder / name)]
-    process = subprocess.Popen([*command, "--port", str(port)])
+    with (folder / "w.err").open("wb") as told:
+        process = subprocess.Popen([*command, "--port", str(port)], stderr=told)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_for(process, url)
