@@ -31,6 +31,7 @@ from sqlalchemy.exc import (
     ArgumentError,
     DataError,
     DBAPIError,
+    DisconnectionError,
     InterfaceError,
     NoSuchTableError,
     OperationalError,
@@ -129,6 +130,8 @@ def open_register(url: str) -> Engine:
     except (ArgumentError, ImportError) as error:
         raise SettingsError("`database` is not a usable SQLAlchemy URL") from error
     statement = _READ_ONLY.get(engine.dialect.name)
+    if file is not None:
+        _follow(engine, file)
 
     def make_read_only(raw: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - a DBAPI connection
         if isinstance(raw, sqlite3.Connection):
@@ -140,13 +143,38 @@ def open_register(url: str) -> Engine:
             cursor.close()
             raw.commit()
 
-    def refuse_to_make(*_connecting: object) -> None:
-        if file is not None and not file.is_file():
-            raise FileNotFoundError(ENOENT, "no such file", str(file))
-
-    event.listen(engine, "do_connect", refuse_to_make)
     event.listen(engine, "connect", make_read_only)
     return engine
+
+
+def _follow(engine: Engine, file: Path) -> None:
+    """Have every connection read the file that has the register's name now.
+
+    An extract that is made each night is moved over the former one, and whoever had
+    that open would read it for ever. A file that is not there is not made.
+    """
+
+    def note_file(_dialect: Dialect, entry: ConnectionPoolEntry, *_: object) -> None:
+        if not file.is_file():
+            raise FileNotFoundError(ENOENT, "no such file", str(file))
+        # Before it is opened: if it is replaced in between, this is the former one.
+        entry.info["file"] = _identity(file)
+
+    def leave_former(_raw: object, entry: ConnectionPoolEntry, *_: object) -> None:
+        if entry.info["file"] != _identity(file):
+            raise DisconnectionError("the register's file was replaced")
+
+    event.listen(engine, "do_connect", note_file)
+    event.listen(engine, "checkout", leave_former)
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    """Return which file has a name; None for none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def sqlite_file(url: str) -> Path | None:

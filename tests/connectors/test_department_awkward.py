@@ -289,3 +289,45 @@ def test_nothing_agrees_with_what_a_register_does_not_know(
         reply = ask(department, mode=Mode.VERIFY, match={"status": stated})
 
     assert open_evidence(reply.body.decode(), pinned()).claims.match is False
+
+
+def a_word(path: Path, state: str) -> Path:
+    """Make a register that says one word of the mother."""
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE t (person_id TEXT, state TEXT)")
+        database.execute("INSERT INTO t VALUES (?, ?)", (MOTHER, state))
+    return path
+
+
+def test_a_register_that_was_replaced_is_read_anew(tmp_path: Path) -> None:
+    """The night's extract is moved over the former one, and counts from then on."""
+    told = []
+    url = f"sqlite:///{a_word(tmp_path / 'now.db', 'first')}"
+    with a_department(tmp_path, url, fields={"state": "state"}) as department:
+        for state in ("second", "third"):
+            told.append(values_of(ask(department, fields=("state",))))
+            a_word(tmp_path / "next.db", state).replace(tmp_path / "now.db")
+        told.append(values_of(ask(department, fields=("state",))))
+
+    assert [{"state": word} for word in ("first", "second", "third")] == told
+
+
+@pytest.mark.parametrize("gone", ["removed", "replaced by nothing", "emptied"])
+def test_a_register_that_is_gone_tells_nothing_more(tmp_path: Path, gone: str) -> None:
+    """What was read before is not signed as what is held now."""
+    file = a_word(tmp_path / "now.db", "first")
+    url = f"sqlite:///{file}"
+    with a_department(tmp_path, url, fields={"state": "state"}) as department:
+        before = ask(department, fields=("state",))
+        if gone == "emptied":
+            file.write_bytes(b"")
+        else:
+            file.unlink()
+        if gone == "replaced by nothing":
+            file.touch()
+        after = ask(department, fields=("state",))
+        is_there = file.exists()
+
+    assert {"state": "first"} == values_of(before)
+    assert "unavailable" == parse_problem(after.body, after.status).type.value
+    assert (gone != "removed") is is_there
