@@ -161,8 +161,9 @@ class EvidenceSource(Model):
     where: Mapping[ColumnName, Scalar] = {}
     """Only rows with these values count."""
     newest_by: ColumnName | None = None
-    """Of several rows the one with the greatest value here counts; None: several
-    rows are `ambiguous`, and a person must look."""
+    """Of several rows the one with the greatest value here counts, and a row without
+    a value only where none has one. Several rows that are left, or where this is
+    None, are `ambiguous`: a person must look."""
     coverage: Coverage = Coverage()
 
     @model_validator(mode="after")

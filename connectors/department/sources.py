@@ -13,7 +13,17 @@ from typing import Any, TypeAlias, TypeVar, assert_never
 
 import jsonschema_rs
 from pydantic import JsonValue
-from sqlalchemy import Column, Engine, RowMapping, Select, select
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Engine,
+    FromClause,
+    RowMapping,
+    Select,
+    and_,
+    or_,
+    select,
+)
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -133,7 +143,7 @@ class Source:
         """Look one record up.
 
         (1) Outside of the register's days there is nothing to say.
-        (2) Read the row; several need a person, unless the newest counts.
+        (2) Read the row, or the newest; several need a person.
         (3) Outside of the register's regions there is nothing to say.
         (4) Take the fields asked for, or compare the facts stated.
 
@@ -185,14 +195,27 @@ class Source:
         """Return the query for a record, over the columns that it takes alone."""
         table, newest_by = self._table, self._spec.newest_by
         statement = select(*(table.c[name] for name in self._columns_for(lookup)))
-        for key, column in self._columns_of(lookup.keys).items():
-            value = self._as_key(column, lookup.keys[key])
-            statement = statement.where(table.c[column] == value)
-        for column, constant in self._where.items():
-            statement = statement.where(table.c[column] == constant)
+        statement = statement.where(*self._found_by(table, lookup))
         if newest_by is not None:
-            return statement.order_by(table.c[newest_by].desc()).limit(1)
+            # Those that no other is newer than, by the database's own order: two of
+            # one age are both found, and NULL is older than whatever is known.
+            other = table.alias()
+            mine, others = table.c[newest_by], other.c[newest_by]
+            newer = or_(others > mine, and_(mine.is_(None), others.is_not(None)))
+            at_hand = self._found_by(other, lookup)
+            statement = statement.where(~select(1).where(*at_hand, newer).exists())
         return statement.limit(2)
+
+    def _found_by(
+        self, table: FromClause, lookup: LookupClaims
+    ) -> list[ColumnElement[bool]]:
+        """Return what a row must hold to be one that a look-up means."""
+        held: dict[str, object] = {
+            column: self._as_key(column, lookup.keys[key])
+            for key, column in self._columns_of(lookup.keys).items()
+        }
+        wanted = [*held.items(), *self._where.items()]
+        return [table.c[column] == value for column, value in wanted]
 
     def _columns_for(self, lookup: LookupClaims) -> list[str]:
         """Return the columns that a look-up takes: no other may stand in its way."""

@@ -331,3 +331,74 @@ def test_a_register_that_is_gone_tells_nothing_more(tmp_path: Path, gone: str) -
     assert {"state": "first"} == values_of(before)
     assert "unavailable" == parse_problem(after.body, after.status).type.value
     assert (gone != "removed") is is_there
+
+
+DATES = {"d": "date", "n": "integer", "t": "text", "b": "boolean"}
+
+
+@pytest.mark.parametrize(
+    ("column", "rows", "told"),
+    [
+        ("d", ["'2019-05-20'", "'2021-01-01'", "'2020-01-01'"], "1"),
+        ("d", ["'2021-01-01'", "'2021-01-01'", "'2020-01-01'"], None),
+        ("d", ["'2020-01-01'", "'2020-01-01'", "'2021-01-01'"], "2"),
+        ("d", ["NULL", "'2020-01-01'", "NULL"], "1"),
+        ("d", ["NULL", "NULL"], None),
+        ("d", ["NULL"], "0"),
+        ("n", ["10", "9", "NULL"], "0"),
+        ("n", ["10", "10"], None),
+        ("t", ["'a'", "'b'"], "1"),
+        ("b", ["true", "false", "NULL"], "0"),
+    ],
+)
+def test_the_newest_row_is_never_guessed(
+    make: Make, tmp_path: Path, column: str, rows: list[str], told: str | None
+) -> None:
+    """Of two that are as new a person must see which holds; NULL is never newer."""
+    held = ", ".join(f"('{MOTHER}', '{i}', {row})" for i, row in enumerate(rows))
+    url = make(
+        f"CREATE TABLE t (person_id text, state text, {column} {DATES[column]});"
+        f"INSERT INTO t VALUES {held}, ('another', 'x', {rows[0]})"
+    )
+    source = {"fields": {"state": "state"}, "newest_by": column}
+    with a_department(tmp_path, url, **source) as department:
+        reply = ask(department, fields=("state",))
+
+    if told is None:
+        assert "ambiguous" == code_of(reply)
+    else:
+        assert {"state": told} == values_of(reply)
+
+
+def test_what_is_newest_is_asked_of_the_rows_that_count(
+    make: Make, tmp_path: Path
+) -> None:
+    """A newer row that was struck out, or is another person's, is in nobody's way."""
+    url = make(
+        f"CREATE TABLE t (person_id text, state text, d date, out integer);"
+        f"INSERT INTO t VALUES ('{MOTHER}', 'told', '2019-05-20', 0),"
+        f" ('{MOTHER}', 'struck out', '2021-05-20', 1),"
+        f" ('another', 'of another', '2022-05-20', 0)"
+    )
+    source = {"fields": {"state": "state"}, "newest_by": "d", "where": {"out": 0}}
+    with a_department(tmp_path, url, **source) as department:
+        reply = ask(department, fields=("state",))
+
+    assert {"state": "told"} == values_of(reply)
+
+
+def test_a_date_without_end_may_be_the_newest(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """PostgreSQL compares it, and nobody reads it: what is in force has no end."""
+    url = on_postgres(
+        postgres_url,
+        f"CREATE TABLE t (person_id text, state text, until date);"
+        f"INSERT INTO t VALUES ('{MOTHER}', 'old', '2019-05-20'),"
+        f" ('{MOTHER}', 'new', 'infinity')",
+    )
+    source = {"fields": {"state": "state"}, "newest_by": "until"}
+    with a_department(tmp_path, url, **source) as department:
+        reply = ask(department, fields=("state",))
+
+    assert {"state": "new"} == values_of(reply)
