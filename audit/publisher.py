@@ -315,11 +315,10 @@ class Publisher:
 
     def _publish(self, head: SignedHead | None) -> SignedHead | None:
         """Publish a head that was signed, with the cosignatures that it needs."""
-        self._shown = published = self._reader.published()
         if head is None or self._witnesses is None:
             return head
-        if _is_same(head, published):
-            return published
+        if _is_same(head, self._shown):
+            return self._shown
         checkpoint = open_checkpoint(head.note.encode(), self._signer.verifier)
         read = node_reader(reading_once(self._reader.tile))
         cosigned = self._witnesses.collect(
@@ -330,7 +329,7 @@ class Publisher:
         self._wait_for_witnesses(is_enough=cosigned.is_enough)
         if not cosigned.is_enough:
             # Outsiders go on seeing the last one that enough have cosigned.
-            return published
+            return self._shown
         guard_ = head_guard(head.size, cosigned.note, head.signed_ms)
         public = SignedHead(head.size, cosigned.note, head.signed_ms, guard_)
         self._lead.write(Release(public))
@@ -390,7 +389,10 @@ class Publisher:
         signed_ms = milliseconds(self._clock.now())
         check = head_guard(checkpoint.size, note, signed_ms)
         new = SignedHead(checkpoint.size, note, signed_ms, check)
-        self._lead.write(Publication(head, new, is_public=self._witnesses is None))
+        is_public = self._witnesses is None
+        self._lead.write(Publication(head, new, is_public=is_public))
+        if is_public:
+            self._shown = new
         return new
 
 

@@ -13,7 +13,7 @@ from audit.note import Checkpoint, open_checkpoint
 from audit.publisher import Pace, Publisher
 from audit.receipt import prove_consistency
 from audit.sql import Value
-from audit.store import SignedHead, Work
+from audit.store import LogReader, SignedHead, Work
 from audit.swaps import Integration
 from audit.tiles import node_reader, tiles_of_size
 from schemas.errors import LogUnavailableError, NotFoundError, VerificationError
@@ -63,6 +63,30 @@ def test_a_checkpoint_covers_what_is_recorded(room: Room) -> None:
 
         assert (total, root) == (checkpoint.size, checkpoint.root)
         assert sorted(tile for tile, _ in tiles_of_size(total)) == tiles
+
+
+def test_a_round_asks_once_what_outsiders_see(
+    room: Room, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows what it has shown itself: each question costs a server's answer."""
+    asked: list[int] = []
+    published = LogReader.published
+
+    def counting(reader: LogReader) -> SignedHead | None:
+        asked.append(room.log.size)
+        return published(reader)
+
+    monkeypatch.setattr(LogReader, "published", counting)
+    shown: list[tuple[SignedHead | None, int]] = []
+    for _ in range(2):
+        append(room, 3)
+        shown.append((room.publisher.publish(), room.publisher.published))
+    with room.reader() as reader:
+        stands = published(reader)
+
+    assert [3, 6] == asked
+    assert [3, 6] == [size for _, size in shown]
+    assert stands == shown[-1][0]
 
 
 def test_successive_checkpoints_are_consistent(room: Room) -> None:
