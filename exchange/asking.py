@@ -45,7 +45,7 @@ from exchange.case import (
 )
 from exchange.database import Database
 from exchange.due import next_try
-from exchange.facts import Told, learn
+from exchange.facts import Told, learn, says_otherwise
 from exchange.opened import OpenCase
 from exchange.plan import Lookup
 from schemas.clock import Clock
@@ -324,6 +324,8 @@ class Asker:
             case Deferred(retry_at=retry_at):
                 return Later(retry_at=retry_at), "deferred"
             case NothingHeld():
+                if any(f.source == planned.id for f in case.content.facts.values()):
+                    case.take_back(planned.id)
                 again = self._step_retry(case, asked, before, now)
                 return Nothing(covered=True, retry_at=again), "not_held"
             case NotCovered():
@@ -343,8 +345,14 @@ class Asker:
     def _learned(
         self, case: OpenCase, planned: Lookup, kind: EvidenceType, evidence: Evidence
     ) -> tuple[Result, str]:
-        """Compare what evidence tells with what the case knows, and learn from it."""
+        """Compare what evidence tells with what the case knows, and learn from it.
+
+        What the same look-up said before is no other source: it is taken back.
+        """
         held = self._held(case, planned, kind, evidence)
+        told = _told(planned, evidence)
+        if says_otherwise(case.content.facts, told, planned.id):
+            case.take_back(planned.id)
         compared = _compared(case, planned, evidence, held)
         return compared, "retrieved" if compared is held else "conflict"
 
@@ -458,11 +466,7 @@ def _compared(
     """Return `held`, learned from, unless the case knows otherwise."""
     if not planned.shows:
         return held
-    told = [
-        Told(concept, evidence.disclosed.values[name], concept in planned.tells)
-        for concept, name in planned.shows.items()
-        if name in evidence.disclosed.values
-    ]
+    told = _told(planned, evidence)
     new, dispute = learn(case.content.facts, told, planned.id)
     case.content.facts.update(new)
     if dispute is None:
@@ -474,3 +478,13 @@ def _compared(
         against=dispute.against,
         expires_at=held.expires_at,
     )
+
+
+def _told(planned: Lookup, evidence: Evidence) -> list[Told]:
+    """Return what evidence tells of the concepts that its look-up asked for."""
+    values = evidence.disclosed.values
+    return [
+        Told(concept, values[name], concept in planned.tells)
+        for concept, name in planned.shows.items()
+        if name in values
+    ]

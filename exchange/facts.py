@@ -1,8 +1,9 @@
 """What a case learns from evidence, and where two sources disagree.
 
 INVARIANT (rule 6): what evidence says about a person is compared with what the case
-knows already. A near match is a dispute with a hint, never a silent pick, and a fact
-once known is never overwritten.
+knows already. A near match is a dispute with a hint, never a silent pick, and no fact
+is overwritten by another source. Who told it may tell it otherwise later: then what was
+told before is taken back, and all that rests on it is learned anew.
 """
 
 import unicodedata
@@ -71,6 +72,23 @@ def learn(
     if not disputes:
         return new, None
     return {}, min(disputes, key=lambda d: (d.hint is ConflictHint.NONE, d.concept))
+
+
+def says_otherwise(
+    facts: Mapping[str, KnownFact], told: Iterable[Told], source: str
+) -> bool:
+    """Tell whether a look-up says something else than it said before, or no more.
+
+    Args:
+        facts: What the case knows, by concept.
+        told: What the evidence tells now.
+        source: The look-up whose evidence it is.
+    """
+    return any(
+        known.source == source and difference(known.value, item.value) is not None
+        for item in told
+        if (known := facts.get(item.concept)) is not None
+    )
 
 
 def difference(one: JsonValue, other: JsonValue) -> ConflictHint | None:

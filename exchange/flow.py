@@ -7,7 +7,7 @@ opening, storing and answering it are `exchange.resolver`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from audit.record import Event, Kind
@@ -31,12 +31,35 @@ from exchange.deciding import AskedConsent, Decided, Decider
 from exchange.judgement import judge_case
 from exchange.mandating import Mandates
 from exchange.opened import OpenCase
+from exchange.outcomes import LOOK_AGAIN
 from exchange.plan import Lookup, Plan, Planned, ready
 from exchange.planner import Planner
 from schemas.clock import Clock, day_in_beijing
 from schemas.errors import Layer
 from schemas.ids import EventId, NewId
 from schemas.model import Slug
+
+
+@dataclass(slots=True)
+class _Run:
+    """How far one run of a case has come."""
+
+    plans: dict[frozenset[str], Plan] = field(default_factory=dict)
+    """By the asks that were known to be of no use."""
+    planned_with: dict[str, KnownFact] = field(default_factory=dict)
+    barred: frozenset[str] = frozenset()
+    tried: set[str] = field(default_factory=set)
+    """Look-ups that were asked or given up."""
+    lost: set[str] = field(default_factory=set)
+    """Those whose use went to another once."""
+    compared: set[str] = field(default_factory=set)
+    """Those whose evidence was compared with what the case knows."""
+
+    def learn_anew(self) -> None:
+        """Plan, and compare what is held, from the beginning; ask nobody twice."""
+        self.plans.clear()
+        self.compared.clear()
+        self.barred = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,36 +102,42 @@ class Flow:
         case.content.run += 1
         if self.mandates.rule(case) is not None:
             case.stop_waiting(self.clock.now())
-        plans: dict[frozenset[str], Plan] = {}
-        barred: frozenset[str] = frozenset()
-        tried, lost = set[str](), set[str]()
-        planned_with: dict[str, KnownFact] = {}
+        run = _Run()
         while True:
             now = self.clock.now()
-            plan = plans.get(barred)
             # (1), (2): again after each wave that told something.
-            if plan is None or planned_with != case.content.facts:
-                planned_with = {**case.content.facts}
-                plan = plans[barred] = self._plan(case, barred, now)
+            plan = self._next_plan(case, run, now)
             # What is held teaches in the place in which it would be asked for.
-            held = [] if case.content.run == 1 else _untaught(case, plan, tried, now)
+            held = [] if case.content.run == 1 else _untaught(case, plan, run, now)
             # (3): all that is left of the plan, so that nothing is asked before.
-            approved = await self._decided(case, plan, tried, now, renew=renew)
+            approved = await self._decided(case, plan, run.tried, now, renew=renew)
             wave = _in_order(plan, approved, held)
             if not wave:
-                if useless := self._useless(case, plan) - barred:
-                    barred |= useless
+                if useless := self._useless(case, plan) - run.barred:
+                    run.barred |= useless
                     continue
                 break
-            tried.update(lookup.id for lookup in wave)
+            run.tried.update(one.lookup.id for one in approved)
+            run.compared.update(lookup.id for lookup in wave)
             if approved and self.clock.monotonic() >= deadline:
                 self._out_of_time(case, approved, now)
                 approved = []
             # (4), (5), (6): one wave; its answers may make the next one possible.
             await self.asker.ask(case, approved, wave, deadline)
-            tried -= self._to_decide_again(case, approved, lost)
-        self._judge(case, list(plans.values()), renewed=renew)
+            run.tried -= self._to_decide_again(case, approved, run.lost)
+            if case.is_outdated:
+                case.forget_learned()
+                run.learn_anew()
+        self._judge(case, list(run.plans.values()), renewed=renew)
         self.on_outcome(case)
+
+    def _next_plan(self, case: OpenCase, run: _Run, now: datetime) -> Plan:
+        """Return the plan by what the case knows now."""
+        plan = run.plans.get(run.barred)
+        if plan is None or run.planned_with != case.content.facts:
+            run.planned_with = {**case.content.facts}
+            plan = run.plans[run.barred] = self._plan(case, run.barred, now)
+        return plan
 
     def _plan(self, case: OpenCase, barred: frozenset[str], now: datetime) -> Plan:
         """Return what is to be asked as far as the case knows its situation."""
@@ -163,7 +192,10 @@ class Flow:
                     self._note(case, lookup, Barred(rule=rule.value))
                     case.unrecorded.append(self._denied(case, one, rule.value))
         settled = set(plan.lookups) - set(permitted)
-        wave = ready(plan, case.known(), settled)
+        # Where none of them could be made so, what is known has to do.
+        wave = ready(plan, _reliable(case, permitted), settled) or ready(
+            plan, case.known(), settled
+        )
         return [permitted[lookup.id] for lookup in wave]
 
     def _is_wanted(
@@ -175,9 +207,10 @@ class Flow:
             return True
         match attempt.result:
             case Held(fields=fields):
-                return not case.is_held(attempt, now) or not set(lookup.fields) <= set(
-                    fields
-                )
+                if not case.is_held(attempt, now) or not {*lookup.fields} <= {*fields}:
+                    return True
+                is_due = renew or attempt.at + LOOK_AGAIN <= now
+                return is_due and case.leaves_blank(lookup, attempt)
             case Barred() | Unconsented():
                 return True
             case Later(retry_at=at) | Down(retry_at=at) | Nothing(retry_at=at):
@@ -295,9 +328,19 @@ def _lost_its_use(case: OpenCase, lookup: str) -> bool:
     return isinstance(result, Barred) and result.rule in _LOST
 
 
-def _untaught(
-    case: OpenCase, plan: Plan, tried: Collection[str], now: datetime
-) -> list[Lookup]:
+def _reliable(case: OpenCase, wanted: Collection[str]) -> frozenset[str]:
+    """Return the concepts that no wanted look-up has told: it may tell them otherwise.
+
+    So nobody is asked about a person who is perhaps not the one any more.
+    """
+    known = case.known()
+    if case.content.run == 1:
+        return known
+    facts = case.content.facts
+    return frozenset(c for c in known if facts[c].source not in wanted)
+
+
+def _untaught(case: OpenCase, plan: Plan, run: _Run, now: datetime) -> list[Lookup]:
     """Return the look-ups whose evidence is held, and of which the case knows less.
 
     They are those that could be made now, so that each is compared with just what it
@@ -306,7 +349,7 @@ def _untaught(
     facts = case.content.facts
     return [
         lookup
-        for lookup in ready(plan, case.known(), tried)
+        for lookup in ready(plan, case.known(), run.compared)
         if lookup.shows
         and (attempt := case.attempt(lookup)) is not None
         and case.is_there(lookup, attempt, now)

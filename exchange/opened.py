@@ -54,6 +54,9 @@ class OpenCase:
     the case is stored."""
     owed: list[EventId] = field(default_factory=list)
     """Those of them that the tables owe the log: struck out when the case is stored."""
+    is_outdated: bool = False
+    """Whether a look-up has said something else than before: what is known may rest on
+    that."""
     matter: Matter = field(init=False, repr=False)
     """The matter, in the version that the case was opened for."""
     _subjects: dict[tuple[str, ...], tuple[Subject, ...]] = field(
@@ -168,13 +171,32 @@ class OpenCase:
     def forget_learned(self) -> None:
         """Know no more than was stated: what the plan still wants is learned again.
 
-        INVARIANT: what comes of a case depends on its present answers alone, not on
-        those that it had before.
+        INVARIANT: what comes of a case depends on its present answers, and on what
+        registers say now, not on what was answered or said before.
         """
         facts = self.content.facts
         self.content.facts = {c: f for c, f in facts.items() if f.source == "stated"}
         self.content.outcomes = {}
         self._subjects.clear()
+        self.is_outdated = False
+
+    def take_back(self, lookup: str) -> None:
+        """Know no more what a look-up said before: it has said something else."""
+        facts = self.content.facts
+        self.content.facts = {c: f for c, f in facts.items() if f.source != lookup}
+        self._subjects.clear()
+        self.is_outdated = True
+
+    def leaves_blank(self, lookup: Lookup, attempt: Attempt) -> bool:
+        """Tell whether the evidence of a look-up tells less than is still wanted."""
+        result, facts = attempt.result, self.content.facts
+        if not isinstance(result, Held) or result.evidence not in self.evidence:
+            return False
+        values = self.evidence[result.evidence].disclosed.values
+        return any(
+            concept not in facts and values.get(name) in (None, "")
+            for concept, name in lookup.shows.items()
+        )
 
     def stop_waiting(self, now: datetime) -> None:
         """Let nothing wait for another try: all that is open is decided again now."""

@@ -1,0 +1,144 @@
+"""A register may change what it says: the case goes by what it says now."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import JsonValue
+
+from tests.exchange.card_office import CARD_OFFICE, a_card_office, apply, hold
+from tests.exchange.newborn import (
+    CERTIFICATE,
+    CERTIFICATE_FIELDS,
+    FATHER,
+    MOTHER,
+    Office,
+    outcomes,
+    read,
+)
+
+pytestmark = [
+    pytest.mark.anyio,
+    # What is learned and judged is the same on each engine.
+    pytest.mark.parametrize("lend", ["sqlite"], indirect=True),
+]
+
+STALE = timedelta(hours=25)
+"""After which all evidence of the cards is looked up again."""
+
+
+async def _again(office: Office, case: dict[str, Any]) -> dict[str, Any]:
+    return read(await office.resolver.resolve(case["id"], CARD_OFFICE, 5.0))
+
+
+def _issue_cards(office: Office) -> None:
+    for card in ("urban_card@1", "rural_card@1"):
+        office.departments.hold(card, {"id": MOTHER}, {"card_no": card})
+    for head in (MOTHER, FATHER):
+        office.departments.hold("head@1", {"id": head}, {"street": head[:6]})
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"head": FATHER},
+        {"head": None},
+        {"hukou": "RURAL"},
+        {"hukou": None},
+        {"birth_year": 1970},
+        {"region": "110101", "hukou": "RURAL", "head": FATHER},
+        None,
+    ],
+    ids=["head", "no head", "kind", "no kind", "year", "several", "gone"],
+)
+async def test_what_a_register_says_now_leads_where_a_fresh_case_leads(
+    tmp_path: Path,
+    tables_url: str,
+    vault_url: str,
+    changed: dict[str, JsonValue] | None,
+) -> None:
+    """It is no conflict with what the same register said before."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office)
+        _issue_cards(office)
+        case = await apply(office)
+        office.clock.advance(STALE)
+        if changed is None:
+            office.departments.drop("household@1")
+        else:
+            hold(office, **changed)
+        case = await _again(office, case)
+        fresh = await apply(office)
+
+    assert outcomes(fresh) == outcomes(case)
+    assert "conflict" not in outcomes(case).values()
+
+
+async def test_who_is_somebody_else_now_is_looked_up_and_the_other_no_more(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """The look-up that rests on a fact waits for the one that tells it anew."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office)
+        _issue_cards(office)
+        case = await apply(office)
+        office.clock.advance(STALE)
+        hold(office, head=FATHER)
+        case = await _again(office, case)
+
+    asked = [request.keys["id"] for request in office.departments.asked_about("head@1")]
+    assert [MOTHER, FATHER] == asked
+    assert "retrieved" == outcomes(case)["head"]
+
+
+async def test_what_is_fresh_is_looked_up_anew_where_it_rests_on_what_changed(
+    tmp_path: Path, tables_url: str, vault_url: str
+) -> None:
+    """It is about somebody who is not the one any more."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office)
+        _issue_cards(office)
+        office.departments.drop("head@1")
+        case = await apply(office)
+        office.clock.advance(STALE / 2)
+        for head in (MOTHER, FATHER):
+            office.departments.hold("head@1", {"id": head}, {"street": "Y"})
+        await _again(office, case)
+        office.clock.advance(STALE / 2)
+        hold(office, head=FATHER)
+        case = await _again(office, case)
+
+    asked = [request.keys["id"] for request in office.departments.asked_about("head@1")]
+    assert [MOTHER, MOTHER, FATHER] == asked
+    assert "retrieved" == outcomes(case)["head"]
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+async def test_a_blank_that_was_filled_in_is_found_also_in_what_never_ages(
+    office: Office, *, by_itself: bool
+) -> None:
+    """A certificate holds for ever; that it names no father is no settled answer."""
+    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
+    blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
+    office.departments.drop("birth_certificate@1")
+    office.departments.hold("birth_certificate@1", keys, blank)
+    await office.consent_beforehand()
+    case = await office.open()
+    office.departments.drop("birth_certificate@1")
+    office.departments.hold("birth_certificate@1", keys, CERTIFICATE_FIELDS)
+    await office.attempt(case)
+    early = len(office.departments.asked_about("birth_certificate@1"))
+    if by_itself:
+        office.clock.advance(timedelta(days=1))
+        await office.attempt(case)
+        found = await office.read(case)
+    else:
+        found = await office.resolve(case)
+
+    assert 1 == early
+    assert ("answer_needed", "verified") == tuple(
+        outcomes(one)["father_identity"] for one in (case, found)
+    )
+    await office.resolve(case)
+    assert 2 == len(office.departments.asked_about("birth_certificate@1"))
