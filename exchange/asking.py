@@ -345,14 +345,8 @@ class Asker:
     def _learned(
         self, case: OpenCase, planned: Lookup, kind: EvidenceType, evidence: Evidence
     ) -> tuple[Result, str]:
-        """Compare what evidence tells with what the case knows, and learn from it.
-
-        What the same look-up said before is no other source: it is taken back.
-        """
+        """Compare what evidence tells with what the case knows, and learn from it."""
         held = self._held(case, planned, kind, evidence)
-        told = _told(planned, evidence)
-        if says_otherwise(case.content.facts, told, planned.id):
-            case.take_back(planned.id)
         compared = _compared(case, planned, evidence, held)
         return compared, "retrieved" if compared is held else "conflict"
 
@@ -463,10 +457,20 @@ def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:
 def _compared(
     case: OpenCase, planned: Lookup, evidence: Evidence, held: Held
 ) -> Held | Disputed:
-    """Return `held`, learned from, unless the case knows otherwise."""
+    """Return `held`, learned from, unless the case knows otherwise.
+
+    What the same look-up said before is no other source: it is taken back.
+    """
     if not planned.shows:
         return held
-    told = _told(planned, evidence)
+    told = [
+        Told(concept, evidence.disclosed.values[name], concept in planned.tells)
+        for concept, name in planned.shows.items()
+        if name in evidence.disclosed.values
+    ]
+    is_first = case.content.run == 1
+    if not is_first and says_otherwise(case.content.facts, told, planned.id):
+        case.take_back(planned.id)
     new, dispute = learn(case.content.facts, told, planned.id)
     case.content.facts.update(new)
     if dispute is None:
@@ -478,13 +482,3 @@ def _compared(
         against=dispute.against,
         expires_at=held.expires_at,
     )
-
-
-def _told(planned: Lookup, evidence: Evidence) -> list[Told]:
-    """Return what evidence tells of the concepts that its look-up asked for."""
-    values = evidence.disclosed.values
-    return [
-        Told(concept, values[name], concept in planned.tells)
-        for concept, name in planned.shows.items()
-        if name in values
-    ]

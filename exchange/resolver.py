@@ -391,7 +391,8 @@ class Resolver:
         def store(connection: Connection) -> None:
             cases.save_case(connection, head, content)
             cases.put_evidence(connection, head.id, fresh)
-            self.owed.strike_out(connection, recorded)
+            if recorded:
+                self.owed.strike_out(connection, recorded)
             if owed is None:
                 due.settle(connection, head.id)
             else:
