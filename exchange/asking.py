@@ -294,6 +294,12 @@ class Asker:
         planned, service = asked.approved.lookup, asked.approved.service
         before = case.attempt(planned)
         result, word = self._result(case, asked, before, now)
+        case.unrecorded.append(self._end(case, asked, result, word, now))
+        is_silent = isinstance(result, Later | Down | Wrong | Barred)
+        if is_silent and before is not None and case.stands(planned, before, now):
+            # It was asked for a blank alone: the rest of what is held stands.
+            case.content.attempts[planned.id] = replace(before, at=now)
+            return
         case.content.attempts[planned.id] = Attempt(
             result=result,
             at=now,
@@ -306,7 +312,6 @@ class Asker:
             run=case.content.run,
             made_by=case.inputs(planned),
         )
-        case.unrecorded.append(self._end(case, asked, result, word, now))
 
     def _result(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
         self, case: OpenCase, asked: _Question, before: Attempt | None, now: datetime

@@ -7,7 +7,7 @@ opening, storing and answering it are `exchange.resolver`.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from audit.record import Event, Kind
@@ -206,8 +206,8 @@ class Flow:
         if attempt is None:
             return True
         match attempt.result:
-            case Held(fields=fields):
-                if not case.is_held(attempt, now) or not {*lookup.fields} <= {*fields}:
+            case Held():
+                if not case.stands(lookup, attempt, now):
                     return True
                 is_due = renew or attempt.at + LOOK_AGAIN <= now
                 return is_due and case.leaves_blank(lookup, attempt)
@@ -276,11 +276,14 @@ class Flow:
         lookup: Lookup,
         result: Nothing | Unconsented | Barred | Down,
     ) -> None:
-        """Note a look-up that was not made."""
-        before = case.attempt(lookup)
+        """Note a look-up that was not made; what is held for it stands."""
+        before, now = case.attempt(lookup), self.clock.now()
+        if before is not None and case.stands(lookup, before, now):
+            case.content.attempts[lookup.id] = replace(before, at=now)
+            return
         case.content.attempts[lookup.id] = Attempt(
             result=result,
-            at=self.clock.now(),
+            at=now,
             tries=0 if before is None else before.tries,
             run=case.content.run,
             made_by=case.inputs(lookup),

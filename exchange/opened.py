@@ -214,6 +214,13 @@ class OpenCase:
         is_fresh = expires is None or now < expires
         return is_fresh and attempt.result.evidence in self.evidence
 
+    def stands(self, lookup: Lookup, attempt: Attempt | None, now: datetime) -> bool:
+        """Tell whether an attempt brought all that a look-up asks for, still fresh."""
+        if attempt is None or not isinstance(attempt.result, Held):
+            return False
+        fields = attempt.result.fields
+        return self.is_held(attempt, now) and {*lookup.fields} <= {*fields}
+
     def is_there(self, lookup: Lookup, attempt: Attempt, now: datetime) -> bool:
         """Tell whether fresh evidence with all that a look-up asks for is here."""
         result = attempt.result

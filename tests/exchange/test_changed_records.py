@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 from pydantic import JsonValue
 
+from consent.rules import Suspendable, target
+from schemas.errors import ConnectorUnavailableError, Layer
 from tests.exchange.card_office import CARD_OFFICE, a_card_office, apply, hold
 from tests.exchange.newborn import (
     CERTIFICATE,
@@ -127,7 +129,7 @@ async def test_a_blank_that_was_filled_in_is_found_also_in_what_never_ages(
     case = await office.open()
     office.departments.drop("birth_certificate@1")
     office.departments.hold("birth_certificate@1", keys, CERTIFICATE_FIELDS)
-    await office.attempt(case)
+    await office.attempt(case)  # some step is waited for
     early = len(office.departments.asked_about("birth_certificate@1"))
     if by_itself:
         office.clock.advance(timedelta(days=1))
@@ -142,3 +144,25 @@ async def test_a_blank_that_was_filled_in_is_found_also_in_what_never_ages(
     )
     await office.resolve(case)
     assert 2 == len(office.departments.asked_about("birth_certificate@1"))
+
+
+async def test_what_is_held_stands_where_a_blank_can_not_be_asked_for(
+    office: Office,
+) -> None:
+    """Its register is down, or suspended: the certificate is there all the same."""
+    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
+    blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
+    office.departments.drop("birth_certificate@1")
+    office.departments.hold("birth_certificate@1", keys, blank)
+    case = await office.open()
+    down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
+    office.departments.reply("birth_certificate@1", down)
+    while_down = await office.resolve(case)
+    office.in_flight.suspend(target(Suspendable.PROVIDER, "wj"))
+    suspended = await office.resolve(case)
+
+    assert ["retrieved", "reused", "reused"] == [
+        outcomes(one)["birth_certificate"] for one in (case, while_down, suspended)
+    ]
+    asked = office.departments.asked_about("birth_certificate@1")
+    assert 2 == len(asked)
