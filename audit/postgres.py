@@ -131,7 +131,8 @@ class PostgresSql:
         try:
             self._connection = connection = self._connect()
         except psycopg.Error as error:
-            raise unavailable(error) from None
+            doing = f"no connection for `{self._place.name}`: "
+            raise unavailable(error, doing) from None
         self._refuse_when_closed()
         return connection
 
@@ -341,15 +342,19 @@ def _translated(statement: str) -> str:
     return statement.replace("?", "%s")
 
 
-def unavailable(error: psycopg.Error) -> Exception:
+def unavailable(error: psycopg.Error, doing: str = "") -> Exception:
     """Return what to raise for an error of the driver.
 
     What may pass is LogUnavailableError, and so is what a sealed shard refuses; any
     other error is returned as it is.
+
+    Args:
+        error: The driver's.
+        doing: What could not be done, where that tells more than the error's kind.
     """
     name = type(error).__name__
     if error.sqlstate == SEALED_STATE:
         return LogUnavailableError(_SEALED)
     if isinstance(error, _TEMPORARY):
-        return LogUnavailableError(f"the log's PostgreSQL: {name}")
+        return LogUnavailableError(f"the log's PostgreSQL: {doing}{name}")
     return error

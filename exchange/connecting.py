@@ -274,10 +274,11 @@ def _parse(url: str) -> URL:
     """Read a database URL, and refuse what the gateway can't keep its tables in."""
     try:
         parsed = make_url(url)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError):  # which repeat it, and it may hold a password
         raise SettingsError(
-            "`database_url` is no URL: write `sqlite:///FILE` or `postgresql://...`"
-        ) from error
+            "`database_url` or `vault_url` is no URL that the tables can be opened by: "
+            "write `sqlite:///FILE` or `postgresql://...` with one server"
+        ) from None
     if parsed.get_backend_name() == "postgresql":
         return parsed.set(drivername="postgresql+psycopg")
     if parsed.get_backend_name() != "sqlite":

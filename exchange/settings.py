@@ -6,6 +6,7 @@ data folder's `keys/` (see `exchange.keys`). `docs/settings.md` lists every key.
 """
 
 import difflib
+import re
 from collections.abc import Mapping
 from importlib.resources import files
 from ipaddress import IPv4Network, IPv6Network
@@ -55,12 +56,35 @@ _YEAR_S = 366 * 86_400
 Seconds: TypeAlias = Annotated[float, Field(gt=0, le=_YEAR_S)]
 
 _LONGEST_WAIT_S = 7 * 86_400
+_ON_POSTGRES = ("postgresql:", "postgresql+")
+"""How the URL of tables begins that stand at a server."""
 
 
 def _growing(waits: tuple[float, ...]) -> tuple[float, ...]:
     if list(waits) != sorted(waits) or waits[-1] > _LONGEST_WAIT_S:
         raise ValueError("no wait may be shorter than the one before, or over a week")
     return waits
+
+
+_SQLITE = re.compile(r"sqlite(\+pysqlite)?:///(?!:memory:)[^?]+(\?timeout=[0-9]{1,4})?")
+
+
+def _database_url(url: str) -> str:
+    """Refuse what the gateway can't keep tables in; nothing of it is repeated."""
+    if url.startswith("sqlite"):
+        if not _SQLITE.fullmatch(url):
+            raise ValueError("write `sqlite:///FILE`: cases must outlive the process")
+    elif url.startswith(_ON_POSTGRES):
+        libpq_url(url)
+    else:
+        raise ValueError("write `sqlite:///FILE` or `postgresql://...`")
+    return url
+
+
+DatabaseUrl: TypeAlias = Annotated[str, AfterValidator(_database_url)]
+"""The URL of tables of the gateway, as SQLAlchemy takes it."""
+PostgresUrl: TypeAlias = Annotated[str, AfterValidator(libpq_url)]
+"""The URL of a PostgreSQL database, as libpq takes it."""
 
 
 def _shipped_pack() -> Path:
@@ -98,22 +122,22 @@ class Settings(Model):
     root_certificates: LocalPath | None = None
     """Further roots (PEM) that the certificates of departments may rest on, such as the
     government's own authority; without it those that the system trusts."""
-    database_url: str | None = None
+    database_url: DatabaseUrl | None = None
     """The database of cases, consents and waiting work: `sqlite:///FILE`, or
     `postgresql://...` where several gateways share it; without it `errand.db` in the
     data folder."""
-    vault_url: str | None = None
+    vault_url: DatabaseUrl | None = None
     """The database of the keys of cases, better apart from the cases; without it
     `vault.db` in the data folder, or on PostgreSQL the schema `errand_vault` of the
     cases' database."""
-    log_url: str | None = None
+    log_url: PostgresUrl | None = None
     """The PostgreSQL database of the access log and its search index
     (`postgresql://...`); without it the one of `database_url` where that is
     PostgreSQL, or else files in the data folder."""
-    subjects_url: str | None = None
+    subjects_url: PostgresUrl | None = None
     """The PostgreSQL database of the access log's subject directory; without it the
     log's own, where it has a schema of its own."""
-    erasures_url: str | None = None
+    erasures_url: PostgresUrl | None = None
     """The PostgreSQL database of the shred ledger: who was erased from the log, and
     what is held; without it the log's own, or `erasures.db` in the data folder. Back it
     up apart from the subject directory, and never restore an older copy."""
@@ -211,7 +235,7 @@ class Settings(Model):
     @property
     def in_fleet(self) -> bool:
         """Whether other gateways may share the tables: they are on PostgreSQL."""
-        return (self.database_url or "").startswith(("postgresql:", "postgresql+"))
+        return (self.database_url or "").startswith(_ON_POSTGRES)
 
     @property
     def keys_dir(self) -> Path:
@@ -257,21 +281,22 @@ class Settings(Model):
     def subjects_place(self) -> Place:
         """Return where the log's subject directory is kept."""
         if self.subjects_url is not None:
-            return Postgres(libpq_url(self.subjects_url), SUBJECTS_SCHEMA)
+            return Postgres(self.subjects_url, SUBJECTS_SCHEMA)
         return self._log_part(SUBJECTS_SCHEMA) or self.data_dir / "subjects.db"
 
     def erasures_place(self) -> Place:
         """Return where the shred ledger is kept."""
         if self.erasures_url is not None:
-            return Postgres(libpq_url(self.erasures_url), ERASURES_SCHEMA)
+            return Postgres(self.erasures_url, ERASURES_SCHEMA)
         return self._log_part(ERASURES_SCHEMA) or self.data_dir / ERASURES_FILE
 
     def _log_part(self, schema: str) -> Postgres | None:
         """Return a schema in the log's database; None where it is kept in files."""
-        url = self.log_url or self.database_url or ""
-        if not url.startswith("postgres"):
+        if self.log_url is not None:
+            return Postgres(self.log_url, schema)
+        if self.database_url is None or not self.in_fleet:
             return None
-        return Postgres(libpq_url(url), schema)
+        return Postgres(libpq_url(self.database_url), schema)
 
     @property
     def lock_file(self) -> Path:

@@ -3,7 +3,7 @@
 INVARIANT (rule 8): what was typed may be a person's id or name that slipped into the
 wrong place, and what a command prints is kept by shells, schedulers and tickets. So no
 argument is repeated that could be one, whoever wrote the message: one of ours, the
-option parser, or the system.
+option parser, or the system. Nor is the password in the address of a database.
 """
 
 import re
@@ -27,7 +27,9 @@ _FEWEST_HIDDEN = 3
 """ASCII characters: to hide a shorter piece would only spoil the message."""
 _ID = re.compile(r"(?<![0-9Xx])[0-9Xx]{15,18}(?![0-9Xx])")
 """A run as long as an id is: of 15 (GB 11643-1989) to 18 characters."""
-_ID_OR_NAME = re.compile(rf"{_ID.pattern}|[^\x00-\x7f]")
+_SECRET = re.compile(rf"{_ID.pattern}|:[^/@]+@")
+"""An id, or a password in an address: before the `@`, after a `:`."""
+_SECRET_OR_NAME = re.compile(rf"{_SECRET.pattern}|[^\x00-\x7f]")
 
 
 def tell(
@@ -75,7 +77,8 @@ def without_values(
     Args:
         text: What is printed.
         arguments: What was typed.
-        places: Of these, what names a file or an address; only an id is hidden there.
+        places: Of these, what names a file or an address; there an id or a password
+            alone is hidden.
     """
     found = {piece for one in arguments for piece in _hidden(one, places)}
     for piece in sorted(found, key=len, reverse=True):  # the longer may hold others
@@ -126,19 +129,19 @@ def _texts(value: object) -> Iterator[str]:
 def _hidden(argument: str, places: Collection[str]) -> Iterator[str]:
     """Yield what is not repeated of an argument: all, or what follows its `=`."""
     if argument in places:
-        yield from _segments(argument, _ID)
+        yield from _segments(argument, _SECRET)
         return
     name, *pieces = argument.split("=")
     for at in range(len(pieces)):
         value = "=".join(pieces[at:])
         if value in places:
-            yield from _segments(value, _ID)
+            yield from _segments(value, _SECRET)
             return
         if _is_long_enough(value):
             yield value
-        yield from _segments(value, _ID_OR_NAME)
+        yield from _segments(value, _SECRET_OR_NAME)
     if "/" in name:
-        yield from _segments(name, _ID_OR_NAME)
+        yield from _segments(name, _SECRET_OR_NAME)
     elif _could_be_a_value(name):
         yield from (argument, name)
 

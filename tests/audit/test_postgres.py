@@ -163,3 +163,15 @@ def test_what_was_closed_is_never_opened_again(postgres_url: str) -> None:
 
     assert [(1,)] == before
     assert sql.is_lost
+
+
+def test_a_server_that_is_not_there_is_told_by_what_was_looked_for() -> None:
+    """The schema tells which setting leads there; the address is not shown."""
+    place = Postgres("postgresql://u:planted@127.0.0.1:1/x", "errand_subjects")
+    with (
+        closing(PostgresSql(place)) as sql,
+        pytest.raises(LogUnavailableError, match="for `errand_subjects`") as caught,
+    ):
+        sql.rows("SELECT 1")
+
+    assert "planted" not in str(caught.value)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from contextlib import closing
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audit.places import open_sql
-from audit.sql import Place, Tables, Value
+from audit.places import open_sql, parse_place
+from audit.sql import Place, Postgres, Tables, Value
+from schemas.errors import SettingsError
 
 _TABLE = (
     "CREATE TABLE thing (place {number}, word TEXT, amount {number}, bytes {bytes})"
@@ -62,3 +64,21 @@ def test_a_table_is_made_once_it_was_made(place: Place) -> None:
         assert not before
         assert sql.is_made("thing")
         assert not sql.is_made("other")
+
+
+@pytest.mark.parametrize(
+    "text", ["postgresq://u:planted@h/x", "postgresql:/u:planted@h/x", "postgres://%z"]
+)
+def test_an_address_with_a_slip_is_no_path(text: str) -> None:
+    """It is refused, and nothing of it is repeated."""
+    with pytest.raises(SettingsError, match="write `postgresql://") as caught:
+        parse_place(text, "errand_log")
+
+    assert "planted" not in str(caught.value)
+
+
+def test_an_address_is_taken_as_the_settings_have_it() -> None:
+    """With the driver that only the gateway's tables need named."""
+    place = parse_place("postgresql+psycopg://u@h/x", "errand_log")
+
+    assert Postgres("postgresql://u@h/x", "errand_log") == place

@@ -71,6 +71,23 @@ def test_what_a_command_takes_as_a_file_or_an_address_is_named(
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        ("audit", "shards", "postgresql://errand:planted@db.example/x"),
+        ("audit", "verify", "--subjects=postgresql:/errand:planted@db/x"),
+        ("serve", "--no-such=postgres//errand:planted@db/x"),
+    ],
+)
+def test_a_password_in_an_address_is_hidden(line: tuple[str, ...]) -> None:
+    """Also where a file was wanted, whose name is told as the system writes it."""
+    error = FileNotFoundError(2, "not there", str(Path(line[-1].rpartition("=")[2])))
+    told, _ = tell(error, line, typer.main.get_command(app))
+
+    assert "planted" not in told
+    assert "/*" in told
+
+
+@pytest.mark.parametrize(
     ("line", "places"),
     [
         ("audit accuse a.note 20261123.note", {"a.note", "20261123.note"}),

@@ -1,12 +1,14 @@
 """Settings and the gateway's keys: what is read, and what is refused."""
 
 import os
+import traceback
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from audit.sql import Postgres
 from exchange.keys import open_keys
 from exchange.settings import Settings, parse_settings, read_settings
 from schemas.errors import SettingsError
@@ -117,6 +119,63 @@ def test_no_value_is_repeated_in_a_refusal(secret: str) -> None:
         _with_a_wrong_port(planted)
 
     assert "planted" not in str(caught.value)
+
+
+WRONG_URLS = (
+    "postgresq://u:{}@127.0.0.1/x",
+    "postgresql:/u:{}@127.0.0.1/x",
+    "postgres//u:{}@127.0.0.1/x",
+    "postgresql://u:{}%@127.0.0.1/x",
+    "postgresql://u:{}/1@127.0.0.1/x",
+    "postgresql://u:{}@127.0.0.1:notaport/x",
+    "postgresql://u:{}@127.0.0.1:70000/x",
+    "postgresql://u:{}@127.0.0.1/x?foo=bar",
+    "mysql://u:{}@127.0.0.1/x",
+    "x{}",
+    "",
+)
+"""URLs with a slip, and where a password stands in each."""
+WRONG_FILES = ("sqlite://", "sqlite:///:memory:", "sqlite:///a?{}=1", "sqlite:/{}")
+
+
+POSTGRES_KEYS = ("log_url", "subjects_url", "erasures_url")
+URL_KEYS = ("database_url", "vault_url", *POSTGRES_KEYS)
+
+
+@pytest.mark.parametrize(
+    ("key", "url"),
+    [(key, url) for key in URL_KEYS for url in (*WRONG_URLS, *WRONG_FILES)]
+    + [(key, "sqlite:///{}.db") for key in POSTGRES_KEYS],
+)
+def test_an_url_with_a_slip_is_refused_by_its_key_and_its_password_is_not_told(
+    key: str, url: str
+) -> None:
+    """Before anything is opened: a driver's own words would repeat all of it."""
+    environment = {f"ERRAND_{key.upper()}": url.format("planted")}
+    with pytest.raises(SettingsError, match=f"^setting `{key}`: .*write `") as caught:
+        parse_settings("", environment, Path("/srv"))
+    told = "".join(traceback.format_exception(caught.value))
+
+    assert "planted" not in told
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p%25%40@db.example:5432/x?sslmode=require",
+        "postgresql+psycopg://u@/x?host=%2Frun%2Fpg",
+        "postgresql:///x",
+    ],
+)
+def test_an_url_that_both_libraries_can_read_is_taken(url: str) -> None:
+    """By every key; the log's parts are given it without the driver's name."""
+    environment = {f"ERRAND_{key.upper()}": url for key in URL_KEYS}
+    settings = parse_settings("", environment, Path("/srv"))
+    plain = url.replace("+psycopg", "")
+
+    assert url == settings.tables_url() == settings.vault_tables_url()
+    assert Postgres(plain, "errand_subjects") == settings.subjects_place()
+    assert Postgres(plain, "errand_log") == settings.log_place()
 
 
 def _with_a_wrong_port(database_url: str) -> Settings:
