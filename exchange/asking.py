@@ -295,8 +295,11 @@ class Asker:
         before = case.attempt(planned)
         result, word = self._result(case, asked, before, now)
         case.unrecorded.append(self._end(case, asked, result, word, now))
-        is_silent = isinstance(result, Later | Down | Wrong | Barred)
-        if is_silent and before is not None and case.stands(planned, before, now):
+        if (
+            before is not None
+            and isinstance(result, Later | Down | Wrong | Barred)
+            and case.stands(planned, before, now)
+        ):
             # It was asked for a blank alone: the rest of what is held stands.
             case.content.attempts[planned.id] = replace(before, at=now)
             return
