@@ -90,7 +90,8 @@ class Registrar:
     requesters: Mapping[Slug, Requester]
     key: SigningKey
     older_keys: tuple[PublicKey, ...] = ()
-    """Keys whose tokens may still be alive, and that stay published."""
+    """Keys that have signed until they were changed: they stay published, and their
+    tokens hold until they expire."""
     lifetime: timedelta = timedelta(minutes=10)
     """How long an access token holds."""
 
@@ -259,11 +260,15 @@ class Identity:
         """
         not_ours = "the token is not ours, or was signed by a key that is gone"
         try:
-            claims = orjson.loads(
-                verify_compact(token, _TOKEN_TYPE, self._keys).payload
-            )
+            verified = verify_compact(token, _TOKEN_TYPE, self._keys)
+            claims = orjson.loads(verified.payload)
         except (VerificationError, ValueError) as error:
             raise UnauthenticatedError(not_ours) from error
+        expires_at = datetime.fromtimestamp(claims["exp"], UTC)
+        ended = verified.key.valid_until
+        # Whoever finds a key that was changed long ago can do nothing with it.
+        if ended is not None and expires_at > ended + self._registrar.lifetime:
+            raise UnauthenticatedError(not_ours)
         issuer = self._registrar.issuer
         client = self._registrar.requesters.get(claims["client_id"])
         if (claims["iss"], claims["aud"]) != (issuer, issuer) or client is None:
@@ -277,7 +282,7 @@ class Identity:
             frozenset(scope for scope, _ in pairs),
             frozenset(purpose for _, purpose in pairs if purpose is not None),
         )
-        return caller, datetime.fromtimestamp(claims["exp"], UTC)
+        return caller, expires_at
 
     def _is_suspended(self, client: Slug) -> bool:
         return target(Suspendable.REQUESTER, client) in self._suspended()

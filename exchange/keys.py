@@ -19,7 +19,8 @@ from schemas.canonical import b64url, b64url_decode
 from schemas.errors import SettingsError
 
 _LOOKUP_FILE, _TOKEN_FILE, _MASTER_FILE = "lookup.pem", "token.pem", "master.key"
-_SECRET_BYTES = 32
+SECRET_BYTES = 32
+"""Bytes of a secret that a key is made from."""
 _OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 Entropy = Callable[[int], bytes]
@@ -59,8 +60,8 @@ def open_keys(
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _make_missing(folder, origin, entropy)
     keys = GatewayKeys(
-        lookup=_signing_key(folder / _LOOKUP_FILE),
-        token=_signing_key(folder / _TOKEN_FILE),
+        lookup=signing_key(folder / _LOOKUP_FILE),
+        token=signing_key(folder / _TOKEN_FILE),
         master=_secret(folder / _MASTER_FILE),
         log=load_keys(shard_keys(folder, shard)),
     )
@@ -118,9 +119,9 @@ def _make_missing(folder: Path, origin: str, entropy: Entropy) -> None:
     """Make the keys that are missing, each durable before anything rests on it."""
     for name in (_LOOKUP_FILE, _TOKEN_FILE):
         if not (file := folder / name).exists():
-            _create(file, SigningKey.from_seed(entropy(_SECRET_BYTES)).to_pem())
+            create_file(file, SigningKey.from_seed(entropy(SECRET_BYTES)).to_pem())
     if not (file := folder / _MASTER_FILE).exists():
-        _create(file, b64url(entropy(_SECRET_BYTES)).encode() + b"\n")
+        create_file(file, b64url(entropy(SECRET_BYTES)).encode() + b"\n")
     if not (log := folder / "log").exists():
         # Under its name only when complete: a crash leaves no half a set behind.
         unfinished = folder / "log.new"
@@ -130,7 +131,7 @@ def _make_missing(folder: Path, origin: str, entropy: Entropy) -> None:
         sync_folder(folder)
 
 
-def _create(file: Path, content: bytes) -> None:
+def create_file(file: Path, content: bytes) -> None:
     """Write a new file whole, for its owner alone.
 
     It gets its name only when it is complete: a crash leaves no half a key behind.
@@ -165,7 +166,12 @@ def _read(file: Path) -> bytes:
     return content
 
 
-def _signing_key(file: Path) -> SigningKey:
+def signing_key(file: Path) -> SigningKey:
+    """Return the key in a file.
+
+    Raises:
+        SettingsError: It is missing, damaged, or others may read it.
+    """
     try:
         return SigningKey.from_pem(_read(file))
     except ValueError as error:
@@ -177,6 +183,6 @@ def _secret(file: Path) -> bytes:
         secret = b64url_decode(_read(file).strip().decode("ascii"))
     except ValueError:
         secret = b""
-    if len(secret) != _SECRET_BYTES:
+    if len(secret) != SECRET_BYTES:
         raise SettingsError(f"key file `{file}` does not hold 32 bytes in base64url")
     return secret

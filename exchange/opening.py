@@ -33,6 +33,7 @@ from exchange.fleet import Replica, place_of
 from exchange.gauges import count_outcomes, show_counts
 from exchange.idempotency import RepeatKeys
 from exchange.identity import Identity, Registrar
+from exchange.key_change import Changeable, older_keys
 from exchange.keys import GatewayKeys
 from exchange.migrations.schema import Part, upgrade
 from exchange.office import (
@@ -398,6 +399,7 @@ def _identity(settings: Settings, keys: GatewayKeys, parts: Parts) -> Identity:
         issuer=settings.public_url,
         requesters=parts.pack.requesters,
         key=keys.token,
+        older_keys=older_keys(settings.keys_dir, Changeable.TOKEN),
         lifetime=timedelta(seconds=settings.token_lifetime_s),
     )
     return Identity(

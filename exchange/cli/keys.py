@@ -4,12 +4,13 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from exchange.cli.console import AsJson, Config, print_json, settings_of
+from exchange.key_change import Changeable
 
 if TYPE_CHECKING:
     from exchange.settings import Settings
@@ -27,6 +28,31 @@ def make_keys(config: Config = None) -> None:
 def show_keys(config: Config = None, *, as_json: AsJson = False) -> None:
     """Show the public parts of the gateway's keys, for others to pin."""
     _show_keys(settings_of(config), make=False, as_json=as_json)
+
+
+@app.command("prepare")
+def prepare(
+    which: Annotated[Changeable, typer.Argument(help="The key to change later.")],
+    config: Config = None,
+) -> None:
+    """Make the key that comes next, and show its public part for others to pin."""
+    from exchange.key_change import prepare_key
+
+    key = prepare_key(settings_of(config).keys_dir, which, os.urandom)
+    sys.stdout.write(f"{which:8} {orjson.dumps(key.public_jwk()).decode()}\n")
+
+
+@app.command("change")
+def change(
+    which: Annotated[Changeable, typer.Argument(help="The key to change.")],
+    config: Config = None,
+) -> None:
+    """Put the key that was prepared in place: gateways sign with it once restarted."""
+    from exchange.key_change import change_key
+    from schemas.clock import SystemClock
+
+    key = change_key(settings_of(config).keys_dir, which, SystemClock().now())
+    sys.stdout.write(f"{which:8} {orjson.dumps(key.public_jwk()).decode()}\n")
 
 
 def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:

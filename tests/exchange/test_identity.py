@@ -624,6 +624,19 @@ def test_tokens_of_an_older_key_are_known_while_it_is_listed(world: World) -> No
         world.identity(key=other).caller(token, NOW)
 
 
+def test_a_key_that_was_changed_gives_no_token_afterwards(world: World) -> None:
+    """Its tokens expire a token's life after the change; later ones are forged."""
+    other = SigningKey.from_seed(bytes([9]) * 32)
+    pin = GATEWAY_KEY.pinned(NOW - MINUTE).model_copy(update={"valid_until": NOW})
+    identity = world.identity(key=other, older_keys=(pin,))
+    end = int((NOW + 10 * MINUTE).timestamp())
+    last, forged = (_signed(GATEWAY_KEY, "at+jwt", exp=when) for when in (end, end + 1))
+
+    assert identity.caller(last, NOW).requester == "portal"
+    with pytest.raises(UnauthenticatedError, match="a key that is gone"):
+        identity.caller(forged, NOW)
+
+
 def _signed(key: SigningKey, kind: str, **changes: Json) -> str:
     claims: dict[str, Json] = {
         "iss": ISSUER,
