@@ -4,9 +4,11 @@ What databases do differently from each other stands here. The connection reads 
 where the database knows how, and no file of SQLite is ever made.
 """
 
+import math
 import re
 import sqlite3
 from collections.abc import Sequence
+from decimal import Context, Decimal
 from errno import ENOENT
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -19,6 +21,7 @@ from sqlalchemy import (
     Engine,
     Integer,
     MetaData,
+    Numeric,
     RowMapping,
     Select,
     Table,
@@ -39,7 +42,7 @@ from sqlalchemy.exc import (
     StatementError,
 )
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from typing_extensions import override
 
 from schemas.errors import SettingsError
@@ -106,6 +109,55 @@ class _StrictBoolean(TypeDecorator[bool]):
         if isinstance(value, int) and value in {0, 1}:
             return bool(value)
         raise ValueError("neither true nor false")
+
+
+_DIGITS = Context(prec=400)
+"""Digits enough for every float, and for more places than columns are given."""
+
+
+class _StrictDecimal(TypeDecorator[Decimal]):
+    """NUMERIC and DECIMAL of SQLite, which keeps them as integers and floats.
+
+    SQLAlchemy would round what has more places than the column was declared with, and
+    whole numbers from 2^53 on.
+    """
+
+    impl = Integer  # type: ignore[mutable-override]  # SQLAlchemy wants it so
+    cache_ok = True  # type: ignore[mutable-override]  # SQLAlchemy wants it so
+
+    def __init__(self, scale: int | None) -> None:
+        super().__init__()
+        self.scale = scale
+
+    @property
+    @override
+    def python_type(self) -> type[Decimal]:
+        return Decimal
+
+    @override
+    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
+        # As text: SQLite compares it as the number that it writes (its "type
+        # affinity"), and a float might be another number.
+        return format(value, "f") if isinstance(value, Decimal) else value
+
+    @override
+    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
+        if value is None:
+            return None
+        if not isinstance(value, int | float):
+            raise TypeError("not a number")
+        # From there on one float stands for several decimals of so many places; and
+        # SQLite makes an integer of what is one after it was rounded.
+        may_be_rounded = isinstance(value, float) or bool(self.scale)
+        if may_be_rounded and math.ulp(value) >= 10.0 ** -(self.scale or 0):
+            raise ValueError("more digits than a float holds")
+        exact = Decimal(repr(value))
+        if self.scale is None:
+            return exact
+        told = exact.quantize(Decimal(1).scaleb(-self.scale), context=_DIGITS)
+        if told != exact:
+            raise ValueError("more places than the column has")
+        return told
 
 
 def open_register(url: str) -> Engine:
@@ -211,9 +263,20 @@ def reflect(engine: Engine, name: str, schema: str | None) -> Table:
     for column in table.columns:
         if isinstance(column.type, CHAR):
             column.type = _Unpadded(column.type.length)
-        elif isinstance(column.type, Boolean) and engine.dialect.name == "sqlite":
-            column.type = _StrictBoolean()
+        elif engine.dialect.name == "sqlite":
+            column.type = _strict(column.type)
     return table
+
+
+def _strict(kind: TypeEngine[Any]) -> TypeEngine[Any]:
+    """Return a type of SQLite as one that changes nothing that it reads."""
+    match kind:
+        case Boolean():
+            return _StrictBoolean()
+        case Numeric(asdecimal=True, scale=scale):
+            return _StrictDecimal(scale)
+        case _:
+            return kind
 
 
 def read(connection: Connection, statement: Select[Any]) -> Rows:

@@ -45,7 +45,8 @@ def as_text(value: object) -> str:
         case bool() | int() | UUID():
             return str(value)
         case float() | Decimal() if math.isfinite(value):
-            return str(value)
+            # A decimal never with an exponent, as Python writes `0E-8`.
+            return str(value) if isinstance(value, float) else format(value, "f")
         case _:
             raise ValueError("not a value that is written as text")
 
@@ -63,11 +64,20 @@ def as_key(text: str, kind: type) -> object:
         value = kind(text)
     elif kind is bool:
         value = text == str(True)
+    elif kind is Decimal:
+        value = _decimal(text)
     if as_text(value) != text or "\0" in text:
         raise ValueError("written otherwise than the column's values are")
     if kind is int and value not in _INTEGERS:
         raise ValueError("greater than the column's values are")
     return value
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except ArithmeticError:
+        raise ValueError("not a number") from None
 
 
 def as_json(value: Any, spec: ColumnField) -> JsonValue:  # noqa: ANN401 - whatever a driver gives

@@ -5,19 +5,29 @@
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sqlalchemy import make_url
+from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as SQLiteDialect
 from structlog.testing import capture_logs
 
 from connectors.checking import FieldChecker, check_evidence
 from connectors.department.app import Department, Reply
+from connectors.department.tables import _StrictDecimal
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import LookupRequest
-from connectors.protocol import open_evidence, parse_problem, sign_lookup
+from connectors.protocol import (
+    open_evidence,
+    parse_problem,
+    sign_lookup,
+    subject_digest,
+)
 from schemas.errors import SettingsError
 from schemas.evidence import Mode
 from tests.connectors.examples import (
@@ -26,6 +36,7 @@ from tests.connectors.examples import (
     MARRIAGE,
     MOTHER,
     NOW,
+    SALT,
     FakeClock,
     a_config,
     a_request,
@@ -402,3 +413,84 @@ def test_a_date_without_end_may_be_the_newest(
         reply = ask(department, fields=("state",))
 
     assert {"state": "new"} == values_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("kind", "held", "told"),
+    [
+        ("numeric(10, 2)", "3.5", "3.50"),
+        ("numeric(10, 2)", "-0.1", "-0.10"),
+        ("numeric(10, 2)", "7", "7.00"),
+        ("numeric(12, 8)", "0.0000001", "0.00000010"),
+        ("numeric(12, 8)", "0", "0.00000000"),
+        ("decimal(18, 0)", MOTHER, MOTHER),
+        ("decimal(38, 10)", "12345", "12345.0000000000"),
+        ("numeric", "12.5", "12.5"),
+    ],
+)
+def test_an_exact_decimal_is_told_as_it_is(
+    make: Make, tmp_path: Path, kind: str, held: str, told: str
+) -> None:
+    """Money has its places, a long number all digits, and none an exponent."""
+    url = make(
+        f"CREATE TABLE t (person_id text, amount {kind});"
+        f"INSERT INTO t VALUES ('{MOTHER}', {held})"
+    )
+    with a_department(tmp_path, url, fields={"amount": "amount"}) as department:
+        reply = ask(department, fields=("amount",))
+
+    assert {"amount": told} == values_of(reply)
+
+
+@pytest.mark.parametrize(
+    ("kind", "held"),
+    [
+        ("numeric(10, 2)", "12.345"),
+        ("numeric(10, 2)", "0.125"),
+        ("numeric(10, 2)", "1e-7"),
+        ("numeric(10, 2)", "0.1 + 0.2"),
+        ("numeric(20, 2)", "123456789012345678.25"),
+        ("decimal(20)", "18446744073709551617"),
+        ("numeric", "9e999"),
+        ("numeric", "'much'"),
+    ],
+)
+def test_a_decimal_that_sqlite_has_otherwise_is_not_rounded(
+    tmp_path: Path, kind: str, held: str
+) -> None:
+    """More places than the column has, or digits than a float: a person must look."""
+    url = on_sqlite(
+        tmp_path,
+        f"CREATE TABLE t (person_id text, amount {kind});"
+        f"INSERT INTO t VALUES ('{MOTHER}', {held})",
+    )
+    with a_department(tmp_path, url, fields={"amount": "amount"}) as department:
+        reply = ask(department, fields=("amount",))
+
+    assert "record_not_in_order" == code_of(reply)
+
+
+def test_a_key_in_a_column_of_decimals_is_compared_in_all_its_digits(
+    make: Make, tmp_path: Path
+) -> None:
+    """A float has sixteen of them, and would find somebody else or nobody."""
+    other = MOTHER[:-2] + "00"
+    url = make(
+        f"CREATE TABLE t (person_id decimal(18, 0), state text);"
+        f"INSERT INTO t VALUES ({MOTHER}, 'hers'), ({other}, 'of another')"
+    )
+    with a_department(tmp_path, url, fields={"state": "state"}) as department:
+        reply = ask(department, fields=("state",))
+    opened = open_evidence(reply.body.decode(), pinned())
+
+    assert {"state": "hers"} == opened.disclosed.values
+    assert subject_digest(SALT, KEY) == opened.claims.subject
+
+
+@given(number=st.decimals(-(10**9), 10**9, places=4, allow_nan=False))
+def test_every_decimal_that_a_float_tells_apart_comes_back(number: Decimal) -> None:
+    """What was written in so many places is read in them, and is the same."""
+    strict, dialect = _StrictDecimal(4), SQLiteDialect()
+    as_kept = float(number)
+
+    assert f"{number:f}" == f"{strict.process_result_value(as_kept, dialect):f}"

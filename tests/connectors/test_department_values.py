@@ -66,6 +66,8 @@ def test_what_can_t_be_told_truly_is_not_told(kind: str | None, value: object) -
         ("json", '{"a": [1, null, "x", 0.5]}', {"a": [1, None, "x", 0.5]}),
         ("json", OrderedDict(a=["x"]), {"a": ["x"]}),
         (None, Decimal("3.50"), "3.50"),
+        (None, Decimal("0E-8"), "0.00000000"),
+        ("text", Decimal("1E+3"), "1000"),
         (None, time(14, 30), "14:30:00"),
         (None, datetime(2019, 5, 20, 15, tzinfo=BEIJING), "2019-05-20T07:00:00.000Z"),
         *[(k, UNZONED, "2019-05-20T15:00:00") for k in (None, "text")],
@@ -139,7 +141,8 @@ def test_a_document_is_sent_as_it_is_or_not_at_all(document: Any) -> None:  # no
 
 @pytest.mark.parametrize(
     ("text", "kind"),
-    [("a\0", str), (str(2**63), int), ("01", int), ("1", bool), ("2019-5-20", date)],
+    [("a\0", str), (str(2**63), int), ("01", int), ("1", bool), ("2019-5-20", date)]
+    + [(text, Decimal) for text in ("x", "1e3", "NaN", "sNaN", " 1", "1_0", "")],
 )
 def test_a_key_that_no_column_holds_is_refused(text: str, kind: type) -> None:
     """The database is not even asked, so that it can't fail."""
