@@ -7,7 +7,7 @@ becomes part of a statement.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, assert_never
 
@@ -39,11 +39,12 @@ from connectors.department.signing import Statement
 from connectors.department.tables import (
     BadValueError,
     explain,
+    may_be_text,
     open_register,
     read,
     reflect,
 )
-from connectors.department.values import as_json, as_key, as_text
+from connectors.department.values import as_json, as_key, as_number, as_text
 from connectors.protocol import LookupClaims
 from schemas.codes import region_contains
 from schemas.errors import SettingsError
@@ -185,11 +186,14 @@ class Source:
         return next(known for known in self._spec.keys if set(known) == set(keys))
 
     def _as_key(self, column: str, text: str) -> object:
+        return as_key(text, self._kind(column))
+
+    def _kind(self, column: str) -> type:
+        """Return Python's type of a column's values."""
         try:
-            kind = self._table.c[column].type.python_type
+            return self._table.c[column].type.python_type
         except NotImplementedError:  # a type of one database alone: its text will do
-            kind = str
-        return as_key(text, kind)
+            return str
 
     def _statement(self, lookup: LookupClaims) -> Select[Any]:
         """Return the query for a record, over the columns that it takes alone."""
@@ -238,23 +242,35 @@ class Source:
         constants: dict[str, object] = {}
         for column, value in self._spec.where.items():
             held = self._table.c[column]
-            constants[column] = self._as_constant(column, value)
-            statement = select(held).where(held == constants[column]).limit(0)
             try:
+                constants[column] = self._as_constant(column, value, engine)
+                statement = select(held).where(held == constants[column]).limit(0)
                 with engine.connect() as connection:
                     read(connection, statement)
-            except BadValueError:
+            except (BadValueError, ValueError):
                 message = f"`where`: `{held}` can't hold what is given"
                 raise SettingsError(message) from None
         return constants
 
-    def _as_constant(self, column: str, value: Scalar) -> object:
+    def _as_constant(self, column: str, value: Scalar, engine: Engine) -> object:
+        """Return a value of `where` as its column has it.
+
+        Raises:
+            ValueError: The column has no such value. No row would count, and everybody
+                would be said to be not held: SQLite and MySQL compare it all the same.
+        """
+        kind, on_sqlite = self._kind(column), engine.dialect.name == "sqlite"
+        if issubclass(kind, date) and (on_sqlite or not isinstance(value, str)):
+            # SQLite has it as text, in whichever form it was written.
+            kind.fromisoformat(value if isinstance(value, str) else "")
+            return value
         if not isinstance(value, str):
             return value
-        try:
-            return self._as_key(column, value)
-        except ValueError:  # SQLite holds any text in any column
+        if kind is float:
+            return as_number(value)
+        if on_sqlite and may_be_text(self._table.c[column].type):
             return value
+        return self._as_key(column, value)
 
     def _read(self, row: RowMapping, column: str, convert: Callable[[Any], T]) -> T:
         return _converted(self._table.c[column], row[column], convert)

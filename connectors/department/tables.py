@@ -279,6 +279,16 @@ def _strict(kind: TypeEngine[Any]) -> TypeEngine[Any]:
             return kind
 
 
+def may_be_text(kind: TypeEngine[Any]) -> bool:
+    """Tell whether a column of SQLite may be one of texts.
+
+    Types that SQLite does not know, such as `ENUM`, are decimals without a scale to it.
+    """
+    if isinstance(kind, _StrictDecimal):
+        return kind.scale is None
+    return kind.python_type in {str, object}
+
+
 def read(connection: Connection, statement: Select[Any]) -> Rows:
     """Return the rows of a statement.
 

@@ -93,6 +93,24 @@ def as_json(value: Any, spec: ColumnField) -> JsonValue:  # noqa: ANN401 - whate
     return _CONVERSIONS[spec.type](value)
 
 
+def as_number(value: object) -> float:
+    """Return a value as a float that is the same number.
+
+    Raises:
+        ValueError: It is none, or a float is not it.
+    """
+    match value:
+        case int() | float() | Decimal():
+            number = float(value)
+        case str() if _NUMBER.fullmatch(value):
+            number = float(value)
+        case _:
+            raise ValueError("not a number")
+    if not math.isfinite(number) or (isinstance(value, int) and number != value):
+        raise ValueError("not a number that a float holds")
+    return number
+
+
 def _word(text: str, spec: ColumnField) -> bool:
     if text in spec.true_is:
         return True
@@ -120,19 +138,6 @@ def _integer(value: object) -> int:
     if whole not in _INTEGERS:
         raise ValueError("not an integer of 64 bits")
     return whole
-
-
-def _number(value: object) -> float:
-    match value:
-        case int() | float() | Decimal():
-            number = float(value)
-        case str() if _NUMBER.fullmatch(value):
-            number = float(value)
-        case _:
-            raise ValueError("not a number")
-    if not math.isfinite(number) or (isinstance(value, int) and number != value):
-        raise ValueError("not a number that a float holds")
-    return number
 
 
 def _day(value: object) -> str:
@@ -206,7 +211,7 @@ _CONVERSIONS: Mapping[ValueType | None, Callable[[Any], JsonValue]] = {
     None: _natural,
     ValueType.TEXT: as_text,
     ValueType.INTEGER: _integer,
-    ValueType.NUMBER: _number,
+    ValueType.NUMBER: as_number,
     ValueType.BOOLEAN: _boolean,
     ValueType.DATE: _day,
     ValueType.JSON: _document,

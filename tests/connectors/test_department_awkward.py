@@ -193,29 +193,56 @@ def test_an_endless_as_of_on_postgresql_is_for_a_person(
     assert ["t.at"] == [line["place"] for line in logs]
 
 
-@pytest.mark.parametrize("value", ["2019-02-30", "soon", "", 7, True])
+WRONG: dict[str, list[object]] = {
+    "date": ["2019-02-30", "2019/05/20", "soon", "", 7, True],
+    "integer": ["abc", "1.5", "", "01", str(2**63)],
+    "real": ["abc", "", "inf"],
+    "numeric(10, 2)": ["abc", ""],
+    "boolean": ["Y", "", 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [(kind, value) for kind, values in WRONG.items() for value in values],
+)
 def test_a_where_that_no_row_can_hold_is_found_at_the_start(
-    postgres_url: str, tmp_path: Path, value: object
+    make: Make, tmp_path: Path, kind: str, value: object
 ) -> None:
-    """A wrong constant is a wrong setting, and not a register that is down."""
-    url = on_postgres(postgres_url, "CREATE TABLE t (person_id text, day date)")
-    source = {"fields": {"id": "person_id"}, "where": {"day": value}}
+    """A wrong constant is a wrong setting: nobody is said to be not held by it."""
+    url = make(f"CREATE TABLE t (person_id text, held {kind})")
+    source = {"fields": {"id": "person_id"}, "where": {"held": value}}
     with (
-        pytest.raises(SettingsError, match=r"`where`: `t\.day`"),
+        pytest.raises(SettingsError, match=r"`where`: `t\.held`"),
         a_department(tmp_path, url, **source),
     ):
         pass
 
 
-@pytest.mark.parametrize("day", ["2019-05-20", "2019/05/20"])
-def test_a_where_is_compared_as_sqlite_holds_it(tmp_path: Path, day: str) -> None:
-    """Any text may stand in any column there, and be named."""
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("date", "2019-05-20"),
+        ("datetime", "2019-05-20 15:00:00"),
+        ("datetime", "2019-05-20T15:00"),
+        ("integer", "1990"),
+        ("bigint", 1990),
+        ("real", "0.5"),
+        ("numeric(10, 2)", "3.50"),
+        ("string", "ACTIVE"),
+        ("text", "01"),
+    ],
+)
+def test_a_where_is_compared_as_sqlite_holds_it(
+    tmp_path: Path, kind: str, value: object
+) -> None:
+    """A time in the form that was written, and text where a type means nothing."""
     url = on_sqlite(
         tmp_path,
-        f"CREATE TABLE t (person_id text, day date);"
-        f"INSERT INTO t VALUES ('{MOTHER}', '{day}')",
+        f"CREATE TABLE t (person_id text, held {kind});"
+        f"INSERT INTO t VALUES ('{MOTHER}', '{value}')",
     )
-    source = {"fields": {"id": "person_id"}, "where": {"day": day}}
+    source = {"fields": {"id": "person_id"}, "where": {"held": value}}
     with a_department(tmp_path, url, **source) as department:
         reply = ask(department, fields=("id",))
 
