@@ -126,6 +126,15 @@ class Source:
                 return f"`keys/{key}` is not written as the register writes it"
         return self._complaint_of_mode(lookup)
 
+    def probe(self, connection: Connection) -> None:
+        """Read from each table, and no value of it.
+
+        Raises:
+            SQLAlchemyError: A table can't be read.
+        """
+        for table in (self._table, *self._children.values()):
+            connection.execute(select(1).select_from(table).limit(1))
+
     def _complaint_of_mode(self, lookup: LookupClaims) -> str | None:
         offered, wanted = set(self._fields), lookup.fields
         member, other = "fields", bool(lookup.match)
@@ -399,13 +408,14 @@ class Register:
                 return NeedsPerson(NOT_IN_ORDER, bad.column)
 
     def ping(self) -> None:
-        """Read something.
+        """Read from every table that evidence comes from; blocks.
 
         Raises:
-            SQLAlchemyError: The database can't be read.
+            SQLAlchemyError: One can't be read.
         """
         with self._engine.connect() as connection:
-            connection.execute(select(1))
+            for source in self._sources.values():
+                source.probe(connection)
 
     def close(self) -> None:
         """Close every connection."""

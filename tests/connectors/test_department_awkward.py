@@ -9,16 +9,18 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import make_url
 from sqlalchemy.dialects.sqlite.pysqlite import SQLiteDialect_pysqlite as SQLiteDialect
+from sqlalchemy.exc import SQLAlchemyError
 from structlog.testing import capture_logs
 
 from connectors.checking import FieldChecker, check_evidence
-from connectors.department.app import Department, Reply
+from connectors.department.app import Department, Reply, build_app
 from connectors.department.tables import _StrictDecimal
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import LookupRequest
@@ -42,6 +44,7 @@ from tests.connectors.examples import (
     a_request,
     pinned,
 )
+from tests.connectors.servers import serving
 
 KEY = {"person_id": MOTHER}
 KEYS = [{"person_id": "person_id"}]
@@ -327,6 +330,56 @@ def test_nothing_agrees_with_what_a_register_does_not_know(
         reply = ask(department, mode=Mode.VERIFY, match={"status": stated})
 
     assert open_evidence(reply.body.decode(), pinned()).claims.match is False
+
+
+CHILDREN = {
+    "rows": "child",
+    "joined_by": {"parent": "person_id"},
+    "columns": {"born": "born"},
+}
+BROKEN = ["ALTER TABLE t RENAME TO former", "DROP TABLE child"]
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_table_that_is_gone_shows_in_the_health(
+    make: Make, tmp_path: Path, broken: str
+) -> None:
+    """The database answers, and the register can't be read all the same."""
+    url = make(
+        "CREATE TABLE t (person_id text); CREATE TABLE child (parent text, born date)"
+    )
+    with a_department(tmp_path, url, fields={"children": CHILDREN}) as department:
+        department.register.ping()
+        make(broken)
+        with pytest.raises(SQLAlchemyError):
+            department.register.ping()
+
+
+def test_a_register_that_is_locked_shows_in_the_health(tmp_path: Path) -> None:
+    """Whoever watches the service hears that nobody is answered meanwhile."""
+    url = on_sqlite(tmp_path, "CREATE TABLE t (person_id TEXT)")
+    config = a_config(
+        tmp_path,
+        database=f"{url}?timeout=0",
+        evidence_types={
+            MARRIAGE.ref: {"table": "t", "keys": KEYS, "fields": {"id": "person_id"}}
+        },
+    )
+    with (
+        serving(build_app(config, clock=FakeClock())) as at,
+        httpx.Client(base_url=at) as client,
+        closing(sqlite3.connect(tmp_path / "odd.db", isolation_level=None)) as other,
+    ):
+        other.execute("BEGIN EXCLUSIVE")
+        locked = client.get("/health")
+        other.execute("ROLLBACK")
+        free = client.get("/health")
+
+    assert (503, {"status": "register unavailable"}) == (
+        locked.status_code,
+        locked.json(),
+    )
+    assert 200 == free.status_code
 
 
 def a_word(path: Path, state: str) -> Path:
