@@ -1,6 +1,7 @@
 """Where the parts of the case flow are put together, once, at start-up."""
 
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from exchange.resolver import Resolver
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.directory import ConnectorKind
-from schemas.errors import SettingsError
+from schemas.errors import PackError, SettingsError
 from schemas.ids import NewId
 from schemas.validation import Pack, load_pack
 
@@ -72,17 +73,48 @@ class Terms:
 def read_pack(folders: tuple[Path, ...]) -> Pack:
     """Load the packs in folders, in order; the files of each by name.
 
+    Read is what ends in `.yaml` or `.yml`. A folder within one of these that holds
+    such files is refused if it is not named itself: it would be left out unseen.
+
     Raises:
         SettingsError: A folder or a file can't be read.
         PackError: A pack is wrong.
     """
     texts: dict[str, str] = {}
+    named = {folder.resolve() for folder in folders}
     for folder in folders:
         if not folder.is_dir():
             raise SettingsError(f"`packs`: there is no folder `{folder}`")
-        for file in sorted(folder.glob("*.yaml")):
+        _refuse_left_out(folder, named)
+        for file in _pack_files(folder):
             texts[str(file)] = _read_text(file)
     return load_pack(texts)
+
+
+def _pack_files(folder: Path) -> list[Path]:
+    """Return the files of a folder that are read, by name."""
+    return sorted(
+        file
+        for file in folder.glob("*")
+        if file.suffix.lower() in {".yaml", ".yml"} and not file.is_dir()
+    )
+
+
+def _refuse_left_out(folder: Path, named: AbstractSet[Path]) -> None:
+    """Refuse a pack with files in a folder within that is not `named` itself.
+
+    A folder whose name begins with a dot belongs to a tool, such as `.github`.
+    """
+    because = "is not read: name this folder too, or move its files up"
+    left_out = tuple(
+        f"{file}:1: : {because}"
+        for inner in sorted(folder.glob("*"))
+        if inner.is_dir() and inner.resolve() not in named
+        if not inner.name.startswith(".")
+        for file in _pack_files(inner)[:1]
+    )
+    if left_out:
+        raise PackError(*left_out)
 
 
 def _read_text(file: Path) -> str:
