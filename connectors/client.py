@@ -28,11 +28,11 @@ from connectors.addresses import (
     Network,
     Resolve,
     is_allowed,
-    parse_endpoint,
     resolve_by_system,
 )
 from connectors.protocol import LOOKUP_MEDIA_TYPE
 from schemas.clock import Clock
+from schemas.endpoint import parse_endpoint
 from schemas.errors import (
     ConnectorFaultError,
     ConnectorUnavailableError,

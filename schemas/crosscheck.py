@@ -13,6 +13,8 @@ from pydantic import JsonValue
 from schemas.canonical import b64url_decode, canonical_plain, sha256_b64url
 from schemas.declared import Catalogue, Complain, Programs, complain_of
 from schemas.directory import DataService, PublicKey, SharingGrant
+from schemas.endpoint import parse_endpoint
+from schemas.errors import SettingsError
 from schemas.evidence import EvidenceType, LookupKey
 from schemas.fieldtypes import compile_fields, schema_fault
 from schemas.mattercheck import MatterCheck
@@ -129,6 +131,11 @@ def _check_service(
         complain("evidence_type", because=because)
     if not service.coverage.regions:
         complain("coverage", "regions", because="at least one region is needed")
+    if service.endpoint is not None:
+        try:
+            parse_endpoint(service.endpoint)
+        except SettingsError as error:
+            complain("endpoint", because=str(error))
 
 
 def _check_grant(grant: SharingGrant, catalogue: Catalogue, complain: Complain) -> None:

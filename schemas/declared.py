@@ -1,5 +1,6 @@
 """What the files of a pack declare, and where: for errors that name the place."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -23,15 +24,26 @@ class Declared(Generic[T]):
     document: Document
     where: str
     """Its JSON Pointer in the document."""
+    added: Mapping[str, tuple[Document, str]] = field(default_factory=dict)
+    """By JSON Pointer in the thing, the parts that another document added, each with
+    that document and its JSON Pointer there."""
 
     def place(self, where: str, message: str) -> str:
         """Return the place of a part of it, as `file:line: path: message`."""
-        return self.document.place(self.where + where, message)
+        whole = where
+        while whole and whole not in self.added:
+            whole = whole.rpartition("/")[0]
+        if whole not in self.added:
+            return self.document.place(self.where + where, message)
+        document, there = self.added[whole]
+        return document.place(there + where.removeprefix(whole), message)
 
-    def changed(self, **fields: object) -> "Declared[T]":
-        """Return it with some fields changed."""
+    def changed(
+        self, fields: Mapping[str, object], added: Mapping[str, tuple[Document, str]]
+    ) -> "Declared[T]":
+        """Return it with some fields changed, and where what was added stands."""
         changed = self.thing.model_copy(update=fields)
-        return Declared(changed, self.document, self.where)
+        return Declared(changed, self.document, self.where, {**self.added, **added})
 
 
 @dataclass(frozen=True, slots=True)

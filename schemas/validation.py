@@ -226,14 +226,17 @@ class _Merge:
                 self.complain(where, f"no provider `{name}` is declared")
                 continue
             keys = (*old.thing.keys, *provider.keys)
-            self.catalogue.providers[name] = old.changed(keys=keys)
+            self.catalogue.providers[name] = old.changed({"keys": keys}, {})
         for name, service in file.services.items():
             where = pointer("services", name)
             if (offer := self.catalogue.services.get(name)) is None:
                 self.complain(where, f"no service `{name}` is declared")
                 continue
             said = service.model_dump(exclude_none=True)
-            self.catalogue.services[name] = offer.changed(**said)
+            added = {
+                pointer(one): (self.document, where + pointer(one)) for one in said
+            }
+            self.catalogue.services[name] = offer.changed(said, added)
         for name, requester in file.requesters.items():
             self.requester(name, requester, pointer("requesters", name))
 
@@ -243,10 +246,12 @@ class _Merge:
         if old is not None:
             if said.name is not None or said.scopes is not None:
                 self.complain(where, f"`{name}` has a name and scopes already")
-            self.catalogue.requesters[name] = old.changed(
-                keys=(*old.thing.keys, *said.keys),
-                purposes=tuple(dict.fromkeys((*old.thing.purposes, *said.purposes))),
-            )
+            purposes = dict.fromkeys((*old.thing.purposes, *said.purposes))
+            changed = {
+                "keys": (*old.thing.keys, *said.keys),
+                "purposes": tuple(purposes),
+            }
+            self.catalogue.requesters[name] = old.changed(changed, {})
         elif said.name is None or said.scopes is None:
             self.complain(where, f"`{name}` is new: it needs a name and scopes")
         else:

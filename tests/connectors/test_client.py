@@ -13,7 +13,7 @@ from anyio.lowlevel import checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
 
-from connectors.addresses import is_allowed, parse_endpoint
+from connectors.addresses import is_allowed
 from connectors.client import ClientPolicy, HttpReply, ServiceClient
 from schemas.errors import (
     ConnectorFaultError,
@@ -35,58 +35,6 @@ async def post(client: ServiceClient) -> HttpReply:
             return await client.post("x")
     finally:
         await client.aclose()
-
-
-@pytest.mark.parametrize(
-    "host",
-    [
-        "2130706433",
-        "0x7f000001",
-        "0x7f.1",
-        "127.1",
-        "0177.0.0.1",
-        "127.0.0.01",
-        "1.2.3.4.5",
-        "example.0x1",
-        "a..b",
-        "-a.example",
-        "ex%61mple.org",
-        "exämple.org",
-        "[::1%25eth0]",
-        "[::1",
-        "",
-        "user@example.org",
-        "example.org\\@other.org",
-        "exa\tmple.org",
-        "example.org:99999",
-    ],
-)
-def test_a_host_that_is_neither_name_nor_plain_address_is_refused(host: str) -> None:
-    """What two programs may read differently is not an endpoint."""
-    with pytest.raises(SettingsError):
-        parse_endpoint(f"http://{host}/lookups")
-
-
-@pytest.mark.parametrize(
-    "url", ["ftp://a.example/", "//a.example/", "a.example", "http://a.example/#f"]
-)
-def test_a_url_of_another_kind_is_refused(url: str) -> None:
-    """Only absolute http and https URLs are endpoints."""
-    with pytest.raises(SettingsError):
-        parse_endpoint(url)
-
-
-@pytest.mark.parametrize(
-    ("url", "used"),
-    [
-        ("http://127.0.0.1/lookups", "http://127.0.0.1:80/lookups"),
-        ("https://REG.example.org.", "https://reg.example.org:443/"),
-        ("http://[0:0::1]:81/l?v=1", "http://[0:0::1]:81/l?v=1"),
-    ],
-)
-def test_an_endpoint_is_used_as_it_was_checked(url: str, used: str) -> None:
-    """The URL is put together again from the parts that were checked."""
-    assert used == parse_endpoint(url).url
 
 
 @given(st.ip_addresses(), st.ip_addresses(v=4))
