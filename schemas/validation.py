@@ -20,7 +20,7 @@ from pydantic import JsonValue, ValidationError
 from schemas.canonical import canonical, sha256_b64url
 from schemas.crosscheck import check
 from schemas.declared import Catalogue, Declared
-from schemas.directory import DataService, Provider, Requester, SharingGrant
+from schemas.directory import DataService, Provider, PublicKey, Requester, SharingGrant
 from schemas.errors import PackError, VerificationError
 from schemas.evidence import EvidenceType
 from schemas.expressions import Program
@@ -225,8 +225,8 @@ class _Merge:
             if (old := self.catalogue.providers.get(name)) is None:
                 self.complain(where, f"no provider `{name}` is declared")
                 continue
-            keys = (*old.thing.keys, *provider.keys)
-            self.catalogue.providers[name] = old.changed({"keys": keys}, {})
+            keys, added = self.keys(old.thing.keys, provider.keys, where)
+            self.catalogue.providers[name] = old.changed({"keys": keys}, added)
         for name, service in file.services.items():
             where = pointer("services", name)
             if (offer := self.catalogue.services.get(name)) is None:
@@ -240,6 +240,19 @@ class _Merge:
         for name, requester in file.requesters.items():
             self.requester(name, requester, pointer("requesters", name))
 
+    def keys(
+        self, old: tuple[PublicKey, ...], more: tuple[PublicKey, ...], where: str
+    ) -> tuple[tuple[PublicKey, ...], Mapping[str, tuple[Document, str]]]:
+        """Return all keys together, and where in this file each new one stands."""
+        added = {
+            pointer("keys", len(old) + index): (
+                self.document,
+                where + pointer("keys", index),
+            )
+            for index in range(len(more))
+        }
+        return (*old, *more), added
+
     def requester(self, name: Slug, said: RequesterDeployment, where: str) -> None:
         """Add keys to a requester, or declare a new one."""
         old = self.catalogue.requesters.get(name)
@@ -247,11 +260,9 @@ class _Merge:
             if said.name is not None or said.scopes is not None:
                 self.complain(where, f"`{name}` has a name and scopes already")
             purposes = dict.fromkeys((*old.thing.purposes, *said.purposes))
-            changed = {
-                "keys": (*old.thing.keys, *said.keys),
-                "purposes": tuple(purposes),
-            }
-            self.catalogue.requesters[name] = old.changed(changed, {})
+            keys, added = self.keys(old.thing.keys, said.keys, where)
+            changed = {"keys": keys, "purposes": tuple(purposes)}
+            self.catalogue.requesters[name] = old.changed(changed, added)
         elif said.name is None or said.scopes is None:
             self.complain(where, f"`{name}` is new: it needs a name and scopes")
         else:

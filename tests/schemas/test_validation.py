@@ -260,6 +260,36 @@ def test_a_pinned_key_must_be_public_and_its_own(key: str, expected: str) -> Non
     assert any(expected in place for place in places)
 
 
+def test_a_wrong_key_is_named_in_the_file_that_holds_it() -> None:
+    """Keys of one department come from many files, and each is in its own."""
+    good, wrong = a_key(), a_key(thumbprint="A" * 43)
+    first = f"{{id: ga, keys: [{good}],"
+    more = f"""\
+kind: deployment
+requesters: {{desk: {{keys: [{wrong}]}}}}
+providers:
+  ga:
+    keys:
+      - {good}
+      - {wrong}
+"""
+    with pytest.raises(PackError) as caught:
+        load_pack(
+            SMALL
+            | {
+                "providers.yaml": SMALL["providers.yaml"].replace("{id: ga,", first),
+                "keys.yaml": "kind: deployment\nproviders: {ga: {keys: []}}\n",
+                "more.yaml": more,
+            }
+        )
+
+    because = "thumbprint: is not that of `jwk` (RFC 7638)"
+    assert (
+        f"more.yaml:7: /providers/ga/keys/1/{because}",
+        f"more.yaml:2: /requesters/desk/keys/0/{because}",
+    ) == caught.value.places
+
+
 @given(st.permutations(sorted(SMALL)))
 def test_the_order_of_files_says_nothing(names: list[str]) -> None:
     """Above all a deployment may come before what it adds to, in one folder."""
