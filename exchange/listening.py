@@ -1,13 +1,16 @@
 """Whether an address can be listened on, asked before a service takes it.
 
 uvicorn says in its own log alone that an address is taken, and ends with a status of
-its own; whoever starts a service wants one line with the address and the setting.
+its own; whoever starts a service wants one line with the address and the setting. The
+same holds of a TLS certificate that can't be used, which ends it with a traceback.
 """
 
 import errno
 import socket
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from schemas.errors import SettingsError
 from schemas.model import MOST_PORT
@@ -58,6 +61,32 @@ def check_free(host: str, port: int, setting: str) -> None:
             f"`{shown}` can't be listened on ({error.strerror}): choose another"
             f" address, or another port with {setting}"
         ) from None
+
+
+def check_certificate(certificate: Path, key: Path) -> None:
+    """Check that TLS can be spoken with a certificate and its key, both in PEM.
+
+    Raises:
+        SettingsError: One can't be read, or the pair can't be used.
+    """
+    for setting, file in ("certificate", certificate), ("certificate_key", key):
+        try:
+            file.read_bytes()
+        except OSError as error:
+            told = f"`listen.{setting}`: `{file}`: {error.strerror}"
+            raise SettingsError(told) from None
+    try:
+        # With a password given, none is asked for on the terminal.
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, "")
+    except (OSError, ValueError) as error:
+        mismatched = getattr(error, "reason", None) == "KEY_VALUES_MISMATCH"
+        why = (
+            "the key is of another certificate"
+            if mismatched
+            else "no PEM of a certificate, and of its key without a password"
+        )
+        told = "`listen.certificate` and `listen.certificate_key`"
+        raise SettingsError(f"{told}: `{certificate}`, `{key}`: {why}") from None
 
 
 def _try_all(host: str, port: int) -> None:

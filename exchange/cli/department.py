@@ -27,10 +27,12 @@ def serve_department(
     from connectors.department.app import build_app
     from connectors.department.config import load_config
     from exchange.incoming import serve
-    from exchange.listening import free_address
+    from exchange.listening import check_certificate, free_address
 
     read = load_config(config)
     listen = read.listen
+    if listen.certificate is not None and listen.certificate_key is not None:
+        check_certificate(listen.certificate, listen.certificate_key)
     with free_address(listen.host, listen.port, "`listen.port`"):
         serve(
             build_app(read),

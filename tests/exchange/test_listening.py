@@ -9,12 +9,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from audit.keys import make_keys
 from audit.witness_app import make_cosigner
-from exchange.listening import check_free, free_address
+from exchange.listening import check_certificate, check_free, free_address
 from schemas.errors import SettingsError
 from tests.connectors.examples import a_config
+from tests.exchange.test_roots import issue
 from tests.harness.commands import errand
 
 
@@ -158,3 +165,58 @@ def test_an_address_without_any_socket_is_refused(
 
     with pytest.raises(SettingsError, match="`localhost:1` can't be listened on"):
         check_free("localhost", 1, "`listen_port`")
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with two certificates, each with its key, and what is none."""
+    folder = tmp_path_factory.mktemp("tls")
+    for name in ("own", "other"):
+        issue(folder / "root.pem", folder / f"{name}.pem")
+    (folder / "none.pem").write_text("nothing that TLS knows")
+    key = load_pem_private_key((folder / "own.pem").read_bytes(), None)
+    locked = BestAvailableEncryption(b"secret")
+    (folder / "locked.pem").write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, locked)
+    )
+    return folder
+
+
+def test_a_certificate_and_its_key_can_be_used(certificates: Path) -> None:
+    """Both in one file, as authorities often send them."""
+    check_certificate(certificates / "own.pem", certificates / "own.pem")
+
+
+@pytest.mark.parametrize(
+    ("certificate", "key", "told"),
+    [
+        ("lost", "own", r"`listen\.certificate`: `\S*lost\.pem`: No such file"),
+        ("own", "lost", r"`listen\.certificate_key`: `\S*lost\.pem`: No such file"),
+        ("none", "own", r"`listen\.certificate` and .*none\.pem.*: no PEM"),
+        ("own", "none", r"`listen\.certificate` and .*none\.pem.*: no PEM"),
+        ("own", "locked", r"locked\.pem`: no PEM .* without a password"),
+        ("own", "other", r"other\.pem`: the key is of another certificate"),
+    ],
+)
+def test_a_certificate_that_can_t_be_used_is_named(
+    certificates: Path, certificate: str, key: str, told: str
+) -> None:
+    """One line with the setting and the files, and no password is asked for."""
+    with pytest.raises(SettingsError, match=told):
+        check_certificate(
+            certificates / f"{certificate}.pem", certificates / f"{key}.pem"
+        )
+
+
+def test_a_department_names_the_certificate_that_it_has_not(tmp_path: Path) -> None:
+    """Before it makes its log."""
+    listen = {"certificate": str(tmp_path / "lost.pem"), "certificate_key": "key.pem"}
+    document = a_config(tmp_path, listen=listen).model_dump(mode="json")
+    file = tmp_path / "department.yaml"
+    file.write_text(yaml.safe_dump(document))
+    done = errand("department", "serve", "--config", str(file))
+
+    lost = tmp_path / "lost.pem"
+    expected = f"errand: `listen.certificate`: `{lost}`: No such file or directory\n"
+    assert (2, expected) == (done.status, done.stderr)
+    assert not (tmp_path / "log.db").exists()
