@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated
 
 import orjson
-import yaml
 from pydantic import Field, ValidationError
 
 from connectors.checking import FieldChecker, check_evidence
@@ -45,6 +44,7 @@ from schemas.evidence import (
 )
 from schemas.ids import EventId, LookupId, NewId
 from schemas.model import Model, Name, Slug, VersionedId
+from schemas.packtext import read_settings_yaml
 
 
 class Target(Model):
@@ -81,9 +81,10 @@ def load_target(path: Path) -> Target:
         SettingsError: It is wrong; names every place.
     """
     try:
-        target = Target.model_validate(yaml.safe_load(path.read_text("utf-8")))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"`{path}` is not YAML: {error}") from error
+        document = read_settings_yaml(str(path), path.read_text("utf-8"))
+        target = Target.model_validate(document)
+    except UnicodeDecodeError:
+        raise SettingsError(f"`{path}` is not YAML: it is not UTF-8") from None
     except ValidationError as error:
         places = error.errors(include_input=False, include_url=False)
         lines = [f"{path}: /{'/'.join(map(str, p['loc']))}: {p['msg']}" for p in places]

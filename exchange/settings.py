@@ -13,7 +13,6 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-import yaml
 from pydantic import (
     AfterValidator,
     Field,
@@ -33,6 +32,7 @@ from audit.subjects import SUBJECTS_SCHEMA
 from audit.table_objects import PUBLIC_SCHEMA
 from schemas.errors import SettingsError
 from schemas.model import Model, Port
+from schemas.packtext import read_settings_yaml
 
 ENVIRONMENT_PREFIX = "ERRAND_"
 CONFIG_VARIABLE = "ERRAND_CONFIG"
@@ -374,17 +374,12 @@ def _plain(problems: list[ErrorDetails]) -> list[ErrorDetails]:
 
 
 def _from_yaml(text: str) -> dict[str, object]:
-    try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" at line {mark.line + 1}" if mark else ""
-        raise SettingsError(f"the settings are not YAML{line}") from None
+    values = read_settings_yaml("settings", text)
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise SettingsError("the settings must be a mapping of keys to values")
-    return {str(key): value for key, value in values.items()}
+    return dict(values)
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, object]:

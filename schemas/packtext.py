@@ -1,4 +1,4 @@
-"""A pack's YAML as JSON values, with the line of every part.
+"""YAML as JSON values, with the line of every part: of packs, and of configurations.
 
 Only plain data: no tags, anchors or aliases, no key twice, one document a file, and
 bounded in size and depth. Scalars are read as in JSON: `true`, `false`, `null` and
@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 
 import yaml
 from pydantic import JsonValue
+
+from schemas.errors import SettingsError
 
 _MAX_CHARACTERS = 1 << 20  # of one file
 _MAX_DEPTH = 24
@@ -83,6 +85,18 @@ def read_yaml(file: str, text: str) -> tuple[Document, tuple[str, ...]]:
     )
 
 
+def read_settings_yaml(file: str, text: str) -> JsonValue:
+    """Return what a file of settings holds.
+
+    Raises:
+        SettingsError: It is wrong; names every place as `file:line: /path: message`.
+    """
+    document, wrong = read_yaml(file, text)
+    if wrong:
+        raise SettingsError("\n".join(wrong))
+    return document.value
+
+
 class _StopReading(Exception):  # noqa: N818 - not an error: a signal within this module
     """What follows can't be made sense of."""
 
@@ -136,7 +150,12 @@ class _Reader:
 
     def complain(self, line: int, message: str) -> None:
         """Note what is wrong with the part that is being read."""
-        self.wrong.append((line, self.stack[-1].where if self.stack else "", message))
+        where = ""
+        if self.stack:
+            innermost = self.stack[-1]
+            named = () if innermost.key is None else (innermost.key,)
+            where = innermost.where + pointer(*named)
+        self.wrong.append((line, where, message))
 
     def open(self, value: dict[str, JsonValue] | list[JsonValue], line: int) -> None:
         """Begin a mapping or a list."""

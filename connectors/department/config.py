@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeAlias
 
-import yaml
 from pydantic import (
     Field,
     JsonValue,
@@ -24,6 +23,7 @@ from schemas.directory import PublicKey
 from schemas.errors import SettingsError
 from schemas.evidence import FieldName
 from schemas.model import Model, Port, RegionCode, Slug, VersionedId
+from schemas.packtext import read_settings_yaml
 
 ColumnName = Annotated[str, StringConstraints(min_length=1, max_length=128)]
 """A column, as the database has it."""
@@ -222,9 +222,10 @@ def load_config(path: Path) -> DepartmentConfig:
         SettingsError: It is wrong; names every place.
     """
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"`{path}` is not YAML: {error}") from error
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise SettingsError(f"`{path}` is not YAML: it is not UTF-8") from None
+    document = read_settings_yaml(str(path), text)
     config = parse_config(document, str(path))
     return _anchored(config, path.resolve().parent)
 

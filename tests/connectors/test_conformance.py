@@ -147,6 +147,14 @@ def test_a_target_that_is_wrong_is_named(tmp_path: Path, content: str) -> None:
         load_target(path)
 
 
+def test_a_target_that_names_something_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody would know which department was tried."""
+    path = a_target(tmp_path, "http://127.0.0.1:9")
+    path.write_text(path.read_text() + "provider: another\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match="`provider` is there twice"):
+        load_target(path)
+
+
 def test_a_missing_target_is_named(tmp_path: Path) -> None:
     """The system says which one leads nowhere."""
     with pytest.raises(FileNotFoundError, match=r"none\.yaml"):

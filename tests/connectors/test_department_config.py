@@ -1,5 +1,6 @@
 """The department's configuration: a stranger writes it, and is told what is wrong."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,35 @@ def test_a_file_that_is_no_configuration_is_named(tmp_path: Path, content: str) 
     path.write_text(content, encoding="utf-8")
     with pytest.raises(SettingsError, match=r"department\.yaml"):
         load_config(path)
+
+
+def test_what_is_given_twice_is_refused(tmp_path: Path) -> None:
+    """Nobody can tell which of two counts: the place is named, with its first line."""
+    path = tmp_path / "department.yaml"
+    text = yaml.safe_dump(a_config(tmp_path).model_dump(mode="json"))
+    again = "limits:\n  threads: 1\n  waiting: 2\n  threads: 3\nprovider: another\n"
+    path.write_text(text.replace("limits:", "former:") + again, encoding="utf-8")
+    with pytest.raises(SettingsError) as caught:
+        load_config(path)
+    told = str(caught.value)
+
+    assert "/limits/threads: `threads` is there twice, first on line" in told
+    assert "/provider: `provider` is there twice, first on line" in told
+
+
+def test_a_bare_yes_is_a_text(tmp_path: Path) -> None:
+    """As in packs: a word of a register is itself, and a day needs no quotation."""
+    path = tmp_path / "department.yaml"
+    document = a_config(tmp_path).model_dump(mode="json")
+    source = a_source(
+        where={"state": "WORD"}, coverage={"from_date": "DAY", "date_key": "a"}
+    )
+    document["evidence_types"] = {MARRIAGE.ref: source}
+    text = yaml.safe_dump(document).replace("WORD", "yes").replace("DAY", "2020-01-01")
+    path.write_text(text, encoding="utf-8")
+    read = load_config(path).evidence_types[MARRIAGE.ref]
+
+    assert ({"state": "yes"}, date(2020, 1, 1)) == (read.where, read.coverage.from_date)
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

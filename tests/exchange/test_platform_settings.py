@@ -76,7 +76,11 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
         ("retry_s: [5, 1]", "setting `retry_s`: value error, no wait may be"),
         ("wait_default_s: 20\nwait_most_s: 10", "`wait_default_s` is longer"),
         ("- a", "must be a mapping"),
-        ("a: [", "not YAML at line 1"),
+        ("a: [", "settings:2: /a: "),
+        (
+            "body_limit: 2048\nbody_limit: 4096",
+            "settings:2: /body_limit: `body_limit` is",
+        ),
         ("public_url: ftp://host", "setting `public_url`"),
     ],
 )
@@ -95,7 +99,7 @@ def test_a_wrong_setting_is_refused_by_name(text: str, says: str) -> None:
 def test_no_time_is_longer_than_a_year(key: str, span: str) -> None:
     """What is added to an instant stays within the calendar."""
     text = f"{key}: [{span}]" if key == "retry_s" else f"{key}: {span}"
-    with pytest.raises(SettingsError, match=f"setting `{key}"):
+    with pytest.raises(SettingsError, match=f"(setting `|settings:1: /){key}"):
         parse_settings(text, {}, Path("/srv"))
 
 
