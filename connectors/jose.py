@@ -27,7 +27,13 @@ from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypai
 from nacl.exceptions import BadSignatureError
 from pydantic import JsonValue
 
-from schemas.canonical import Json, b64url, b64url_decode, canonical_plain
+from schemas.canonical import (
+    Json,
+    b64url,
+    b64url_decode,
+    canonical_plain,
+    check_members,
+)
 from schemas.directory import PublicKey
 from schemas.errors import SettingsError, VerificationError
 
@@ -157,7 +163,9 @@ def parse_header(segment: str) -> Header:
     if len(segment) > _MAX_HEADER:
         raise VerificationError("the protected header is too long")
     try:
-        header = orjson.loads(b64url_decode(segment))
+        decoded = b64url_decode(segment)
+        header = orjson.loads(decoded)
+        check_members(decoded)  # RFC 7515, 4: of two, readers would take one or other
         alg, kid, typ = header["alg"], header["kid"], header["typ"]
     except (ValueError, TypeError, KeyError) as error:
         raise VerificationError("not a protected header with alg, kid, typ") from error

@@ -26,7 +26,13 @@ from pydantic import (
 )
 
 from connectors.jose import SigningKey, sign_compact, verify_compact, was_valid
-from schemas.canonical import b64url, b64url_decode, canonical_plain, sha256_b64url
+from schemas.canonical import (
+    b64url,
+    b64url_decode,
+    canonical_plain,
+    check_members,
+    sha256_b64url,
+)
 from schemas.directory import PublicKey
 from schemas.documented import Documented
 from schemas.errors import ConnectorFaultError, Fault, VerificationError
@@ -292,7 +298,7 @@ def open_evidence(sd_jwt: str, keys: Sequence[PublicKey]) -> OpenedEvidence:
 
 def _evidence_claims(payload: bytes) -> EvidenceClaims:
     try:
-        return EvidenceClaims.model_validate_json(payload)
+        claims = EvidenceClaims.model_validate_json(payload)
     except ValidationError as error:
         kinds = {place["type"] for place in error.errors(include_input=False)}
         # A value beside the disclosures can't be dropped again: it is a field that
@@ -301,6 +307,24 @@ def _evidence_claims(payload: bytes) -> EvidenceClaims:
             message = "the signed part holds more than the claims of evidence"
             raise ConnectorFaultError(Fault.UNASKED_FIELD, message) from None
         raise ConnectorFaultError(Fault.FORMAT, _places(error)) from None
+    if payload.count(b'"') != _quotes(claims):
+        raise ConnectorFaultError(Fault.FORMAT, "a claim comes twice")
+    return claims
+
+
+def _quotes(claims: EvidenceClaims) -> int:
+    """Return how many quotation marks the JSON of claims has, however it is written.
+
+    No value of a claim holds one, so a member more is two of them more. To count them
+    takes a small part of the time of parsing the payload again.
+    """
+    told = claims.model_fields_set
+    texts = len(told) + 7  # seven claims are always there, and are texts
+    if "sd_alg" in told:
+        texts += 1
+    if claims.fields is not None:
+        texts += 1 + len(claims.fields.sd)  # `_sd`, and the digests
+    return 2 * texts
 
 
 def _check_digests(disclosures: Sequence[str], signed: Sequence[str]) -> None:
@@ -324,9 +348,12 @@ def parse_disclosures(disclosures: Sequence[str]) -> Disclosed:
     values: dict[str, JsonValue] = {}
     for text in disclosures:
         try:
-            parts = orjson.loads(b64url_decode(text))
+            decoded = b64url_decode(text)
+            parts = orjson.loads(decoded)
+            if b"{" in decoded:
+                check_members(decoded)
         except ValueError:  # not chained: it holds the text, and with it the value
-            message = "a disclosure is not JSON"
+            message = "a disclosure is not JSON, or a member in it comes twice"
             raise ConnectorFaultError(Fault.FORMAT, message) from None
         if not (
             type(parts) is list
@@ -366,6 +393,7 @@ def parse_problem(body: bytes, status: int) -> Problem:
     """
     try:
         parsed = _ProblemBody.model_validate_json(body)
+        check_members(body)
         kind = ProblemType(parsed.type.removeprefix(PROBLEM_BASE))
     except ValueError:
         message = "the answer is not a problem of the closed list"

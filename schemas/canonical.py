@@ -8,6 +8,7 @@ the two equal.
 
 import binascii
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
@@ -90,3 +91,26 @@ def b64url_decode(text: str) -> bytes:
 def sha256_b64url(data: bytes) -> str:
     """Return the SHA-256 digest of `data`, in base64url without padding."""
     return b64url(hashlib.sha256(data).digest())
+
+
+def check_members(document: bytes) -> None:
+    """Check that no object in a JSON document has two members of one name.
+
+    Parsers differ in which of the two they take, so that two readers of one signature
+    would read two statements. No value is in the message.
+
+    SOURCE: RFC 7493 (I-JSON), 2.3.
+
+    Raises:
+        ValueError: One has, or the document is not JSON.
+    """
+    try:
+        # Numbers stay text: what is not looked at need not fit.
+        json.loads(document, object_pairs_hook=_once, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        raise ValueError("not JSON in which each member comes once") from None
+
+
+def _once(members: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in members}) != len(members):
+        raise ValueError("a member comes twice")

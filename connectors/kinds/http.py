@@ -33,7 +33,7 @@ from connectors.protocol import (
     ProblemType,
     parse_problem,
 )
-from schemas.canonical import Json, b64url
+from schemas.canonical import Json, b64url, check_members
 from schemas.clock import Clock
 from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Fault, Layer
 
@@ -181,6 +181,7 @@ def _signed(reply: HttpReply) -> SignedReply:
 def _deferred(reply: HttpReply, lookup: str, now: datetime) -> Deferred:
     try:
         body = DeferredBody.model_validate_json(reply.body)
+        check_members(reply.body)
     except ValueError:
         message = "the body of a deferred answer is not one"
         raise ConnectorFaultError(Fault.FORMAT, message) from None

@@ -200,6 +200,17 @@ FAULTY: dict[str, tuple[Fault, Handle]] = {
             )
         ),
     ),
+    "a deferral to two times": (
+        Fault.FORMAT,
+        department(
+            lambda c: reply(
+                b'{"lookup":"%s","retry_at":"2026-01-09T00:00:00Z",'
+                b'"retry_at":"2026-02-09T00:00:00Z"}' % c.jti.encode(),
+                status="202 Accepted",
+                media_type="application/json",
+            )
+        ),
+    ),
     "a deferral to no time of ours": (
         Fault.FORMAT,
         sending(

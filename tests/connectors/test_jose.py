@@ -113,6 +113,14 @@ def test_a_header_without_end_is_refused_unread() -> None:
         parse_header("A" * 1025)
 
 
+def test_a_header_with_a_member_twice_is_refused() -> None:
+    """Of two algorithms or keys, none is chosen (RFC 7515, section 4)."""
+    head = b'{"typ":"x","typ":"lookup+jwt","alg":"Ed25519","kid":"k"}'
+
+    with pytest.raises(VerificationError, match="protected header"):
+        parse_header(b64url(head))
+
+
 def test_a_stranger_with_the_right_kid_is_refused() -> None:
     """The name of a key proves nothing."""
     impostor = SigningKey.from_seed(b"\x07" * 32, GATEWAY_KEY.kid)

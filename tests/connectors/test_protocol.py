@@ -1,6 +1,6 @@
 """Look-ups and evidence on the wire, and the checks that evidence must pass."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -286,6 +286,91 @@ def test_a_value_beside_the_disclosures_is_an_unasked_field() -> None:
     assert Fault.UNASKED_FIELD is fault_of(request, "~".join([token, *rest]))
 
 
+def _members(sd_jwt: str) -> dict[str, str]:
+    """Return the claims of an answer, each as it stands in JSON."""
+    payload = orjson.loads(b64url_decode(sd_jwt.split(".")[1]))
+    return {
+        orjson.dumps(k).decode(): orjson.dumps(v).decode() for k, v in payload.items()
+    }
+
+
+def _resigned(sd_jwt: str, members: Iterable[tuple[str, str]], sign: str = ",") -> str:
+    """Return an answer whose signed part has these members, between these signs."""
+    payload = "{" + sign.join(f"{name} :\t{value}" for name, value in members) + "}"
+    token = sign_compact(payload.encode(), EVIDENCE_TYPE, DEPARTMENT_KEY)
+    return "~".join([token, *sd_jwt.split("~")[1:]])
+
+
+@given(data=st.data(), mode=st.sampled_from(Mode))
+def test_a_claim_that_comes_twice_is_faulty(data: st.DataObject, mode: Mode) -> None:
+    """Of two, one reader takes the first and another the last: neither is chosen."""
+    request = a_request(mode=mode, match={"status": "M"} if mode is Mode.VERIFY else {})
+    sd_jwt = sealed(request)
+    members = list(_members(sd_jwt).items())
+    name, value = data.draw(st.sampled_from(members))
+    escaped = f'"\\u{ord(name[1]):04x}{name[2:]}'
+    one = data.draw(st.sampled_from([name, escaped]))
+    other = data.draw(st.sampled_from([value, "null", '"zzz"', "7", '{"_sd":[]}']))
+    place = data.draw(st.integers(0, members.index((name, value))))
+    members.insert(place, (one, other))
+
+    assert Fault.FORMAT is fault_of(request, _resigned(sd_jwt, members))
+
+
+@given(data=st.data(), mode=st.sampled_from(Mode))
+def test_claims_in_any_order_and_notation_pass(data: st.DataObject, mode: Mode) -> None:
+    """A department writes its JSON as it likes: what counts is what it says."""
+    request = a_request(mode=mode, match={"status": "M"} if mode is Mode.VERIFY else {})
+    sd_jwt = sealed(request)
+    members = data.draw(st.permutations(list(_members(sd_jwt).items())))
+    at = data.draw(st.integers(0, len(members) - 1))
+    name, value = members[at]
+    if value.startswith('"'):
+        value = value.replace("a", "\\u0061")
+    members[at] = (f'"\\u{ord(name[1]):04x}{name[2:]}', value)
+    if data.draw(st.booleans()):
+        absent = '"match"' if mode is Mode.RETRIEVE else '"fields"'
+        members.append((absent, "null"))
+    if data.draw(st.booleans()):
+        members = [m for m in members if m[0] != '"_sd_alg"']
+    sign = data.draw(st.sampled_from([",", " ,\n  "]))
+
+    assert checked(request, _resigned(sd_jwt, members, sign))
+
+
+def test_digests_that_are_named_twice_are_faulty() -> None:
+    """Nor is one list of digests chosen out of two."""
+    request = a_request()
+    sd_jwt = sealed(request)
+    members = _members(sd_jwt)
+    digests = members['"fields"']
+    members['"fields"'] = digests[:-1] + "," + digests[1:]
+
+    assert Fault.FORMAT is fault_of(request, _resigned(sd_jwt, members.items()))
+
+
+@pytest.mark.parametrize("value", ['{"a":1,"a":2}', '[{"b":{"a":1,"\\u0061":2}}]'])
+def test_a_disclosed_member_that_comes_twice_is_faulty(value: str) -> None:
+    """Also inside a value, however deep, and however its name is written."""
+    request = a_request(fields=("children",))
+    salt = b64url(bytes(16))
+    text = b64url(f'["{salt}","children",{value}]'.encode())
+    members = _members(sealed(request, {"children": []}))
+    members['"fields"'] = f'{{"_sd":["{sha256_b64url(text.encode())}"]}}'
+    whole = _resigned(f".~{text}~", members.items())
+
+    assert Fault.FORMAT is fault_of(request, whole)
+
+
+def test_an_object_in_a_value_passes() -> None:
+    """Rows of a register are objects, and two of them have the same members."""
+    request = a_request(fields=("children",))
+    rows: list[JsonValue] = [{"name": "a", "big": 2**60, "x": 1.5}, {"name": "b"}]
+    evidence, _ = checked(request, sealed(request, {"children": rows}))
+
+    assert {"children": rows} == evidence.disclosed.values
+
+
 @pytest.mark.parametrize(
     ("claim", "value"),
     [
@@ -511,6 +596,15 @@ def test_a_problem_comes_back_as_it_was_sent(problem: ProblemType) -> None:
     seen = parse_problem(problem_body(problem, "detail", "some_rule"), status)
 
     assert (problem, "some_rule") == (seen.type, seen.code)
+
+
+def test_a_problem_with_a_member_twice_is_faulty() -> None:
+    """`not-held` for one reader must not be `unavailable` for another."""
+    body = problem_body(ProblemType.NOT_HELD, "detail")
+    with pytest.raises(ConnectorFaultError) as caught:
+        parse_problem(b'{"code":"a","code":"b",' + body[1:], 404)
+
+    assert Fault.FORMAT is caught.value.fault
 
 
 def _other_type(body: dict[str, JsonValue]) -> dict[str, JsonValue]:
