@@ -124,6 +124,8 @@ def read_calls(text: str) -> Iterator[tuple[re.Match[str], int]]:
         if resumed is not None:
             start, before = begun.pop(thread)
             rest = start + rest[resumed.end() :]
+        if rest.endswith("= ?"):  # the process ended in the middle of it
+            continue
         call = _CALL.match(rest)
         assert call is not None or rest.startswith("+++"), rest[:80]
         if call is not None and int(call[5]) >= 0:
