@@ -6,6 +6,7 @@ filled, steps in a circle, a condition over facts that nobody fetches.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from functools import partial
 
 from schemas.declared import Catalogue, Complain
@@ -317,12 +318,7 @@ class MatterCheck:
 
     def chained(self) -> set[Concept]:
         """Return the concepts that are fetched because other asks need them."""
-        found = {ask.region for ask in self.matter.asks.values()} - {None}
-        for ask in self.matter.asks.values():
-            kind = self.catalogue.evidence_types[ask.evidence_type].thing
-            keys = (key for key_set in kind.keys for key in key_set)
-            found.update(ask.concept(key.concept) for key in keys)
-        return {concept for concept in found if concept is not None}
+        return {concept for name in self.matter.asks for concept in self.sought(name)}
 
     def condition(self, text: Expression | None, *path: str | int) -> Program | None:
         """Compile a condition, and complain if that can't be done."""
@@ -344,12 +340,48 @@ class MatterCheck:
         asked.update(*(program.questions for program in self.programs.values()))
         for part, declared, used in (
             ("papers", self.matter.papers, papers),
-            ("asks", self.matter.asks, asks),
+            ("asks", self.matter.asks, self.leading_to(asks)),
             ("questions", self.matter.questions, asked),
         ):
             for name in declared:
                 if name not in used:
                     self.complain(part, name, because="no requirement needs it")
+
+    def leading_to(self, named: AbstractSet[Slug]) -> set[Slug]:
+        """Return asks that requirements name, and all that lead to one of them.
+
+        One leads to another when a field of it tells a key or the region of the other.
+        """
+        used = set(named) & self.matter.asks.keys()
+        while True:
+            sought = {concept for name in used for concept in self.sought(name)}
+            more = {
+                name
+                for name, ask in self.matter.asks.items()
+                if name not in used and not sought.isdisjoint(self.told(ask))
+            }
+            if not more:
+                return used
+            used |= more
+
+    def sought(self, name: Slug) -> Iterator[Concept]:
+        """Yield every concept that an ask may be made by."""
+        ask = self.matter.asks[name]
+        kind = self.catalogue.evidence_types[ask.evidence_type].thing
+        for key_set in kind.keys:
+            yield from (ask.concept(key.concept) for key in key_set)
+        if ask.region is not None:
+            yield ask.region
+
+    def told(self, ask: Ask) -> set[Concept]:
+        """Return the concepts that an ask tells other asks; to verify tells nothing."""
+        if ask.mode is Mode.VERIFY:
+            return set()
+        return {
+            ask.concept(one.concept)
+            for one in self.fields(ask).values()
+            if one.concept is not None and not one.comparison_only
+        }
 
 
 def _concepts(kind: EvidenceType) -> Iterator[Concept]:

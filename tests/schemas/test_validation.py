@@ -222,6 +222,74 @@ def test_nothing_is_looked_up_by_what_is_only_compared() -> None:
     assert {"next_door", "residence"} == pack.matters["card@1"].asks.keys()
 
 
+LEADING = """\
+  - id: {id}
+    version: 1
+    name: {{zh: 登记, en: Register}}
+    modes: [retrieve, verify]
+    keys: [[{{name: key, concept: {key}}}]]
+    sharing: conditional
+    sensitivity: ordinary
+    max_age: null
+    fields:
+      {field}:
+        name: {{zh: 号, en: Number}}
+        concept: self.{field}
+        json_schema: {{type: string}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("mode", "told", "key", "wrong"),
+    [
+        ("retrieve", "card", "self.card", set()),
+        ("retrieve", "town", "self.id", set()),
+        ("retrieve", "shoe", "self.card", {"home", "house"}),
+        ("verify", "card", "self.card", {"home", "house"}),
+    ],
+)
+def test_an_ask_is_of_use_that_leads_to_one_which_a_requirement_needs(
+    mode: str, told: str, key: str, wrong: set[str]
+) -> None:
+    """It tells a key or the region of that one, or of another that leads to it."""
+    kinds = [
+        LEADING.format(id="house", key="self.id", field="house"),
+        LEADING.format(id="home", key="self.house", field=told),
+    ]
+    asks = f"""\
+asks:
+  house: {{evidence_type: house@1, about: reader, mode: retrieve}}
+  home: {{evidence_type: home@1, about: reader, mode: {mode}}}
+"""
+    region = "    region: reader.town\n" if told == "town" else ""
+    services = "".join(
+        f"  - {{id: ga_{name}, provider: ga, evidence_type: {name}@1,"
+        " connector: http, coverage: {regions: ['990100']}}\n"
+        for name in ("house", "home")
+    )
+    files = SMALL | {
+        "evidence.yaml": SMALL["evidence.yaml"].replace(
+            "- [{name: id, concept: self.id}]", f"- [{{name: k, concept: {key}}}]"
+        )
+        + "".join(kinds),
+        "services.yaml": SMALL["services.yaml"] + services,
+        "card.yaml": SMALL["card.yaml"]
+        .replace("asks:\n", asks)
+        .replace("mode: retrieve\n    roles", f"mode: retrieve\n{region}    roles")
+        .replace(
+            "facts:\n      id:",
+            "facts:\n      card: {name: {zh: 卡, en: Card}, type: text}\n      id:",
+        ),
+    }
+
+    try:
+        load_pack(files)
+        found = set[str]()
+    except PackError as error:
+        found = {place.split(": ")[1] for place in error.places}
+    assert {f"/asks/{name}" for name in wrong} == found
+
+
 def test_all_wrong_places_are_named_at_once() -> None:
     """Whoever writes a pack corrects it in one go."""
     wrong = SMALL | {
