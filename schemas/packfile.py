@@ -197,7 +197,30 @@ def _explain(error: "ValidationError") -> Iterator[tuple[str, str]]:
         case "pattern":
             yield where, f"must match `{expected}`"
         case _:
-            yield where, error.message[:200]
+            yield where, _of_bounds(error)
+
+
+_BOUNDS = {
+    "minimum": "at least",
+    "maximum": "at most",
+    "exclusiveMinimum": "more than",
+    "exclusiveMaximum": "less than",
+}
+
+
+def _of_bounds(error: "ValidationError") -> str:
+    """Say what a bound is; a text itself may fill a page, and is left out."""
+    found: Any = error.instance
+    rule, expected = str(error.validator), error.validator_value
+    if rule == "uniqueItems":
+        return "must not have a member twice"
+    if rule in _BOUNDS:
+        return f"`{found}`, and must be {_BOUNDS[rule]} {expected}"
+    if rule.startswith(("min", "max")):
+        unit = "characters" if rule.endswith("Length") else "members"
+        bound = "at least" if rule.startswith("min") else "at most"
+        return f"has {len(found)} {unit}, and must have {bound} {expected}"
+    return error.message[:200]
 
 
 def _unknown_keys(error: "ValidationError", where: str) -> Iterator[tuple[str, str]]:

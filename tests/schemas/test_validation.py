@@ -98,6 +98,12 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("grants.yaml", '"2027-01-01T00:00:00Z"', '"9999-12-31T23:00:00-08:00"',
      "grants.yaml:21: /grants/0/valid_until: .*1 to 9999"),
     ("services.yaml", "residence@1", "residence", "services.yaml:5: /services/0/evid"),
+    ("card.yaml", "when: lives_here", f"when: {'lives_here && ' * 200}lives_here",
+     "card.yaml:32: .*/when: has 2810 characters, and must have at most 1000$"),
+    ("card.yaml", "steps: [issue]\n    b", "steps: []\n    b",
+     "/requirements/residence/steps: has 0 members, and must have at least 1$"),
+    ("card.yaml", "version: 1", "version: 1000000",
+     "/version: `1000000`, and must be at most 999999$"),
     # --- across the directory
     ("services.yaml", "provider: ga", "provider: gb", "services.yaml:4: /services/0/p"),
     ("services.yaml", "@1", "@2", "services.yaml:5: .*no evidence type `residence@2`"),
