@@ -8,6 +8,7 @@ not hold are nobody's, and are not logged: anybody could fill the disk with them
 """
 
 import hashlib
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -19,10 +20,17 @@ from typing import Self
 
 from schemas.canonical import Json, canonical_plain
 from schemas.clock import to_rfc3339_ms
-from schemas.errors import LogUnavailableError, SettingsError, VerificationError
+from schemas.errors import (
+    LogUnavailableError,
+    SettingsError,
+    UnverifiableError,
+    VerificationError,
+)
 
 GENESIS = bytes(32)
 """What the first entry's hash is chained to."""
+
+_HEAD = re.compile(r"[0-9]{1,18}:[0-9a-f]{64}")
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -126,6 +134,10 @@ class Head:
     count: int
     hash: bytes
 
+    def as_text(self) -> str:
+        """Return it as `COUNT:HASH`, the hash in hexadecimal."""
+        return f"{self.count}:{self.hash.hex()}"
+
 
 class DepartmentLog:
     """The log, open for writing; safe for several threads and processes."""
@@ -220,7 +232,8 @@ def read_log(path: Path) -> Iterator[Entry]:
     """Yield the entries of a log in order, reading only.
 
     Raises:
-        VerificationError: The file is no such log.
+        VerificationError: The file was damaged.
+        UnverifiableError: It can't be read, or is no such log.
     """
     try:
         uri = f"{path.resolve().as_uri()}?mode=ro"
@@ -228,7 +241,23 @@ def read_log(path: Path) -> Iterator[Entry]:
             for row in database.execute(_SELECT):
                 yield Entry(*row)
     except sqlite3.Error as error:
-        raise VerificationError(f"department log `{path}`: {error}") from error
+        is_damaged = (
+            getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT
+        )
+        kind = VerificationError if is_damaged else UnverifiableError
+        raise kind(f"department log `{path}`: {error}") from error
+
+
+def parse_head(text: str) -> Head:
+    """Return a head that was written as `COUNT:HASH`, the hash in hexadecimal.
+
+    Raises:
+        ValueError: It is written otherwise.
+    """
+    if _HEAD.fullmatch(text) is None:
+        raise ValueError("a head is written as COUNT:HASH")
+    count, _, digest = text.partition(":")
+    return Head(int(count), bytes.fromhex(digest))
 
 
 def verify_log(path: Path, kept: Head | None = None) -> Head:
@@ -241,6 +270,7 @@ def verify_log(path: Path, kept: Head | None = None) -> Head:
     Raises:
         VerificationError: An entry was changed, taken out or put in, or the chain no
             longer passes through `kept`; names the first entry that is wrong.
+        UnverifiableError: The file can't be read, or is no such log.
     """
     head = Head(0, GENESIS)
     passed = kept is None or kept == head

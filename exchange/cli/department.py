@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from connectors.conformance import Result
 
 app = typer.Typer(help="The service that a department runs.", no_args_is_help=True)
+log = typer.Typer(help="The department's own log.", no_args_is_help=True)
+app.add_typer(log, name="log")
 
 
 @app.command("serve")
@@ -98,3 +100,33 @@ def try_department(
         print_table(table)
     if not all(result.passed for result in results):
         raise typer.Exit(Exit.WRONG)
+
+
+@log.command("verify")
+def verify_department_log(
+    file: Annotated[Path, typer.Argument(help="The log, or a copy of it (SQLite).")],
+    *,
+    head: Annotated[
+        str | None,
+        typer.Option(help="A head printed earlier, as COUNT:HASH: a cut shows."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify the hash chain of what was asked and answered, and print its head.
+
+    Status 1 where it fails, 2 where nothing could be verified.
+    """
+    from connectors.department.log import parse_head, verify_log
+    from schemas.errors import ErrandError
+
+    try:
+        kept = None if head is None else parse_head(head)
+    except ValueError as error:
+        raise ErrandError(f"`--head`: {error}") from None
+    found = verify_log(file, kept)
+    if as_json:
+        print_json({"entries": found.count, "head": found.as_text()})
+        return
+    table = make_table("The department's log", "entries", "head", kept=("head",))
+    table.add_row(str(found.count), found.as_text())
+    print_table(table)

@@ -13,10 +13,11 @@ from connectors.department.log import (
     DepartmentLog,
     Head,
     NewEntry,
+    parse_head,
     read_log,
     verify_log,
 )
-from schemas.errors import SettingsError, VerificationError
+from schemas.errors import SettingsError, UnverifiableError, VerificationError
 from tests.connectors.examples import NOW
 
 COLUMNS = [
@@ -123,6 +124,32 @@ def test_a_cut_at_the_end_shows_to_who_kept_a_head(tmp_path: Path) -> None:
         verify_log(path, heads[2])
 
 
+@given(count=st.integers(0, 10**18 - 1), digest=st.binary(min_size=32, max_size=32))
+def test_a_head_is_read_as_it_was_written(count: int, digest: bytes) -> None:
+    """What a person noted is the head that was printed."""
+    head = Head(count, digest)
+
+    assert head == parse_head(head.as_text())
+
+
+@pytest.mark.parametrize("text", ["", "1", "1:ab", f"-1:{'a' * 64}", f"1:{'A' * 64}"])
+def test_what_is_no_head_is_refused(text: str) -> None:
+    """Nothing is compared with half of one."""
+    with pytest.raises(ValueError, match="COUNT:HASH"):
+        parse_head(text)
+
+
+def test_a_page_that_was_overwritten_shows(tmp_path: Path) -> None:
+    """SQLite itself finds it: the log is there, and is not what it was."""
+    path = tmp_path / "log.db"
+    a_log(path, 60)
+    held = bytearray(path.read_bytes())
+    held[3 * 4096 : 5 * 4096] = bytes([255]) * 8192
+    path.write_bytes(held)
+    with pytest.raises(VerificationError, match=r"log\.db"):
+        verify_log(path)
+
+
 def test_a_lookup_is_taken_once(tmp_path: Path) -> None:
     """The second entry that would take the same look-up is not written."""
     log = DepartmentLog(tmp_path / "log.db")
@@ -148,10 +175,10 @@ def test_the_log_continues_where_it_ended(tmp_path: Path) -> None:
 def test_what_is_no_log_is_named(tmp_path: Path) -> None:
     """A missing or foreign file is neither read nor written."""
     path = tmp_path / "other"
-    with pytest.raises(VerificationError, match="other"):
+    with pytest.raises(UnverifiableError, match="other"):
         verify_log(path)
     path.write_bytes(b"nothing that SQLite knows" * 100)
-    with pytest.raises(VerificationError, match="other"):
+    with pytest.raises(UnverifiableError, match="other"):
         verify_log(path)
     with pytest.raises(SettingsError, match="other"):
         DepartmentLog(path)

@@ -104,7 +104,7 @@ def test_places_are_read_as_the_command_reads_them(line: str, places: set[str]) 
 
 _NO_PLACES = {
     *("answer", "case", "client", "event", "kind", "matter", "name", "namespace"),
-    *("outcome", "provider", "ref", "requester", "scope", "shard", "stated"),
+    *("head", "outcome", "provider", "ref", "requester", "scope", "shard", "stated"),
     *("after", "key", "reason", "receipt_key", "since", "until", "vkey"),
 }
 """Text that names neither a file nor an address."""
