@@ -164,12 +164,13 @@ def open_register(url: str) -> Engine:
     """Return an engine whose connections read only; nothing is connected yet.
 
     Raises:
-        SettingsError: The URL is none, or that of a SQLite file that is not there.
+        SettingsError: The URL is none, or of SQLite and names no file that is there.
     """
     file = sqlite_file(url)
     # SQLite would make it, and a mistyped name would be an empty register.
     if file is not None and not file.is_file():
-        raise SettingsError(f"`database`: `{file}`: no such file")
+        why = "a folder, and no file" if file.is_dir() else "no such file"
+        raise SettingsError(f"`database`: `{file}`: {why}")
     try:
         # The threads bound the connections: a smaller pool would be a second queue.
         engine = create_engine(

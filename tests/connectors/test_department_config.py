@@ -172,6 +172,13 @@ def test_a_sqlite_register_that_is_not_there_is_not_made(tmp_path: Path) -> None
     assert before == set(tmp_path.iterdir())
 
 
+def test_a_sqlite_register_that_is_a_folder_is_told_to_be_one(tmp_path: Path) -> None:
+    """Whoever forgot the file's name does not look for a folder that is there."""
+    config = a_config(tmp_path, database=f"sqlite:///{tmp_path}")
+    with pytest.raises(SettingsError, match="`: a folder, and no file"):
+        Register(config.database, config.evidence_types)
+
+
 def test_a_sqlite_register_that_went_away_is_not_made_either(tmp_path: Path) -> None:
     """A file that is being replaced is unavailable meanwhile."""
     config = a_config(tmp_path)
