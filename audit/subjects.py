@@ -5,6 +5,7 @@ own; it has its own file and keys, apart from the log. An id is never hashed wit
 a key: there are so few ids that a plain hash is as good as the id.
 """
 
+import hmac
 import os
 import sqlite3
 import unicodedata
@@ -20,7 +21,7 @@ from audit.keys import SECRET_SIZE, DirectoryKeys, Entropy, sync_folder
 from audit.places import open_sql
 from audit.recent import Recent
 from audit.record import Subject
-from audit.sql import Place, Sql, SqliteSql, Tables
+from audit.sql import Place, Row, Sql, SqliteSql, Tables
 from schemas.canonical import b64url
 from schemas.codes import check_id
 from schemas.errors import LogUnavailableError, VerificationError
@@ -30,6 +31,9 @@ NONCE_SIZE = 12
 REFERENCE_SIZE = 16
 """Random bytes of a subject's reference."""
 
+_ROWS = "SELECT ref, blind, wrapped_key, sealed_id FROM subject"
+_FEW = 3
+"""Rows by which it is seen whether the keys fit."""
 _PIECE_SIZE = 8
 """Bytes of a secret that are looked for together: fewer tell nothing of it."""
 _CHUNK_SIZE = 1 << 20
@@ -278,15 +282,29 @@ class SubjectDirectory:
             problems = self._read.rows("PRAGMA integrity_check(1)")
             if problems != [("ok",)]:
                 raise VerificationError(f"subjects: damaged: {problems[0][0]}")
-        query = "SELECT ref, blind, wrapped_key, sealed_id FROM subject"
-        for ref, blind, wrapped, sealed in self._read.rows(query):
-            try:
-                found = self._open_id(self._unwrap(ref, wrapped), sealed)
-                is_right = self.blind(*found) == blind
-            except (VerificationError, TypeError, AttributeError, ValueError):
-                is_right = False
-            if not is_right:
-                raise VerificationError(f"subjects: {ref!r} is not what was written")
+        for row in self._read.rows(_ROWS):
+            if not self._is_right(row):
+                raise VerificationError(f"subjects: {row[0]!r} is not what was written")
+
+    def fits(self) -> bool:
+        """Return whether the keys are those that the directory was made with.
+
+        A few rows are opened, since one may be damaged; an empty directory fits any.
+
+        Raises:
+            LogUnavailableError: The server can't be reached.
+        """
+        rows = self._read.rows(f"{_ROWS} LIMIT {_FEW}")
+        return not rows or any(map(self._is_right, rows))
+
+    def _is_right(self, row: Row) -> bool:
+        """Return whether a row is what was written: key, id, and how it is found."""
+        ref, blind, wrapped, sealed = row
+        try:
+            found = self._open_id(self._unwrap(ref, wrapped), sealed)
+            return hmac.compare_digest(self.blind(*found), blind)
+        except (VerificationError, TypeError, AttributeError, ValueError):
+            return False
 
     def by_ref(self, ref: str) -> SubjectKey | None:
         """Return the subject with this reference; None when there is none (left)."""

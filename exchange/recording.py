@@ -3,11 +3,12 @@
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, contextmanager
+from contextlib import AsyncExitStack, ExitStack, closing, contextmanager
 from typing import TypeAlias
 
 from audit.cosigning import Cosigning
 from audit.erasure import Erasures
+from audit.fitting import check_log_keys, wrong_key
 from audit.following import Follower
 from audit.forgetting import Forgetting
 from audit.keys import Entropy, LogKeys, load_signers
@@ -18,6 +19,7 @@ from audit.register import load_shards
 from audit.sealing import Sealer
 from audit.shards import Shard
 from audit.shelf import SealedShard, ShardFiles, Shelf
+from audit.store import LogReader
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from exchange.keys import GatewayKeys, open_keys, shard_keys
@@ -59,10 +61,14 @@ def open_sealer(settings: Settings, keys: LogKeys, stack: Stack) -> Sealer:
     """Open the subject directory, and what seals a shard's records with it.
 
     Raises:
+        SettingsError: The directory was made with other keys.
         LogUnavailableError: Its server can't be reached.
     """
     directory = SubjectDirectory(settings.subjects_place(), keys.directory)
     stack.callback(directory.close)
+    # INVARIANT: an id that is known is found, or an empty list would answer falsely.
+    if not directory.fits():
+        raise wrong_key("subjects.key", "the subject directory was not made")
     return Sealer(keys.origin, keys.shard, directory)
 
 
@@ -196,6 +202,8 @@ def open_log(
             "when `errand audit seal-shard` has ended, and if it was cut off, give it "
             "again"
         )
+    with closing(LogReader.open(place)) as reader:
+        check_log_keys(reader, sealer, keys.log)
     pace = Pace(interval_s=settings.checkpoint_every_s)
     witnesses = open_witnesses(settings, keys)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, delete, insert, select
 from sqlmodel import Field, SQLModel
 
+from audit.fitting import wrong_key
 from exchange.connecting import truncate_journal
 from exchange.database import Database
 from exchange.statements import Rows, Values
@@ -44,6 +45,8 @@ _MOST_OPEN = 2048
 """How many keys are used before the others are dropped: there may be twice as many."""
 _BATCH = 64
 """How many keys are made ahead in one commit."""
+_LOOKED_AT = 3
+"""Stored keys by which it is seen whether the master key is theirs."""
 _FEW = 32
 """With so many left, more are made: before anybody has to wait for them."""
 
@@ -186,8 +189,10 @@ class Vault:
         they lock nothing.
 
         Raises:
+            SettingsError: They are locked with another master key.
             StoreUnavailableError: The keys can't be reached.
         """
+        await self._check_master_key()
         # Nobody else has this gateway's place and name: nobody takes one of them now.
         batches = await self._database.read(lambda c: _batches_of(c, self._holder))
         keys = [key for batch, size in batches for key in _ids_of(batch, size)]
@@ -200,6 +205,14 @@ class Vault:
             await self._database.write(lambda c: _forget(c, sorted(unused), left))
             await self._database.maintain(truncate_journal)
         await self._make_keys()
+
+    async def _check_master_key(self) -> None:
+        """Open one of a few stored keys: one may be damaged, and not all of them."""
+        # INVARIANT: no key is made under a master key that can't open what is there.
+        query = select(_KEY.c.id, _KEY.c.wrapped).limit(_LOOKED_AT)
+        rows = await self._database.read(lambda c: c.execute(query).all())
+        if rows and not any(self._unwrap(*row) for row in rows):
+            raise wrong_key("master.key", "the keys of cases are not locked")
 
     async def new_key(self, case: CaseId) -> CaseKey:
         """Return the key of a new case: it is stored already.
@@ -237,11 +250,9 @@ class Vault:
         wrapped = self._database.read_now(lambda c: _find_wrapped(c, key_id))
         if wrapped is None:
             raise NotFoundError("the key of this case was destroyed")
-        nonce, ciphertext = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
-        try:
-            raw = self._master.decrypt(nonce, ciphertext, key_id.encode())
-        except (InvalidTag, ValueError) as e:  # changed, or cut short
-            raise VerificationError("the key of a case was changed") from e
+        raw = self._unwrap(key_id, wrapped)
+        if raw is None:
+            raise VerificationError("the key of a case was changed")
         return self._remember(CaseKey(key_id, case, raw))
 
     async def destroy_key(self, key_id: KeyId) -> None:
@@ -302,6 +313,14 @@ class Vault:
         await self._database.write(store)
         self._batches = deque([*self._batches, batch], maxlen=2)
         self._ahead.extend(keys.items())
+
+    def _unwrap(self, key_id: str, wrapped: bytes) -> bytes | None:
+        """Return a stored key; None where it was changed, or locked with another."""
+        nonce, ciphertext = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
+        try:
+            return self._master.decrypt(nonce, ciphertext, key_id.encode())
+        except (InvalidTag, ValueError):  # changed, or cut short
+            return None
 
     def _wrapped(self, key_id: KeyId, raw: bytes) -> bytes:
         nonce = random_bytes(_NONCE_BYTES)

@@ -1,5 +1,7 @@
 """A data folder of which a file is missing: nothing is made in its place."""
 
+import asyncio
+import os
 import shutil
 import subprocess
 import sys
@@ -15,9 +17,12 @@ from audit.shards import Shard
 from audit.subjects import SubjectDirectory
 from exchange.keys import open_keys
 from exchange.migrations.schema import Part, upgrade
+from exchange.opening import opened
 from exchange.recording import open_gateway_keys
 from exchange.settings import Settings, parse_settings
+from exchange.telemetry import Metrics
 from exchange.wholeness import check_whole
+from schemas.clock import SystemClock
 from schemas.errors import SettingsError
 from tests.exchange.test_sealing_outside import begun
 from tests.harness.application import PORTAL, a_site
@@ -25,6 +30,9 @@ from tests.harness.postgres import Databases
 
 STORES = ("errand.db", "vault.db", "log.db", "subjects.db", "erasures.db")
 KEYS = ("lookup.pem", "token.pem", "master.key", "log/log.key", "log/subjects.key")
+
+FITTING = ("master.key", "log/log.key", "log/shard.key", "log/subjects.key")
+"""Keys with which something that is stored was locked or signed."""
 
 
 @pytest.fixture(scope="module")
@@ -245,3 +253,52 @@ def test_on_a_server_too_keys_and_directory_are_not_made_anew(
         one.change("DROP TABLE subject")
     with pytest.raises(SettingsError, match="no `subject` in `errand_subjects`"):
         opening(settings)
+
+
+def started(settings: Settings) -> None:
+    """Start a gateway, and stop it again."""
+
+    async def start() -> None:
+        async with opened(settings, SystemClock(), Metrics()):
+            pass
+
+    asyncio.run(start())
+
+
+@pytest.fixture(scope="module")
+def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the keys of another installation of the same name."""
+    folder = tmp_path_factory.mktemp("others") / "keys"
+    open_keys(folder, Settings().log_origin, entropy=os.urandom)
+    return folder
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_key_of_another_installation_is_refused_by_its_name(
+    copied: Settings, others: Path, name: str
+) -> None:
+    """It would find nobody, lock under itself, or sign what is another log's."""
+    shutil.copy(others / name, copied.keys_dir / name)
+    with pytest.raises(SettingsError, match=f"with this `{Path(name).name}`: put back"):
+        started(copied)
+
+
+def test_with_its_own_keys_a_gateway_starts_again(copied: Settings) -> None:
+    """Also when nobody is left whom the directory knows: all of them were erased."""
+    started(copied)
+    with closing(open_sql(copied.subjects_place())) as sql, sql.transaction() as one:
+        one.change("DELETE FROM subject")
+    started(copied)
+
+    assert copied.log_file.is_file()
+
+
+@pytest.mark.parametrize("name", ["log/subjects.key", "log/shard.key"])
+def test_on_a_server_too_a_key_of_another_installation_is_refused(
+    tmp_path: Path, databases: Databases, others: Path, name: str
+) -> None:
+    """The same rows are opened there."""
+    settings = begun(tmp_path, f"log_url: {databases.empty()}\n")
+    shutil.copy(others / name, settings.keys_dir / name)
+    with pytest.raises(SettingsError, match=f"with this `{Path(name).name}`: put back"):
+        started(settings)
