@@ -9,6 +9,7 @@ and 28 (reliability and the write-ahead log).
 """
 
 import os
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
     ArgumentError,
+    DatabaseError,
     DBAPIError,
     InterfaceError,
     InternalError,
@@ -36,6 +38,7 @@ from sqlalchemy.exc import (
 )
 
 from audit.postgres import ALIVE, MISSED
+from audit.sql import Place
 from schemas.errors import SettingsError, StoreUnavailableError
 
 _BUSY_TIMEOUT_MS = 5_000
@@ -158,6 +161,30 @@ def _is_postgres(connection: Connection) -> bool:
 
 
 # Failures.
+
+BACK = "put it back from a copy"
+"""What helps where a store that can't be made anew is damaged."""
+
+
+@contextmanager
+def telling_damage(place: Place | None, advice: str = BACK) -> Iterator[None]:
+    """Say which file is damaged, and what helps, while a store is opened and read.
+
+    Args:
+        place: The store; what is at a server is not damaged in this way.
+        advice: What the operator can do.
+
+    Raises:
+        SettingsError: The file is no SQLite database, or a damaged one.
+    """
+    try:
+        yield
+    except (sqlite3.DatabaseError, DatabaseError) as error:
+        # Each passing failure is of a kind of its own, below this one.
+        cause = error.orig if isinstance(error, DatabaseError) else error
+        if not isinstance(place, Path) or type(cause) is not sqlite3.DatabaseError:
+            raise
+        raise SettingsError(f"`{place}` is damaged, or no database: {advice}") from None
 
 
 @contextmanager

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import create_engine, make_url
 
-from exchange.connecting import file_of, patience
+from exchange.connecting import file_of, patience, telling_damage
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import SettingsError
 from schemas.ids import DueId
@@ -75,6 +75,9 @@ class Run:
     stand: Stand
     since: datetime | None
     """When it was taken up, to the second; None while it never was."""
+
+
+_ANEW = "remove it with its `-wal`, and it is made anew"
 
 
 class Engine:
@@ -131,7 +134,8 @@ class Engine:
             return work(DueId(due))
 
         try:
-            _prepare_sqlite(self._url)
+            with telling_damage(file_of(self._url), _ANEW):
+                _prepare_sqlite(self._url)
             _route_logs()
             dbos.workflow(name=_WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(
                 attempt

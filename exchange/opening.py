@@ -26,6 +26,7 @@ from consent import uses
 from consent.in_flight import InFlight
 from exchange import cases
 from exchange.api.dependencies import Gateway
+from exchange.connecting import file_of, telling_damage
 from exchange.database import Database
 from exchange.engine import Engine
 from exchange.erasing import Erasing
@@ -278,7 +279,8 @@ async def _open_kept(
     # of the same name is running. Nor its place alone: a data folder can be a copy.
     holder = f"{place_of(settings.data_dir)}/{settings.executor_id}"
     vault = Vault(vault_database, keys.master, holder, new_ids(clock))
-    await vault.start(partial(_named, database))
+    with telling_damage(file_of(settings.vault_tables_url())):
+        await vault.start(partial(_named, database))
     return _Kept(
         database=database,
         vault=vault,

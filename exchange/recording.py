@@ -22,6 +22,7 @@ from audit.shelf import SealedShard, ShardFiles, Shelf
 from audit.store import LogReader
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
+from exchange.connecting import telling_damage
 from exchange.keys import GatewayKeys, open_keys, shard_keys
 from exchange.locking import held
 from exchange.outward import open_followers, open_public
@@ -64,10 +65,13 @@ def open_sealer(settings: Settings, keys: LogKeys, stack: Stack) -> Sealer:
         SettingsError: The directory was made with other keys.
         LogUnavailableError: Its server can't be reached.
     """
-    directory = SubjectDirectory(settings.subjects_place(), keys.directory)
-    stack.callback(directory.close)
+    place = settings.subjects_place()
+    with telling_damage(place):
+        directory = SubjectDirectory(place, keys.directory)
+        stack.callback(directory.close)
+        is_right = directory.fits()
     # INVARIANT: an id that is known is found, or an empty list would answer falsely.
-    if not directory.fits():
+    if not is_right:
         raise wrong_key("subjects.key", "the subject directory was not made")
     return Sealer(keys.origin, keys.shard, directory)
 
@@ -141,7 +145,9 @@ def open_erasures(
     stack: Stack,
 ) -> Erasures:
     """Open the ledger of what was erased."""
-    ledger = Ledger(settings.erasures_place())
+    place = settings.erasures_place()
+    with telling_damage(place):
+        ledger = Ledger(place)
     erasures = Erasures(log, sealer, ledger, shelf, clock, new_ids(clock))
     stack.callback(erasures.close)
     return erasures
@@ -158,7 +164,8 @@ async def start_forgetting(
         LogUnavailableError: The ledger or the directory can't be reached.
     """
     # INVARIANT: nothing is read from a restored copy that was erased.
-    await erasures.destroy_again()
+    with telling_damage(settings.erasures_place()):
+        await erasures.destroy_again()
     process = new_ids(clock)()
     forgetting = Forgetting(erasures, process, settings.executor_id, clock)
     # Before it has started: half a start may have counted this process in.

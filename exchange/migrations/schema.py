@@ -27,7 +27,7 @@ import exchange.idempotency
 import exchange.owed_records
 import exchange.registration
 import exchange.vault
-from exchange.connecting import alone, connected
+from exchange.connecting import alone, connected, file_of, telling_damage
 
 _STORES: tuple[ModuleType, ...] = (
     consent.rows,
@@ -66,10 +66,15 @@ def upgrade(url: str, part: Part) -> None:
     Replicas of a fleet that start together take turns.
 
     Raises:
-        SettingsError: The URL names no database that the gateway can keep.
+        SettingsError: The URL names no database that the gateway can keep, or a file
+            that is damaged.
         StoreUnavailableError: It can't be reached.
     """
-    with connected(url, read_only=False) as connection, alone(connection):
+    with (
+        telling_damage(file_of(url)),
+        connected(url, read_only=False) as connection,
+        alone(connection),
+    ):
         _make_schema(connection)
         command.upgrade(_config(connection, part), "head")
 

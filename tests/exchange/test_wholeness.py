@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -302,3 +303,19 @@ def test_on_a_server_too_a_key_of_another_installation_is_refused(
     shutil.copy(others / name, settings.keys_dir / name)
     with pytest.raises(SettingsError, match=f"with this `{Path(name).name}`: put back"):
         started(settings)
+
+
+@pytest.mark.parametrize("is_cut", [True, False])
+@pytest.mark.parametrize("name", [*STORES, "work.db"])
+def test_a_store_that_is_damaged_is_named_with_what_helps(
+    copied: Settings, name: str, *, is_cut: bool
+) -> None:
+    """Its beginning overwritten, or its end gone: one line, and nothing is begun."""
+    file = copied.data_dir / name
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = file.read_bytes()
+    half = content[: len(content) // 2]
+    file.write_bytes(half if is_cut else bytes(64) + content[64:])
+    with pytest.raises(SettingsError, match=rf"{name}` .*(damaged|can't be opened)"):
+        started(copied)
