@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NoReturn, TypeAlias
 
+from schemas.packtext import full_width
+
 _MAX_LENGTH = 1_000  # characters
 _MAX_DEPTH = 16  # parentheses and negations inside each other
 _INT_LIMIT = 1 << 63
@@ -312,7 +314,8 @@ def _tokens(text: str) -> tuple[_Token, ...]:
         found = _TOKEN.match(text, place)
         if found is None or found.lastgroup is None:
             start = place + len(text[place:]) - len(text[place:].lstrip())
-            raise ExpressionError(f"at character {start + 1}: not part of a condition")
+            because = full_width(text[start]) or "not part of a condition"
+            raise ExpressionError(f"at character {start + 1}: {because}")
         kind = found.lastgroup
         tokens.append(_Token(kind, found[kind], found.start(kind) + 1))
         place = found.end()

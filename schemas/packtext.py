@@ -8,6 +8,7 @@ texts), and what must be a text of digits is quoted: `"990100"`.
 
 import math
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -24,6 +25,11 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # C where it was built
 _NUMBER = re.compile(
     r"-?(?:0|[1-9][0-9]*)(?P<fraction>(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)"
 )
+_IN_A_KEY = "while scanning a simple key"
+"""What both loaders say where a line has no `:`; they notice it lines later."""
+_QUOTED = re.compile(r"""'[^']*'|"(?:[^"\\]|\\.)*"|(?<!\S)#.*""")
+_COLON = "\uff1a"
+_CURLY = {"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'}
 _WORDS: Mapping[str, JsonValue] = {
     "true": True,
     "false": False,
@@ -74,8 +80,13 @@ def read_yaml(file: str, text: str) -> tuple[Document, tuple[str, ...]]:
         for event in yaml.parse(text, Loader=_LOADER):
             reader.read(event)
     except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        reader.complain(line, str(error.problem or error.context or "not YAML"))
+        if error.context == _IN_A_KEY and error.context_mark:
+            line = error.context_mark.line + 1
+            inside = "".join(text.splitlines()[line - 1 : line])
+            reader.wrong.append((line, "", _no_key(inside)))
+        else:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            reader.complain(line, str(error.problem or error.context or "not YAML"))
     except (_StopReading, yaml.YAMLError) as error:
         if isinstance(error, yaml.YAMLError):
             reader.complain(1, "not YAML: a character that it does not allow")
@@ -95,6 +106,27 @@ def read_settings_yaml(file: str, text: str) -> JsonValue:
     if wrong:
         raise SettingsError("\n".join(wrong))
     return document.value
+
+
+def _no_key(line: str) -> str:
+    """Say why a line is read as a key without a value."""
+    if _COLON in _QUOTED.sub("", line):
+        return f"not `key: value`: {full_width(_COLON)}"
+    return "not `key: value`: there is no `:` with a space after it"
+
+
+def full_width(sign: str) -> str | None:
+    """Return what to write for a full-width sign or a curly quotation mark, in words.
+
+    >>> full_width("\uff01")
+    '`\uff01` is a full-width sign: write `!`'
+    """
+    if sign in _CURLY:
+        return f"`{sign}` is a curly quotation mark: write `{_CURLY[sign]}`"
+    if "\uff01" <= sign <= "\uff5e":
+        plain = unicodedata.normalize("NFKC", sign)
+        return f"`{sign}` is a full-width sign: write `{plain}`"
+    return None
 
 
 class _StopReading(Exception):  # noqa: N818 - not an error: a signal within this module

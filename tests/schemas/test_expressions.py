@@ -202,6 +202,14 @@ def test_a_program_tells_what_it_is_about() -> None:
         ("child.order in []", "a list holds literals only"),
         ("child.order + 1 == 2", "at character 13: not part of a condition"),
         ("married ? insured : insured", "not part of a condition"),
+        (
+            "child.order \uff1d\uff1d 2",
+            "at character 13: `\uff1d` is a full",
+        ),
+        (
+            "mother.name == \u2018a\u2019",
+            "is a curly quotation mark: write `'`",
+        ),
         ("mother['name'] == 'a'", "`mother` is no question"),
         ("mother.name == 'a\\'", "not part of a condition"),
         ("married && ", "a value expected"),

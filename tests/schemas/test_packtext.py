@@ -1,5 +1,7 @@
 """YAML as plain data, with the line of every part."""
 
+import re
+
 import orjson
 import pytest
 from hypothesis import given
@@ -89,3 +91,22 @@ def test_pointers_of_different_paths_differ(parts: list[str]) -> None:
     ]
 
     assert parts == back
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("source_limit\uff1a P5D", "`\uff1a` is a full-width sign: write `:`"),
+        ("source_limit P5D", "there is no `:` with a space after it"),
+        ("'\uff1a' source_limit P5D", "there is no `:`"),
+        ("source_limit P5D # a\uff1ab", "there is no `:`"),
+    ],
+)
+def test_a_line_without_a_colon_is_named_itself(line: str, expected: str) -> None:
+    """The loader notices it lines later, within another part."""
+    text = f"kind: matter\npurposes:\n  a: 1\n{line}\n# more\n\nroles: 1\n"
+    _, wrong = read_yaml("a.yaml", text)
+
+    (place,) = wrong
+    assert place.startswith("a.yaml:4: ")
+    assert re.search(expected, place)
