@@ -19,6 +19,7 @@ from exchange import cases
 from exchange.database import Database
 from exchange.oversight import Oversight
 from schemas.clock import Clock
+from schemas.codes import ID_KINDS
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import CaseId, EventId, NewId
 
@@ -77,6 +78,9 @@ class Erasing:
             else directory.lookup(subject)
         )
         if found is None:
+            if isinstance(subject, Subject) and subject.namespace not in ID_KINDS:
+                kinds = ", ".join(f"`{kind}`" for kind in ID_KINDS)
+                raise NotFoundError(f"there is no such kind of id: take one of {kinds}")
             raise NotFoundError("the subject directory knows nobody of this id")
         return found
 

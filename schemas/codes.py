@@ -9,7 +9,7 @@ No message here holds the value that was checked.
 
 import re
 from datetime import date
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field
 
@@ -59,6 +59,10 @@ def _checked(text: str) -> str:
 
 CitizenId = Annotated[str, Field(max_length=18), AfterValidator(_checked)]
 """公民身份号码 (GB 11643) as a caller states it: its check digit fits."""
+
+
+ID_KINDS: Final = ("citizen_id", "credit_code", "text")
+"""What kinds of id there are, as `check_id` knows them."""
 
 
 def check_id(namespace: str, text: str) -> None:

@@ -77,6 +77,18 @@ def test_an_erased_person_is_found_and_read_no_more(site: Site) -> None:
     assert 404 == again.status_code
 
 
+def test_of_a_kind_of_id_that_there_is_not_it_is_not_said_that_nobody_is_known(
+    either_site: Site,
+) -> None:
+    """A slip in the kind is told apart from somebody about whom nobody asked."""
+    slipped = erase(either_site, subject={**SOMEBODY, "namespace": "citizen"})
+    nobody = erase(either_site, subject={"namespace": "text", "id": "nobody"})
+
+    assert (404, 404) == (slipped.status_code, nobody.status_code)
+    assert "take one of `citizen_id`, `credit_code`, `text`" in slipped.text
+    assert "knows nobody of this id" in nobody.text
+
+
 def test_what_a_person_did_before_is_recorded_before_they_are_erased(
     site: Site,
 ) -> None:
