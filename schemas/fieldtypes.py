@@ -1,6 +1,7 @@
 """What the JSON Schemas of an evidence type's fields allow."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import jsonschema_rs
 from pydantic import JsonValue
@@ -25,11 +26,158 @@ def schema_fault(one: EvidenceField) -> tuple[str, str] | None:
     for where, _ in walk(schema):
         if where.endswith(("/$ref", "/$dynamicRef")) or where == "/$id":
             return where, "references are not followed"
+    if fault := next(_unfit("", schema), None):
+        return fault
     if not {"type", "enum", "const"} & schema.keys():
         return "", "`type`, `enum` or `const` is needed"
     if one.concept is not None and value_type(one) is None:
         return "", "a concept's value must be text, an integer or true or false"
     return None
+
+
+_ONE_WITHIN = frozenset(
+    [
+        "additionalProperties",
+        "contains",
+        "contentSchema",
+        "else",
+        "if",
+        "items",
+        "not",
+        "propertyNames",
+        "then",
+        "unevaluatedItems",
+        "unevaluatedProperties",
+    ]
+)
+_LISTS_WITHIN = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+_MAPS_WITHIN = frozenset({"dependentSchemas", "patternProperties", "properties"})
+_PLAIN = frozenset(
+    [
+        "$comment",
+        "const",
+        "contentEncoding",
+        "contentMediaType",
+        "default",
+        "dependentRequired",
+        "deprecated",
+        "description",
+        "enum",
+        "examples",
+        "exclusiveMaximum",
+        "exclusiveMinimum",
+        "format",
+        "maxContains",
+        "maxItems",
+        "maxLength",
+        "maxProperties",
+        "maximum",
+        "minContains",
+        "minItems",
+        "minLength",
+        "minProperties",
+        "minimum",
+        "multipleOf",
+        "pattern",
+        "readOnly",
+        "required",
+        "title",
+        "type",
+        "uniqueItems",
+        "writeOnly",
+    ]
+)
+_KEYWORDS = _ONE_WITHIN | _LISTS_WITHIN | _MAPS_WITHIN | _PLAIN
+"""SOURCE: JSON Schema 2020-12, Core 10 and 11, Validation 6 to 9; those that refer to
+other schemas are left out."""
+_FORMATS = frozenset(
+    [
+        "date",
+        "date-time",
+        "duration",
+        "email",
+        "hostname",
+        "idn-email",
+        "idn-hostname",
+        "ipv4",
+        "ipv6",
+        "iri",
+        "iri-reference",
+        "json-pointer",
+        "regex",
+        "relative-json-pointer",
+        "time",
+        "uri",
+        "uri-reference",
+        "uri-template",
+        "uuid",
+    ]
+)
+"""SOURCE: JSON Schema 2020-12, Validation 7.3."""
+_BOUNDS = (
+    ("minimum", "maximum"),
+    ("minLength", "maxLength"),
+    ("minItems", "maxItems"),
+    ("minProperties", "maxProperties"),
+    ("minContains", "maxContains"),
+)
+_OPEN_BOUNDS = (
+    ("minimum", "exclusiveMaximum"),
+    ("exclusiveMinimum", "maximum"),
+    ("exclusiveMinimum", "exclusiveMaximum"),
+)
+_Schemas: TypeAlias = Iterator[tuple[str, Mapping[str, JsonValue]]]
+
+
+def _unfit(where: str, schema: Mapping[str, JsonValue]) -> Iterator[tuple[str, str]]:
+    """Yield where and why a JSON Schema says what nobody can have meant."""
+    for keyword in schema:
+        if keyword not in _KEYWORDS:
+            yield where + pointer(keyword), "no keyword of JSON Schema 2020-12"
+    if "format" in schema and schema["format"] not in _FORMATS:
+        yield where + pointer("format"), "no format of JSON Schema 2020-12"
+    for low, high in (*_BOUNDS, *_OPEN_BOUNDS):
+        if _is_empty(schema.get(low), schema.get(high), (low, high) in _BOUNDS):
+            yield where + pointer(low), f"nothing can fulfil it and `{high}`"
+    yield from _of_another_type(where, schema)
+    for inner, part in _within(schema):
+        yield from _unfit(where + inner, part)
+
+
+def _is_empty(low: JsonValue, high: JsonValue, closed: bool) -> bool:  # noqa: FBT001 - private, and one place calls it
+    """Tell whether nothing lies between two bounds, of which both may be missing."""
+    if not isinstance(low, int | float) or not isinstance(high, int | float):
+        return False
+    return low > high or (low == high and not closed)
+
+
+def _of_another_type(
+    where: str, schema: Mapping[str, JsonValue]
+) -> Iterator[tuple[str, str]]:
+    """Yield each listed value that the schema's own `type` excludes."""
+    if "type" not in schema:
+        return
+    of_type = jsonschema_rs.Draft202012Validator({"type": schema["type"]}, offline=True)
+    because = "is not of the schema's own `type`"
+    if "const" in schema and not of_type.is_valid(schema["const"]):
+        yield where + pointer("const"), because
+    listed = schema.get("enum")
+    for index, value in enumerate(listed if isinstance(listed, list) else ()):
+        if not of_type.is_valid(value):
+            yield where + pointer("enum", index), because
+
+
+def _within(schema: Mapping[str, JsonValue]) -> _Schemas:
+    """Yield the schemas that stand directly in another, each with its place there."""
+    for keyword, value in schema.items():
+        parts: Iterable[tuple[str, JsonValue]] = ()
+        if keyword in _ONE_WITHIN:
+            parts = [(pointer(keyword), value)]
+        elif keyword in _LISTS_WITHIN and isinstance(value, list):
+            parts = [(pointer(keyword, i), one) for i, one in enumerate(value)]
+        elif keyword in _MAPS_WITHIN and isinstance(value, dict):
+            parts = [(pointer(keyword, name), one) for name, one in value.items()]
+        yield from ((at, one) for at, one in parts if isinstance(one, dict))
 
 
 def _fault_in_words(schema: Mapping[str, JsonValue]) -> tuple[str, str] | None:

@@ -135,6 +135,19 @@ BROKEN: list[tuple[str, str, str, str]] = [
      "/floor/json_schema/items/pattern: "),
     ("evidence.yaml", "type: string, maxLength: 18", "type: array", "a concept's val"),
     ("evidence.yaml", "[{name: id,", "[{name: id, concept: self.no}, {name: id,", "tw"),
+    ("evidence.yaml", "{type: integer}", "{type: integer, minimum: 6, maximum: 5}",
+     "/floor/json_schema/minimum: nothing can fulfil it and `maximum`"),
+    ("evidence.yaml", "{type: integer}",
+     "{type: integer, minimum: 5, exclusiveMaximum: 5}", "and `exclusiveMaximum`"),
+    ("evidence.yaml", "{type: integer}", "{enum: [1, A], type: integer}",
+     "/floor/json_schema/enum/1: is not of the schema's own `type`"),
+    ("evidence.yaml", "{type: integer}", "{type: string, format: datum}",
+     "/floor/json_schema/format: no format"),
+    ("evidence.yaml", "{type: integer}", "{type: string, maxlength: 5}",
+     "/floor/json_schema/maxlength: no keyword"),
+    ("evidence.yaml", "{type: integer}",
+     "{type: object, properties: {type: {anyOf: [{type: string, maxlength: 5}]}}}",
+     "/floor/json_schema/properties/type/anyOf/0/maxlength: no keyword"),
     # --- the matter
     ("card.yaml", "applicant: true", "applicant: false", "card.yaml:8: /roles: exactl"),
     ("card.yaml", "required: true\n    app", "required: false\n    app", "applicant i"),
@@ -407,6 +420,21 @@ def test_fields_that_do_not_fit_are_refused_without_their_values(
 
     assert str(next(iter(fields.values()))) not in str(caught.value)
     assert caught.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        "{type: integer, minimum: 5, maximum: 5}",
+        '{type: [string, "null"], enum: [A, null], format: date}',
+        "{type: object, properties: {maxlength: {type: string}}, title: t}",
+    ],
+)
+def test_schemas_that_can_be_fulfilled_pass(schema: str) -> None:
+    """A name of a property is no keyword, and one value is a range."""
+    changed = SMALL["evidence.yaml"].replace("{type: integer}", schema)
+
+    assert load_pack(SMALL | {"evidence.yaml": changed}).matters
 
 
 def test_any_fields_of_a_type_that_fit_pass() -> None:
