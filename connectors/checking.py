@@ -178,7 +178,6 @@ def restore_evidence(sd_jwt: str, service: str) -> Evidence:
     """
     jwt, *encoded, _ = sd_jwt.split("~")
     claims = EvidenceClaims.model_validate_json(b64url_decode(jwt.split(".")[1]))
-    opened = OpenedEvidence(
-        claims, from_seconds(claims.iat), jwt, parse_disclosures(encoded)
-    )
+    disclosed, _ = parse_disclosures(encoded)
+    opened = OpenedEvidence(claims, from_seconds(claims.iat), jwt, disclosed)
     return _evidence(opened, service)

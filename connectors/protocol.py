@@ -10,6 +10,7 @@ a closed list.
 
 import hashlib
 import hmac
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -55,6 +56,8 @@ CLOCK_SKEW_S = 60
 MAX_VALUE = 400
 """Characters of a value that a record is found by or compared with."""
 _SALT_BYTES = 16
+_SALTS = re.compile(r"[A-Za-z0-9_-]{22,}(~[A-Za-z0-9_-]{22,})*|")
+"""Salts of disclosures, each of 16 bytes or more in base64url, with `~` between."""
 
 
 class ProblemType(StrEnum):
@@ -276,6 +279,7 @@ def open_evidence(sd_jwt: str, keys: Sequence[PublicKey]) -> OpenedEvidence:
     (2) One of `keys` signed it, and was valid at `iat`.
     (3) It says what evidence must say, and nothing beside.
     (4) The digest of each disclosure is among the signed ones, once.
+    (5) Nobody can guess a field that is withheld: each has a long salt of its own.
 
     Raises:
         ConnectorFaultError: Any of this does not hold.
@@ -293,7 +297,11 @@ def open_evidence(sd_jwt: str, keys: Sequence[PublicKey]) -> OpenedEvidence:
         raise ConnectorFaultError(Fault.SIGNATURE, "the key was not valid at `iat`")
     digests = claims.fields.sd if claims.fields is not None else ()
     _check_digests(disclosures, digests)  # (4)
-    return OpenedEvidence(claims, issued_at, jwt, parse_disclosures(disclosures))
+    disclosed, salts = parse_disclosures(disclosures)
+    if not _SALTS.fullmatch("~".join(salts)) or len(set(salts)) != len(salts):  # (5)
+        message = "a disclosure's salt is not 16 bytes of its own in base64url"
+        raise ConnectorFaultError(Fault.FORMAT, message)
+    return OpenedEvidence(claims, issued_at, jwt, disclosed)
 
 
 def _evidence_claims(payload: bytes) -> EvidenceClaims:
@@ -337,8 +345,8 @@ def _check_digests(disclosures: Sequence[str], signed: Sequence[str]) -> None:
         raise ConnectorFaultError(Fault.SIGNATURE, message)
 
 
-def parse_disclosures(disclosures: Sequence[str]) -> Disclosed:
-    """Return the fields in disclosures whose digests were checked.
+def parse_disclosures(disclosures: Sequence[str]) -> tuple[Disclosed, list[str]]:
+    """Return the fields in disclosures whose digests were checked, and the salts.
 
     Raises:
         ConnectorFaultError: One is not base64url of a JSON array of salt, name, value;
@@ -346,6 +354,7 @@ def parse_disclosures(disclosures: Sequence[str]) -> Disclosed:
     """
     encoded: dict[str, str] = {}
     values: dict[str, JsonValue] = {}
+    salts: list[str] = []
     for text in disclosures:
         try:
             decoded = b64url_decode(text)
@@ -363,9 +372,10 @@ def parse_disclosures(disclosures: Sequence[str]) -> Disclosed:
             message = "a disclosure is not [salt, name, value]"
             raise ConnectorFaultError(Fault.FORMAT, message)
         encoded[parts[1]], values[parts[1]] = text, parts[2]
+        salts += (parts[0],)  # no call
     if len(encoded) != len(disclosures):
         raise ConnectorFaultError(Fault.FORMAT, "a field is disclosed twice")
-    return Disclosed(encoded, values)
+    return Disclosed(encoded, values), salts
 
 
 def problem_body(problem: ProblemType, detail: str, code: str | None = None) -> bytes:

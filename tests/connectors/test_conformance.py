@@ -1,12 +1,11 @@
 """The conformance kit: passes our own department, and fails one that does not check."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 import yaml
 from fastapi import FastAPI, Request, Response
@@ -85,7 +84,7 @@ async def test_a_test_key_of_two_minutes_passes_every_check(tmp_path: Path) -> N
     assert [] == [result for result in seen.values() if not result.passed]
 
 
-def a_gullible_department() -> FastAPI:
+def a_gullible_department(entropy: Callable[[int], bytes] = Entropy()) -> FastAPI:  # noqa: B008 - as good for all
     """Return a department that believes everybody and tells everything."""
     app = FastAPI()
     held: Mapping[str, Any] = {"status": "MARRIED", "spouse_id": FATHER}
@@ -93,10 +92,9 @@ def a_gullible_department() -> FastAPI:
     @app.post("/lookups")
     async def lookups(request: Request) -> Response:
         parts = (await request.body()).decode().split(".")
-        claims = orjson.loads(b64url_decode(parts[1]))
-        lookup = LookupClaims.model_validate(claims)
+        lookup = LookupClaims.model_validate_json(b64url_decode(parts[1]))
         statement = Statement(lookup.keys, NOW, held, None)
-        body = sign_statement(statement, lookup, DEPARTMENT_KEY, NOW, Entropy())
+        body = sign_statement(statement, lookup, DEPARTMENT_KEY, NOW, entropy)
         return Response(body, media_type=EVIDENCE_MEDIA_TYPE)
 
     return app
@@ -115,6 +113,19 @@ async def test_a_department_that_checks_nothing_fails_every_refusal(
     }
     assert not seen["gives each field alone when it alone is asked for"].passed
     assert not seen["answers each look-up once"].passed
+
+
+@pytest.mark.anyio
+async def test_a_department_without_chance_does_not_conform(tmp_path: Path) -> None:
+    """Salts that are all the same protect no field, and the kit says so."""
+    with serving(a_gullible_department(bytes)) as url:
+        target = load_target(a_target(tmp_path, url))
+        target = target.model_copy(update={"fields": ("status", "spouse_id")})
+        seen = await results(target)
+
+    first = seen["gives signed evidence for a record that it holds"]
+    assert not first.passed
+    assert "salt" in first.reason
 
 
 @pytest.mark.anyio

@@ -423,10 +423,58 @@ def test_a_digest_signed_twice_is_faulty() -> None:
     assert Fault.SIGNATURE is fault_of(request, "~".join([token, *disclosures, ""]))
 
 
+def _salted(salts: Iterable[str]) -> str:
+    """Return an answer with these salts for the fields that are asked for."""
+    texts = [
+        b64url(orjson.dumps([salt, name, value]))
+        for salt, (name, value) in zip(salts, VALUES.items(), strict=True)
+    ]
+    return _signed_with(a_request(), texts)
+
+
+def _signed_with(request: LookupRequest, texts: list[str]) -> str:
+    """Return an answer that discloses `texts`."""
+    members = _members(sealed(request))
+    digests = [sha256_b64url(text.encode()) for text in texts]
+    members['"fields"'] = orjson.dumps({"_sd": digests}).decode()
+    return _resigned("~".join(["", *texts, ""]), members.items())
+
+
+@pytest.mark.parametrize(
+    "salt",
+    ["", "x" * 21, "y" * 21 + "=", "z" * 21 + "+", "x" * 22 + "\n", "z" * 21 + "~"],
+)
+def test_a_salt_that_can_be_guessed_is_faulty(salt: str) -> None:
+    """Whoever is not shown a field of few values would try them all on its digest."""
+    with pytest.raises(ConnectorFaultError, match="salt") as caught:
+        open_evidence(_salted(["a" * 22, salt]), pinned())
+
+    assert Fault.FORMAT is caught.value.fault
+
+
+def test_a_salt_that_two_fields_share_is_faulty() -> None:
+    """The one that is shown would tell the other's salt."""
+    with pytest.raises(ConnectorFaultError, match="salt") as caught:
+        open_evidence(_salted(["a" * 22, "a" * 22]), pinned())
+
+    assert Fault.FORMAT is caught.value.fault
+
+
+@given(sizes=st.tuples(st.integers(22, 86), st.integers(22, 86)))
+def test_a_longer_salt_passes(sizes: tuple[int, int]) -> None:
+    """Sixteen bytes are the least that a department may take."""
+    opened = open_evidence(_salted(["a" * sizes[0], "b" * sizes[1]]), pinned())
+
+    assert VALUES == opened.disclosed.values
+
+
 def test_a_field_disclosed_twice_is_faulty() -> None:
     """Of two signed values of one field, neither is chosen."""
     request = a_request()
-    texts = [b64url(orjson.dumps(["salt", "status", v])) for v in ("MARRIED", "X")]
+    texts = [
+        b64url(orjson.dumps([salt * 22, "status", v]))
+        for salt, v in (("a", "MARRIED"), ("b", "X"))
+    ]
     claims = claims_for(request).model_dump(
         mode="json", by_alias=True, exclude_none=True
     )
