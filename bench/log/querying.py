@@ -8,6 +8,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from operator import truediv
 from pathlib import Path
 from typing import Final
 
@@ -183,7 +184,11 @@ def _questions(
 def _timed(
     works: Sequence[Sequence[Callable[[], object]]], server: int | None
 ) -> list[dict[str, float]]:
-    """Do each once, the logs by turns, after one that does not count."""
+    """Do each once, the logs by turns, after one that does not count.
+
+    How the CPU time grows is told turn by turn, against the question that was asked of
+    the first log just before: a machine that changes its pace changes it for both.
+    """
     settle()
     times: list[list[float]] = [[] for _ in works]
     spent: list[list[float]] = [[] for _ in works]
@@ -204,6 +209,7 @@ def _timed(
             "p50_ms": 1_000 * percentile(wall, 0.5),
             "p99_ms": 1_000 * percentile(wall, 0.99),
             "cpu_ms": 1_000 * percentile(cpu, 0.5),
+            "cpu_times": percentile(list(map(truediv, cpu, spent[0])), 0.5),
         }
         for wall, cpu in zip(times, spent, strict=True)
     ]

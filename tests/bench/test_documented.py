@@ -82,7 +82,7 @@ def questions() -> Iterator[str]:
                 [
                     f"{ENGINES[engine]}: {name}",
                     *map(waits, both),
-                    f"{both[1]['cpu_ms'] / both[0]['cpu_ms']:.2f}",
+                    f"{both[1]['cpu_times']:.2f}",
                 ]
             )
 
