@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import assert_never
 
+import structlog
+
 from audit.record import Event, Kind
 from audit.store import Appended
 from audit.writer import AuditLog
@@ -54,6 +56,8 @@ from schemas.evidence import EvidenceType
 from schemas.ids import EventId, LookupId, NewId
 from schemas.outcome import RecordRef
 from schemas.validation import Pack
+
+_log = structlog.get_logger(__name__)
 
 _SEND_WITHIN_S = 4.0
 """How long after its use was taken a look-up may still be sent; less than the lease of
@@ -340,7 +344,8 @@ class Asker:
                 return Nothing(covered=False), "not_covered"
             case Declined(code=code):
                 return Barred(rule=f"provider.{code}"), "declined"
-            case ConnectorFaultError(fault=fault):
+            case ConnectorFaultError(fault=fault) as wrong:
+                _say_why(asked, wrong)
                 return Wrong(fault=fault), f"faulty.{fault.value}"
             case ConnectorUnavailableError() as error:
                 down = self._down(case, asked, error, before, now)
@@ -460,6 +465,17 @@ def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:
         )
         compared = _compared(case, lookup, evidence, held)
         case.content.attempts[lookup.id] = replace(attempt, result=compared)
+
+
+def _say_why(asked: _Question, wrong: ConnectorFaultError) -> None:
+    """Tell the operator what is to be reported to a department, without any value."""
+    _log.warning(
+        "answer_faulty",
+        service=asked.approved.service.id,
+        fault=wrong.fault.value,
+        why=str(wrong),
+        record=asked.record.event,
+    )
 
 
 def _compared(

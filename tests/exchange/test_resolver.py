@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from audit.record import Event, Kind
 from audit.store import Appended
@@ -301,9 +302,19 @@ async def test_a_stale_record_is_faulty_and_goes_to_a_person(office: Office) -> 
         as_of=NOW - timedelta(days=3),
     )
 
-    case = await office.open()
+    with capture_logs() as logs:
+        case = await office.open()
 
     household = case["by_id"]["household"]
+    [told] = [one for one in logs if one["event"] == "answer_faulty"]
+    assert {
+        "event": "answer_faulty",
+        "log_level": "warning",
+        "service": "ga_household",
+        "fault": "stale",
+        "why": "`as_of` is older than allowed",
+        "record": household["record"]["event"],
+    } == told
     assert ("faulty", "stale") == (household["outcome"], household["fault"])
     assert "assist" == household["next_step"]["action"]
     # The matter says how long a source may be out of order: ten days.
