@@ -37,6 +37,7 @@ from schemas.ids import new_ids
 PACK = Path(__file__).parents[2] / "schemas" / "packs" / "990100"
 PORTAL, OTHER_PORTAL = "portal_990100", "other_portal"
 CITIZEN, AUDITOR, OPERATOR = "citizen_app", "audit_office", "operations"
+_SOON = "checkpoint_every_s: 0.05\n"
 SCOPES = {
     PORTAL: "portal:newborn_registration",
     OTHER_PORTAL: "portal:newborn_registration",
@@ -147,7 +148,7 @@ def a_site(folder: Path, *, settings: str = "") -> Iterator[Site]:
         url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         chosen = (
             f"data_dir: data\npacks: ['{PACK}', deployment]\npublic_url: {url}\n"
-            f"checkpoint_every_s: 0.05\n{settings}"
+            f"{'' if 'checkpoint_every_s' in settings else _SOON}{settings}"
         )
         parsed = parse_settings(chosen, {}, folder)
         site = Site(build_app(parsed), url, keys)
