@@ -112,7 +112,7 @@ class Requester(Model):
 
     id: Slug
     name: Name
-    scopes: tuple[Scope, ...]
+    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
     purposes: tuple[Slug, ...] = ()
     """What it may open cases for."""
     keys: tuple[PublicKey, ...] = ()
@@ -133,12 +133,12 @@ class SharingGrant(Model):
     version: Version
     requester: Slug
     evidence_type: VersionedId
-    modes: tuple[Mode, ...]
-    fields: tuple[FieldName, ...]
+    modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
+    fields: Annotated[tuple[FieldName, ...], Field(min_length=1)]
     """Fields that may be asked for and passed on, or compared and not passed on."""
-    matters: tuple[Slug, ...]
-    purposes: tuple[Slug, ...]
-    bases: Mapping[Slug, LawfulBasis]
+    matters: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    purposes: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    bases: Annotated[Mapping[Slug, LawfulBasis], Field(min_length=1)]
     """The basis for each role of the matter that a look-up may be about or concern."""
     valid_from: Moment
     valid_until: Moment

@@ -116,6 +116,10 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("grants.yaml", "[lending]\n    bases", "[x]\n    bases", "/grants/0/purposes/0"),
     ("grants.yaml", "      reader:", "      writer:", "/grants/0/bases/writer: no m"),
     ("grants.yaml", "2027-01-01", "2025-01-01", "/grants/0/valid_until: must be lat"),
+    ("grants.yaml", "fields: [region]", "fields: []", "/grants/0/fields: has 0 memb"),
+    ("grants.yaml", "modes: [retrieve]", "modes: []", "/grants/0/modes: has 0 members"),
+    ("grants.yaml", "scopes: [portal]", "scopes: []", "/requesters/0/scopes: has 0 me"),
+    ("grants.yaml", "matters: [card]", "matters: []", "/grants/0/matters: has 0 memb"),
     # --- evidence types
     ("evidence.yaml", "modes: [retrieve]", "modes: []", "/0/modes: at least one mode"),
     ("evidence.yaml", "P1D", "P0D", "/0/max_age: must be longer"),
