@@ -77,18 +77,34 @@ def read_pack(folders: tuple[Path, ...]) -> Pack:
     such files is refused if it is not named itself: it would be left out unseen.
 
     Raises:
-        SettingsError: A folder or a file can't be read.
+        SettingsError: A folder or a file can't be read, or a folder has no such file.
         PackError: A pack is wrong.
     """
     texts: dict[str, str] = {}
     named = {folder.resolve() for folder in folders}
     for folder in folders:
-        if not folder.is_dir():
-            raise SettingsError(f"`packs`: there is no folder `{folder}`")
+        _refuse_unreadable(folder)
         _refuse_left_out(folder, named)
-        for file in _pack_files(folder):
-            texts[str(file)] = _read_text(file)
+        files = _pack_files(folder)
+        if not files:
+            because = "holds no file that ends in `.yaml` or `.yml`"
+            raise SettingsError(f"pack folder `{folder}` {because}")
+        texts.update((str(file), _read_text(file)) for file in files)
     return load_pack(texts)
+
+
+def _refuse_unreadable(folder: Path) -> None:
+    """Refuse what is no folder, or one that can't be looked into."""
+    try:
+        next(folder.iterdir(), None)
+    except FileNotFoundError:
+        raise SettingsError(f"there is no pack folder `{folder}`") from None
+    except NotADirectoryError:
+        because = "is a file: name the folder that it is in"
+        raise SettingsError(f"pack folder `{folder}` {because}") from None
+    except OSError as error:
+        because = f"can't be read: {error.strerror}"
+        raise SettingsError(f"pack folder `{folder}` {because}") from error
 
 
 def _pack_files(folder: Path) -> list[Path]:

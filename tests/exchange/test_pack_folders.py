@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from exchange.office import read_pack
-from schemas.errors import PackError
+from schemas.errors import PackError, SettingsError
 from tests.schemas.packs import SMALL
 
 
@@ -50,3 +50,25 @@ def test_other_folders_within_a_pack_are_nobodys_matter(tmp_path: Path) -> None:
     pack.joinpath("notes", "read.me").write_text("kind: matter")
 
     assert ["card@1"] == list(read_pack((pack,)).matters)
+
+
+@pytest.mark.parametrize(
+    ("name", "because"),
+    [
+        ("", "holds no file that ends in `.yaml` or `.yml`"),
+        ("notes.yaml/", "holds no file that ends in `.yaml` or `.yml`"),
+        ("card.txt", "is a file: name the folder that it is in"),
+        ("cards", "there is no pack folder"),
+        ("card.txt/cards", "is a file: name the folder that it is in"),
+    ],
+)
+def test_what_holds_no_pack_is_refused(tmp_path: Path, name: str, because: str) -> None:
+    """A slip in a path must not pass for a pack that is right and declares nothing."""
+    whole, here = a_folder(tmp_path / "whole"), tmp_path / "here"
+    here.joinpath("notes.yaml").mkdir(parents=True)
+    here.joinpath("card.txt").write_text(SMALL["card.yaml"], "utf-8")
+    with pytest.raises(SettingsError) as caught:
+        read_pack((whole, here / name))
+
+    assert because in str(caught.value)
+    assert f"`{here / name}`" in str(caught.value)
