@@ -234,14 +234,15 @@ def open_lookup(token: str, keys: Sequence[PublicKey]) -> LookupClaims:
 
     Raises:
         VerificationError: The signature does not hold.
-        ValueError: It is signed, and does not say what a look-up must say; the
-            message names the claims, without values.
+        ValueError: It is signed, and does not say what a look-up must say, or says
+            something twice; the message names the claims, without values.
     """
     verified = verify_compact(token, LOOKUP_TYPE, keys)
     try:
         claims = LookupClaims.model_validate_json(verified.payload)
     except ValidationError as error:
         raise ValueError(_places(error)) from None
+    check_members(verified.payload)
     if not was_valid(verified.key, from_seconds(claims.iat)):
         raise VerificationError("the key was not valid when the look-up was signed")
     return claims

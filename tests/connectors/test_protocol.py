@@ -601,6 +601,32 @@ def test_a_signed_lookup_that_says_too_little_is_invalid(
     assert MOTHER not in str(caught.value)
 
 
+_CLAIMS = lookup_claims(a_request(), GATEWAY).model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("where", "again"),
+    [
+        *[("{", {name: value}) for name, value in _CLAIMS.items()],
+        ('"keys":{', {"person_id": FATHER}),
+        ('"intent":{', {"index": 8}),
+        ('"newer":{', {"a": 1}),
+    ],
+)
+def test_a_signed_lookup_that_says_something_twice_is_invalid(
+    where: str, again: dict[str, JsonValue]
+) -> None:
+    """Of two claims, or two keys of a record, a department chooses neither."""
+    payload = orjson.dumps({**_CLAIMS, "newer": {"a": 2}}).decode()
+    member = orjson.dumps(again).decode()[1:-1]
+    twice = payload.replace(where, f"{where}{member},", 1)
+    token = sign_compact(twice.encode(), LOOKUP_TYPE, GATEWAY_KEY)
+    with pytest.raises(ValueError, match="each member comes once") as caught:
+        open_lookup(token, pinned(GATEWAY_KEY))
+
+    assert FATHER not in str(caught.value)
+
+
 def test_a_claim_that_a_department_does_not_know_is_passed_over() -> None:
     """A newer gateway can say more without breaking older departments."""
     claims = lookup_claims(a_request(), GATEWAY)
