@@ -163,7 +163,7 @@ class DisclosedFields(_Wire):
 class EvidenceClaims(_Wire):
     """What the department signs. Any further claim would be an unasked field."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid")
 
     iss: Slug
     """The provider."""

@@ -338,6 +338,16 @@ def test_claims_in_any_order_and_notation_pass(data: st.DataObject, mode: Mode) 
     assert checked(request, _resigned(sd_jwt, members, sign))
 
 
+def test_the_hash_of_the_digests_has_one_name() -> None:
+    """`sd_alg` is no claim: another reader of the same signature knows `_sd_alg`."""
+    request = a_request()
+    sd_jwt = sealed(request)
+    members = _members(sd_jwt)
+    members['"sd_alg"'] = members.pop('"_sd_alg"')
+
+    assert Fault.UNASKED_FIELD is fault_of(request, _resigned(sd_jwt, members.items()))
+
+
 def test_digests_that_are_named_twice_are_faulty() -> None:
     """Nor is one list of digests chosen out of two."""
     request = a_request()
