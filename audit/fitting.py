@@ -1,15 +1,19 @@
-"""Whether a log and its keys belong together, seen by opening what they have locked.
+"""Whether a log and its keys belong together, seen by what they have locked and signed.
 
 A key of another installation is well-formed: what it would sign is another log's, and
 what it would find is nobody. So one stored thing is opened with each, before anything
-is signed or sealed.
+is signed or sealed. Of receipts nothing is stored, so the log says itself which key
+they verify with.
 """
 
-from audit.keys import SHARD_FILE, LogKeys
-from audit.note import open_checkpoint
+from functools import partial
+
+from audit.keys import RECEIPT_FILE, SHARD_FILE, LogKeys
+from audit.note import Verifier, open_checkpoint, parse_vkey
 from audit.record import read_leaf
 from audit.sealing import Sealer
-from audit.store import Entry, LogReader
+from audit.store import RECEIPTS, Entry, LogReader, note_receipts
+from audit.writer import AuditLog
 from schemas.errors import SettingsError, VerificationError
 
 _LOOKED_AT = 8
@@ -31,17 +35,50 @@ def check_log_keys(reader: LogReader, sealer: Sealer, keys: LogKeys) -> None:
         SettingsError: A key is another one; it is named.
         LogUnavailableError: The log's server can't be reached.
     """
-    head = reader.head()
-    if head is not None:
-        try:
-            open_checkpoint(head.note.encode(), keys.log.verifier)
-        except VerificationError:
-            raise wrong_key("log.key", "the log's last head is not signed") from None
+    _check_head(reader, keys.log.verifier)
     size = reader.size()
     entries = list(reader.entries(max(0, size - _LOOKED_AT), size))
     found = {_opens(sealer, entry) for entry in entries}
     if False in found and True not in found:
         raise wrong_key(SHARD_FILE, "the log's last records are not sealed")
+
+
+def take_receipt_key(log: AuditLog, reader: LogReader, verifier: Verifier) -> None:
+    """Have a log say which key its receipts verify with, or verify that it is this one.
+
+    A log that does not say it yet, or has no record, takes this one. So all that else
+    tells a key of another installation comes first.
+
+    Args:
+        log: Nothing was recorded yet since it was opened.
+        reader: Reads it.
+        verifier: The key's public half.
+
+    Raises:
+        SettingsError: Its receipts verify with another key.
+        LogUnavailableError: It can't be read, or it could not be stored.
+    """
+    if reader.meta().get(RECEIPTS) is None or reader.size() == 0:
+        log.write(partial(note_receipts, vkey=verifier.vkey)).result()
+    check_receipt_key(reader, verifier)
+
+
+def check_receipt_key(reader: LogReader, verifier: Verifier) -> None:
+    """Verify that a log's receipts verify with a key, where it says with which one.
+
+    Raises:
+        SettingsError: With another one, or what it says is damaged.
+        LogUnavailableError: It can't be read.
+    """
+    known = reader.meta().get(RECEIPTS, verifier.vkey)
+    if known == verifier.vkey:
+        return
+    try:
+        parse_vkey(known)
+    except VerificationError:
+        raise _damaged(f"`{RECEIPTS}` of the log's `meta`") from None
+    origin = reader.meta()["origin"]
+    raise wrong_key(RECEIPT_FILE, f"the receipts of `{origin}` are not signed")
 
 
 def wrong_key(name: str, told: str) -> SettingsError:
@@ -55,6 +92,24 @@ def wrong_key(name: str, told: str) -> SettingsError:
         f"{told} with this `{name}`: put back the one that belongs to these data; "
         "nothing was recorded"
     )
+
+
+def _damaged(what: str) -> SettingsError:
+    return SettingsError(
+        f"{what} is damaged: restore all of the log from one backup, and run "
+        "`errand audit verify`; nothing was recorded"
+    )
+
+
+def _check_head(reader: LogReader, verifier: Verifier) -> None:
+    """Verify that the last head was signed with a key; before the first, nothing is."""
+    head = reader.head()
+    if head is None:
+        return
+    try:
+        open_checkpoint(head.note.encode(), verifier)
+    except VerificationError:
+        raise wrong_key("log.key", "the log's last head is not signed") from None
 
 
 def _opens(sealer: Sealer, entry: Entry) -> bool | None:

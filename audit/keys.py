@@ -21,9 +21,9 @@ SECRET_SIZE = 32
 SHARD_FILE: Final = "shard.key"
 """The one whose destruction erases the shard."""
 _LOG_FILE: Final = "log.key"
-_RECEIPT_FILE: Final = "receipt.key"
+RECEIPT_FILE: Final = "receipt.key"
 _SUBJECTS_FILE: Final = "subjects.key"
-KEY_FILES: Final = (_LOG_FILE, _RECEIPT_FILE, SHARD_FILE, _SUBJECTS_FILE)
+KEY_FILES: Final = (_LOG_FILE, RECEIPT_FILE, SHARD_FILE, _SUBJECTS_FILE)
 """What `save_keys` writes."""
 
 Entropy = Callable[[int], bytes]
@@ -76,7 +76,7 @@ def save_keys(keys: LogKeys, folder: Path) -> None:
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     write_secret(folder / _LOG_FILE, keys.log.skey)
-    write_secret(folder / _RECEIPT_FILE, keys.receipt.skey)
+    write_secret(folder / RECEIPT_FILE, keys.receipt.skey)
     write_secret(folder / SHARD_FILE, b64(keys.shard))
     directory = keys.directory
     write_secret(
@@ -93,7 +93,7 @@ def load_keys(folder: Path) -> LogKeys:
     """
     try:
         log = parse_skey(read_secret(folder / _LOG_FILE))
-        receipt = parse_skey(read_secret(folder / _RECEIPT_FILE))
+        receipt = parse_skey(read_secret(folder / RECEIPT_FILE))
         shard = _secret(read_secret(folder / SHARD_FILE))
         blind, _, wrapping = read_secret(folder / _SUBJECTS_FILE).partition("\n")
         directory = DirectoryKeys(_secret(blind), _secret(wrapping))
@@ -175,7 +175,7 @@ def load_signers(folder: Path) -> tuple[Signer, Signer]:
     """
     try:
         log = parse_skey(read_secret(folder / _LOG_FILE))
-        return log, parse_skey(read_secret(folder / _RECEIPT_FILE))
+        return log, parse_skey(read_secret(folder / RECEIPT_FILE))
     except VerificationError as error:
         raise SettingsError(f"a key of the log is malformed: {error}") from None
 

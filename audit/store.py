@@ -31,6 +31,8 @@ TABLES: Final = ("entry", "attempt", "tile", "tree", "checkpoint", "published")
 """What every log has on either engine, beside `meta`."""
 LEFT = "left"
 """Name of the mark in `meta` that a log was left, as it has lost records."""
+RECEIPTS = "receipts"
+"""Name of the key in `meta` that receipts verify with, as a vkey."""
 LOG_SCHEMA = "errand_log"
 """Where a log stands in a PostgreSQL database; its later shards beside it."""
 
@@ -241,7 +243,7 @@ class LogReader:
         self.sql.close()
 
     def meta(self) -> Mapping[str, str]:
-        """Return the format and the origin of the log, and whether it was left."""
+        """Return what the log says of itself: format, origin, key of receipts, mark."""
         return read_meta(self.sql)
 
     def left(self) -> str | None:
@@ -365,7 +367,7 @@ it was left, and whatever else was wanted."""
 
 
 def read_meta(sql: Changes | Sql) -> Mapping[str, str]:
-    """Return the format and the origin of a log, and whether it was left."""
+    """Return what a log says of itself: format, origin, key of receipts, mark."""
     return dict(sql.rows("SELECT name, value FROM meta"))
 
 
@@ -388,6 +390,18 @@ def check_tables(sql: Sql, name: str, tables: Iterable[str]) -> None:
 def is_log_of(meta: Mapping[str, str], origin: str) -> bool:
     """Return whether a log is that of an origin, in the format that we know."""
     return (meta.get("format"), meta.get("origin")) == (FORMAT, origin)
+
+
+def note_receipts(changes: Changes, vkey: str) -> None:
+    """Note which key receipts verify with; one that stands there stays.
+
+    While there is no record there is no receipt: whoever comes then is the first.
+    """
+    changes.change(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE"
+        " SET value = excluded.value WHERE NOT EXISTS (SELECT 1 FROM entry)",
+        (RECEIPTS, vkey),
+    )
 
 
 def mark_left(changes: Changes, mark: str) -> None:

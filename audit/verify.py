@@ -23,7 +23,7 @@ from audit.note import Verifier, b64, open_checkpoint, parse_vkey
 from audit.proving import open_tree
 from audit.resume import Keeper
 from audit.sql import Place, SqliteSql
-from audit.store import LogReader, SignedHead, is_log_of
+from audit.store import RECEIPTS, LogReader, SignedHead, is_log_of
 from audit.swaps import head_guard
 from audit.tiles import TileId, tile_path, tiles_of_size
 from audit.walking import Walk
@@ -187,8 +187,16 @@ def _check_file(reader: LogReader, verifier: Verifier, *, is_first: bool) -> Non
         problems = reader.sql.rows("PRAGMA integrity_check(1)")
         if problems != [("ok",)]:
             raise VerificationError(f"the file is damaged: {problems[0][0]}")
-    if not is_log_of(reader.meta(), verifier.name):
+    meta = reader.meta()
+    if not is_log_of(meta, verifier.name):
         raise VerificationError("meta: not the origin of this key, or another format")
+    if RECEIPTS in meta:
+        try:
+            named = parse_vkey(meta[RECEIPTS]).name
+        except VerificationError:
+            named = ""
+        if named != f"{verifier.name}/receipt":
+            raise VerificationError(f"meta: `{RECEIPTS}` is no key of its receipts")
 
 
 def _check_heads(

@@ -8,7 +8,12 @@ from typing import TypeAlias
 
 from audit.cosigning import Cosigning
 from audit.erasure import Erasures
-from audit.fitting import check_log_keys, wrong_key
+from audit.fitting import (
+    check_log_keys,
+    check_receipt_key,
+    take_receipt_key,
+    wrong_key,
+)
 from audit.following import Follower
 from audit.forgetting import Forgetting
 from audit.keys import Entropy, LogKeys, load_signers
@@ -119,7 +124,11 @@ def open_shelf(
     sealer: Sealer,
     stack: Stack,
 ) -> Shelf:
-    """Open the sealed shards, the newest first."""
+    """Open the sealed shards, the newest first.
+
+    Raises:
+        SettingsError: The key of one's receipts is another one.
+    """
     opened: list[SealedShard] = []
     for shard in reversed(shards[:-1]):
         files = ShardFiles(
@@ -129,9 +138,10 @@ def open_shelf(
             shard_keys(settings.keys_dir, shard.name),
             open_public(settings, shard.name),
         )
-        signers = load_signers(files.keys)
-        sealed = SealedShard(files, *signers, sealer.directory)
+        signer, receipts = load_signers(files.keys)
+        sealed = SealedShard(files, signer, receipts, sealer.directory)
         stack.callback(sealed.close)
+        check_receipt_key(sealed.reader, receipts.verifier)
         opened.append(sealed)
     return Shelf(opened)
 
@@ -211,6 +221,7 @@ def open_log(
         )
     with closing(LogReader.open(place)) as reader:
         check_log_keys(reader, sealer, keys.log)
+        take_receipt_key(log, reader, keys.log.receipt.verifier)
     pace = Pace(interval_s=settings.checkpoint_every_s)
     witnesses = open_witnesses(settings, keys)
     publisher = Publisher(log, keys.log.log, clock, pace, witnesses)

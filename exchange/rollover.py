@@ -18,6 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from audit.anchor import anchor
+from audit.fitting import take_receipt_key
 from audit.freezing import (
     PATIENCE_S,
     Seal,
@@ -421,6 +422,8 @@ async def _open_next(
     with ExitStack() as stack:
         sealer = open_sealer(settings, following, stack)
         log = stack.enter_context(closing(AuditLog(place, sealer, following.receipt)))
+        with closing(LogReader.open(place)) as reader:
+            take_receipt_key(log, reader, following.receipt.verifier)
         await _begin_with(log, events)
     *earlier, current = rollover.shards
     opened = Shard(following.origin, rollover.name, following.log.verifier.vkey)

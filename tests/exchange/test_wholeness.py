@@ -7,33 +7,42 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
+from audit.keys import load_keys
 from audit.places import open_sql
 from audit.register import load_shards
 from audit.shards import Shard
+from audit.store import RECEIPTS, LogReader
 from audit.subjects import SubjectDirectory
-from exchange.keys import open_keys
+from audit.verify import verify_log
+from exchange.keys import open_keys, shard_keys
 from exchange.migrations.schema import Part, upgrade
 from exchange.opening import opened
-from exchange.recording import open_gateway_keys
+from exchange.recording import open_gateway_keys, open_log, open_sealer, open_shelf
 from exchange.settings import Settings, parse_settings
 from exchange.telemetry import Metrics
 from exchange.wholeness import check_whole
 from schemas.clock import SystemClock
-from schemas.errors import SettingsError
-from tests.exchange.test_sealing_outside import begun
+from schemas.errors import SettingsError, VerificationError
+from tests.exchange.test_sealing_outside import begun, seal
 from tests.harness.application import PORTAL, a_site
 from tests.harness.postgres import Databases
 
 STORES = ("errand.db", "vault.db", "log.db", "subjects.db", "erasures.db")
 KEYS = ("lookup.pem", "token.pem", "master.key", "log/log.key", "log/subjects.key")
 
-FITTING = ("master.key", "log/log.key", "log/shard.key", "log/subjects.key")
-"""Keys with which something that is stored was locked or signed."""
+FITTING = (
+    "master.key",
+    "log/log.key",
+    "log/receipt.key",
+    "log/shard.key",
+    "log/subjects.key",
+)
+"""Keys with which something was locked or signed that is stored, or handed out."""
 
 
 @pytest.fixture(scope="module")
@@ -303,6 +312,109 @@ def test_on_a_server_too_a_key_of_another_installation_is_refused(
     shutil.copy(others / name, settings.keys_dir / name)
     with pytest.raises(SettingsError, match=f"with this `{Path(name).name}`: put back"):
         started(settings)
+
+
+def change_log(settings: Settings, statement: str) -> None:
+    """Change a log behind its gateway's back."""
+    with closing(open_sql(settings.log_place(""))) as sql, sql.transaction() as one:
+        one.change(statement)
+
+
+def logged(settings: Settings) -> None:
+    """Open the log as a gateway does when it starts, and close it again."""
+    shards = load_shards(settings.shards_place())
+    keys = open_gateway_keys(settings, shards, None)
+    shard = shards[-1].name if shards else ""
+    with ExitStack() as stack:
+        sealer = open_sealer(settings, keys.log, stack)
+        open_shelf(settings, shards, sealer, stack)
+        open_log(settings, keys, sealer, SystemClock(), shard, stack)
+
+
+def receipts_of(settings: Settings, shard: str = "") -> tuple[str, int]:
+    """Return the key of receipts that a log knows, and how many records it has."""
+    with closing(LogReader.open(settings.log_place(shard))) as reader:
+        return reader.meta()[RECEIPTS], reader.size()
+
+
+def check_taken(settings: Settings, others: Path) -> None:
+    """Check that a log that knows no key of receipts takes the one it starts with."""
+    change_log(settings, "DELETE FROM meta WHERE name = 'receipts'")
+    logged(settings)
+    shutil.copy(others / "log/receipt.key", settings.keys_dir / "log/receipt.key")
+    with pytest.raises(SettingsError, match=r"with this `receipt\.key`: put"):
+        logged(settings)
+
+
+def test_a_log_that_does_not_say_whose_its_receipts_are_takes_the_key_it_has(
+    copied: Settings, tmp_path: Path, databases: Databases, others: Path
+) -> None:
+    """One from before it said so, at its first start; from then on it knows."""
+    check_taken(copied, others)
+    on_server = tmp_path / "on_server"
+    on_server.mkdir()
+    check_taken(begun(on_server, f"log_url: {databases.empty()}\n"), others)
+
+
+@pytest.mark.parametrize("name", ["log/log.key", "log/shard.key"])
+def test_a_log_takes_no_key_of_receipts_beside_another_one_of_its_own(
+    copied: Settings, others: Path, name: str
+) -> None:
+    """A whole folder of another installation is refused, and leaves no trace."""
+    change_log(copied, "DELETE FROM meta WHERE name = 'receipts'")
+    kept = shutil.copytree(copied.keys_dir / "log", copied.data_dir.parent / "kept")
+    for file in (name, "log/receipt.key"):
+        shutil.copy(others / file, copied.keys_dir / file)
+    with pytest.raises(SettingsError, match=f"with this `{Path(name).name}`: put back"):
+        logged(copied)
+    shutil.copytree(kept, copied.keys_dir / "log", dirs_exist_ok=True)
+    logged(copied)
+
+
+def test_before_the_first_record_any_key_of_receipts_is_the_right_one(
+    tmp_path: Path, databases: Databases, others: Path
+) -> None:
+    """A first start that was killed goes on, whichever keys are made by then."""
+    for more in "", f"log_url: {databases.empty()}\n":
+        settings = settings_of(tmp_path, more)
+        opening(settings)
+        logged(settings)
+        shutil.copy(others / "log/receipt.key", settings.keys_dir / "log/receipt.key")
+        logged(settings)
+        keys = load_keys(settings.keys_dir / "log")
+
+        assert (keys.receipt.verifier.vkey, 0) == receipts_of(settings)
+
+
+def test_a_sealed_shard_knows_its_receipts_and_so_does_the_next(
+    copied: Settings, others: Path
+) -> None:
+    """They are signed again when somebody asks for one; the next has a key of its own.
+
+    It knows that from its first record on.
+    """
+    *_, shard = seal(copied)
+    keys = load_keys(shard_keys(copied.keys_dir, shard.name))
+    known, _ = receipts_of(copied, shard.name)
+    shutil.copy(others / "log/receipt.key", copied.keys_dir / "log/receipt.key")
+    with pytest.raises(
+        SettingsError, match=r"receipts of `.*log` are not .*receipt\.key"
+    ):
+        logged(copied)
+
+    assert keys.receipt.verifier.vkey == known
+
+
+def test_a_damaged_key_of_receipts_is_told_as_damage(copied: Settings) -> None:
+    """The one in the log: the key's file is the right one."""
+    change_log(copied, "UPDATE meta SET value = 'x' || value WHERE name = 'receipts'")
+    with pytest.raises(
+        SettingsError, match="`receipts` of the log's `meta` is damaged"
+    ):
+        logged(copied)
+    vkey = load_keys(copied.keys_dir / "log").log.verifier.vkey
+    with pytest.raises(VerificationError, match="meta: `receipts` is no key"):
+        verify_log(copied.log_file, vkey)
 
 
 @pytest.mark.parametrize("is_cut", [True, False])
