@@ -4,6 +4,8 @@ A key of another installation is well-formed: what it would sign is another log'
 what it would find is nobody. So one stored thing is opened with each, before anything
 is signed or sealed. Of receipts nothing is stored, so the log says itself which key
 they verify with.
+
+What is damaged is told as damage: no other key would open it.
 """
 
 from functools import partial
@@ -12,7 +14,9 @@ from audit.keys import RECEIPT_FILE, SHARD_FILE, LogKeys
 from audit.note import Verifier, open_checkpoint, parse_vkey
 from audit.record import read_leaf
 from audit.sealing import Sealer
+from audit.sections import guard
 from audit.store import RECEIPTS, Entry, LogReader, note_receipts
+from audit.swaps import head_guard
 from audit.writer import AuditLog
 from schemas.errors import SettingsError, VerificationError
 
@@ -32,7 +36,7 @@ def check_log_keys(reader: LogReader, sealer: Sealer, keys: LogKeys) -> None:
         keys: Those of the log.
 
     Raises:
-        SettingsError: A key is another one; it is named.
+        SettingsError: A key is another one, and named; or the last head is damaged.
         LogUnavailableError: The log's server can't be reached.
     """
     _check_head(reader, keys.log.verifier)
@@ -106,6 +110,9 @@ def _check_head(reader: LogReader, verifier: Verifier) -> None:
     head = reader.head()
     if head is None:
         return
+    # First: a head that is not what was written says nothing about any key.
+    if head.guard != head_guard(head.size, head.note, head.signed_ms):
+        raise _damaged("the log's last head")
     try:
         open_checkpoint(head.note.encode(), verifier)
     except VerificationError:
@@ -114,7 +121,7 @@ def _check_head(reader: LogReader, verifier: Verifier) -> None:
 
 def _opens(sealer: Sealer, entry: Entry) -> bool | None:
     """Return whether a record's sections open; None where that tells nothing."""
-    if not entry.sealed:
+    if not entry.sealed or entry.sealed_guard != guard(entry.leaf_hash, entry.sealed):
         return None
     try:
         people = [sealer.directory.by_ref(ref) for ref in entry.subject_refs.split()]

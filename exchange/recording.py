@@ -219,7 +219,7 @@ def open_log(
             "when `errand audit seal-shard` has ended, and if it was cut off, give it "
             "again"
         )
-    with closing(LogReader.open(place)) as reader:
+    with telling_damage(place), closing(LogReader.open(place)) as reader:
         check_log_keys(reader, sealer, keys.log)
         take_receipt_key(log, reader, keys.log.receipt.verifier)
     pace = Pace(interval_s=settings.checkpoint_every_s)

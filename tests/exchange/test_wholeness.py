@@ -405,6 +405,28 @@ def test_a_sealed_shard_knows_its_receipts_and_so_does_the_next(
     assert keys.receipt.verifier.vkey == known
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE checkpoint SET note = replace(note, 'errand', 'erranD')",
+        "UPDATE checkpoint SET size = size + 1",
+    ],
+)
+def test_a_damaged_last_head_is_told_as_damage(copied: Settings, change: str) -> None:
+    """No key would verify it: whoever looked for another one would look in vain."""
+    change_log(copied, change)
+    with pytest.raises(SettingsError, match="last head is damaged: restore") as refused:
+        logged(copied)
+
+    assert "log.key" not in str(refused.value)
+
+
+def test_damaged_records_are_no_sign_of_another_key(copied: Settings) -> None:
+    """However many: a head that was signed with the key says that it is the one."""
+    change_log(copied, "UPDATE entry SET sealed = zeroblob(length(sealed))")
+    logged(copied)
+
+
 def test_a_damaged_key_of_receipts_is_told_as_damage(copied: Settings) -> None:
     """The one in the log: the key's file is the right one."""
     change_log(copied, "UPDATE meta SET value = 'x' || value WHERE name = 'receipts'")
