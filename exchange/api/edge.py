@@ -37,9 +37,12 @@ _UNKNOWN_METHOD, _NO_ROUTE = "OTHER", "none"
 """What the access log and the metrics call what is not ours."""
 _MALFORMED_LINE = b"HTTP/1.1 400 Bad Request\r\n"
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})"
+    rb"-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(?:-.*)?",
+    re.DOTALL,
 )
-"""SOURCE: W3C Trace Context, section 3.2; of later versions nothing that is longer."""
+"""SOURCE: W3C Trace Context, sections 3.2 and 3.2.4: after its 55 characters a version
+later than 00 may have a dash, and what nobody knows yet."""
 _ALWAYS_ANSWERED = "/health/"
 _ONCE = {
     b"authorization": "Authorization",
@@ -285,7 +288,7 @@ def _trace_of(parents: Sequence[bytes]) -> str | None:
     """Return the trace that a request goes on with; None: it begins one of its own.
 
     What is wrong or comes twice is as if it were not there, and never an error.
-    SOURCE: W3C Trace Context, sections 3.2 and 4.3.
+    SOURCE: W3C Trace Context, sections 3.2, 3.2.4 and 4.3.
     """
     valid = _TRACEPARENT.fullmatch(parents[0]) if len(parents) == 1 else None
     return None if valid is None else valid[1].decode("ascii")

@@ -13,7 +13,7 @@ import orjson
 import pytest
 import structlog
 from fastapi import FastAPI, Query
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pydantic import AfterValidator, Field
 from starlette.exceptions import HTTPException
@@ -372,8 +372,9 @@ TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
         [f"00-{TRACE}-{PARENT}-01, 00-{TRACE}-{PARENT}-01"],
         [f"00-{TRACE.upper()}-{PARENT}-01"],
         [f"00-{TRACE}-{PARENT}-01-{PLANTED}"],
-        [f"01-{TRACE}-{PARENT}-01-more"],
-        [f"ff-{TRACE}-{PARENT}-01"],
+        [f"00-{TRACE}-{PARENT}-01-"],
+        [f"01-{TRACE}-{PARENT}-01more"],
+        [f"ff-{TRACE}-{PARENT}-01-more"],
         [f"00-{'0' * 32}-{PARENT}-01"],
         [f"00-{TRACE}-{'0' * 16}-01"],
         [f"00-{PLANTED}-{PARENT}-01"],
@@ -420,16 +421,24 @@ async def test_the_log_has_nothing_of_what_a_client_sends_but_a_trace(
 
 @given(
     st.text("0123456789abcdefABCDEFg-\n ", max_size=60)
-    | st.from_regex(r"\A[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}\Z")
+    | st.from_regex(
+        r"\A(00|[0-9a-f]{2})-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}(-[^z]*|[0-9a-f])?\Z"
+    )
 )
+@example(f"cc-{TRACE}-{PARENT}-01-what the future will be like")
 def test_a_trace_is_taken_up_exactly_when_it_is_one(sent: str) -> None:
-    """55 characters, lower case, of a version that there can be, and no zero id."""
-    parts = sent.split("-")
-    hexadecimal = all(set(part) <= set("0123456789abcdef") for part in parts)
+    """55 characters, lower case, of a version that there can be, and no zero id.
+
+    What a later version writes behind them, after a dash, is not looked at.
+    """
+    parts = sent.split("-", 4)
+    known = parts[:4]
+    hexadecimal = all(set(part) <= set("0123456789abcdef") for part in known)
     is_one = (
-        [2, 32, 16, 2] == [len(part) for part in parts]
+        [2, 32, 16, 2] == [len(part) for part in known]
         and hexadecimal
         and parts[0] != "ff"
+        and (parts[0] != "00" or len(parts) == 4)
         and {"0"} not in (set(parts[1]), set(parts[2]))
     )
 
