@@ -9,9 +9,10 @@ from functools import partial
 
 from rich.table import Table
 
+from consent.artefact import Person
 from exchange.catalogue import Catalogue, compile_matter
 from exchange.explain import explain
-from exchange.explanation import Explanation, LookupExplained
+from exchange.explanation import Explanation, LookupExplained, Move
 from exchange.intake import check_answers
 from exchange.planner import Planner
 from exchange.proposal import Circumstances, judge
@@ -24,7 +25,7 @@ from schemas.model import Concept, Slug, VersionedId
 from schemas.validation import Pack
 
 _STATED = "stated"
-"""Stands for the value of a stated fact: planning asks only whether it is there."""
+"""Stands for the value of a stated fact: only whether it is there is asked."""
 
 
 def explain_offline(
@@ -69,6 +70,7 @@ def explain_offline(
         requester=requester or _first_requester(pack, declared),
         purpose=next(iter(declared.purposes)),
         case=CaseId(new_ids(clock)()),
+        persons=_named(declared, (*facts, *_required(declared))),
     )
     return explain(catalogue, pack, plan, judge(pack, plan, circumstances, now))
 
@@ -76,10 +78,15 @@ def explain_offline(
 def show_explanation(explained: Explanation) -> Iterator[Table]:
     """Yield tables: each wave of look-ups, then every requirement."""
     for number, wave in enumerate(explained.waves, 1):
-        later = sum(one.decided_again is not None for one in wave)
-        title = f"Wave {number}: {len(wave) - later} at once"
-        title += f", {later} decided again before they are asked" if later else ""
-        table = _table(title, "look-up", "asks", "by", "fields", "decision", "serves")
+        table = _table(
+            _title(number, wave),
+            "look-up",
+            "asks",
+            "by",
+            "fields",
+            "decision",
+            "serves",
+        )
         for one in wave:
             table.add_row(*_cells(one))
         yield table
@@ -94,6 +101,15 @@ def show_explanation(explained: Explanation) -> Iterator[Table]:
             needed.next,
         )
     yield table
+
+
+def _title(number: int, wave: Sequence[LookupExplained]) -> str:
+    """Say how many look-ups of a wave are made in it, and how many wait for persons."""
+    later = sum(one.next is Move.DECIDE_AGAIN for one in wave)
+    asking = sum(one.next is Move.ASK_CONSENT for one in wave)
+    title = f"Wave {number}: {len(wave) - later - asking} at once"
+    title += f", {later} decided again before they are asked" if later else ""
+    return f"{title}, {asking} when consent is given" if asking else title
 
 
 def _cells(one: LookupExplained) -> Sequence[str]:
@@ -145,6 +161,12 @@ def _required(matter: Matter) -> tuple[Concept, ...]:
         for fact, one in declared.facts.items()
         if declared.required and one.required
     )
+
+
+def _named(matter: Matter, facts: Iterable[Concept]) -> dict[Slug, Person]:
+    """Return the roles whose persons the portal names: no look-up has to."""
+    stated = {*facts}
+    return {role: _STATED for role in matter.roles if f"{role}.id" in stated}
 
 
 def _checked(matter: Matter, stated: Iterable[Concept]) -> tuple[Concept, ...]:

@@ -19,6 +19,7 @@ from exchange.explanation import (
 )
 from exchange.planner import make_plan
 from exchange.proposal import Circumstances, judge
+from exchange.rehearsal import explain_offline, show_explanation
 from exchange.situation import Situation
 from schemas.directory import LawfulBasisKind
 from schemas.ids import CaseId, ConsentId
@@ -162,6 +163,29 @@ def test_a_person_who_is_known_is_asked_for_consent() -> None:
     assert lookup.decision.roles == ("father",)
     assert lookup.next is Move.ASK_CONSENT
     assert _requirement(explanation, "marriage").next is Move.ASK_CONSENT
+
+
+def test_a_rehearsal_decides_about_whom_the_portal_states() -> None:
+    """As the case does: nobody has to tell who the father is, and he is asked."""
+    answers = ["parents_married=true", "joins=mother"]
+    stated = [*STATED, "father.id"]
+    found, named = (
+        explain_offline(PACK, "newborn@1", answers=answers, stated=one)
+        for one in (None, stated)
+    )
+    lookup = _lookup(named, "marriage")
+
+    assert ("consent_needed", ("father",)) == (
+        lookup.decision.decision,
+        lookup.decision.roles,
+    )
+    assert [None] == list({o.decided_again for wave in named.waves for o in wave})
+    assert "provisional" == _lookup(found, "marriage").decision.decision
+    titles = [str(next(iter(show_explanation(one))).title) for one in (named, found)]
+    assert [
+        "Wave 1: 5 at once, 1 when consent is given",
+        "Wave 1: 5 at once, 1 decided again before they are asked",
+    ] == titles
 
 
 def test_a_consent_that_was_given_is_seen() -> None:
