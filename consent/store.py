@@ -10,7 +10,7 @@ and suspensions stand in `consent.uses`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Row, Select, select, update
 
@@ -84,10 +84,20 @@ AS_ASKED = Terms()
 """The person gives what was asked for."""
 
 
+class Asked(NamedTuple):
+    """What came of asking."""
+
+    consent: Consent
+    """The open request."""
+    changed: tuple[Consent, ...]
+    """Every consent that was changed by it: one that had run out, and the open request,
+    unless all of it was being asked for already."""
+
+
 def ask(
     connection: Connection, request: ConsentRequest, now: datetime, new_id: NewId
-) -> Consent:
-    """Ask a person's consent, or add to what is being asked; return the open request.
+) -> Asked:
+    """Ask a person's consent, or add to what is being asked.
 
     (1) Let an open request that has run out make room.
     (2) Where one is open: add what is new to it, and raise its version so that nobody
@@ -105,17 +115,19 @@ def ask(
         & (CONSENT.c.whole_matter == (scope.case is None))
         & (CONSENT.c.state == ConsentState.ASKED.value)
     )
-    _expire(connection, same, now)
+    lapsed = _expire(connection, same, now)
     # (2): locked, so that two cannot both add to the same version.
     open_one = select(CONSENT).where(same).with_for_update()
     row = connection.execute(open_one).first()
     if row is not None:
-        return _widen(connection, consent_of(row), request)
+        return _widen(connection, consent_of(row), request, lapsed)
     # (3): the index refuses a second one; who came second adds to the first.
     opened = _opened(request, ConsentId(new_id()), now)
     if insert_or_ignore(connection, CONSENT, values_of(opened)):
-        return get(connection, opened.id)
-    return _widen(connection, consent_of(connection.execute(open_one).one()), request)
+        consent = get(connection, opened.id)
+        return Asked(consent, (*lapsed, consent))
+    first = consent_of(connection.execute(open_one).one())
+    return _widen(connection, first, request, lapsed)
 
 
 def give(
@@ -386,7 +398,12 @@ def _opened(request: ConsentRequest, consent: ConsentId, now: datetime) -> Conse
     )
 
 
-def _widen(connection: Connection, asked: Consent, request: ConsentRequest) -> Consent:
+def _widen(
+    connection: Connection,
+    asked: Consent,
+    request: ConsentRequest,
+    lapsed: tuple[Consent, ...],
+) -> Asked:
     """Add to an open request what is new; the person has answered nothing yet."""
     fields = merged(asked.fields, request.fields)
     expires_at = max(asked.expires_at, request.expires_at)
@@ -397,13 +414,14 @@ def _widen(connection: Connection, asked: Consent, request: ConsentRequest) -> C
     )
     same = (asked.fields, asked.expires_at, asked.uses_left)
     if (fields, expires_at, uses) == same:
-        return asked
+        return Asked(asked, lapsed)
     changes = {
         "fields": plain_fields(fields),
         "expires_at": micros(expires_at),
         "uses_left": uses,
     }
-    return _change(connection, asked.id, changes)
+    wider = _change(connection, asked.id, changes)
+    return Asked(wider, (*lapsed, wider))
 
 
 def _change(

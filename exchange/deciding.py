@@ -177,23 +177,24 @@ class Decider:
         now = self.clock.now()
         requests = [self._request(case, waiting, now) for waiting in persons]
 
-        def ask(connection: Connection) -> list[tuple[Consent, Event]]:
+        def ask(connection: Connection) -> tuple[list[Consent], list[Event]]:
             # A case that is being closed ends what it has asked, this as well.
             cases.keep_open(connection, case.head.id)
-            asked: list[tuple[Consent, Event]] = []
+            consents: list[Consent] = []
+            events: list[Event] = []
             for request in requests:
-                consent = store.ask(connection, request, now, self.new_id)
-                event = self._asked(case, consent, now)
-                self.owed.note(connection, event, consent.version)
-                asked.append((consent, event))
-            return asked
+                consent, changed = store.ask(connection, request, now, self.new_id)
+                consents.append(consent)
+                for one in changed:
+                    event = self._changed(case, one, now)
+                    events.append(self.owed.note(connection, event, one.version))
+            return consents, events
 
         # From here on the persons can be shown it, whatever becomes of this run.
-        asked = await self.database.write(ask)
-        for _, event in asked:
-            case.unrecorded.append(event)
-            case.owed.append(event.id)
-        return [consent for consent, _ in asked]
+        consents, events = await self.database.write(ask)
+        case.unrecorded += events
+        case.owed += [event.id for event in events]
+        return consents
 
     def _request(
         self, case: OpenCase, waiting: _Waiting, now: datetime
@@ -215,7 +216,8 @@ class Decider:
             uses=None,
         )
 
-    def _asked(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
+    def _changed(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
+        """Return the event of a request: made or widened, or run out."""
         role = consent.scope.role
         person = case.person(role)
         subjects = (
@@ -225,7 +227,7 @@ class Decider:
             id=EventId(self.new_id()),
             at=now,
             kind=Kind.CONSENT_CHANGED,
-            outcome="asked",
+            outcome=consent.state.value,
             requester=case.head.requester,
             policy=self.pack.digest,
             correlation=consent.id,

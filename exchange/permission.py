@@ -30,6 +30,7 @@ from consent.artefact import (
     Consent,
     ConsentFields,
     ConsentScope,
+    ConsentState,
     Person,
 )
 from consent.in_flight import InFlight
@@ -112,20 +113,25 @@ class Permissions:
         request = self._request(head, asking, person_id)
         now = self.clock.now()
 
-        def work(connection: Connection) -> tuple[Consent, Event | None]:
+        def work(connection: Connection) -> tuple[Consent, list[Event]]:
             made = repeat and idempotency.find(connection, repeat)
             if made:
-                return store.get(connection, ConsentId(made)), None
+                return store.get(connection, ConsentId(made)), []
             # A case that is being closed ends what it has asked, this as well.
             cases.keep_open(connection, asking.case)
-            asked = store.ask(connection, request, now, self.new_id)
+            asked, changed = store.ask(connection, request, now, self.new_id)
             if repeat is not None:
                 idempotency.claim(connection, repeat, asked.id, now)
-            return asked, self._note(connection, asked, "asked", now, person_id)
+            events = []
+            for one in changed:
+                if one.state is ConsentState.EXPIRED:
+                    due.hasten(connection, one.asked_in, DueId(self.new_id()), now)
+                word = one.state.value
+                events.append(self._note(connection, one, word, now, person_id))
+            return asked, events
 
-        asked, event = await self.database.write(work)
-        if event is not None:
-            await self.owed.record([event], self.finish)
+        asked, events = await self.database.write(work)
+        await self.owed.record(events, self.finish)
         return asked
 
     async def give(

@@ -167,7 +167,7 @@ def given(
     """Ask and give a consent of a role that is named after it; return it."""
     role = consent.replace("-", "_")
     request = a_request(a_scope(role=role), uses=uses)
-    asked = ask(connection, request, NOW, lambda: consent)
+    asked = ask(connection, request, NOW, lambda: consent).consent
     return give(connection, asked.id, FATHER, asked.version, NOW)
 
 

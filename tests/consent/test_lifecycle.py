@@ -109,7 +109,8 @@ class Lifecycle(RuleBasedStateMachine):
             if known.role == role and known.state_at(self.now) == "asked"
         ]
         with self.engine.begin() as connection:
-            consent = ask(connection, request, NOW + self.now * MINUTE, self._fresh)
+            at = NOW + self.now * MINUTE
+            consent = ask(connection, request, at, self._fresh).consent
         if not open_ids:
             assert consent.id not in self.known
             self.known[consent.id] = Known(role, "asked", expires, uses)

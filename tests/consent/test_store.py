@@ -49,13 +49,13 @@ def asked(
     connection: Connection, request: ConsentRequest | None = None, name: str = "c1"
 ) -> ConsentId:
     """Ask, and return the id of the request."""
-    return ask(connection, request or a_request(), NOW, ids(name)).id
+    return ask(connection, request or a_request(), NOW, ids(name)).consent.id
 
 
 def test_what_is_asked_is_read_back_whole(connection: Connection) -> None:
     """The store returns the request exactly as it was made."""
     request = a_request(uses=3, fields={"marriage@1": STATUS, "birth@1": None})
-    consent = ask(connection, request, NOW + TICK, ids("c1"))
+    consent = ask(connection, request, NOW + TICK, ids("c1")).consent
 
     assert consent == get(connection, consent.id)
     assert request.scope == consent.scope
@@ -72,7 +72,8 @@ def test_asking_twice_is_one_request(connection: Connection) -> None:
     first = ask(connection, a_request(), NOW, ids("c1"))
     second = ask(connection, a_request(), NOW + DAY / 2, ids())
 
-    assert first == second
+    assert first.consent == second.consent
+    assert ((first.consent,), ()) == (first.changed, second.changed)
 
 
 def test_asking_for_more_widens_the_open_request(connection: Connection) -> None:
@@ -85,7 +86,7 @@ def test_asking_for_more_widens_the_open_request(connection: Connection) -> None
         uses=4,
         expires_at=NOW + 2 * DAY,
     )
-    both = ask(connection, more, NOW, ids())
+    both = ask(connection, more, NOW, ids()).consent
 
     assert both.fields == {**ALL_FIELDS, "birth@1": STATUS}
     assert (4, NOW + 2 * DAY, 2) == (both.uses_left, both.expires_at, both.version)
@@ -117,9 +118,11 @@ def test_an_open_request_that_ran_out_makes_room(connection: Connection) -> None
     asked(connection)
     late = a_request(expires_at=NOW + 3 * DAY)
     second = ask(connection, late, NOW + DAY, ids("c2"))
+    lapsed = get(connection, ConsentId("c1"))
 
-    assert second.id == "c2"
-    assert ConsentState.EXPIRED is get(connection, ConsentId("c1")).state
+    assert second.consent.id == "c2"
+    assert ConsentState.EXPIRED is lapsed.state
+    assert (lapsed, second.consent) == second.changed
 
 
 def test_two_open_requests_of_one_scope_are_refused_by_the_engine(
@@ -328,7 +331,7 @@ def test_whatever_the_terms_a_consent_only_narrows(engine: Engine) -> None:
     @given_that(_TERMS)
     def narrows(terms: Terms) -> None:
         with engine.connect() as connection:
-            request = ask(connection, a_request(uses=3), NOW, ids("c1"))
+            request = ask(connection, a_request(uses=3), NOW, ids("c1")).consent
             try:
                 consent = give(connection, request.id, FATHER, 1, NOW, terms)
             except InvalidRequestError:

@@ -191,7 +191,7 @@ class Office:
         )
         new_id = new_ids(self.clock)
         asked = await self.database.write(lambda c: store.ask(c, request, now, new_id))
-        return await self.give(asked.id)
+        return await self.give(asked.consent.id)
 
     def owed(self, case: dict[str, Any]) -> Due | None:
         """Return what a case is owed."""

@@ -212,6 +212,45 @@ async def test_a_request_that_is_repeated_asks_once(office: Office) -> None:
     assert ["asked"] == said(office, first)
 
 
+async def test_asking_for_what_is_asked_already_is_no_record(office: Office) -> None:
+    """Without a key as well: a record tells of a change, and of each once."""
+    case = await office.open()
+    people = permissions(office)
+    first = await people.ask(PORTAL_CALLER, FATHER, asking(case), None)
+    again = await people.ask(PORTAL_CALLER, FATHER, asking(case), None)
+    wider = asking(case, fields={"household@1": frozenset({"household_no"})})
+    more = await people.ask(PORTAL_CALLER, FATHER, wider, None)
+
+    assert first == again
+    assert first.id == more.id
+    assert ["asked"] * 3 == said(office, first)  # by the case itself, then by two
+
+
+@pytest.mark.parametrize("by_portal", [True, False])
+async def test_a_request_that_ran_out_is_recorded_by_whoever_asks_anew(
+    office: Office, *, by_portal: bool
+) -> None:
+    """It is over in that instant, so that no sweep will find it later."""
+    lapsed = await asked(office)
+    case = {"id": lapsed.asked_in}
+    office.clock.instant = lapsed.expires_at
+    if by_portal:
+        late = asking(case, expires_at=lapsed.expires_at + timedelta(days=1))
+        await permissions(office).ask(PORTAL_CALLER, FATHER, late, None)
+    else:
+        await office.resolve(case)
+    [anew] = [
+        one
+        for one in await permissions(office).of_person(FATHER)
+        if one.state is ConsentState.ASKED
+    ]
+
+    assert 0 == await permissions(office).expire()
+    assert ["asked", "expired"] == said(office, lapsed)
+    assert ["asked"] == said(office, anew)
+    assert not by_portal or office.owed_in(case) <= 0
+
+
 # Cut off between the act and its record.
 
 

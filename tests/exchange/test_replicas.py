@@ -96,7 +96,7 @@ async def test_a_person_is_asked_once(postgres_tables: str) -> None:
     names = iter(("c1", "c2"))
 
     def ask(connection: Connection) -> str:
-        return store.ask(connection, a_request(), NOW, lambda: next(names)).id
+        return store.ask(connection, a_request(), NOW, lambda: next(names)).consent.id
 
     assert ("c1", "c1") == await race(postgres_tables, ask, ask)
 
