@@ -17,6 +17,7 @@ from schemas.endpoint import parse_endpoint
 from schemas.errors import SettingsError
 from schemas.evidence import EvidenceType, LookupKey
 from schemas.fieldtypes import compile_fields, schema_fault
+from schemas.matter import Matter
 from schemas.mattercheck import MatterCheck
 
 _KEY_BYTES = 32
@@ -168,17 +169,49 @@ def _check_granted_for(
     grant: SharingGrant, catalogue: Catalogue, complain: Complain
 ) -> None:
     """Check the matters, purposes and roles that a grant is for."""
-    matters = [one.thing for one in catalogue.matters.values()]
-    declared = {matter.id for matter in matters}
+    matters = (one.thing for one in catalogue.matters.values())
     named = [matter for matter in matters if matter.id in grant.matters]
     purposes = {purpose for matter in named for purpose in matter.purposes}
     roles = {role for matter in named for role in matter.roles}
     for index, name in enumerate(grant.matters):
-        if name not in declared:
+        versions = [matter for matter in named if matter.id == name]
+        if not versions:
             complain("matters", index, because=f"no matter `{name}` is declared")
+        elif grant.evidence_type in catalogue.evidence_types:
+            _check_permits(grant, versions, index, complain)
     for index, purpose in enumerate(grant.purposes):
         if purpose not in purposes:
             complain("purposes", index, because="no matter of this grant has it")
     for role in grant.bases:
         if role not in roles:
             complain("bases", role, because="no matter of this grant has this role")
+
+
+def _check_permits(
+    grant: SharingGrant, versions: list[Matter], index: int, complain: Complain
+) -> None:
+    """Check that a grant can permit some look-up of one of its matters.
+
+    A look-up is decided under each grant alone: what this one lacks, no other adds.
+    """
+    name = versions[0].id
+    asks = [
+        (ask, {ask.about, *ask.concerns} & matter.roles.keys())
+        for matter in versions
+        for ask in matter.asks.values()
+        if ask.evidence_type == grant.evidence_type
+    ]
+    lacking = [roles - grant.bases.keys() for a, roles in asks if a.mode in grant.modes]
+    if not asks:
+        because = f"`{name}` never asks for `{grant.evidence_type}`"
+        complain("matters", index, because=because)
+    elif not lacking:
+        complain("modes", because=f"`{name}` asks in none of these modes")
+    elif all(lacking):
+        fewest = min(lacking, key=len)
+        missing = ", ".join(f"`{role}`" for role in sorted(fewest))
+        because = f"allows nothing in `{name}`: {missing} missing"
+        complain("bases", because=because)
+    if all(one.purposes.keys().isdisjoint(grant.purposes) for one in versions):
+        because = f"`{name}` has none of this grant's purposes"
+        complain("matters", index, because=because)

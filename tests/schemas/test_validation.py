@@ -120,6 +120,12 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("grants.yaml", "modes: [retrieve]", "modes: []", "/grants/0/modes: has 0 members"),
     ("grants.yaml", "scopes: [portal]", "scopes: []", "/requesters/0/scopes: has 0 me"),
     ("grants.yaml", "matters: [card]", "matters: []", "/grants/0/matters: has 0 memb"),
+    ("card.yaml", "    roles: {landlord", "    concerns: [owner]\n    roles: {landlord",
+     "grants.yaml:16: /grants/0/bases: allows nothing in `card`: `owner` missing$"),
+    ("card.yaml", "evidence_type: residence@1", "evidence_type: lease@1",
+     "/grants/0/matters/0: `card` never asks for `residence@1`"),
+    ("card.yaml", "{lending: {zh: 借书", "{reading: {zh: 借书",
+     "/grants/0/matters/0: `card` has none of this grant's purposes"),
     # --- evidence types
     ("evidence.yaml", "modes: [retrieve]", "modes: []", "/0/modes: at least one mode"),
     ("evidence.yaml", "P1D", "P0D", "/0/max_age: must be longer"),
@@ -311,6 +317,62 @@ asks:
     except PackError as error:
         found = {place.split(": ")[1] for place in error.places}
     assert {f"/asks/{name}" for name in wrong} == found
+
+
+TWO_ASKS = (
+    SMALL["card.yaml"]
+    .replace(
+        "asks:\n",
+        "asks:\n  next_door: {evidence_type: residence@1, about: owner,"
+        " concerns: [reader], mode: retrieve, roles: {landlord: reader}}\n",
+    )
+    .replace("- all: [", "- all: [{ask: next_door, fields: [floor]}, ")
+    .replace(
+        "required: false, facts: {}}",
+        "required: false, facts: {id: {name: {zh: 号, en: Id}, type: citizen_id}}}",
+    )
+)
+"""One ask is about the reader; the other is about the owner and concerns the reader."""
+
+
+def granted(bases: tuple[str, ...], mode: str) -> dict[str, str]:
+    """Return files with both asks, and a grant for each set of roles."""
+    head, mark, grant = SMALL["grants.yaml"].partition("  - id: card_residence\n")
+    body, basis, end = re.split(r"      reader:\n((?:        .*\n)*)", grant)
+    grants = [
+        f"{mark}{body}".replace("card_residence", f"grant_{at}")
+        + "".join(f"      {role}:\n{basis}" for role in roles.split())
+        + end
+        for at, roles in enumerate(bases)
+    ]
+    text = SMALL["evidence.yaml"].replace("[retrieve]", "[retrieve, verify]")
+    return SMALL | {
+        "card.yaml": TWO_ASKS,
+        "evidence.yaml": text,
+        "grants.yaml": head + "".join(grants).replace("[retrieve]", f"[{mode}]"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("bases", "mode", "wrong"),
+    [
+        (("reader", "reader owner"), "retrieve", []),
+        (("reader owner",), "retrieve", []),
+        (("reader", "owner"), "retrieve", ["/grants/1/bases"]),
+        (("reader",), "verify", ["/grants/0/modes"]),
+    ],
+)
+def test_each_grant_allows_something_by_itself(
+    bases: tuple[str, ...], mode: str, wrong: list[str]
+) -> None:
+    """Two grants may each cover one ask; what one lacks, the other can't add."""
+    try:
+        load_pack(granted(bases, mode))
+        found = []
+    except PackError as error:
+        found = [place.split(": ")[1] for place in error.places]
+
+    assert wrong == found
 
 
 def test_all_wrong_places_are_named_at_once() -> None:
