@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import OKPKey
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from connectors.checking import FieldChecker, check_evidence, restore_evidence
 from connectors.jose import SigningKey, sign_compact
@@ -336,6 +336,27 @@ def test_claims_in_any_order_and_notation_pass(data: st.DataObject, mode: Mode) 
     sign = data.draw(st.sampled_from([",", " ,\n  "]))
 
     assert checked(request, _resigned(sd_jwt, members, sign))
+
+
+def test_the_claims_that_are_texts_are_all_named() -> None:
+    """They tell how many quotation marks an answer has that says nothing twice."""
+    claims = EvidenceClaims.model_json_schema(by_alias=False)["properties"]
+    texts = {name for name, one in claims.items() if "string" in repr(one)}
+
+    assert texts == EvidenceClaims.TEXTS
+
+
+@pytest.mark.parametrize("name", sorted(EvidenceClaims.TEXTS))
+@pytest.mark.parametrize("added", [None, '"'])
+def test_no_claim_holds_a_quotation_mark(name: str, added: str | None) -> None:
+    """Nor is one that is a text null: to count the marks would tell nothing."""
+    told = claims_for(a_request()).model_dump(mode="json", exclude_none=True)
+    told[name] = None if added is None else told[name] + added
+    written = {f"_{n}" if n == "sd_alg" else n: value for n, value in told.items()}
+    with pytest.raises(ValidationError) as caught:
+        EvidenceClaims.model_validate_json(orjson.dumps(written))
+
+    assert 1 == caught.value.error_count()
 
 
 def test_the_hash_of_the_digests_has_one_name() -> None:
