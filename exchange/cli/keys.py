@@ -4,16 +4,19 @@
 
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import orjson
 import typer
 
 from exchange.cli.console import AsJson, Config, print_json, settings_of
-from exchange.key_change import Changeable
 
 if TYPE_CHECKING:
+    from connectors.jose import SigningKey
     from exchange.settings import Settings
+
+_Which = Literal["lookup", "token"]
+"""The names of `exchange.key_change.Changeable`, which is not imported for a help."""
 
 app = typer.Typer(help="The gateway's own keys.", no_args_is_help=True)
 
@@ -32,27 +35,27 @@ def show_keys(config: Config = None, *, as_json: AsJson = False) -> None:
 
 @app.command("prepare")
 def prepare(
-    which: Annotated[Changeable, typer.Argument(help="The key to change later.")],
+    which: Annotated[_Which, typer.Argument(help="The key to change later.")],
     config: Config = None,
 ) -> None:
     """Make the key that comes next, and show its public part for others to pin."""
-    from exchange.key_change import prepare_key
+    from exchange.key_change import Changeable, prepare_key
 
-    key = prepare_key(settings_of(config).keys_dir, which, os.urandom)
-    sys.stdout.write(f"{which:8} {orjson.dumps(key.public_jwk()).decode()}\n")
+    folder = settings_of(config).keys_dir
+    _show_key(which, prepare_key(folder, Changeable(which), os.urandom))
 
 
 @app.command("change")
 def change(
-    which: Annotated[Changeable, typer.Argument(help="The key to change.")],
+    which: Annotated[_Which, typer.Argument(help="The key to change.")],
     config: Config = None,
 ) -> None:
     """Put the key that was prepared in place: gateways sign with it once restarted."""
-    from exchange.key_change import change_key
+    from exchange.key_change import Changeable, change_key
     from schemas.clock import SystemClock
 
-    key = change_key(settings_of(config).keys_dir, which, SystemClock().now())
-    sys.stdout.write(f"{which:8} {orjson.dumps(key.public_jwk()).decode()}\n")
+    folder = settings_of(config).keys_dir
+    _show_key(which, change_key(folder, Changeable(which), SystemClock().now()))
 
 
 def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:
@@ -71,5 +74,12 @@ def _show_keys(settings: "Settings", *, make: bool, as_json: bool) -> None:
         print_json(shown)
         return
     for name, key in shown.items():
-        text = key if isinstance(key, str) else orjson.dumps(key).decode()
-        sys.stdout.write(f"{name:8} {text}\n")
+        _print_key(name, key if isinstance(key, str) else orjson.dumps(key).decode())
+
+
+def _show_key(which: str, key: "SigningKey") -> None:
+    _print_key(which, orjson.dumps(key.public_jwk()).decode())
+
+
+def _print_key(name: str, public: str) -> None:
+    sys.stdout.write(f"{name:8} {public}\n")
