@@ -25,9 +25,9 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import create_engine, make_url
+from sqlalchemy import make_url
 
-from exchange.connecting import file_of, patience, telling_damage
+from exchange.connecting import connected, file_of, patience, telling_damage
 from schemas.clock import to_rfc3339_ms
 from schemas.errors import SettingsError
 from schemas.ids import DueId
@@ -134,8 +134,7 @@ class Engine:
             return work(DueId(due))
 
         try:
-            with telling_damage(file_of(self._url), _ANEW):
-                _prepare_sqlite(self._url)
+            _make_sqlite(self._url)
             _route_logs()
             dbos.workflow(name=_WORKFLOW, max_recovery_attempts=_MOST_RECOVERIES)(
                 attempt
@@ -319,16 +318,13 @@ def _patience(url: str) -> dict[str, Any]:
     return {"connect_args": {"application_name": "errand-work", **patience(parsed)}}
 
 
-def _prepare_sqlite(url: str) -> None:
+def _make_sqlite(url: str) -> None:
     """Make the file the gateway's alone, and commits on it cheap (WAL)."""
     file = file_of(url)
     if file is None:
         return
-    os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-    engine = create_engine(url)
-    with engine.connect() as connection:
-        connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-    engine.dispose()
+    with telling_damage(file, _ANEW), connected(url, read_only=False):
+        pass
 
 
 def _route_logs() -> None:

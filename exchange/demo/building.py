@@ -43,9 +43,10 @@ from exchange.demo.stage import (
 )
 from exchange.keys import open_keys
 from exchange.listening import check_free
+from exchange.office import read_pack
 from exchange.settings import Settings
 from schemas.directory import PublicKey
-from schemas.validation import Pack, load_pack
+from schemas.validation import Pack
 
 _PORT_OPTION = (
     '`--port` (`make serve ARGS="--port 9100"`): the demo takes {count} ports in a row'
@@ -81,8 +82,7 @@ def shipped_pack() -> tuple[Path, Pack]:
         PackError: It is wrong.
     """
     (folder,) = Settings.model_fields["packs"].default
-    files = sorted(folder.glob("*.yaml"))
-    return folder, load_pack({f.name: f.read_text(encoding="utf-8") for f in files})
+    return folder, read_pack((folder,))
 
 
 @dataclass(frozen=True, slots=True)
