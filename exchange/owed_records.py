@@ -118,9 +118,7 @@ class OwedRecords:
         if struck := list(recorded):
             connection.execute(delete(_OWED).where(_OWED.c.id.in_(struck)))
 
-    async def record(
-        self, events: Sequence[Event], finish: Finish = finish_nothing
-    ) -> None:
+    async def record(self, events: Sequence[Event], finish: Finish) -> None:
         """Record events that were noted, and strike them out: (2) and (3).
 
         What is owed of the same things from before comes first, so that the log hears

@@ -36,7 +36,7 @@ from exchange.flow import Flow
 from exchange.mandating import Mandates, powers_for
 from exchange.opened import OpenCase, reopen
 from exchange.outcomes import LOOK_AGAIN
-from exchange.owed_records import OwedRecords, change_of
+from exchange.owed_records import OwedRecords, change_of, finish_nothing
 from exchange.planner import Planner
 from exchange.token_request import Caller
 from exchange.vault import Vault
@@ -214,7 +214,7 @@ class Resolver:
         # The tables decide which of two closes it: the log hears of that one.
         events = await self.database.write(store)
         try:
-            await self.owed.record(events)
+            await self.owed.record(events, finish_nothing)
         finally:
             await self._forget(case_id, stored.key)
         return await self.read(case_id, caller)

@@ -607,7 +607,7 @@ async def test_recording_an_act_leaves_what_came_after_it_to_others(
         owed.note(connection, first, 1)
 
     await office.database.write(note)
-    await owed.record([first])
+    await owed.record([first], owed_records.finish_nothing)
     before = [x["outcome"] for x in office.leaves()]
     await catch_up(office)
 
@@ -629,7 +629,7 @@ async def test_what_is_owed_of_many_things_is_recorded_before_what_came_next(
 
     await office.database.write(lambda c: note_all(c, "given", 1))
     expired = await office.database.write(lambda c: note_all(c, "expired", 2))
-    await owed.record(expired)
+    await owed.record(expired, owed_records.finish_nothing)
     left = await catch_up(office)
     heard = [x["outcome"] for x in office.leaves()]
 
@@ -651,7 +651,7 @@ async def test_what_was_struck_out_is_in_no_file_once_the_journal_is_moved(
         return [name for name, content in office.kept() if sealed in content]
 
     before = await holding()
-    await owed.record([event])
+    await owed.record([event], owed_records.finish_nothing)
 
     assert 1 == len(before)
     assert [] == await holding()
