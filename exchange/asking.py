@@ -76,6 +76,8 @@ class _Question:
     request: LookupRequest
     record: RecordRef
     """That of its intent."""
+    made_by: dict[str, str]
+    """What it was asked with, by concept: an answer of its wave may take that back."""
     answer: Answer | ConnectorUnavailableError | ConnectorFaultError | Rule
     elapsed_s: float = 0.0
 
@@ -242,7 +244,7 @@ class Asker:
             timeout_s=min(approved.service.timeout_ms / 1000, left_s),
         )
         ref = RecordRef(event=record.event, index=record.index)
-        return _Question(approved, request, ref, _TOO_LATE)
+        return _Question(approved, request, ref, case.inputs(planned), _TOO_LATE)
 
     async def _take(self, uses: Sequence[Use]) -> Mapping[LookupId, Rule]:
         """Take the uses of a wave; return the look-ups that may not be sent."""
@@ -317,7 +319,7 @@ class Asker:
             elapsed_ms=round(asked.elapsed_s * 1000, 3),
             record=asked.record,
             run=case.content.run,
-            made_by=case.inputs(planned),
+            made_by=asked.made_by,
         )
 
     def _result(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
@@ -336,8 +338,7 @@ class Asker:
             case Deferred(retry_at=retry_at):
                 return Later(retry_at=retry_at), "deferred"
             case NothingHeld():
-                if any(f.source == planned.id for f in case.content.facts.values()):
-                    case.take_back(planned.id)
+                case.take_back(planned.id)
                 again = self._step_retry(case, asked, before, now)
                 return Nothing(covered=True, retry_at=again), "not_held"
             case NotCovered():
@@ -492,8 +493,7 @@ def _compared(
         for concept, name in planned.shows.items()
         if name in evidence.disclosed.values
     ]
-    is_first = case.content.run == 1
-    if not is_first and says_otherwise(case.content.facts, told, planned.id):
+    if not case.is_first_run and says_otherwise(case.content.facts, told, planned.id):
         case.take_back(planned.id)
     new, dispute = learn(case.content.facts, told, planned.id)
     case.content.facts.update(new)

@@ -212,13 +212,17 @@ def earlier(retry_at: datetime, before: Attempt | None, now: datetime) -> dateti
     return retry_at if due is None or due <= now else min(retry_at, due)
 
 
+STATED = "stated"
+"""The source of a fact that the portal stated."""
+
+
 @value
 class KnownFact:
     """One concept's value, and who said so first."""
 
     value: str | int | float | bool
     source: str
-    """`stated` for the portal's word, or the look-up whose evidence carries it."""
+    """`STATED`, or the look-up whose evidence carries it."""
     is_kept: bool = True
     """Whether look-ups may be made by it; what may only be compared settles no key."""
 
@@ -310,7 +314,7 @@ def stated_facts(subjects: Mapping[Slug, Mapping[Slug, str]]) -> dict[str, Known
     {'newborn.birth_date': KnownFact(value='2026-01-08', source='stated', is_kept=True)}
     """
     return {
-        f"{role}.{fact}": KnownFact(value=value, source="stated")
+        f"{role}.{fact}": KnownFact(value=value, source=STATED)
         for role, facts in subjects.items()
         for fact, value in facts.items()
     }

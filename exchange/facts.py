@@ -13,12 +13,9 @@ from typing import Literal
 
 from pydantic import JsonValue
 
-from exchange.case import KnownFact
+from exchange.case import STATED, KnownFact
 from schemas.codes import near
 from schemas.outcome import ConflictHint
-
-STATED = "stated"
-"""The source of a fact that the portal stated."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,7 +108,7 @@ class Flow:
             # (1), (2): again after each wave that told something.
             plan = self._next_plan(case, run, now)
             # What is held teaches in the place in which it would be asked for.
-            held = [] if case.content.run == 1 else _untaught(case, plan, run, now)
+            held = [] if case.is_first_run else _untaught(case, plan, run, now)
             # (3): all that is left of the plan, so that nothing is asked before.
             approved = await self._decided(case, plan, run.tried, now, renew=renew)
             wave = _in_order(plan, approved, held)
@@ -337,7 +337,7 @@ def _reliable(case: OpenCase, wanted: Collection[str]) -> frozenset[str]:
     So nobody is asked about a person who is perhaps not the one any more.
     """
     known = case.known()
-    if case.content.run == 1:
+    if case.is_first_run:
         return known
     facts = case.content.facts
     return frozenset(c for c in known if facts[c].source not in wanted)

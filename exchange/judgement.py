@@ -63,7 +63,7 @@ def judge_case(
 def _answering(case: OpenCase, plans: Sequence[Plan]) -> Attempts:
     """Return the tries that answer the questions as they are now, by look-up."""
     attempts = case.content.attempts
-    if case.content.run == 1:
+    if case.is_first_run:
         return attempts
     lookups = {one.id: one for plan in plans for one in plan.lookups.values()}
     found = {name: case.answered(lookup) for name, lookup in lookups.items()}

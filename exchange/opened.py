@@ -13,6 +13,7 @@ from audit.record import Event, Subject
 from connectors.checking import restore_evidence
 from connectors.lookup import Evidence
 from exchange.case import (
+    STATED,
     Agent,
     Attempt,
     CaseContent,
@@ -62,7 +63,7 @@ class OpenCase:
     _subjects: dict[tuple[str, ...], tuple[Subject, ...]] = field(
         default_factory=dict, init=False, repr=False
     )
-    """Who is in some roles, once that is known of all of them: it never changes."""
+    """Who is in some roles, once that is known of all of them; forgotten with facts."""
     actor: RecordedActor = field(init=False, repr=False)
     """Who acts, as a record names it."""
     mandate_id: MandateId | None = field(init=False)
@@ -78,13 +79,18 @@ class OpenCase:
         self.mandate_id = actor.mandate if isinstance(actor, Agent) else None
         self.mandate = {} if self.mandate_id is None else {"mandate": self.mandate_id}
 
+    @property
+    def is_first_run(self) -> bool:
+        """Whether nothing was asked before: nothing is held, nothing is another's."""
+        return self.content.run == 1
+
     def situation(self, barred: frozenset[str] = frozenset()) -> Situation:
         """Return what the case knows, for planning."""
         facts = self.content.facts
         return Situation(
             answers=self.content.answers,
-            stated={c: f.value for c, f in facts.items() if f.source == "stated"},
-            learned={c: f.value for c, f in facts.items() if f.source != "stated"},
+            stated={c: f.value for c, f in facts.items() if f.source == STATED},
+            learned={c: f.value for c, f in facts.items() if f.source != STATED},
             barred=barred,
         )
 
@@ -175,7 +181,7 @@ class OpenCase:
         registers say now, not on what was answered or said before.
         """
         facts = self.content.facts
-        self.content.facts = {c: f for c, f in facts.items() if f.source == "stated"}
+        self.content.facts = {c: f for c, f in facts.items() if f.source == STATED}
         self.content.outcomes = {}
         self._subjects.clear()
         self.is_outdated = False
@@ -183,7 +189,10 @@ class OpenCase:
     def take_back(self, lookup: str) -> None:
         """Know no more what a look-up said before: it has said something else."""
         facts = self.content.facts
-        self.content.facts = {c: f for c, f in facts.items() if f.source != lookup}
+        left = {c: f for c, f in facts.items() if f.source != lookup}
+        if len(left) == len(facts):
+            return
+        self.content.facts = left
         self._subjects.clear()
         self.is_outdated = True
 
@@ -206,20 +215,9 @@ class OpenCase:
                 waited = replace(result, retry_at=now)
                 self.content.attempts[lookup] = replace(attempt, result=waited)
 
-    def is_held(self, attempt: Attempt | None, now: datetime) -> bool:
-        """Tell whether an attempt brought evidence that is here and still fresh."""
-        if attempt is None or not isinstance(attempt.result, Held):
-            return False
-        expires = attempt.result.expires_at
-        is_fresh = expires is None or now < expires
-        return is_fresh and attempt.result.evidence in self.evidence
-
-    def stands(self, lookup: Lookup, attempt: Attempt | None, now: datetime) -> bool:
+    def stands(self, lookup: Lookup, attempt: Attempt, now: datetime) -> bool:
         """Tell whether an attempt brought all that a look-up asks for, still fresh."""
-        if attempt is None or not isinstance(attempt.result, Held):
-            return False
-        fields = attempt.result.fields
-        return self.is_held(attempt, now) and {*lookup.fields} <= {*fields}
+        return isinstance(attempt.result, Held) and self.is_there(lookup, attempt, now)
 
     def is_there(self, lookup: Lookup, attempt: Attempt, now: datetime) -> bool:
         """Tell whether fresh evidence with all that a look-up asks for is here."""
