@@ -49,11 +49,23 @@ class FieldChecker:
         self, evidence_type: EvidenceType, values: Mapping[str, JsonValue]
     ) -> bool:
         """Tell whether every value fits its field's schema."""
+        return self._validator(evidence_type).is_valid(values)
+
+    def unfit(
+        self, evidence_type: EvidenceType, values: Mapping[str, JsonValue]
+    ) -> list[str]:
+        """Return the names of the fields whose values do not fit, sorted."""
+        errors = self._validator(evidence_type).iter_errors(values)
+        return sorted({str(next(iter(one.instance_path), "")) for one in errors})
+
+    def _validator(
+        self, evidence_type: EvidenceType
+    ) -> jsonschema_rs.Draft202012Validator:
         kept = self._compiled.get(evidence_type.ref)
         if kept is None or kept[0] is not evidence_type:
             kept = (evidence_type, compile_fields(evidence_type))
             self._compiled[evidence_type.ref] = kept
-        return kept[1].is_valid(values)
+        return kept[1]
 
 
 def check_evidence(
@@ -137,7 +149,9 @@ def _check_fields(
     if values.keys() != asked:
         raise _other_fields(asked, values.keys())
     if not checker.is_valid(request.evidence_type, values):
-        message = "a field's value does not fit its schema"
+        unfit = checker.unfit(request.evidence_type, values)
+        named = ", ".join(f"`{name}`" for name in unfit)
+        message = f"what it says does not fit the schema of {named}"
         raise ConnectorFaultError(Fault.SCHEMA, message)
 
 

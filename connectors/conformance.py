@@ -8,11 +8,8 @@ each answer by the same checks as the gateway. Every promise of
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
 
 import orjson
-from pydantic import Field, ValidationError
 
 from connectors.checking import FieldChecker, check_evidence
 from connectors.client import ClientPolicy, HttpReply, ServiceClient
@@ -30,67 +27,12 @@ from connectors.protocol import (
     parse_problem,
     sign_lookup,
 )
+from connectors.target import Target, evidence_type_of
 from schemas.clock import Clock
-from schemas.directory import ConnectorKind, Coverage, DataService, PublicKey
-from schemas.errors import ErrandError, SettingsError
-from schemas.evidence import (
-    EvidenceField,
-    EvidenceType,
-    FieldName,
-    LookupKey,
-    Mode,
-    Sensitivity,
-    SharingAttribute,
-)
+from schemas.directory import ConnectorKind, Coverage, DataService
+from schemas.errors import ErrandError
+from schemas.evidence import Mode
 from schemas.ids import EventId, LookupId, NewId
-from schemas.model import Model, Name, Slug, VersionedId
-from schemas.packtext import read_settings_yaml
-
-
-class Target(Model):
-    """A department to try, and a record that it holds."""
-
-    url: str
-    """Where look-ups are posted."""
-    networks: Annotated[tuple[str, ...], Field(min_length=1)] = ("127.0.0.0/8",)
-    """Networks in CIDR form where it may be."""
-    provider: Slug
-    keys: Annotated[tuple[PublicKey, ...], Field(min_length=1)]
-    """The department's keys."""
-    gateway: str
-    """`iss` of the look-ups."""
-    signing_key: Path
-    """PEM of the test gateway's key, which the department has pinned."""
-    evidence_type: VersionedId
-    held: Mapping[FieldName, str]
-    """The keys of a record that it holds."""
-    absent: Mapping[FieldName, str]
-    """The same keys, of a record that it does not hold."""
-    fields: tuple[FieldName, ...] = ()
-    """Fields that it offers; empty where it offers comparison alone."""
-    facts: Mapping[FieldName, str] = {}
-    """What the record says, for comparison; empty where it offers none."""
-    timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
-
-
-def load_target(path: Path) -> Target:
-    """Return the target in a YAML file.
-
-    Raises:
-        OSError: The file can't be read.
-        SettingsError: It is wrong; names every place.
-    """
-    try:
-        document = read_settings_yaml(str(path), path.read_text("utf-8"))
-        target = Target.model_validate(document)
-    except UnicodeDecodeError:
-        raise SettingsError(f"`{path}` is not YAML: it is not UTF-8") from None
-    except ValidationError as error:
-        places = error.errors(include_input=False, include_url=False)
-        lines = [f"{path}: /{'/'.join(map(str, p['loc']))}: {p['msg']}" for p in places]
-        raise SettingsError("\n".join(lines)) from None
-    key = path.resolve().parent / target.signing_key
-    return target.model_copy(update={"signing_key": key})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +56,14 @@ class Kit:
         new_id: NewId,
         entropy: Callable[[int], bytes],
     ) -> None:
-        """Read the test key; nothing is sent yet.
+        """Read the test key and what is published; nothing is sent yet.
 
         Raises:
-            SettingsError: The key, the URL or a network is not usable.
+            SettingsError: The key, the URL, a network or what is published is not
+                usable.
         """
         self.target = target
+        self.evidence_type = evidence_type_of(target)
         self.clock = clock
         self.key = SigningKey.from_file(target.signing_key)
         self.stranger = SigningKey.from_seed(entropy(32))
@@ -144,7 +88,7 @@ class Kit:
         return LookupRequest(
             id=LookupId(self._new_id()),
             service=_service(target),
-            evidence_type=_evidence_type(target),
+            evidence_type=self.evidence_type,
             mode=Mode.RETRIEVE if match is None else Mode.VERIFY,
             keys=target.held if keys is None else keys,
             fields=fields if match is None else (),
@@ -213,32 +157,16 @@ def _service(target: Target) -> DataService:
     )
 
 
-def _evidence_type(target: Target) -> EvidenceType:
-    """Return an evidence type that says nothing of values: those are the pack's."""
-    name = Name(zh="符合性测试", en="conformance test")
-    slug, _, version = target.evidence_type.partition("@")
-    field = EvidenceField(name=name, json_schema={})
-    keys = tuple(LookupKey(name=key, concept="self.key") for key in target.held)
-    return EvidenceType(
-        id=slug,
-        version=int(version),
-        name=name,
-        modes=(Mode.RETRIEVE, Mode.VERIFY),
-        keys=(keys,),
-        fields=dict.fromkeys((*target.fields, *target.facts), field),
-        sharing=SharingAttribute.CONDITIONAL,
-        sensitivity=Sensitivity.SENSITIVE,
-        max_age=None,
-    )
-
-
 async def _gives_evidence(kit: Kit) -> None:
     await kit.evidence(kit.request())
 
 
 async def _gives_only_what_is_asked(kit: Kit) -> None:
     for field in kit.target.fields:
-        await kit.evidence(kit.request(fields=(field,)))
+        try:
+            await kit.evidence(kit.request(fields=(field,)))
+        except (AssertionError, ErrandError) as failure:
+            raise AssertionError(f"`{field}` alone: {failure}") from None
 
 
 async def _compares(kit: Kit) -> None:

@@ -21,6 +21,9 @@ log = typer.Typer(help="The department's own log.", no_args_is_help=True)
 app.add_typer(log, name="log")
 
 
+_UNJUDGED = "values and their age are not judged: `published` names no evidence type\n"
+
+
 @app.command("serve")
 def serve_department(
     config: Annotated[Path, typer.Option(help="The department's configuration.")],
@@ -77,12 +80,15 @@ def try_department(
     """Check that a department speaks the protocol: status 1 where it does not."""
     import asyncio
 
-    from connectors.conformance import Kit, load_target, run
+    from connectors.conformance import Kit, run
+    from connectors.target import load_target
     from schemas.clock import SystemClock
     from schemas.ids import new_ids
 
     clock = SystemClock()
     kit = Kit(load_target(target), clock, new_ids(clock), os.urandom)
+    if kit.target.published is None:
+        sys.stderr.write(_UNJUDGED)
 
     async def tried() -> "tuple[Result, ...]":
         try:

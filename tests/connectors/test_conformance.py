@@ -10,10 +10,11 @@ import pytest
 import yaml
 from fastapi import FastAPI, Request, Response
 
-from connectors.conformance import CHECKS, Kit, Result, Target, load_target, run
+from connectors.conformance import CHECKS, Kit, Result, run
 from connectors.department.app import build_app
 from connectors.department.signing import Statement, sign_statement
 from connectors.protocol import EVIDENCE_MEDIA_TYPE, LookupClaims
+from connectors.target import Target, load_target
 from schemas.canonical import b64url_decode
 from schemas.errors import SettingsError
 from tests.connectors.examples import (
@@ -28,6 +29,7 @@ from tests.connectors.examples import (
     Entropy,
     FakeClock,
     a_config,
+    a_source,
     pinned,
 )
 from tests.connectors.servers import serving
@@ -47,7 +49,9 @@ def a_target(folder: Path, url: str) -> Path:
         "absent": {"person_id": "990101198801010000"},
         "fields": ["status", "spouse_id", "registered_on"],
         "facts": {"status": "MARRIED", "spouse_id": FATHER},
+        "published": "marriage.json",
     }
+    (folder / "marriage.json").write_text(MARRIAGE.model_dump_json(), encoding="utf-8")
     path = folder / "target.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
@@ -147,6 +151,130 @@ async def test_comparison_alone_is_enough_to_conform(tmp_path: Path) -> None:
         seen = await results(target.model_copy(update={"fields": ()}))
 
     assert [] == [result for result in seen.values() if not result.passed]
+
+
+FIRST = "gives signed evidence for a record that it holds"
+EACH = "gives each field alone when it alone is asked for"
+
+
+ODD = {
+    "status": "spouse_id",
+    "spouse_id": "spouse_id",
+    "registered_on": "state",
+}
+"""Fields of which two say what the published evidence type does not allow."""
+
+
+async def tried(folder: Path, **changes: object) -> Mapping[str, Result]:
+    """Return what came of every check of a department that tells odd values."""
+    source = a_source(fields=ODD)
+    config = a_config(folder, evidence_types={MARRIAGE.ref: source})
+    with serving(build_app(config, clock=FakeClock())) as url:
+        target = load_target(a_target(folder, url))
+        return await results(target.model_copy(update=changes))
+
+
+@pytest.mark.anyio
+async def test_a_value_that_does_not_fit_what_is_published_fails(
+    tmp_path: Path,
+) -> None:
+    """A code of the register's own is `faulty` at the gateway, and here."""
+    seen = await tried(tmp_path)
+
+    told = "what it says does not fit the schema of"
+    assert f"{told} `registered_on`, `status`" == seen[FIRST].reason
+    assert f"`status` alone: {told} `status`" == seen[EACH].reason
+    assert seen["compares stated facts, and sees one that is wrong"].passed
+
+
+@pytest.mark.anyio
+async def test_an_answer_older_than_what_is_published_allows_fails(
+    tmp_path: Path,
+) -> None:
+    """Last night's extract is too old where the evidence type says an hour."""
+    with serving(build_app(a_config(tmp_path), clock=FakeClock())) as url:
+        path = a_target(tmp_path, url)
+        hour = MARRIAGE.model_copy(update={"max_age": timedelta(minutes=29)})
+        (tmp_path / "marriage.json").write_text(hour.model_dump_json(), "utf-8")
+        seen = await results(load_target(path))
+
+    assert "`as_of` is older than allowed" == seen[FIRST].reason
+
+
+@pytest.mark.anyio
+async def test_without_what_is_published_values_are_not_judged(
+    tmp_path: Path,
+) -> None:
+    """A department may try its protocol before its evidence type is agreed upon."""
+    seen = await tried(tmp_path, published=None)
+
+    assert [] == [result for result in seen.values() if not result.passed]
+
+
+def _kit(target: Path) -> Kit:
+    return Kit(load_target(target), FakeClock(), lambda: "conformance-1", Entropy())
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("many", [False, True])
+async def test_what_is_published_is_a_pack_s_file_or_the_gateway_s_answer(
+    tmp_path: Path, *, many: bool
+) -> None:
+    """Whoever has written the pack, and whoever asks the gateway, writes nothing."""
+    other = MARRIAGE.model_copy(update={"version": 2})
+    listed = [one.model_dump(mode="json") for one in (other, MARRIAGE)]
+    document = {"kind": "evidence_types", "evidence_types": listed}
+    path = a_target(tmp_path, "http://127.0.0.1:9")
+    if many:
+        text = yaml.safe_dump(document, allow_unicode=True)
+        (tmp_path / "marriage.json").write_text(text, encoding="utf-8")
+    kit = _kit(path)
+    await kit.aclose()
+
+    assert MARRIAGE == kit.evidence_type
+
+
+@pytest.mark.parametrize(
+    ("member", "value", "told"),
+    [
+        ("published", "none.json", "none.json`: No such file"),
+        ("evidence_type", "marriage@7", "marriage.json` does not hold `marriage@7`"),
+        ("fields", ["state", "status"], "`marriage@1` has no field `state`"),
+        ("facts", {"state": "M"}, "`marriage@1` has no field `state`"),
+        ("held", {"cert_no": "1"}, "`held` is no whole set of keys of `marriage@1`"),
+        ("absent", {"cert_no": "1"}, "`absent` is no whole set of keys"),
+    ],
+)
+def test_a_target_that_is_not_as_published_is_refused(
+    tmp_path: Path, member: str, value: object, told: str
+) -> None:
+    """The gateway would never ask so: the file is wrong, and not the department."""
+    path = a_target(tmp_path, "http://127.0.0.1:9")
+    document = yaml.safe_load(path.read_text("utf-8"))
+    path.write_text(yaml.safe_dump({**document, member: value}), encoding="utf-8")
+    with pytest.raises(SettingsError, match=told):
+        _kit(path)
+
+
+@pytest.mark.parametrize(
+    ("schema", "told"),
+    [
+        (7, "fields/status/json_schema"),
+        ({"type": "txt"}, "`json_schema` is not usable"),
+    ],
+)
+def test_what_is_published_and_wrong_is_named(
+    tmp_path: Path, schema: object, told: str
+) -> None:
+    """The file, and the place in it as far as it is known."""
+    path = a_target(tmp_path, "http://127.0.0.1:9")
+    document = MARRIAGE.model_dump(mode="json")
+    document["fields"]["status"]["json_schema"] = schema
+    (tmp_path / "marriage.json").write_text(yaml.safe_dump(document), "utf-8")
+    with pytest.raises(SettingsError, match=told) as caught:
+        _kit(path)
+
+    assert "marriage.json" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["url: [", "url: 7", ""])

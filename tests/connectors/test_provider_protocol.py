@@ -14,7 +14,6 @@ import pytest
 import yaml
 from cryptography.exceptions import InvalidSignature
 
-from connectors.conformance import Target
 from connectors.department.app import build_app
 from connectors.department.config import parse_config
 from connectors.jose import verify_compact
@@ -32,6 +31,7 @@ from connectors.protocol import (
     open_lookup,
     sign_lookup,
 )
+from connectors.target import Target
 from schemas.canonical import b64url_decode, sha256_b64url
 from schemas.evidence import Mode
 from tests.connectors.examples import (

@@ -9,8 +9,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from typer.core import TyperArgument, TyperOption
 
-from connectors.conformance import load_target
 from connectors.department.config import load_config
+from connectors.target import load_target
 from exchange.__main__ import app
 from exchange.cli.failing import places_of, taking_places, tell, without_values
 from schemas.errors import ErrandError

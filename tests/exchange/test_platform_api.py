@@ -14,6 +14,7 @@ from joserfc.jwk import KeySet
 
 from audit.note import parse_vkey
 from audit.receipt import parse_proof, verify_proof, verify_receipt
+from connectors.target import evidence_type_of, load_target
 from consent.rules import Rule
 from consent.uses import Claim, Use
 from consent.verdict import Permit, RoleBasis
@@ -24,6 +25,7 @@ from schemas.directory import LawfulBasis, LawfulBasisKind, LegalReference
 from schemas.errors import SettingsError
 from schemas.ids import LookupId
 from schemas.model import Name
+from tests.connectors.test_conformance import a_target
 from tests.consent.examples import open_receipt
 from tests.harness.application import (
     AUDITOR,
@@ -90,6 +92,23 @@ def test_the_directory_shows_what_the_packs_declare(site: Site) -> None:
     assert len(kinds) == len(site.gateway.pack.evidence_types)
     assert {one["id"] for one in providers} == set(site.gateway.pack.providers)
     assert "CSYXZMBH" in schema["properties"]
+
+
+@pytest.mark.parametrize("path", ["", "/birth_certificate@1"])
+def test_a_department_is_tried_by_what_the_directory_shows(
+    site: Site, tmp_path: Path, path: str
+) -> None:
+    """The answer, saved as it came, is what the conformance kit reads."""
+    published, ref = tmp_path / "published.json", "birth_certificate@1"
+    published.write_bytes(site.client(None).get(f"/v1/evidence-types{path}").content)
+    kind = site.gateway.pack.evidence_types[ref]
+    keys = {key.name: "1" for key in kind.keys[0]}
+    target = load_target(a_target(tmp_path, "http://127.0.0.1:9")).model_copy(
+        update={"evidence_type": ref, "published": published, "fields": ("CSYXZMBH",)}
+    )
+    target = target.model_copy(update={"held": keys, "absent": keys, "facts": {}})
+
+    assert kind == evidence_type_of(target)
 
 
 def test_services_and_grants_take_a_token(site: Site, portal: httpx.Client) -> None:
