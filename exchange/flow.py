@@ -36,8 +36,9 @@ from exchange.plan import Lookup, Plan, Planned, ready
 from exchange.planner import Planner
 from schemas.clock import Clock, day_in_beijing
 from schemas.errors import Layer
+from schemas.expressions import UNKNOWN
 from schemas.ids import EventId, NewId
-from schemas.model import Slug
+from schemas.model import Concept, Slug
 
 
 @dataclass(slots=True)
@@ -163,7 +164,7 @@ class Flow:
             lookup
             for lookup in plan.lookups.values()
             if lookup.id not in tried
-            and self._is_wanted(case, lookup, now, renew=renew)
+            and self._is_wanted(case, plan, lookup, now, renew=renew)
         ]
         if not open_ones:
             return []
@@ -199,9 +200,13 @@ class Flow:
         return [permitted[lookup.id] for lookup in wave]
 
     def _is_wanted(
-        self, case: OpenCase, lookup: Lookup, now: datetime, *, renew: bool
+        self, case: OpenCase, plan: Plan, lookup: Lookup, now: datetime, *, renew: bool
     ) -> bool:
-        """Tell whether a look-up has to be made, or decided again, in this run."""
+        """Tell whether a look-up has to be made, or decided again, in this run.
+
+        INVARIANT (rule 10): evidence is fresh, and something waits for a fact that it
+        leaves blank: who has had the register mended need not wait until it is stale.
+        """
         attempt = case.attempt(lookup)
         if attempt is None:
             return True
@@ -210,7 +215,9 @@ class Flow:
                 if not case.stands(lookup, attempt, now):
                     return True
                 is_due = renew or attempt.at + LOOK_AGAIN <= now
-                return is_due and case.leaves_blank(lookup, attempt)
+                return is_due and _waits_for(
+                    case, plan, lookup, case.blanks(lookup, attempt)
+                )
             case Barred() | Unconsented():
                 return True
             case Later(retry_at=at) | Down(retry_at=at) | Nothing(retry_at=at):
@@ -361,6 +368,33 @@ def _untaught(case: OpenCase, plan: Plan, run: _Run, now: datetime) -> list[Look
             or not lookup.shows.keys() <= facts.keys()
         )
     ]
+
+
+def _waits_for(
+    case: OpenCase, plan: Plan, lookup: Lookup, blanks: frozenset[Concept]
+) -> bool:
+    """Tell whether something waits for facts that a record leaves blank.
+
+    A blank that nothing waits for is an answer like any other.
+
+    Args:
+        case: None of whose evidence tells them.
+        plan: Its plan.
+        lookup: The look-up that could tell them.
+        blanks: The facts.
+    """
+    if not blanks:
+        return False
+    for one in plan.lookups.values():
+        ids = [f"{role}.id" for role in (one.about, *one.concerns)]
+        if one is not lookup and not blanks.isdisjoint({*one.inputs, *ids}):
+            return True
+    environment = case.situation().environment()
+    return any(
+        not blanks.isdisjoint(program.concepts)
+        and program.evaluate(environment) is UNKNOWN
+        for program in case.catalogue.programs.values()
+    )
 
 
 def _in_order(

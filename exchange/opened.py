@@ -33,6 +33,7 @@ from exchange.vault import CaseKey, Vault
 from schemas.errors import NotFoundError, StateConflictError
 from schemas.ids import EventId, EvidenceId, MandateId
 from schemas.matter import FactType, Matter
+from schemas.model import Concept
 
 _CLOSED = "the case is closed"
 _CONTENT = "content"
@@ -196,15 +197,16 @@ class OpenCase:
         self._subjects.clear()
         self.is_outdated = True
 
-    def leaves_blank(self, lookup: Lookup, attempt: Attempt) -> bool:
-        """Tell whether the evidence of a look-up tells less than is still wanted."""
+    def blanks(self, lookup: Lookup, attempt: Attempt) -> frozenset[Concept]:
+        """Return the facts that the evidence of a look-up leaves blank, if unknown."""
         result, facts = attempt.result, self.content.facts
         if not isinstance(result, Held) or result.evidence not in self.evidence:
-            return False
+            return frozenset()
         values = self.evidence[result.evidence].disclosed.values
-        return any(
-            concept not in facts and values.get(name) in (None, "")
+        return frozenset(
+            concept
             for concept, name in lookup.shows.items()
+            if concept not in facts and values.get(name) in (None, "")
         )
 
     def stop_waiting(self, now: datetime) -> None:

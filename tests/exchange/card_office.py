@@ -25,6 +25,7 @@ HOUSEHOLD: Mapping[str, JsonValue] = {
     "birth_year": 1950,
     "region": "990101",
     "head": MOTHER,
+    "nation": "01",
 }
 
 _PROVIDERS = """\
@@ -57,6 +58,10 @@ evidence_types:
       region:
         name: {zh: 行政区划, en: Region}
         concept: self.region
+        json_schema: {type: [string, "null"]}
+      nation:
+        name: {zh: 民族, en: Nation}
+        concept: self.nation
         json_schema: {type: [string, "null"]}
       head:
         name: {zh: 户主, en: Head of the household}
@@ -131,7 +136,7 @@ grants:
     version: 1
     requester: card_office
     evidence_type: household@1
-    fields: [hukou, birth_year, region, head]
+    fields: [hukou, birth_year, region, head, nation]
     modes: [retrieve]
     matters: [card]
     purposes: [card]
@@ -215,7 +220,7 @@ requirements:
     steps: [apply]
     basis: {law: {zh: 法, en: Law}, article: "1"}
     lists:
-      - all: [{ask: household, fields: [hukou, region]}]
+      - all: [{ask: household, fields: [hukou, region, nation]}]
   rural:
     name: {zh: 村, en: Village}
     steps: [apply]

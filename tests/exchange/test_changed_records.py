@@ -146,6 +146,22 @@ async def test_a_blank_that_was_filled_in_is_found_also_in_what_never_ages(
     assert 2 == len(office.departments.asked_about("birth_certificate@1"))
 
 
+@pytest.mark.parametrize(
+    ("blank", "asked"), [("nation", 1), ("birth_year", 2), ("head", 2)]
+)
+async def test_a_blank_that_nothing_waits_for_is_an_answer(
+    tmp_path: Path, tables_url: str, vault_url: str, blank: str, asked: int
+) -> None:
+    """What is fresh is reused, unless a criterion or a look-up waits for the blank."""
+    async with a_card_office(tmp_path, tables_url, vault_url) as office:
+        hold(office, **{blank: None})
+        _issue_cards(office)
+        case = await _again(office, await apply(office))
+
+    assert asked == len(office.departments.asked_about("household@1"))
+    assert (asked == 1) == ("reused" == outcomes(case)["household"])
+
+
 async def test_what_is_held_stands_where_a_blank_can_not_be_asked_for(
     office: Office,
 ) -> None:
