@@ -307,9 +307,9 @@ class Asker:
             and case.stands(planned, before, now)
         ):
             # It was asked for a blank alone: the rest of what is held stands.
-            case.content.attempts[planned.id] = replace(before, at=now)
+            case.note(planned.id, replace(before, at=now))
             return
-        case.content.attempts[planned.id] = Attempt(
+        attempt = Attempt(
             result=result,
             at=now,
             tries=_tries(before, asked.request.issued_at),
@@ -321,6 +321,7 @@ class Asker:
             run=case.content.run,
             made_by=asked.made_by,
         )
+        case.note(planned.id, attempt)
 
     def _result(  # noqa: C901, PLR0911, PLR0912 - a branch for each member of a union
         self, case: OpenCase, asked: _Question, before: Attempt | None, now: datetime
@@ -454,10 +455,10 @@ def _tries(before: Attempt | None, asked_at: datetime) -> int:
 def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:
     """Compare evidence that is here with what the case knows now, and learn from it."""
     for lookup in lookups:
-        attempt = case.content.attempts[lookup.id]
-        result = attempt.result
-        if not isinstance(result, Held | Disputed):
+        attempt = case.attempt(lookup)
+        if attempt is None or not isinstance(attempt.result, Held | Disputed):
             continue  # there was no time left to ask
+        result = attempt.result
         evidence = case.evidence[result.evidence]
         held = Held(
             evidence=evidence.id,
@@ -465,7 +466,7 @@ def _learn_again(case: OpenCase, lookups: Iterable[Lookup]) -> None:
             expires_at=result.expires_at,
         )
         compared = _compared(case, lookup, evidence, held)
-        case.content.attempts[lookup.id] = replace(attempt, result=compared)
+        case.note(lookup.id, replace(attempt, result=compared))
 
 
 def _say_why(asked: _Question, wrong: ConnectorFaultError) -> None:

@@ -262,6 +262,9 @@ class CaseContent:
     """What was handed in for the reason that was found then: it stays."""
     attempts: dict[PlannedId, Attempt] = field(default_factory=dict)
     """The last try of each look-up, by its id in the plan."""
+    former: dict[PlannedId, list[Attempt]] = field(default_factory=dict)
+    """Tries with other values whose evidence is held, the last one first: where the
+    answers are again as they were, nobody is asked again."""
     concerned: dict[PlannedId, tuple[Slug, ...]] = field(default_factory=dict)
     """The roles that each look-up was about, concerned, or was made by."""
     facts: dict[str, KnownFact] = field(default_factory=dict)

@@ -286,15 +286,16 @@ class Flow:
         """Note a look-up that was not made; what is held for it stands."""
         before, now = case.attempt(lookup), self.clock.now()
         if before is not None and case.stands(lookup, before, now):
-            case.content.attempts[lookup.id] = replace(before, at=now)
+            case.note(lookup.id, replace(before, at=now))
             return
-        case.content.attempts[lookup.id] = Attempt(
+        attempt = Attempt(
             result=result,
             at=now,
             tries=0 if before is None else before.tries,
             run=case.content.run,
             made_by=case.inputs(lookup),
         )
+        case.note(lookup.id, attempt)
 
     def _denied(self, case: OpenCase, one: Decided, rule: str) -> Event:
         """INVARIANT (rule 2): a refusal is recorded as well."""

@@ -38,6 +38,8 @@ from schemas.model import Concept
 _CLOSED = "the case is closed"
 _CONTENT = "content"
 _EVIDENCE = "evidence/"
+_FORMER_KEPT = 8
+"""Most tries of one look-up with other values that are kept."""
 
 
 @dataclass(slots=True)
@@ -156,13 +158,31 @@ class OpenCase:
         return {c: str(facts[c].value) for c in lookup.inputs if c in facts}
 
     def attempt(self, lookup: Lookup) -> Attempt | None:
-        """Return the last try of a look-up, unless it was put with other values."""
+        """Return the last try of a look-up with the values that it would have now."""
         attempt = self.content.attempts.get(lookup.id)
         if attempt is None:
             return None
-        now, then = self.inputs(lookup), attempt.made_by
-        is_same = all(then.get(c, value) == value for c, value in now.items())
-        return attempt if is_same else None
+        now = self.inputs(lookup)
+        tries: list[Attempt] = [attempt, *self.content.former.get(lookup.id, ())]
+        for one in tries:
+            if all(one.made_by.get(c, value) == value for c, value in now.items()):
+                return one
+        return None
+
+    def note(self, lookup: str, attempt: Attempt) -> None:
+        """Note the last try of a look-up; evidence of another question stays held."""
+        before = self.content.attempts.get(lookup)
+        self.content.attempts[lookup] = attempt
+        if before is None or before.made_by == attempt.made_by:
+            return
+        former = [before, *self.content.former.get(lookup, ())]
+        self.content.former[lookup] = [
+            one
+            for one in former
+            if one.made_by != attempt.made_by
+            and isinstance(one.result, Held)
+            and one.result.evidence in self.evidence
+        ][:_FORMER_KEPT]
 
     def answered(self, lookup: Lookup) -> Attempt | None:
         """Return the last try of a look-up that answers the question as it is now.

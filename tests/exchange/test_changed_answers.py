@@ -93,7 +93,7 @@ def test_a_changed_answer_leads_where_a_fresh_case_with_it_leads(
 async def test_what_is_held_for_an_answer_is_not_asked_for_again(
     office: Office,
 ) -> None:
-    """Forth and back: each household is asked for once."""
+    """Forth and back: each household is asked for once, and what it leads to."""
     _register_them(office)
     await office.consent_beforehand()
     case = await office.open()
@@ -102,6 +102,8 @@ async def test_what_is_held_for_an_answer_is_not_asked_for_again(
 
     asked = [r.keys["id"] for r in office.departments.asked_about("household@1")]
     assert [MOTHER, FATHER] == asked
+    chained = office.departments.asked_about("child_registration@1")
+    assert ["ga_child_registration"] * 2 == [r.service.id for r in chained]
     assert "retrieved" == outcomes(case)["household"]
     assert "not_applicable" == outcomes(case)["head_agreement"]
 
