@@ -3,8 +3,8 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, closing
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
@@ -13,12 +13,15 @@ from typing import Any
 
 import orjson
 import psycopg
+import pytest
 from psycopg import sql
 from pydantic import JsonValue
 from sqlalchemy import Connection, text
 
 from audit.keys import LogKeys, make_keys
+from audit.record import Event
 from audit.sealing import Sealer
+from audit.store import Appended
 from audit.subjects import SubjectDirectory
 from audit.writer import AuditLog
 from consent import store
@@ -36,6 +39,7 @@ from exchange.resolver import Additions, Opening, Resolver
 from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.directory import Scope
+from schemas.errors import LogUnavailableError
 from schemas.ids import CaseId, ConsentId, new_ids
 from schemas.validation import Pack
 from tests.fakes.clock import FakeClock
@@ -277,6 +281,31 @@ def permissions(office: Office) -> Permissions:
         new_id=office.resolver.new_id,
         wake=lambda: None,
     )
+
+
+@contextmanager
+def deaf(office: Office) -> Iterator[None]:
+    """Let the log refuse whatever comes meanwhile."""
+    office.log.hold("the disk is full")
+    try:
+        yield
+    finally:
+        office.log.hold(None)
+
+
+@contextmanager
+def deaf_to(office: Office, is_refused: Callable[[Event], bool]) -> Iterator[None]:
+    """Let the log refuse, meanwhile, each append that has a record of some sort."""
+    append = office.log.append
+
+    async def refusing(events: Sequence[Event]) -> list[Appended]:
+        if any(map(is_refused, events)):
+            raise LogUnavailableError("the disk is full")
+        return await append(events)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(office.log, "append", refusing)
+        yield
 
 
 def an_opening(

@@ -38,6 +38,8 @@ from tests.exchange.newborn import (
     OFFICIAL,
     PORTAL_CALLER,
     Office,
+    deaf,
+    deaf_to,
     outcomes,
     perform_steps,
     permissions,
@@ -492,24 +494,9 @@ async def test_an_official_needs_no_mandate(office: Office) -> None:
 # Giving.
 
 
-def deaf(office: Office, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
-    """Let the log refuse records of a kind, until the patch is undone."""
-    append = office.log.append
-
-    async def refusing(events: Sequence[Event]) -> list[Appended]:
-        if any(event.kind is kind for event in events):
-            raise LogUnavailableError("the disk is full")
-        return await append(events)
-
-    monkeypatch.setattr(office.log, "append", refusing)
-
-
-async def test_a_mandate_is_recorded_before_it_holds(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_mandate_is_recorded_before_it_holds(office: Office) -> None:
     """Rule 1: what widens is in the log first; until then nobody acts under it."""
-    with monkeypatch.context() as patch:
-        deaf(office, patch, Kind.CONSENT_CHANGED)
+    with deaf_to(office, lambda event: event.kind is Kind.CONSENT_CHANGED):
         with pytest.raises(LogUnavailableError):
             await give(office)
         [mandate] = await office.resolver.mandates.of_person(MOTHER)
@@ -528,12 +515,11 @@ async def test_a_mandate_is_recorded_before_it_holds(
 
 
 async def test_a_request_that_was_cut_off_gives_its_mandate_when_it_comes_again(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """The same one, recorded once, however long ago it was signed."""
     mandates, repeat = office.resolver.mandates, RepeatKey(APP, "key", "request")
-    with monkeypatch.context() as patch:
-        deaf(office, patch, Kind.CONSENT_CHANGED)
+    with deaf(office):
         for _ in range(2):
             with pytest.raises(LogUnavailableError):
                 await mandates.give(APP, a_giving(), repeat)
@@ -564,12 +550,11 @@ async def test_a_request_that_an_earlier_version_left_half_done_gives_one_mandat
 
 
 async def test_a_mandate_that_is_ended_while_it_is_given_never_holds(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """The log hears of both, in their order, also when a clock went back."""
     mandates = office.resolver.mandates
-    with monkeypatch.context() as patch:
-        deaf(office, patch, Kind.CONSENT_CHANGED)
+    with deaf(office):
         with pytest.raises(LogUnavailableError):
             await give(office)
         [mandate] = await mandates.of_person(MOTHER)

@@ -37,6 +37,8 @@ from tests.exchange.newborn import (
     MOTHER,
     PORTAL_CALLER,
     Office,
+    deaf,
+    deaf_to,
     owed_by,
     permissions,
     read,
@@ -107,15 +109,6 @@ async def at_once(acts: Sequence[Awaitable[object]]) -> list[object]:
     done = [one for one in came if not isinstance(one, StateConflictError)]
     assert not [one for one in done if isinstance(one, BaseException)], came
     return done
-
-
-def deaf(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the log refuse whatever comes, until the patch is undone."""
-
-    async def refusing(_events: Sequence[Event]) -> list[Appended]:
-        raise LogUnavailableError("the disk is full")
-
-    monkeypatch.setattr(office.log, "append", refusing)
 
 
 def an_event(office: Office, outcome: str) -> Event:
@@ -255,12 +248,11 @@ async def test_a_request_that_ran_out_is_recorded_by_whoever_asks_anew(
 
 
 async def test_a_consent_whose_giving_was_cut_off_holds_once_it_is_recorded(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """Nothing rests on it, nobody refuses it, and any gateway goes on with it."""
     consent = await asked(office)
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
+    with deaf(office):
         with pytest.raises(LogUnavailableError):
             await give(office, consent)
         with pytest.raises(LogUnavailableError):
@@ -281,13 +273,10 @@ async def test_a_consent_whose_giving_was_cut_off_holds_once_it_is_recorded(
     assert "verified" == goes_on["by_id"]["father_identity"]["outcome"]
 
 
-async def test_a_giving_that_was_cut_off_is_withdrawn_at_once(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_giving_that_was_cut_off_is_withdrawn_at_once(office: Office) -> None:
     """It never holds; the log hears of both, in their order."""
     consent = await asked(office)
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
+    with deaf(office):
         for act in (give, withdraw):
             with pytest.raises(LogUnavailableError):
                 await act(office, consent)
@@ -298,15 +287,11 @@ async def test_a_giving_that_was_cut_off_is_withdrawn_at_once(
     assert ["asked", "given", "withdrawn"] == said(office, consent)
 
 
-async def test_the_log_hears_of_a_giving_before_its_withdrawal(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_log_hears_of_a_giving_before_its_withdrawal(office: Office) -> None:
     """Also where the giving was cut off, and the log is back for the withdrawal."""
     consent = await asked(office)
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
-        with pytest.raises(LogUnavailableError):
-            await give(office, consent)
+    with deaf(office), pytest.raises(LogUnavailableError):
+        await give(office, consent)
     await withdraw(office, consent)
     left = await catch_up(office)
 
@@ -316,12 +301,11 @@ async def test_the_log_hears_of_a_giving_before_its_withdrawal(
 
 
 async def test_a_refusal_holds_while_the_log_is_down_and_is_recorded_later(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """Repeating it meanwhile changes nothing; its record comes once."""
     consent = await asked(office)
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
+    with deaf(office):
         with pytest.raises(LogUnavailableError):
             await refuse(office, consent)
         await refuse(office, consent)
@@ -332,7 +316,7 @@ async def test_a_refusal_holds_while_the_log_is_down_and_is_recorded_later(
 
 
 async def test_what_is_suspended_anew_stays_so_whatever_waits_for_its_record(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """It holds while the log is down, and so does its end not; the log hears in order.
 
@@ -340,8 +324,7 @@ async def test_what_is_suspended_anew_stays_so_whatever_waits_for_its_record(
     """
     people, kind, name = permissions(office), Suspendable.GRANT, "newborn_marriage"
     held: list[frozenset[str]] = []
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
+    with deaf(office):
         with pytest.raises(LogUnavailableError):
             await people.suspend(kind, name, "misuse", "operator")
         await people.suspend(kind, name, "misuse", "operator")
@@ -366,15 +349,11 @@ async def test_what_is_suspended_anew_stays_so_whatever_waits_for_its_record(
     assert ["suspended", "resumed"] * 2 == outcomes
 
 
-async def test_a_closing_that_was_cut_off_is_recorded_later(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_closing_that_was_cut_off_is_recorded_later(office: Office) -> None:
     """The case is closed and its key gone, whatever the log says; it hears once."""
     case = await office.open()
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
-        with pytest.raises(LogUnavailableError):
-            await close(office, case)
+    with deaf(office), pytest.raises(LogUnavailableError):
+        await close(office, case)
     unrecorded, stored = closings(office), office.stored(case)
     with pytest.raises(NotFoundError, match="destroyed"):
         office.vault.key(stored.key, stored.head.id)
@@ -559,12 +538,11 @@ async def test_the_record_says_how_far_a_consent_reaches(office: Office) -> None
 
 
 async def test_the_log_hears_in_order_also_when_a_clock_went_back(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """What happened to one consent has an order of its own."""
     consent = await asked(office)
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
+    with deaf(office):
         with pytest.raises(LogUnavailableError):
             await give(office, consent)
         office.clock.instant -= timedelta(hours=1)
@@ -575,16 +553,12 @@ async def test_the_log_hears_in_order_also_when_a_clock_went_back(
     assert ["asked", "given", "withdrawn"] == said(office, consent)
 
 
-async def test_what_is_owed_of_the_same_thing_is_recorded_first(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_owed_of_the_same_thing_is_recorded_first(office: Office) -> None:
     """Who was asked while the log was down, and refuses when it is back."""
     case = await office.open()
     people = permissions(office)
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
-        with pytest.raises(LogUnavailableError):
-            await people.ask(PORTAL_CALLER, FATHER, asking(case), None)
+    with deaf(office), pytest.raises(LogUnavailableError):
+        await people.ask(PORTAL_CALLER, FATHER, asking(case), None)
     [consent] = await people.of_person(FATHER)
     await refuse(office, consent)
 
@@ -681,16 +655,12 @@ def test_an_event_is_read_back_as_it_was_owed(event: Event) -> None:
     assert event == owed_records._read(owed_records._written(event))
 
 
-async def test_the_log_hears_of_a_suspension_before_its_end(
-    office: Office, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_log_hears_of_a_suspension_before_its_end(office: Office) -> None:
     """Also where its record was cut off, and the log is back for the end."""
     people = permissions(office)
     service = Suspendable.SERVICE, "ga_household"
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
-        with pytest.raises(LogUnavailableError):
-            await people.suspend(*service, "file 7", "operator")
+    with deaf(office), pytest.raises(LogUnavailableError):
+        await people.suspend(*service, "file 7", "operator")
     await people.resume(*service, "operator")
     await catch_up(office)
 
@@ -699,18 +669,6 @@ async def test_the_log_hears_of_a_suspension_before_its_end(
 
 
 # What cases do by themselves.
-
-
-def deaf_to(office: Office, monkeypatch: pytest.MonkeyPatch, word: str) -> None:
-    """Let the log refuse each append in which a record has this outcome."""
-    append = office.log.append
-
-    async def refusing(events: Sequence[Event]) -> list[Appended]:
-        if any(event.outcome == word for event in events):
-            raise LogUnavailableError("the disk is full")
-        return await append(events)
-
-    monkeypatch.setattr(office.log, "append", refusing)
 
 
 async def test_the_log_hears_whom_a_case_asks_with_its_look_ups(
@@ -735,13 +693,14 @@ async def test_the_log_hears_whom_a_case_asks_with_its_look_ups(
 
 
 async def test_that_a_case_has_asked_somebody_is_recorded_though_it_was_cut_off(
-    office: Office, monkeypatch: pytest.MonkeyPatch
+    office: Office,
 ) -> None:
     """The father can be shown the request from then on; the case goes on by itself."""
-    with monkeypatch.context() as patch:
-        deaf_to(office, patch, "asked")
-        with pytest.raises(LogUnavailableError):
-            await office.open()
+    with (
+        deaf_to(office, lambda event: event.outcome == "asked"),
+        pytest.raises(LogUnavailableError),
+    ):
+        await office.open()
     case = await office.only_case()
     [consent] = await permissions(office).of_person(FATHER)
     before = said(office, consent)
@@ -754,11 +713,10 @@ async def test_that_a_case_has_asked_somebody_is_recorded_though_it_was_cut_off(
 
 @pytest.mark.parametrize("then", ["goes on", "is closed", "is closed unheard"])
 async def test_a_case_that_was_cut_off_at_once_is_recorded_as_opened(
-    office: Office, monkeypatch: pytest.MonkeyPatch, then: str
+    office: Office, then: str
 ) -> None:
     """Once, and before all else, whatever becomes of the case."""
-    with monkeypatch.context() as patch:
-        deaf(office, patch)
+    with deaf(office):
         with pytest.raises(LogUnavailableError):
             await office.open()
         case = await office.only_case()
