@@ -26,13 +26,11 @@ from audit.sql import Changes, Postgres, Sql, Tables
 from audit.store import (
     FORMAT,
     NOT_WHOLE,
-    TABLES,
     Appended,
     LogReader,
     Look,
     Refusal,
     Work,
-    check_tables,
     is_log_of,
     mark_left,
     read_meta,
@@ -111,6 +109,7 @@ BEGIN
     END IF;
 END $$;
 """
+_LOG: Final = Tables("", _TABLES + PUBLISHED_TABLES.postgres, NOT_WHOLE)
 _FREEZE: Final = """
 CREATE OR REPLACE FUNCTION the_shard_is_sealed() RETURNS trigger LANGUAGE plpgsql AS
 $$ BEGIN RAISE EXCEPTION 'the shard is sealed' USING ERRCODE = 'ER002'; END $$;
@@ -169,8 +168,7 @@ class PostgresEngine:
 
     def _make(self, place: Postgres, meta: Mapping[str, str]) -> None:
         """Make the log where there is none, and see that it is the one we mean."""
-        self.sql.make(Tables("", _TABLES + PUBLISHED_TABLES.postgres))
-        check_tables(self.sql, place.schema, ["meta", "coordinate"])
+        self.sql.make(_LOG)
         # A log with records was given its name before: a copy without it is not whole.
         if _next_index(self.sql, place) == 0:
             with self.sql.transaction() as changes:
@@ -182,7 +180,6 @@ class PostgresEngine:
             raise SettingsError(
                 f"the schema `{place.schema}` is the log of another origin or format"
             )
-        check_tables(self.sql, place.schema, TABLES)
 
     @property
     def size(self) -> int:

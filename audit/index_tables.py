@@ -53,6 +53,7 @@ _FORMAT = "2"
 _TABLES = Tables(
     sqlite=_SCHEMA.format(key="INTEGER", clustered=" WITHOUT ROWID"),
     postgres=_SCHEMA.format(key="BIGINT", clustered=""),
+    remedy="drop it, and it is made anew",
 )
 
 

@@ -73,6 +73,17 @@ _ASK: Final[LiteralString] = (
     " WHERE source <> 'client'"
 )
 """Asks for settings, but for those that the URL has chosen."""
+_PARTS: Final = """
+WITH here AS (SELECT oid AS schema FROM pg_namespace WHERE nspname = ?)
+SELECT CASE relkind WHEN 'i' THEN 'index' ELSE 'table' END, relname::text
+FROM here JOIN pg_class ON relnamespace = schema WHERE relkind IN ('r', 'p', 'i')
+UNION ALL SELECT 'function', proname::text
+FROM here JOIN pg_proc ON pronamespace = schema
+UNION ALL SELECT 'trigger', tgname::text FROM here JOIN pg_class
+ON relnamespace = schema JOIN pg_trigger ON tgrelid = pg_class.oid
+WHERE tgenabled <> 'D'
+"""
+"""What a schema has, as `Tables.parts` names it. A trigger that is off is none."""
 _TEMPORARY: Final = (
     psycopg.OperationalError,
     errors.ReadOnlySqlTransaction,
@@ -267,7 +278,8 @@ class PostgresSql:
         """Make tables in the schema, where there are none; one replica does it.
 
         Raises:
-            SettingsError: The role may not.
+            SettingsError: The role may not; or there are some, and not all that belongs
+                to them: what is missing is named, and what makes it.
             LogUnavailableError: The server can't be reached.
         """
         schema = self._place.schema
@@ -289,6 +301,21 @@ class PostgresSql:
             there = "SELECT 1 FROM pg_tables WHERE schemaname = ? LIMIT 1"
             if not changes.rows(there, (schema,)):
                 changes.change(tables.postgres)
+            found = set(changes.rows(_PARTS, (schema,)))
+        missing = [part for part in tables.parts if part not in found]
+        if missing:
+            raise SettingsError(_lacking(schema, missing, tables.remedy))
+
+
+def _lacking(schema: str, parts: Sequence[tuple[str, str]], remedy: str) -> str:
+    """Say what a schema lacks, and what makes it."""
+    named = ", ".join(f"no {kind} `{name}`" for kind, name in parts)
+    told = f"the schema `{schema}` has {named}: {remedy}"
+    if any(kind == "table" for kind, _ in parts):
+        return told
+    # It holds no row: a backup of any age has it.
+    made = f"pg_restore --schema-only --schema={schema}"
+    return f"{told}; where all rows are there, `{made}` makes it from any backup"
 
 
 class _Transaction:

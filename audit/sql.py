@@ -6,6 +6,7 @@ with `?` for each value, through the two ports below. Only tables and the append
 records differ between the engines.
 """
 
+import re
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -13,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
+_MADE = re.compile(
+    r"^CREATE (?:UNIQUE )?(TABLE|INDEX|FUNCTION|TRIGGER) (\w+)", re.MULTILINE
+)
 Value: TypeAlias = str | int | bytes | None
 Row: TypeAlias = tuple[Any, ...]
 
@@ -43,6 +47,17 @@ class Tables:
     """Statements for a file without any table."""
     postgres: str
     """Statements for a schema without any table."""
+    remedy: str = "it is no whole copy; restore all of it from one backup"
+    """What helps where a schema lacks a part of it."""
+
+    @property
+    def parts(self) -> list[tuple[str, str]]:
+        """What the statements make on PostgreSQL: the kind of each part, and its name.
+
+        >>> Tables("", "CREATE UNIQUE INDEX few ON some (n);").parts
+        [('index', 'few')]
+        """
+        return [(kind.lower(), name) for kind, name in _MADE.findall(self.postgres)]
 
 
 class Changes(Protocol):
@@ -87,7 +102,11 @@ class Sql(Protocol):
         """Return whether there is a table: who reads makes none."""
 
     def make(self, tables: Tables) -> None:
-        """Make tables, all or none, where there are none."""
+        """Make tables, all or none, where there are none.
+
+        Raises:
+            SettingsError: A server has a part of them alone, or refuses to make them.
+        """
 
     def close(self) -> None:
         """Let go of it."""

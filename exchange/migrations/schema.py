@@ -9,13 +9,15 @@ tables "What changed"`, then read what it wrote.
 
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from types import ModuleType
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import Connection, MetaData, Table
+from sqlalchemy import Connection, MetaData, Table, inspect
 from sqlalchemy.schema import CreateSchema
 
 import consent.rows
@@ -28,6 +30,7 @@ import exchange.owed_records
 import exchange.registration
 import exchange.vault
 from exchange.connecting import alone, connected, file_of, telling_damage
+from schemas.errors import SettingsError
 
 _STORES: tuple[ModuleType, ...] = (
     consent.rows,
@@ -66,10 +69,17 @@ def upgrade(url: str, part: Part) -> None:
     Replicas of a fleet that start together take turns.
 
     Raises:
-        SettingsError: The URL names no database that the gateway can keep, or a file
-            that is damaged.
+        SettingsError: The URL names no database that the gateway can keep, a file that
+            is damaged, or a database that lacks a table.
         StoreUnavailableError: It can't be reached.
     """
+    with _upgraded(url, part) as connection:
+        _check_whole(connection, part, file_of(url))
+
+
+@contextmanager
+def _upgraded(url: str, part: Part) -> Iterator[Connection]:
+    """Bring a database to the newest revision, and yield a connection to it."""
     with (
         telling_damage(file_of(url)),
         connected(url, read_only=False) as connection,
@@ -77,6 +87,19 @@ def upgrade(url: str, part: Part) -> None:
     ):
         _make_schema(connection)
         command.upgrade(_config(connection, part), "head")
+        yield connection
+
+
+def _check_whole(connection: Connection, part: Part, file: Path | None) -> None:
+    """Verify that all tables of a part are there: no revision makes one again."""
+    found = inspect(connection)
+    missing = metadata(part).tables.keys() - found.get_table_names()
+    if missing:
+        name = f"`{file}`" if file else f"the schema `{found.default_schema_name}`"
+        raise SettingsError(
+            f"{name} has no table `{min(missing)}`: it is no whole copy; restore all "
+            "of it from one backup"
+        )
 
 
 def _make_schema(connection: Connection) -> None:
@@ -95,7 +118,8 @@ def new_revision(part: Part, message: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{folder}/revision.db"
         if number > 1:
-            upgrade(url, part)
+            with _upgraded(url, part):
+                pass
         with connected(url, read_only=False) as connection:
             config = _config(connection, part)
             command.revision(config, message, autogenerate=True, rev_id=f"{number:04}")

@@ -1,6 +1,7 @@
 """A log on PostgreSQL: several writers, servers that die, commits cut in the middle."""
 
 import asyncio
+import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +24,7 @@ from audit.sql import Postgres, Row, Tables, Value
 from audit.store import Appended, LogReader
 from audit.verify import verify_log
 from audit.writer import Limits, open_engine
-from exchange.demo.postgres import PostgresServer
+from exchange.demo.postgres import PostgresServer, find_programs
 from schemas.errors import LogUnavailableError, SettingsError
 from tests.audit.examples import MOTHER, ORIGIN, Room, an_event, open_room
 from tests.harness.postgres import ask_until
@@ -62,6 +63,62 @@ def as_before(room: Room) -> None:
     assert isinstance(room.place, Postgres)
     with administer(room) as connection:
         connection.execute(f"DROP TRIGGER in_commit ON {room.place.schema}.coordinate")
+
+
+# A schema that is not whole.
+
+PARTS = {
+    "the_log_only_grows": "DROP FUNCTION {}.the_log_only_grows CASCADE",
+    "entry_is_never_changed": "DROP TRIGGER entry_is_never_changed ON {}.entry",
+    "entry_is_never_removed": "ALTER TABLE {}.entry DISABLE TRIGGER USER",
+    "append_records": "DROP FUNCTION {}.append_records",
+}
+"""What is no table of a log, and how it is lost."""
+
+
+def test_a_schema_that_lacks_a_function_is_refused_and_mended_as_it_says(
+    server_room: Room,
+) -> None:
+    """Tables alone were put back: what holds no row comes from any backup."""
+    place, backup = server_room.place, server_room.folder / "backup"
+    assert isinstance(place, Postgres)
+    only = (f"--schema={place.schema}", "--schema-only")
+    dump: list[str | Path] = [
+        find_programs() / "pg_dump",
+        *only,
+        "-Fc",
+        f"-f{backup}",
+        place.url,
+    ]
+    restore: list[str | Path] = [
+        find_programs() / "pg_restore",
+        *only,
+        f"-d{place.url}",
+        backup,
+    ]
+    subprocess.run(dump, check=True)
+    with administer(server_room) as connection:
+        connection.execute(PARTS["append_records"].format(place.schema))
+    with pytest.raises(SettingsError, match="no function `append_records`:") as told:
+        open_engine(place, ORIGIN, Limits())
+    # It says of all that is there that it is there.
+    subprocess.run(restore, check=False, capture_output=True)
+    open_engine(place, ORIGIN, Limits()).close()
+    asyncio.run(server_room.log.append([an_event()]))
+
+    assert f"`pg_restore --schema-only --schema={place.schema}`" in str(told.value)
+    assert 1 == len(stored(server_room))
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_whatever_a_schema_lacks_is_named(server_room: Room, name: str) -> None:
+    """A trigger that is switched off is none: anybody may change a record."""
+    assert isinstance(server_room.place, Postgres)
+    with administer(server_room) as connection:
+        connection.execute(PARTS[name].format(server_room.place.schema))
+
+    with pytest.raises(SettingsError, match=f"no (function|trigger) `{name}`"):
+        open_engine(server_room.place, ORIGIN, Limits())
 
 
 # Several writers.

@@ -23,7 +23,7 @@ from exchange.migrations.schema import (
     metadata,
     upgrade,
 )
-from schemas.errors import InvalidRequestError, KeyReusedError
+from schemas.errors import InvalidRequestError, KeyReusedError, SettingsError
 from schemas.ids import KeyId
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
@@ -57,6 +57,22 @@ def test_the_comparison_sees_a_missing_table(empty_url: str, part: Part) -> None
         found = differences(connection, part)
 
     assert found != []
+
+
+@pytest.mark.parametrize("part", Part)
+def test_a_database_that_lacks_a_table_is_refused_by_the_name_of_that(
+    empty_url: str, part: Part
+) -> None:
+    """No revision makes it again, and of this one nobody would miss anything."""
+    upgrade(empty_url, part)
+    for before, after in ("commit_mark", "gone"), ("gone", "commit_mark"):
+        with connected(empty_url, read_only=False) as connection:
+            connection.exec_driver_sql(f"ALTER TABLE {before} RENAME TO {after}")
+            connection.commit()
+        if after == "gone":
+            with pytest.raises(SettingsError, match="no table `commit_mark`: it is"):
+                upgrade(empty_url, part)
+    upgrade(empty_url, part)
 
 
 def test_the_keys_of_cases_are_in_the_vault_alone() -> None:
