@@ -157,6 +157,10 @@ class Office:
         body = Additions(**values)
         return read(await self.resolver.add(CaseId(case["id"]), caller, wait_s, body))
 
+    async def close(self, case: dict[str, Any]) -> dict[str, Any]:
+        """Close a case, as its portal."""
+        return read(await self.resolver.close(CaseId(case["id"]), PORTAL_CALLER))
+
     async def attempt(self, case: dict[str, Any]) -> str:
         """Make the attempt that the case is owed now, as the dispatcher would."""
         owed = self.owed(case)

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 
@@ -11,19 +11,10 @@ from exchange.database import Database
 from exchange.vault import Vault
 from schemas.errors import LogUnavailableError, NotFoundError, StateConflictError
 from schemas.ids import CaseId
-from tests.exchange.newborn import PORTAL_CALLER, Office, read
+from tests.exchange.newborn import PORTAL_CALLER, Office
 
 pytestmark = pytest.mark.anyio
-
-
-async def close(office: Office, case: dict[str, Any]) -> dict[str, Any]:
-    """Close a case, as its portal."""
-    return read(await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER))
-
-
-async def resolve(office: Office, case: dict[str, Any]) -> object:
-    """Resolve a case again."""
-    return await office.resolve(case)
+Act: TypeAlias = Callable[[Office, dict[str, Any]], Awaitable[object]]
 
 
 async def add(office: Office, case: dict[str, Any]) -> object:
@@ -50,7 +41,7 @@ def closed_just_before(
         nonlocal is_first
         if database is tables and is_first:
             is_first = False
-            await close(office, case)
+            await office.close(case)
         return await real(database, work)
 
     monkeypatch.setattr(Database, method, meddled)
@@ -59,9 +50,9 @@ def closed_just_before(
 @pytest.mark.parametrize(
     ("method", "act"),
     [
-        ("write", resolve),
+        ("write", Office.resolve),
         ("write", add),
-        ("read", resolve),
+        ("read", Office.resolve),
         ("read", add),
         ("read", stated),
     ],
@@ -70,7 +61,7 @@ async def test_what_meets_the_closing_of_its_case_is_told_so(
     office: Office,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
-    act: Callable[[Office, dict[str, Any]], Awaitable[object]],
+    act: Act,
 ) -> None:
     """What was read as open and is closed by now is a conflict: nothing is owed."""
     case = await office.open(wait_s=0.0)
@@ -98,7 +89,7 @@ async def test_answers_resolving_and_closing_at_once_are_done_or_are_a_conflict(
 ) -> None:
     """Nobody is told that the case is not there, or that something broke."""
     case = await office.open(wait_s=0.0)
-    acts = [add, add, close, resolve, add]
+    acts: list[Act] = [add, add, Office.close, Office.resolve, add]
     came = await asyncio.gather(
         *[act(office, case) for act in acts], return_exceptions=True
     )
@@ -120,7 +111,7 @@ async def test_a_key_that_closing_left_is_destroyed_though_the_log_is_down(
     with monkeypatch.context() as patch:
         patch.setattr(Vault, "destroy_key", _refuse)
         with pytest.raises(LogUnavailableError):
-            await close(office, case)
+            await office.close(case)
     office.vault.key(stored.key, stored.head.id)  # it is left, and still found
     office.clock.advance(timedelta(minutes=5))
     with pytest.raises(LogUnavailableError):

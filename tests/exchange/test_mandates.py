@@ -28,7 +28,7 @@ from schemas.errors import (
     LogUnavailableError,
     MandateError,
 )
-from schemas.ids import CaseId, KeyId, MandateId
+from schemas.ids import KeyId, MandateId
 from schemas.matter import SupplyReason
 from tests.exchange.newborn import (
     ANSWERS,
@@ -36,7 +36,6 @@ from tests.exchange.newborn import (
     MOTHER,
     NOW,
     OFFICIAL,
-    PORTAL_CALLER,
     Office,
     deaf,
     deaf_to,
@@ -388,7 +387,7 @@ async def test_a_mandate_that_ends_calls_for_the_cases_that_go_on_under_it(
     mine = [await office.open(actor=acting(mandate.id)) for _ in range(2)]
     others = [await office.open(actor=acting(other.id)), await office.open()]
     closed = await office.open(actor=acting(mandate.id))
-    await office.resolver.close(CaseId(closed["id"]), PORTAL_CALLER)
+    await office.close(closed)
     before = [is_called(office, case) for case in [*mine, *others]]
     woken: list[bool] = []
     mandates = replace(office.resolver.mandates, wake=lambda: woken.append(True))

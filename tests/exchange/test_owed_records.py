@@ -41,7 +41,6 @@ from tests.exchange.newborn import (
     deaf_to,
     owed_by,
     permissions,
-    read,
 )
 
 pytestmark = pytest.mark.anyio
@@ -81,11 +80,6 @@ async def refuse(office: Office, consent: Consent) -> Consent:
 async def withdraw(office: Office, consent: Consent) -> Consent:
     """Withdraw a consent."""
     return await permissions(office).withdraw(consent.id, FATHER)
-
-
-async def close(office: Office, case: Mapping[str, Any]) -> dict[str, Any]:
-    """Close a case, as its portal."""
-    return read(await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER))
 
 
 def said(office: Office, consent: Consent) -> list[str]:
@@ -185,7 +179,7 @@ async def test_ending_a_mandate_three_times_is_one_record(office: Office) -> Non
 async def test_a_case_closed_six_times_at_once_is_closed_once(office: Office) -> None:
     """One answer, one record; the others are told that it is closed."""
     case = await office.open()
-    done = await at_once([close(office, case) for _ in range(6)])
+    done = await at_once([office.close(case) for _ in range(6)])
 
     assert 1 == len(done)
     assert 1 == closings(office)
@@ -198,7 +192,7 @@ async def test_a_request_that_is_repeated_asks_once(office: Office) -> None:
     request = (PORTAL_CALLER, FATHER, asking(case, whole_matter=True), repeat)
     first = await permissions(office).ask(*request)
     again = await permissions(office).ask(*request)
-    await close(office, case)
+    await office.close(case)
     late = await permissions(office).ask(*request)
 
     assert first == again == late
@@ -353,7 +347,7 @@ async def test_a_closing_that_was_cut_off_is_recorded_later(office: Office) -> N
     """The case is closed and its key gone, whatever the log says; it hears once."""
     case = await office.open()
     with deaf(office), pytest.raises(LogUnavailableError):
-        await close(office, case)
+        await office.close(case)
     unrecorded, stored = closings(office), office.stored(case)
     with pytest.raises(NotFoundError, match="destroyed"):
         office.vault.key(stored.key, stored.head.id)
@@ -723,14 +717,14 @@ async def test_a_case_that_was_cut_off_at_once_is_recorded_as_opened(
         if then == "is closed unheard":
             office.clock.instant -= timedelta(hours=1)
             with pytest.raises(LogUnavailableError):
-                await close(office, case)
+                await office.close(case)
     if then == "goes on":
         await office.attempt(case)
         await office.resolve(case)
     if then == "is closed unheard":
         await catch_up(office)
     else:
-        await close(office, case)
+        await office.close(case)
     kinds = [kind for kind, *_ in office.records()]
 
     assert ("case.opened", 1) == (kinds[0], kinds.count("case.opened"))
@@ -742,7 +736,7 @@ async def test_look_ups_of_a_case_that_is_closed_meanwhile_get_their_end(
 ) -> None:
     """Those that a kill cut off: nobody waits for them, and no run takes them up."""
     case = await office.open_and_be_killed("household@1")
-    await close(office, case)
+    await office.close(case)
     stored = office.stored(case)
     with pytest.raises(NotFoundError, match="destroyed"):
         office.vault.key(stored.key, stored.head.id)
@@ -774,7 +768,7 @@ async def test_requests_end_with_their_case(office: Office) -> None:
     """Nobody is asked any more, nothing can be given; that is recorded."""
     consent = await asked(office)
     case = {"id": consent.asked_in}
-    await close(office, case)
+    await office.close(case)
     with pytest.raises(StateConflictError):
         await give(office, consent)
     with pytest.raises(StateConflictError):
@@ -790,7 +784,7 @@ async def test_a_request_for_the_whole_matter_outlives_its_case(office: Office) 
     whole = asking(case, whole_matter=True)
     people = permissions(office)
     consent = await people.ask(PORTAL_CALLER, FATHER, whole, None)
-    await close(office, case)
+    await office.close(case)
 
     assert ConsentState.GIVEN is (await give(office, consent)).state
 

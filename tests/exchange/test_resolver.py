@@ -423,7 +423,7 @@ async def test_a_closed_case_holds_nothing_but_outcomes(office: Office) -> None:
     case = await office.open()
     records = len(office.records())
 
-    await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
+    await office.close(case)
     closed = await office.read(case)
 
     assert "closed" == closed["status"]
@@ -451,7 +451,7 @@ async def test_closing_leaves_neither_key_nor_value_anywhere(
     )
     assert wrapped is not None
     assert _places_that_hold(office, wrapped)
-    await office.resolver.close(CaseId(case["id"]), PORTAL_CALLER)
+    await office.close(case)
 
     planted = [raw, wrapped, *map(str.encode, (MOTHER, FATHER, "林云", "H0001"))]
     assert [] == [one for value in planted for one in _places_that_hold(office, value)]
