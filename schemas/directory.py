@@ -14,6 +14,7 @@ from schemas.model import (
     Name,
     Period,
     RegionCode,
+    Shown,
     Slug,
     Version,
     VersionedId,
@@ -24,7 +25,7 @@ class LegalReference(Model):
     """The rule that something rests on."""
 
     law: Name
-    article: str
+    article: Shown
     """Article and paragraph, such as `13(1)(3)`."""
 
 

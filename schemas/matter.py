@@ -19,6 +19,7 @@ from schemas.model import (
     Span,
     Version,
     VersionedId,
+    Wording,
 )
 
 
@@ -147,7 +148,7 @@ class EvidenceList(Model):
 class Commitment(Model):
     """告知承诺: a written promise in place of evidence, where the law allows it."""
 
-    text: Name
+    text: Wording
     basis: LegalReference
 
 

@@ -1,6 +1,7 @@
 """What every type of the domain is made of: frozen, closed, named in two languages."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Annotated, Final, TypeVar
@@ -147,11 +148,33 @@ def value(cls: type[_T]) -> type[_T]:
     return made
 
 
+_UNSEEN = r"\x00-\x1f\x7f-\x9f\xad\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+"""Control characters, line breaks, and signs without width or that turn the direction
+of what follows: with these a name would not be what it looks like."""
+_SHOWN = rf"^[^{_UNSEEN}\s][^{_UNSEEN}]*$"
+_LINES = rf"^[^{_UNSEEN}\s]([^{_UNSEEN}]|\n)*$"
+FORMS: Final[Mapping[str, str]] = {
+    _SHOWN: "must begin with a visible sign, and have no line break or hidden sign",
+    _LINES: "must begin with a visible sign, and have no hidden sign",
+}
+"""What a text must be, in words, by the pattern that it must match."""
+
+Shown = Annotated[str, StringConstraints(pattern=_SHOWN)]
+"""A line that people read: not blank, and nothing in it that they can't see."""
+
+
 class Name(Model):
     """What people call a thing, in both languages."""
 
-    zh: Annotated[str, StringConstraints(min_length=1)]
-    en: Annotated[str, StringConstraints(min_length=1)]
+    zh: Shown
+    en: Shown
+
+
+class Wording(Model):
+    """What people read in both languages, in one line or several."""
+
+    zh: Annotated[str, StringConstraints(pattern=_LINES)]
+    en: Annotated[str, StringConstraints(pattern=_LINES)]
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]

@@ -25,7 +25,7 @@ from schemas.directory import (
 )
 from schemas.evidence import EvidenceType
 from schemas.matter import Matter
-from schemas.model import Model, Name, Slug
+from schemas.model import FORMS, Model, Name, Slug
 from schemas.packtext import pointer
 
 if TYPE_CHECKING:
@@ -195,9 +195,14 @@ def _explain(error: "ValidationError") -> Iterator[tuple[str, str]]:
             listed = ", ".join(f"`{option}`" for option in options)
             yield where, f"must be one of {listed}"
         case "pattern":
-            yield where, f"must match `{expected}`"
+            yield where, form_in_words(expected)
         case _:
             yield where, _of_bounds(error)
+
+
+def form_in_words(pattern: str) -> str:
+    """Say what a text must be that has to match a pattern."""
+    return FORMS.get(pattern, f"must match `{pattern}`")
 
 
 _BOUNDS = {

@@ -16,6 +16,7 @@ from typing import Any, Final, TypeAlias
 
 import jsonschema_rs
 from pydantic import JsonValue, ValidationError
+from pydantic_core import ErrorDetails
 
 from schemas.canonical import canonical, sha256_b64url
 from schemas.crosscheck import check
@@ -38,6 +39,7 @@ from schemas.packfile import (
     RequesterDeployment,
     ServicesFile,
     complaints,
+    form_in_words,
 )
 from schemas.packtext import Document, pointer, read_yaml
 
@@ -156,13 +158,23 @@ def _check_file(document: Document) -> tuple[PackFile | None, list[str]]:
     try:
         return KINDS[kind].model_validate(value), []
     except ValidationError as error:
-        found = {pointer(*one["loc"]): one["msg"] for one in error.errors()}
+        found = {pointer(*one["loc"]): _why(one) for one in error.errors()}
         return None, [
             document.place(where, message)
             for where, message in found.items()
             # A list is also said to be too short when one of its items is wrong.
             if not any(other.startswith(f"{where}/") for other in found)
         ]
+
+
+def _why(error: ErrorDetails) -> str:
+    """Say why a value is not of its type: of a pattern what the schema's check says.
+
+    That takes a text for one of a line which ends in a line break.
+    """
+    if error["type"] == "string_pattern_mismatch":
+        return form_in_words(error["ctx"]["pattern"])
+    return error["msg"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,13 @@ LISTS = """\
       - all: [{ask: residence, fields: [region], compare: [landlord_id]}]
 """
 
+LINE = "must begin with a visible sign, and have no line break or hidden sign"
+PROMISE = """\
+    commitment:
+      text: {{zh: "{zh}", en: I promise.}}
+      basis: {{law: {{zh: 法, en: Law}}, article: "1"}}
+"""
+
 BROKEN: list[tuple[str, str, str, str]] = [
     # --- YAML
     ("card.yaml", "version: 1", "version: [", "card.yaml:4: : expected|did not find"),
@@ -104,6 +111,19 @@ BROKEN: list[tuple[str, str, str, str]] = [
      "/requirements/residence/steps: has 0 members, and must have at least 1$"),
     ("card.yaml", "version: 1", "version: 1000000",
      "/version: `1000000`, and must be at most 999999$"),
+    ("card.yaml", "zh: 读者", "zh: ''", f"card.yaml:10: /roles/reader/name/zh: {LINE}"),
+    ("card.yaml", "en: Reader", "en: '  '", f"/roles/reader/name/en: {LINE}"),
+    ("card.yaml", "zh: 读者", "zh: '\u3000'", f"/roles/reader/name/zh: {LINE}"),
+    ("card.yaml", "zh: 读者", r'zh: "读\u0007者"', f"/roles/reader/name/zh: {LINE}"),
+    ("card.yaml", "en: Reader", r'en: "Read\ner"', f"/roles/reader/name/en: {LINE}"),
+    ("card.yaml", "en: Reader", r'en: "Reader\n"', f"/roles/reader/name/en: {LINE}"),
+    ("card.yaml", "en: Reader", r'en: "\u202eredaeR"', f"/reader/name/en: {LINE}"),
+    ("card.yaml", "en: Lending}", "en: ' '}", f"/purposes/lending/en: {LINE}"),
+    ("card.yaml", "en: Lease", "en: ' '", f"card.yaml:40: /papers/lease/en: {LINE}"),
+    ("card.yaml", 'article: "33"', 'article: ""', f"/basis/article: {LINE}"),
+    ("grants.yaml", 'article: "33"', "article: ' '", f"/reference/article: {LINE}"),
+    ("card.yaml", LISTS, LISTS + PROMISE.format(zh=r"\n"),
+     "/residence/commitment/text/zh: must begin with a visible sign, and have no hid"),
     # --- across the directory
     ("services.yaml", "provider: ga", "provider: gb", "services.yaml:4: /services/0/p"),
     ("services.yaml", "@1", "@2", "services.yaml:5: .*no evidence type `residence@2`"),
@@ -510,6 +530,15 @@ def test_any_fields_of_a_type_that_fit_pass() -> None:
     validate({})
     validate({"floor": 3})
     validate({"region": "990101", "floor": 3})
+
+
+def test_a_promise_may_have_paragraphs() -> None:
+    """It is a text; a name is one line."""
+    promise = PROMISE.format(zh=r"一、所填属实。\n\n二、愿担责任。\n")
+    card = SMALL["card.yaml"].replace(LISTS, LISTS + promise)
+    requirement = load_pack(SMALL | {"card.yaml": card}).matters["card@1"].requirements
+
+    assert requirement["residence"].commitment is not None
 
 
 def test_too_many_files_are_refused() -> None:
