@@ -352,11 +352,7 @@ def settle_in(departments: InMemoryConnector, *, spouse: str = FATHER) -> None:
     """Fill the registers with the records that exist before any step is performed."""
     departments.hold("identity@1", {"id": MOTHER}, {"name": "林云"})
     departments.hold("identity@1", {"id": FATHER}, {"name": "陈溪"})
-    departments.hold(
-        "birth_certificate@1",
-        {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE},
-        CERTIFICATE_FIELDS,
-    )
+    certify(departments)
     departments.hold(
         "marriage@1", {"id": MOTHER}, {"status": "20", "spouse_id": spouse}
     )
@@ -370,6 +366,18 @@ def settle_in(departments: InMemoryConnector, *, spouse: str = FATHER) -> None:
     departments.hold(
         "maternity_claim@1", {"mother_id": MOTHER}, {"settled": True, "amount": 3120.5}
     )
+
+
+def certify(departments: InMemoryConnector, **changed: JsonValue) -> None:
+    """Let the birth certificate be there, with some fields changed."""
+    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
+    departments.drop("birth_certificate@1")
+    departments.hold("birth_certificate@1", keys, {**CERTIFICATE_FIELDS, **changed})
+
+
+def leave_the_father_blank(departments: InMemoryConnector) -> None:
+    """Let the birth certificate name no father."""
+    certify(departments, FQ_XM=None, FQ_SFZJHM=None)
 
 
 def perform_steps(departments: InMemoryConnector) -> None:

@@ -11,11 +11,11 @@ from consent.rules import Suspendable, target
 from schemas.errors import ConnectorUnavailableError, Layer
 from tests.exchange.card_office import CARD_OFFICE, a_card_office, apply, hold
 from tests.exchange.newborn import (
-    CERTIFICATE,
-    CERTIFICATE_FIELDS,
     FATHER,
     MOTHER,
     Office,
+    certify,
+    leave_the_father_blank,
     outcomes,
     read,
 )
@@ -121,14 +121,10 @@ async def test_a_blank_that_was_filled_in_is_found_also_in_what_never_ages(
     office: Office, *, by_itself: bool
 ) -> None:
     """A certificate holds for ever; that it names no father is no settled answer."""
-    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
-    blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
-    office.departments.drop("birth_certificate@1")
-    office.departments.hold("birth_certificate@1", keys, blank)
+    leave_the_father_blank(office.departments)
     await office.consent_beforehand()
     case = await office.open()
-    office.departments.drop("birth_certificate@1")
-    office.departments.hold("birth_certificate@1", keys, CERTIFICATE_FIELDS)
+    certify(office.departments)
     await office.attempt(case)  # some step is waited for
     early = len(office.departments.asked_about("birth_certificate@1"))
     if by_itself:
@@ -166,10 +162,7 @@ async def test_what_is_held_stands_where_a_blank_can_not_be_asked_for(
     office: Office,
 ) -> None:
     """Its register is down, or suspended: the certificate is there all the same."""
-    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
-    blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
-    office.departments.drop("birth_certificate@1")
-    office.departments.hold("birth_certificate@1", keys, blank)
+    leave_the_father_blank(office.departments)
     case = await office.open()
     down = ConnectorUnavailableError("down", layer=Layer.SOURCE)
     office.departments.reply("birth_certificate@1", down)

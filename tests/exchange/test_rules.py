@@ -29,14 +29,13 @@ from schemas.matter import SupplyReason
 from schemas.validation import Pack
 from tests.exchange.newborn import (
     ANSWERS,
-    CERTIFICATE,
-    CERTIFICATE_FIELDS,
     FATHER,
     HOUSEHOLD_FIELDS,
     MOTHER,
     Office,
     an_office,
     deaf,
+    leave_the_father_blank,
     outcomes,
     perform_steps,
     settle_in,
@@ -339,14 +338,6 @@ async def test_a_time_that_has_passed_does_not_make_a_case_spin(
     assert owed.due_at > office.clock.now()
 
 
-def _leave_the_father_blank(office: Office) -> None:
-    """Let the birth certificate name no father."""
-    office.departments.drop("birth_certificate@1")
-    blank = {**CERTIFICATE_FIELDS, "FQ_XM": None, "FQ_SFZJHM": None}
-    keys = {"mother_id": MOTHER, "birth_date": "2026-01-08", "CSYXZMBH": CERTIFICATE}
-    office.departments.hold("birth_certificate@1", keys, blank)
-
-
 @pytest.mark.parametrize("requirement", ["father_identity", "marriage"])
 async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal(
     office: Office, requirement: str
@@ -356,7 +347,7 @@ async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal
     The marriage is looked up by the mother, and waits for him nevertheless: his
     consent is needed, and nobody knows of whom to ask it.
     """
-    _leave_the_father_blank(office)
+    leave_the_father_blank(office.departments)
 
     case = await office.open()
 
@@ -375,7 +366,7 @@ async def test_a_father_whom_the_certificate_leaves_blank_is_asked_of_the_portal
 
 async def test_a_father_whom_nobody_knows_ends_with_papers(office: Office) -> None:
     """Rule 10: what can't be stated can be handed in, one requirement after another."""
-    _leave_the_father_blank(office)
+    leave_the_father_blank(office.departments)
     perform_steps(office.departments)
     case = await office.open()
     open_ones: list[dict[str, str]] = []
@@ -392,7 +383,7 @@ async def test_a_father_who_is_stated_at_last_is_asked_for_his_consent(
     office: Office,
 ) -> None:
     """What waited for somebody unknown waits for him as soon as he is named."""
-    _leave_the_father_blank(office)
+    leave_the_father_blank(office.departments)
     case = await office.open()
     stated = {"father": {"id": FATHER, "name": "陈溪"}}
 
