@@ -19,14 +19,14 @@ from typing import TypeVar
 from audit.engine_sqlite import leave_file
 from audit.note import Signer
 from audit.publisher import Publisher
-from audit.record import Event, Kind, Leaf, Subject, read_leaf
+from audit.record import Event, Kind, Leaf
 from audit.sealing import SealedRecord, Sealer
 from audit.shards import final_event
 from audit.sql import Place, Postgres
-from audit.store import Entry, LogReader, Look, SignedHead
-from audit.writer import AuditLog
+from audit.store import LogReader, Look, SignedHead
+from audit.writer import AuditLog, interrupted
 from schemas.clock import Clock
-from schemas.errors import LogUnavailableError, SettingsError, VerificationError
+from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import EventId, NewId
 
 PATIENCE_S = 60.0
@@ -63,7 +63,8 @@ class Seal:
             self._check_sealed_for(last)
             return []
         final = final_event(EventId(self.new_id()), self.now, self.following)
-        return [*interrupted(reader, self.sealer, self.new_id, self.now), final]
+        directory = self.sealer.directory
+        return [*interrupted(reader, directory, self.new_id, self.now), final]
 
     def _check_sealed_for(self, last: Leaf) -> None:
         # INVARIANT: the record that says which shard goes on is kept, or is a lie.
@@ -73,44 +74,6 @@ class Seal:
                 f"the log is sealed for the shard `{last.correlation}`: give its name, "
                 "and have its keys in place"
             )
-
-
-def interrupted(
-    reader: LogReader, sealer: Sealer, new_id: NewId, now: datetime
-) -> list[Event]:
-    """Return the ends of look-ups that have not ended: nobody waits for them any more.
-
-    Whoever was asked and answers later is answered by nobody: without a record of the
-    release no evidence leaves, and this log takes no more records.
-    """
-    ends: list[Event] = []
-    for event in sorted(reader.attempts()):
-        entry = reader.entry_of(event)
-        if entry is None:
-            raise VerificationError("a look-up that has not ended is not in the log")
-        ends.append(_end(entry, sealer, EventId(new_id()), now))
-    return ends
-
-
-def _end(entry: Entry, sealer: Sealer, event: EventId, now: datetime) -> Event:
-    """Return the end of one look-up, about those who are not erased."""
-    leaf = read_leaf(entry.leaf)
-    known = [sealer.directory.identity(ref) for ref in entry.subject_refs.split()]
-    return Event(
-        id=event,
-        at=now,
-        kind=Kind.REQUEST_ENDED,
-        outcome="interrupted",
-        requester=leaf.requester,
-        provider=leaf.provider,
-        evidence_type=leaf.evidence_type,
-        policy=leaf.policy,
-        correlation=leaf.correlation,
-        subjects=tuple(Subject("", *who) for who in known if who is not None),
-        case=entry.case_ref,
-        matter=entry.matter,
-        ends=entry.event_id,
-    )
 
 
 async def record_last(log: AuditLog, seal: Seal) -> None:

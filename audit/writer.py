@@ -22,10 +22,11 @@ that raised was not promised to anybody.
 
 import asyncio
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,9 +38,10 @@ from audit.receipt import sign_receipt
 from audit.record import Event, Kind, Subject, milliseconds, read_leaf
 from audit.sealing import Sealer
 from audit.sql import Place
-from audit.store import Appended, Engine, LogReader, Refusal, Work
-from schemas.errors import LogUnavailableError, NotFoundError
-from schemas.ids import CaseId, EventId
+from audit.store import Appended, Engine, Entry, LogReader, Refusal, Work
+from audit.subjects import SubjectDirectory
+from schemas.errors import LogUnavailableError, NotFoundError, VerificationError
+from schemas.ids import CaseId, EventId, NewId
 
 T = TypeVar("T")
 
@@ -255,6 +257,20 @@ class AuditLog:
         """
         return await self._ask(lambda reader: sorted(reader.attempts(case)))
 
+    async def interrupted(
+        self, case: CaseId, new_id: NewId, now: datetime
+    ) -> list[Event]:
+        """Return the ends of a case's look-ups that nobody waits for any more.
+
+        Raises:
+            LogUnavailableError: The log, or the subject directory, can't be read.
+        """
+        begun = await self._ask(lambda reader: unended(reader, case))
+        try:
+            return ends_of(begun, self._sealer.directory, new_id, now)
+        except sqlite3.Error:
+            raise LogUnavailableError("the subject directory can't be read") from None
+
     async def find(self, event: EventId) -> Appended | None:
         """Return the durable record of an event; None when there is none."""
         entry = await self._ask(lambda reader: reader.entry_of(event))
@@ -297,6 +313,59 @@ class AuditLog:
                 self._asking.shutdown()
             self._reader.close()
             self._engine.close()
+
+
+def interrupted(
+    reader: LogReader, directory: SubjectDirectory, new_id: NewId, now: datetime
+) -> list[Event]:
+    """Return the ends of all look-ups that have not ended, as a log's last events.
+
+    Whoever was asked and answers later is answered by nobody: without a record of the
+    release no evidence leaves, and this log takes no more records.
+    """
+    return ends_of(unended(reader), directory, new_id, now)
+
+
+def unended(reader: LogReader, case: CaseId | None = None) -> list[Entry]:
+    """Return the records of look-ups that have not ended, of one case or of all."""
+    found = [reader.entry_of(event) for event in sorted(reader.attempts(case))]
+    entries = [entry for entry in found if entry is not None]
+    if len(entries) != len(found):
+        raise VerificationError("a look-up that has not ended is not in the log")
+    return entries
+
+
+def ends_of(
+    begun: Iterable[Entry], directory: SubjectDirectory, new_id: NewId, now: datetime
+) -> list[Event]:
+    """Return the ends of look-ups, about the same people as far as none was erased.
+
+    So whoever finds in a list that they were asked about finds there how it ended.
+    """
+    return [_end(entry, directory, EventId(new_id()), now) for entry in begun]
+
+
+def _end(
+    entry: Entry, directory: SubjectDirectory, event: EventId, now: datetime
+) -> Event:
+    """Return the end of one look-up, about those who are not erased."""
+    leaf = read_leaf(entry.leaf)
+    known = [directory.identity(ref) for ref in entry.subject_refs.split()]
+    return Event(
+        id=event,
+        at=now,
+        kind=Kind.REQUEST_ENDED,
+        outcome="interrupted",
+        requester=leaf.requester,
+        provider=leaf.provider,
+        evidence_type=leaf.evidence_type,
+        policy=leaf.policy,
+        correlation=leaf.correlation,
+        subjects=tuple(Subject("", *who) for who in known if who is not None),
+        case=entry.case_ref,
+        matter=entry.matter,
+        ends=entry.event_id,
+    )
 
 
 def open_engine(place: Place, origin: str, limits: Limits) -> Engine:

@@ -433,17 +433,15 @@ class Resolver:
         Whoever calls this holds the lease, so nobody is still waiting for an answer.
         """
         case.unrecorded += self._opened(case)
-        for intent in await self.log.open_attempts(case.head.id):
-            event = self._interrupted(case.head, intent)
-            case.unrecorded.append(_with_people(event, case))
+        for end in await self._interrupted(case.head):
+            case.unrecorded.append(end._replace(actor=case.actor))
 
     async def _end_look_ups(self, closed: CaseHead) -> None:
         """Record the end of look-ups that a crash cut off before their case was closed.
 
-        As `_reconcile`, without the people: the key of the case is gone.
+        The key of the case is gone: who they were about is known to the log.
         """
-        intents = await self.log.open_attempts(closed.id)
-        await self.log.append([self._interrupted(closed, one) for one in intents])
+        await self.log.append(await self._interrupted(closed))
 
     async def _forget(self, case_id: CaseId, key: KeyId) -> None:
         """Destroy a closed case's key, and strike out what it is owed.
@@ -468,9 +466,7 @@ class Resolver:
         until = now + timedelta(seconds=wait_s) + self.lease_margin
         return Lease(self.new_id(), case_id, self.executor_id, until)
 
-    def _event(
-        self, head: CaseHead, kind: Kind, outcome: str, ends: EventId | None = None
-    ) -> Event:
+    def _event(self, head: CaseHead, kind: Kind, outcome: str) -> Event:
         """Return an event of a case that names nobody."""
         return Event(
             id=EventId(self.new_id()),
@@ -481,12 +477,11 @@ class Resolver:
             policy=self.answerer.policy,
             case=head.id,
             matter=head.matter,
-            ends=ends,
             details={"purpose": head.purpose},
         )
 
-    def _interrupted(self, head: CaseHead, intent: EventId) -> Event:
-        return self._event(head, Kind.REQUEST_ENDED, "interrupted", intent)
+    async def _interrupted(self, head: CaseHead) -> list[Event]:
+        return await self.log.interrupted(head.id, self.new_id, self.clock.now())
 
     def _opened(self, case: OpenCase) -> list[Event]:
         """Return the event of a case's opening, unless its record is known to stand.

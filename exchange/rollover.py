@@ -23,7 +23,6 @@ from audit.freezing import (
     PATIENCE_S,
     Seal,
     await_witnesses,
-    interrupted,
     leave,
     publish_whole,
     record_last,
@@ -52,7 +51,7 @@ from audit.shards import (
 from audit.sql import Place
 from audit.store import LogReader
 from audit.tiles import node_reader
-from audit.writer import AuditLog
+from audit.writer import AuditLog, interrupted
 from exchange.keys import GatewayKeys, open_keys, open_shard_keys, shard_keys
 from exchange.outward import make_stamper, open_public
 from exchange.recording import (
@@ -269,7 +268,7 @@ def _what_is_left(
         )
     [last] = map(read_leaf, reader.leaves(left.size - 1, left.size))
     genesis = recovery_event(last, now, handed.lost, signer, following)
-    ends = interrupted(reader, sealer, rollover.new_id, now)
+    ends = interrupted(reader, sealer.directory, rollover.new_id, now)
     return handed.note, (left, [genesis, *ends])
 
 

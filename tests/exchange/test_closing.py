@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import closing
 from datetime import timedelta
 from typing import Any, TypeAlias
 
 import pytest
 
+from audit.record import read_leaf
+from audit.store import LogReader
 from exchange.database import Database
 from exchange.vault import Vault
 from schemas.errors import LogUnavailableError, NotFoundError, StateConflictError
-from schemas.ids import CaseId
+from schemas.ids import CaseId, EventId
 from tests.exchange.newborn import PORTAL_CALLER, Office
 
 pytestmark = pytest.mark.anyio
@@ -120,6 +123,29 @@ async def test_a_key_that_closing_left_is_destroyed_though_the_log_is_down(
     with pytest.raises(NotFoundError):
         office.vault.key(stored.key, stored.head.id)
     assert office.owed(case) is not None
+
+
+@pytest.mark.parametrize("is_closed", [True, False])
+async def test_how_a_look_up_ended_stands_in_the_list_of_whom_it_was_about(
+    office: Office, *, is_closed: bool
+) -> None:
+    """Also where it was cut off, and its case closed: the log knows who they are."""
+    case = await office.open_and_be_killed("household@1")
+    if is_closed:
+        await office.close(case)
+    office.clock.advance(timedelta(minutes=5))
+    await office.attempt(case)
+    with closing(LogReader.open(office.folder / "log.db")) as reader:
+        records = list(reader.entries(0, reader.size()))
+    about = {one.event_id: one.subject_refs for one in records}
+    leaves = {one.event_id: read_leaf(one.leaf) for one in records}
+    ends = [one for one in records if leaves[one.event_id].outcome == "interrupted"]
+
+    assert len(ends) > 1
+    for one in ends:
+        end, begun = leaves[one.event_id], leaves[EventId(one.ends or "")]
+        assert about[begun.id] == one.subject_refs != ""
+        assert (begun.provider, begun.correlation) == (end.provider, end.correlation)
 
 
 async def _refuse(*_: object) -> None:
