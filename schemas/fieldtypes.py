@@ -8,7 +8,7 @@ from pydantic import JsonValue
 
 from schemas.evidence import EvidenceField, EvidenceType
 from schemas.grammar import BOOLEAN, Kind, Scalar, ValueType
-from schemas.packtext import pointer, walk
+from schemas.packtext import pointer
 
 _META_SCHEMA = jsonschema_rs.Draft202012Validator(
     {"$ref": "https://json-schema.org/draft/2020-12/schema"},
@@ -23,9 +23,6 @@ def schema_fault(one: EvidenceField) -> tuple[str, str] | None:
     schema = dict(one.json_schema)
     if not _META_SCHEMA.is_valid(schema) and (fault := _fault_in_words(schema)):
         return fault
-    for where, _ in walk(schema):
-        if where.endswith(("/$ref", "/$dynamicRef")) or where == "/$id":
-            return where, "references are not followed"
     if fault := next(_unfit("", schema), None):
         return fault
     if not {"type", "enum", "const"} & schema.keys():
@@ -88,8 +85,18 @@ _PLAIN = frozenset(
     ]
 )
 _KEYWORDS = _ONE_WITHIN | _LISTS_WITHIN | _MAPS_WITHIN | _PLAIN
-"""SOURCE: JSON Schema 2020-12, Core 10 and 11, Validation 6 to 9; those that refer to
-other schemas are left out."""
+"""SOURCE: JSON Schema 2020-12, Core 10 and 11, Validation 6 to 9."""
+_LEFT_OUT = {
+    "$anchor": "references are not followed",
+    "$defs": "references are not followed",
+    "$dynamicAnchor": "references are not followed",
+    "$dynamicRef": "references are not followed",
+    "$id": "references are not followed",
+    "$ref": "references are not followed",
+    "$schema": "every schema here is of JSON Schema 2020-12: leave it out",
+    "$vocabulary": "every schema here is of JSON Schema 2020-12: leave it out",
+}
+"""Why a keyword can't be used here. SOURCE: JSON Schema 2020-12, Core 8."""
 _FORMATS = frozenset(
     [
         "date",
@@ -133,7 +140,8 @@ def _unfit(where: str, schema: Mapping[str, JsonValue]) -> Iterator[tuple[str, s
     """Yield where and why a JSON Schema says what nobody can have meant."""
     for keyword in schema:
         if keyword not in _KEYWORDS:
-            yield where + pointer(keyword), "no keyword of JSON Schema 2020-12"
+            because = _LEFT_OUT.get(keyword, "no keyword of JSON Schema 2020-12")
+            yield where + pointer(keyword), because
     if "format" in schema and schema["format"] not in _FORMATS:
         yield where + pointer("format"), "no format of JSON Schema 2020-12"
     for low, high in (*_BOUNDS, *_OPEN_BOUNDS):

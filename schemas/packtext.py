@@ -9,7 +9,7 @@ texts), and what must be a text of digits is quoted: `"990100"`.
 import math
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import yaml
@@ -253,14 +253,3 @@ class _Reader:
             self.complain(line, "a number too large: quote it if it is text")
             return None
         return value
-
-
-def walk(value: JsonValue, where: str = "") -> Iterator[tuple[str, JsonValue]]:
-    """Yield every part of a JSON value with its JSON Pointer, the whole first."""
-    yield where, value
-    if isinstance(value, dict):
-        for key, part in value.items():
-            yield from walk(part, where + pointer(key))
-    elif isinstance(value, list):
-        for index, part in enumerate(value):
-            yield from walk(part, where + pointer(index))

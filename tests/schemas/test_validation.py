@@ -156,6 +156,13 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("evidence.yaml", "{type: integer}", "{type: integr}", "/floor/json_schema/type"),
     ("evidence.yaml", "{type: integer}", "{minimum: 1}", "`type`, `enum` or `const`"),
     ("evidence.yaml", "{type: integer}", "{$ref: 'http://x/'}", "references are not"),
+    ("evidence.yaml", "{type: integer}", "{type: array, items: {$ref: '#'}}",
+     r"/floor/json_schema/items/\$ref: references are not followed"),
+    ("evidence.yaml", "{type: integer}", "{$defs: {a: {}}, type: integer}",
+     r"/floor/json_schema/\$defs: references are not followed"),
+    ("evidence.yaml", "{type: integer}",
+     "{$schema: 'https://json-schema.org/draft/2020-12/schema', type: integer}",
+     r"/floor/json_schema/\$schema: every schema here is of JSON Schema 2020-12"),
     ("evidence.yaml", 'pattern: "^[0-9]{6}$"', 'pattern: "("', "json_schema/pattern: "),
     ("evidence.yaml", "{type: integer}", "{type: object, patternProperties: {'(': {}}}",
      "/floor/json_schema/patternProperties: "),
@@ -514,10 +521,12 @@ def test_fields_that_do_not_fit_are_refused_without_their_values(
         "{type: integer, minimum: 5, maximum: 5}",
         '{type: [string, "null"], enum: [A, null], format: date}',
         "{type: object, properties: {maxlength: {type: string}}, title: t}",
+        "{type: object, properties: {$ref: {type: string}, $id: {type: string}}}",
+        "{const: {$ref: 'http://x/'}, examples: [{$id: 'http://x/'}]}",
     ],
 )
 def test_schemas_that_can_be_fulfilled_pass(schema: str) -> None:
-    """A name of a property is no keyword, and one value is a range."""
+    """Names of properties, and in values, are no keywords; one value is a range."""
     changed = SMALL["evidence.yaml"].replace("{type: integer}", schema)
 
     assert load_pack(SMALL | {"evidence.yaml": changed}).matters
