@@ -20,6 +20,7 @@ from fastapi import FastAPI, Request, Response
 from pydantic import JsonValue
 
 from connectors.department.config import DepartmentConfig, Gateway
+from connectors.department.database import REGISTER_ERRORS, reason, sqlite_file
 from connectors.department.log import DepartmentLog, NewEntry
 from connectors.department.signing import Statement, jwks, sign_statement
 from connectors.department.sources import (
@@ -30,7 +31,6 @@ from connectors.department.sources import (
     Register,
     Source,
 )
-from connectors.department.tables import REGISTER_ERRORS, reason, sqlite_file
 from connectors.jose import SigningKey, parse_header
 from connectors.protocol import (
     CLOCK_SKEW_S,

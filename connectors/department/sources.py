@@ -7,7 +7,7 @@ becomes part of a statement.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, datetime, time, timedelta, timezone
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, assert_never
 
@@ -15,36 +15,25 @@ import jsonschema_rs
 from pydantic import JsonValue
 from sqlalchemy import (
     Column,
-    ColumnElement,
     Engine,
-    FromClause,
     RowMapping,
-    Select,
-    and_,
-    or_,
     select,
 )
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
+from connectors.department.columns import check_findable, may_hold, reflect
 from connectors.department.config import (
     AsOfColumn,
     ColumnField,
     Coverage,
     EvidenceSource,
     RowsField,
-    Scalar,
 )
+from connectors.department.database import BadValueError, explain, open_register, read
+from connectors.department.finder import Finder
 from connectors.department.signing import Statement
-from connectors.department.tables import (
-    BadValueError,
-    explain,
-    may_be_text,
-    open_register,
-    read,
-    reflect,
-)
-from connectors.department.values import as_json, as_key, as_number, as_text
+from connectors.department.values import as_json, as_text
 from connectors.protocol import LookupClaims
 from schemas.codes import region_contains
 from schemas.errors import SettingsError
@@ -101,8 +90,8 @@ class Source:
             if isinstance(field, RowsField)
         }
         self._offset = _offset(spec.as_of)
-        self._check_columns()
-        self._where = self._constants(engine)
+        self._check_columns(engine)
+        self._finder = Finder(spec, self._table, engine)
         self._validators = {
             name: _validator(name, field.json_schema)
             for name, field in self._fields.items()
@@ -114,17 +103,7 @@ class Source:
 
         The words name keys and fields of the configuration, and no values.
         """
-        if not any(set(lookup.keys) == set(keys) for keys in self._spec.keys):
-            sets = " or ".join(
-                "{" + ", ".join(sorted(keys)) + "}" for keys in self._spec.keys
-            )
-            return f"`keys` must be {sets}"
-        for key, column in self._columns_of(lookup.keys).items():
-            try:
-                self._as_key(column, lookup.keys[key])
-            except ValueError:
-                return f"`keys/{key}` is not written as the register writes it"
-        return self._complaint_of_mode(lookup)
+        return self._finder.complaint(lookup.keys) or self._complaint_of_mode(lookup)
 
     def probe(self, connection: Connection) -> None:
         """Read from each table, and no value of it.
@@ -163,7 +142,8 @@ class Source:
         """
         if _too_early(self._coverage, lookup.keys):  # (1)
             return OutsideCoverage()
-        rows = read(connection, self._statement(lookup))  # (2)
+        statement = self._finder.statement(lookup.keys, self._columns_for(lookup))
+        rows = read(connection, statement)  # (2)
         if not rows:
             return NoRecord()
         if len(rows) > 1:
@@ -180,7 +160,7 @@ class Source:
         now: datetime,
     ) -> Finding:
         """Return what one row says in answer to a look-up."""
-        keys = self._columns_of(lookup.keys)
+        keys = self._finder.columns_of(lookup.keys)
         told = {name: self._read(row, keys[name], as_text) for name in keys}
         as_of = self._as_of(row, now)
         if lookup.mode is Mode.VERIFY:
@@ -191,49 +171,10 @@ class Source:
                 return NeedsPerson(NOT_IN_ORDER, self._place(name))
         return Statement(told, as_of, values, None)
 
-    def _columns_of(self, keys: Mapping[str, str]) -> Mapping[str, str]:
-        return next(known for known in self._spec.keys if set(known) == set(keys))
-
-    def _as_key(self, column: str, text: str) -> object:
-        return as_key(text, self._kind(column))
-
-    def _kind(self, column: str) -> type:
-        """Return Python's type of a column's values."""
-        try:
-            return self._table.c[column].type.python_type
-        except NotImplementedError:  # a type of one database alone: its text will do
-            return str
-
-    def _statement(self, lookup: LookupClaims) -> Select[Any]:
-        """Return the query for a record, over the columns that it takes alone."""
-        table, newest_by = self._table, self._spec.newest_by
-        statement = select(*(table.c[name] for name in self._columns_for(lookup)))
-        statement = statement.where(*self._found_by(table, lookup))
-        if newest_by is not None:
-            # Those that no other is newer than, by the database's own order: two of
-            # one age are both found, and NULL is older than whatever is known.
-            other = table.alias()
-            mine, others = table.c[newest_by], other.c[newest_by]
-            newer = or_(others > mine, and_(mine.is_(None), others.is_not(None)))
-            at_hand = self._found_by(other, lookup)
-            statement = statement.where(~select(1).where(*at_hand, newer).exists())
-        return statement.limit(2)
-
-    def _found_by(
-        self, table: FromClause, lookup: LookupClaims
-    ) -> list[ColumnElement[bool]]:
-        """Return what a row must hold to be one that a look-up means."""
-        held: dict[str, object] = {
-            column: self._as_key(column, lookup.keys[key])
-            for key, column in self._columns_of(lookup.keys).items()
-        }
-        wanted = [*held.items(), *self._where.items()]
-        return [table.c[column] == value for column, value in wanted]
-
     def _columns_for(self, lookup: LookupClaims) -> list[str]:
         """Return the columns that a look-up takes: no other may stand in its way."""
         spec = self._spec
-        taken = set(self._columns_of(lookup.keys).values())
+        taken = set(self._finder.columns_of(lookup.keys).values())
         taken |= {spec.compare[name] for name in lookup.match}
         taken |= _columns_of_fields(self._fields[name] for name in lookup.fields)
         if self._coverage.region_column is not None:
@@ -241,45 +182,6 @@ class Source:
         if isinstance(spec.as_of, AsOfColumn):
             taken.add(spec.as_of.column)
         return sorted(taken)
-
-    def _constants(self, engine: Engine) -> Mapping[str, object]:
-        """Return the values of `where` as their columns have them.
-
-        Raises:
-            SettingsError: One is no value of its column.
-        """
-        constants: dict[str, object] = {}
-        for column, value in self._spec.where.items():
-            held = self._table.c[column]
-            try:
-                constants[column] = self._as_constant(column, value, engine)
-                statement = select(held).where(held == constants[column]).limit(0)
-                with engine.connect() as connection:
-                    read(connection, statement)
-            except (BadValueError, ValueError):
-                message = f"`where`: `{held}` can't hold what is given"
-                raise SettingsError(message) from None
-        return constants
-
-    def _as_constant(self, column: str, value: Scalar, engine: Engine) -> object:
-        """Return a value of `where` as its column has it.
-
-        Raises:
-            ValueError: The column has no such value. No row would count, and everybody
-                would be said to be not held: SQLite and MySQL compare it all the same.
-        """
-        kind, on_sqlite = self._kind(column), engine.dialect.name == "sqlite"
-        if issubclass(kind, date) and (on_sqlite or not isinstance(value, str)):
-            # SQLite has it as text, in whichever form it was written.
-            kind.fromisoformat(value if isinstance(value, str) else "")
-            return value
-        if not isinstance(value, str):
-            return value
-        if kind is float:
-            return as_number(value)
-        if on_sqlite and may_be_text(self._table.c[column].type):
-            return value
-        return self._as_key(column, value)
 
     def _read(self, row: RowMapping, column: str, convert: Callable[[Any], T]) -> T:
         return _converted(self._table.c[column], row[column], convert)
@@ -321,11 +223,12 @@ class Source:
             return self._read(row, field.column, partial(as_json, spec=field))
         child = self._children[name]
         members = {key: _as_column(spec) for key, spec in field.columns.items()}
+        taken = {spec.column for spec in members.values()} | set(field.joined_by)
         # One row more than may be: a list that was cut would be a false statement.
-        statement = select(*(child.c[spec.column] for spec in members.values()))
+        statement = select(*(child.c[name] for name in sorted(taken)))
         statement = statement.limit(MAX_ROWS + 1)
         for column, parent in field.joined_by.items():
-            statement = statement.where(child.c[column] == row[parent])
+            statement = statement.where(may_hold(child.c[column], row[parent]))
         if field.order_by is not None:
             statement = statement.order_by(child.c[field.order_by])
         return [
@@ -351,7 +254,7 @@ class Source:
             return field.rows
         return f"{self._spec.table}.{field.column}"
 
-    def _check_columns(self) -> None:
+    def _check_columns(self, engine: Engine) -> None:
         missing = [
             f"`{self._spec.table}.{column}`"
             for column in sorted(_record_columns(self._spec, self._fields.values()))
@@ -367,6 +270,11 @@ class Source:
                 ]
         if missing:
             raise SettingsError(f"the register has no {', '.join(missing)}")
+        for name, field in self._fields.items():
+            if isinstance(field, RowsField):
+                for column, parent in field.joined_by.items():
+                    check_findable(self._children[name].c[column], engine)
+                    check_findable(self._table.c[parent], engine)
 
 
 class Register:

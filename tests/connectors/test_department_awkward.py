@@ -21,7 +21,7 @@ from structlog.testing import capture_logs
 
 from connectors.checking import FieldChecker, check_evidence
 from connectors.department.app import Department, Reply, build_app
-from connectors.department.tables import _StrictDecimal
+from connectors.department.columns import _StrictDecimal
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import LookupRequest
 from connectors.protocol import (
@@ -565,6 +565,148 @@ def test_a_key_in_a_column_of_decimals_is_compared_in_all_its_digits(
 
     assert {"state": "hers"} == opened.disclosed.values
     assert subject_digest(SALT, KEY) == opened.claims.subject
+
+
+BIRTHS: dict[str, Any] = {
+    "keys": [{"mother": "mother", "born": "born"}],
+    "fields": {"cert": "cert"},
+}
+
+
+def births(folder: Path, kind: str, *held: object) -> str:
+    """Make a register of births of one mother on SQLite; return its URL."""
+    url = on_sqlite(folder, f"CREATE TABLE t (mother text, born {kind}, cert text)")
+    with closing(sqlite3.connect(folder / "odd.db")) as database, database:
+        database.executemany(
+            "INSERT INTO t VALUES ('m', ?, 'C')", [(one,) for one in held]
+        )
+    return url
+
+
+def told_of(department: Department, born: str) -> tuple[str, str | None]:
+    """Return the outcome of a look-up by mother and day, and the code with it."""
+    reply = ask(department, keys={"mother": "m", "born": born}, fields=("cert",))
+    problem = reply.status != 200 and parse_problem(reply.body, reply.status)
+    return reply.outcome, problem.code if problem else None
+
+
+ODD_DAYS: list[object] = [
+    "2026-01-08 00:00:00",
+    "2026-01-08T00:00:00",
+    "2026/01/08",
+    "20260108",
+    "2026-W02-4",
+    "2026-1-8",
+    "",
+    1767830400,
+    2461048.5,
+    b"2026-01-08",
+]
+
+
+@pytest.mark.parametrize("held", ODD_DAYS)
+@pytest.mark.parametrize("born", ["2026-01-08", "2026-01-09"])
+def test_a_day_that_sqlite_has_in_another_form_is_for_a_person(
+    tmp_path: Path, held: object, born: str
+) -> None:
+    """It may be the day that is meant: nobody is said to be not held by it."""
+    url = births(tmp_path, "DATE", held)
+    with a_department(tmp_path, url, **BIRTHS) as department:
+        told = told_of(department, born)
+
+    assert ("declined", "record_not_in_order") == told
+
+
+def test_a_day_is_found_where_it_is_written_as_days_are(tmp_path: Path) -> None:
+    """Another day, or none, is not it; and a row of another mother is not read."""
+    url = births(tmp_path, "DATE", "2026-01-08", "2024-02-29", None)
+    on_sqlite(tmp_path, "INSERT INTO t VALUES ('other', '2026/01/08', 'D')")
+    with a_department(tmp_path, url, **BIRTHS) as department:
+        told = [told_of(department, day) for day in ("2026-01-08", "2026-01-09")]
+
+    assert [("answered", None), ("not-held", None)] == told
+
+
+@pytest.mark.parametrize("kind", ["DATETIME", "TIMESTAMP", "TIME"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_sqlite_s_times_are_refused_as_keys_at_the_start(
+    tmp_path: Path, kind: str, *, joined: bool
+) -> None:
+    """`2026-01-08 14:30:00` and `2026-01-08T14:30` are one time, and two texts."""
+    url = births(tmp_path, kind)
+    on_sqlite(tmp_path, "CREATE TABLE child (at text, name text)")
+    source: dict[str, Any] = {**BIRTHS}
+    if joined:
+        rows = {"rows": "child", "joined_by": {"at": "born"}, "columns": {"n": "name"}}
+        source = {"keys": [{"mother": "mother"}], "fields": {"children": rows}}
+    with (
+        pytest.raises(SettingsError, match=r"`t\.born` is a column of times"),
+        a_department(tmp_path, url, **source),
+    ):
+        pass
+
+
+def test_a_view_makes_a_key_of_sqlite_s_times(tmp_path: Path) -> None:
+    """As the refusal says."""
+    url = births(tmp_path, "DATETIME", "2026-01-08 14:30:00")
+    on_sqlite(
+        tmp_path, "CREATE VIEW v AS SELECT mother, date(born) AS born, cert FROM t"
+    )
+    with a_department(tmp_path, url, **{**BIRTHS, "table": "v"}) as department:
+        told = [told_of(department, day) for day in ("2026-01-08", "2026-01-09")]
+
+    assert [("answered", None), ("not-held", None)] == told
+
+
+def test_a_postgresql_time_is_found_in_any_form(
+    postgres_url: str, tmp_path: Path
+) -> None:
+    """There a time is a time."""
+    url = on_postgres(
+        postgres_url,
+        "CREATE TABLE t (mother text, born timestamp, cert text);"
+        "INSERT INTO t VALUES ('m', '2026-01-08 14:30', 'C')",
+    )
+    with a_department(tmp_path, url, **BIRTHS) as department:
+        told = told_of(department, "2026-01-08T14:30:00")
+
+    assert ("answered", None) == told
+
+
+ROWS = {"rows": "child", "joined_by": {"home": "home"}, "columns": {"name": "name"}}
+
+
+def test_what_a_register_does_not_know_joins_nothing(
+    make: Make, tmp_path: Path
+) -> None:
+    """Whoever has no household is not in one with all others who have none."""
+    url = make(
+        f"CREATE TABLE t (person_id text, home text);"
+        f"CREATE TABLE child (home text, name text);"
+        f"INSERT INTO t VALUES ('{MOTHER}', NULL);"
+        f"INSERT INTO child VALUES (NULL, 'of somebody else')"
+    )
+    with a_department(tmp_path, url, fields={"children": ROWS}) as department:
+        reply = ask(department, fields=("children",))
+
+    assert {"children": []} == values_of(reply)
+
+
+def test_a_list_joined_by_a_day_in_another_form_is_for_a_person(
+    tmp_path: Path,
+) -> None:
+    """Nobody can tell whether it lacks a row."""
+    url = on_sqlite(
+        tmp_path,
+        f"CREATE TABLE t (person_id text, home date);"
+        f"CREATE TABLE child (home date, name text);"
+        f"INSERT INTO t VALUES ('{MOTHER}', '2026-01-08');"
+        f"INSERT INTO child VALUES ('2026-01-08', 'a'), ('2026-01-08 00:00', 'b')",
+    )
+    with a_department(tmp_path, url, fields={"children": ROWS}) as department:
+        reply = ask(department, fields=("children",))
+
+    assert "record_not_in_order" == code_of(reply)
 
 
 @given(number=st.decimals(-(10**9), 10**9, places=4, allow_nan=False))

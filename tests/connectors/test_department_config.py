@@ -10,8 +10,8 @@ import yaml
 
 from connectors.department.app import Department
 from connectors.department.config import config_schema, load_config, parse_config
+from connectors.department.database import sqlite_file
 from connectors.department.sources import Register
-from connectors.department.tables import sqlite_file
 from schemas.errors import SettingsError
 from tests.connectors.examples import (
     GATEWAY,

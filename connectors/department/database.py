@@ -1,30 +1,22 @@
-"""The register's database: opened for reading alone, its tables, and reading rows.
+"""The register's database: opened for reading alone, and reading rows.
 
 What databases do differently from each other stands here. The connection reads only,
 where the database knows how, and no file of SQLite is ever made.
 """
 
-import math
 import re
 import sqlite3
 from collections.abc import Sequence
-from decimal import Context, Decimal
 from errno import ENOENT
 from pathlib import Path
 from typing import Any, TypeAlias
 from urllib.parse import unquote
 
 from sqlalchemy import (
-    CHAR,
-    Boolean,
     Dialect,
     Engine,
-    Integer,
-    MetaData,
-    Numeric,
     RowMapping,
     Select,
-    Table,
     create_engine,
     event,
     make_url,
@@ -36,14 +28,11 @@ from sqlalchemy.exc import (
     DBAPIError,
     DisconnectionError,
     InterfaceError,
-    NoSuchTableError,
     OperationalError,
     SQLAlchemyError,
     StatementError,
 )
 from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
-from sqlalchemy.types import TypeDecorator, TypeEngine
-from typing_extensions import override
 
 from schemas.errors import SettingsError
 
@@ -74,90 +63,6 @@ class BadValueError(Exception):
     def __init__(self, column: str) -> None:
         super().__init__(f"column `{column}`")
         self.column = column
-
-
-class _Unpadded(TypeDecorator[str]):
-    """CHAR(n) without the blanks that fill it: they say nothing (SQL-92, 8.2)."""
-
-    impl = CHAR  # type: ignore[mutable-override]  # SQLAlchemy wants it so
-    cache_ok = True  # type: ignore[mutable-override]  # SQLAlchemy wants it so
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        return value.rstrip(" ") if isinstance(value, str) else value
-
-
-class _StrictBoolean(TypeDecorator[bool]):
-    """BOOLEAN of SQLite, which may hold anything: SQLAlchemy takes "N" as true."""
-
-    impl = Integer  # type: ignore[mutable-override]  # SQLAlchemy wants it so
-    cache_ok = True  # type: ignore[mutable-override]  # SQLAlchemy wants it so
-
-    @property
-    @override
-    def python_type(self) -> type[bool]:
-        return bool
-
-    @override
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        return self.process_result_value(value, dialect)
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        if isinstance(value, int) and value in {0, 1}:
-            return bool(value)
-        raise ValueError("neither true nor false")
-
-
-_DIGITS = Context(prec=400)
-"""Digits enough for every float, and for more places than columns are given."""
-
-
-class _StrictDecimal(TypeDecorator[Decimal]):
-    """NUMERIC and DECIMAL of SQLite, which keeps them as integers and floats.
-
-    SQLAlchemy would round what has more places than the column was declared with, and
-    whole numbers from 2^53 on.
-    """
-
-    impl = Integer  # type: ignore[mutable-override]  # SQLAlchemy wants it so
-    cache_ok = True  # type: ignore[mutable-override]  # SQLAlchemy wants it so
-
-    def __init__(self, scale: int | None) -> None:
-        super().__init__()
-        self.scale = scale
-
-    @property
-    @override
-    def python_type(self) -> type[Decimal]:
-        return Decimal
-
-    @override
-    def process_bind_param(self, value: Any, dialect: Dialect) -> Any:
-        # As text: SQLite compares it as the number that it writes (its "type
-        # affinity"), and a float might be another number.
-        return format(value, "f") if isinstance(value, Decimal) else value
-
-    @override
-    def process_result_value(self, value: Any, dialect: Dialect) -> Any:
-        if value is None:
-            return None
-        if not isinstance(value, int | float):
-            raise TypeError("not a number")
-        # From there on one float stands for several decimals of so many places; and
-        # SQLite makes an integer of what is one after it was rounded.
-        may_be_rounded = isinstance(value, float) or bool(self.scale)
-        if may_be_rounded and math.ulp(value) >= 10.0 ** -(self.scale or 0):
-            raise ValueError("more digits than a float holds")
-        exact = Decimal(repr(value))
-        if self.scale is None:
-            return exact
-        told = exact.quantize(Decimal(1).scaleb(-self.scale), context=_DIGITS)
-        if told != exact:
-            raise ValueError("more places than the column has")
-        return told
 
 
 def open_register(url: str) -> Engine:
@@ -248,46 +153,6 @@ def sqlite_file(url: str) -> Path | None:
         return Path(name)
     path = unquote(name.removeprefix("file:").partition("?")[0])
     return None if path == ":memory:" else Path(path)
-
-
-def reflect(engine: Engine, name: str, schema: str | None) -> Table:
-    """Return a table as the database has it.
-
-    Raises:
-        SettingsError: It is not there.
-        SQLAlchemyError: The database can't be read.
-    """
-    try:
-        table = Table(name, MetaData(), schema=schema, autoload_with=engine)
-    except NoSuchTableError as error:
-        raise SettingsError(f"the register has no table `{name}`") from error
-    for column in table.columns:
-        if isinstance(column.type, CHAR):
-            column.type = _Unpadded(column.type.length)
-        elif engine.dialect.name == "sqlite":
-            column.type = _strict(column.type)
-    return table
-
-
-def _strict(kind: TypeEngine[Any]) -> TypeEngine[Any]:
-    """Return a type of SQLite as one that changes nothing that it reads."""
-    match kind:
-        case Boolean():
-            return _StrictBoolean()
-        case Numeric(asdecimal=True, scale=scale):
-            return _StrictDecimal(scale)
-        case _:
-            return kind
-
-
-def may_be_text(kind: TypeEngine[Any]) -> bool:
-    """Tell whether a column of SQLite may be one of texts.
-
-    Types that SQLite does not know, such as `ENUM`, are decimals without a scale to it.
-    """
-    if isinstance(kind, _StrictDecimal):
-        return kind.scale is None
-    return kind.python_type in {str, object}
 
 
 def read(connection: Connection, statement: Select[Any]) -> Rows:
