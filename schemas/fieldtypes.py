@@ -1,6 +1,7 @@
 """What the JSON Schemas of an evidence type's fields allow."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import operator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import jsonschema_rs
@@ -121,18 +122,18 @@ _FORMATS = frozenset(
     ]
 )
 """SOURCE: JSON Schema 2020-12, Validation 7.3."""
-_BOUNDS = (
-    ("minimum", "maximum"),
-    ("minLength", "maxLength"),
-    ("minItems", "maxItems"),
-    ("minProperties", "maxProperties"),
-    ("minContains", "maxContains"),
-)
-_OPEN_BOUNDS = (
-    ("minimum", "exclusiveMaximum"),
-    ("exclusiveMinimum", "maximum"),
-    ("exclusiveMinimum", "exclusiveMaximum"),
-)
+_Over: TypeAlias = Callable[[float, float], bool]
+_BOUNDS: Mapping[tuple[str, str], _Over] = {
+    ("minimum", "maximum"): operator.gt,
+    ("minLength", "maxLength"): operator.gt,
+    ("minItems", "maxItems"): operator.gt,
+    ("minProperties", "maxProperties"): operator.gt,
+    ("minContains", "maxContains"): operator.gt,
+    ("minimum", "exclusiveMaximum"): operator.ge,
+    ("exclusiveMinimum", "maximum"): operator.ge,
+    ("exclusiveMinimum", "exclusiveMaximum"): operator.ge,
+}
+"""When a lower and an upper bound leave nothing between them."""
 _Schemas: TypeAlias = Iterator[tuple[str, Mapping[str, JsonValue]]]
 
 
@@ -144,19 +145,19 @@ def _unfit(where: str, schema: Mapping[str, JsonValue]) -> Iterator[tuple[str, s
             yield where + pointer(keyword), because
     if "format" in schema and schema["format"] not in _FORMATS:
         yield where + pointer("format"), "no format of JSON Schema 2020-12"
-    for low, high in (*_BOUNDS, *_OPEN_BOUNDS):
-        if _is_empty(schema.get(low), schema.get(high), (low, high) in _BOUNDS):
+    for (low, high), over in _BOUNDS.items():
+        if _is_empty(schema.get(low), schema.get(high), over):
             yield where + pointer(low), f"nothing can fulfil it and `{high}`"
     yield from _of_another_type(where, schema)
     for inner, part in _within(schema):
         yield from _unfit(where + inner, part)
 
 
-def _is_empty(low: JsonValue, high: JsonValue, closed: bool) -> bool:  # noqa: FBT001 - private, and one place calls it
+def _is_empty(low: JsonValue, high: JsonValue, over: _Over) -> bool:
     """Tell whether nothing lies between two bounds, of which both may be missing."""
     if not isinstance(low, int | float) or not isinstance(high, int | float):
         return False
-    return low > high or (low == high and not closed)
+    return over(low, high)
 
 
 def _of_another_type(
