@@ -2,13 +2,15 @@
 
 import asyncio
 import gc
+import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 import uvicorn
+import uvicorn.lifespan.on
 from fastapi import FastAPI
 
 from exchange.api import (
@@ -51,6 +53,8 @@ _ROOMS = (
     log,
 )
 """Where the routes are, in the order in which the contract lists them."""
+_LIFESPAN = uvicorn.lifespan.on.__name__.rpartition(".")[2]
+"""The module of uvicorn's that opens an application, as records of its log name it."""
 _SHUTDOWN_S = 10
 """How long stopping waits for answers under way, in seconds."""
 
@@ -157,7 +161,10 @@ def _serve_shard(settings: Settings) -> bool:
     app = build_app(settings, go_on=go_on)
     _spare_the_collector()
     server = uvicorn.Server(server_config(app, settings))
-    with free_address(settings.listen_host, settings.listen_port, "`listen_port`"):
+    with (
+        free_address(settings.listen_host, settings.listen_port, "`listen_port`"),
+        _told_once(app),
+    ):
         try:
             server.run()
         except SystemExit:
@@ -196,7 +203,31 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 20)
 
 
+@contextmanager
+def _told_once(app: FastAPI) -> Iterator[None]:
+    """Have a gateway that does not open say why by what it raises, and by that alone.
+
+    uvicorn says it as well, in two lines of a library that tell an operator nothing.
+    """
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return record.module != _LIFESPAN or _failure(app) is None
+
+    logger = logging.getLogger("uvicorn.error")
+    logger.addFilter(is_news)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_news)
+
+
 def _raise_failure(app: FastAPI) -> None:
-    failure = getattr(app.state, "failure", None)
-    if isinstance(failure, Exception):
+    failure = _failure(app)
+    if failure is not None:
         raise failure
+
+
+def _failure(app: FastAPI) -> Exception | None:
+    """Return why the gateway did not open; None where it did, or has not tried."""
+    failure = getattr(app.state, "failure", None)
+    return failure if isinstance(failure, Exception) else None
