@@ -5,6 +5,7 @@ SOURCE: PostgreSQL documentation, 20.5 (write-ahead log settings), 27.2.8
 a warning alone, so here a warning is a failure.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
@@ -92,6 +93,14 @@ _TEMPORARY: Final = (
 )
 """What may be gone when it is tried again; after any other error people must look."""
 
+_REFUSED: Final = re.compile(r"failed: \S+:  ")
+"""How libpq writes what a server, in any language, said instead of connecting."""
+_ABSENT: Final = re.compile(
+    "failed to resolve host|Connection refused|No such file or directory"
+    "|No route to host|Network is unreachable"
+)
+"""How it writes that there is no server; the system's part is never translated here."""
+
 SEALED_STATE: Final = "ER002"
 """The SQL state with which a sealed shard refuses."""
 _SEALED: Final = "the log is a sealed shard: go on with the next one"
@@ -142,8 +151,7 @@ class PostgresSql:
         try:
             self._connection = connection = self._connect()
         except psycopg.Error as error:
-            doing = f"no connection for `{self._place.name}`: "
-            raise unavailable(error, doing) from None
+            raise unavailable(error, _unreached(self._place, error)) from None
         self._refuse_when_closed()
         return connection
 
@@ -369,7 +377,30 @@ def _translated(statement: str) -> str:
     return statement.replace("?", "%s")
 
 
-def unavailable(error: psycopg.Error, doing: str = "") -> Exception:
+def why_unreached(error: psycopg.Error) -> str:
+    """Say of a server why there is no connection to it.
+
+    INVARIANT: nothing that the driver says is repeated: it names the account.
+    """
+    if error.sqlstate is not None:
+        return f"it answers with SQLSTATE {error.sqlstate}"
+    if isinstance(error, errors.ConnectionTimeout):
+        return "it does not answer in time"
+    said = str(error)
+    if _REFUSED.search(said):
+        return "it refuses the account, has no such database, or is not ready yet"
+    if _ABSENT.search(said):
+        return "its host is not found, or nobody listens there"
+    return "no connection comes about: see host, port, password and TLS"
+
+
+def _unreached(place: Postgres, error: psycopg.Error) -> str:
+    """Say which server can't be reached, and why."""
+    at = f" at the server of `{place.setting}`" if place.setting else ""
+    return f"no connection for `{place.name}`{at}: {why_unreached(error)}"
+
+
+def unavailable(error: psycopg.Error, told: str = "") -> Exception:
     """Return what to raise for an error of the driver.
 
     What may pass is LogUnavailableError, and so is what a sealed shard refuses; any
@@ -377,11 +408,11 @@ def unavailable(error: psycopg.Error, doing: str = "") -> Exception:
 
     Args:
         error: The driver's.
-        doing: What could not be done, where that tells more than the error's kind.
+        told: What happened, where that tells more than the error's kind.
     """
     name = type(error).__name__
     if error.sqlstate == SEALED_STATE:
         return LogUnavailableError(_SEALED)
     if isinstance(error, _TEMPORARY):
-        return LogUnavailableError(f"the log's PostgreSQL: {doing}{name}")
+        return LogUnavailableError(f"the log's PostgreSQL: {told or name}")
     return error

@@ -28,6 +28,8 @@ class Postgres:
     url: str = field(repr=False)
     """As libpq takes it. It may hold a password, so it is never shown."""
     schema: str
+    setting: str = field(default="", compare=False)
+    """What names the database where an operator configures it; "" for an argument."""
 
     @property
     def name(self) -> str:

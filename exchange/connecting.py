@@ -18,6 +18,7 @@ from shutil import disk_usage
 from typing import Any
 
 import orjson
+import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import (
     URL,
@@ -37,7 +38,7 @@ from sqlalchemy.exc import (
     OperationalError,
 )
 
-from audit.postgres import ALIVE, MISSED
+from audit.postgres import ALIVE, MISSED, why_unreached
 from audit.sql import Place
 from schemas.errors import SettingsError, StoreUnavailableError
 
@@ -185,6 +186,33 @@ def telling_damage(place: Place | None, advice: str = BACK) -> Iterator[None]:
         if not isinstance(place, Path) or type(cause) is not sqlite3.DatabaseError:
             raise
         raise SettingsError(f"`{place}` is damaged, or no database: {advice}") from None
+
+
+@contextmanager
+def telling_where(url: str, setting: str) -> Iterator[None]:
+    """Say which tables can't be used and why, while they are opened.
+
+    INVARIANT: a server is told by its setting: its URL may hold a password.
+
+    Args:
+        url: Where they are.
+        setting: The key of the settings that names their server.
+
+    Raises:
+        StoreUnavailableError: They can't be used now.
+    """
+    try:
+        yield
+    except StoreUnavailableError as error:
+        cause = getattr(error.__cause__, "orig", None)
+        if isinstance(cause, psycopg.Error):
+            why = why_unreached(cause)
+        else:
+            why = getattr(cause, "sqlite_errorname", str(error))
+        place = file_of(url)
+        where = f"`{place}`" if place else f"the server of `{setting}`"
+        told = f"the tables at {where} can't be read or written now: {why}"
+        raise StoreUnavailableError(told) from error
 
 
 @contextmanager

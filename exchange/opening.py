@@ -26,7 +26,7 @@ from consent import uses
 from consent.in_flight import InFlight
 from exchange import cases
 from exchange.api.dependencies import Gateway
-from exchange.connecting import file_of, telling_damage
+from exchange.connecting import file_of, telling_damage, telling_where
 from exchange.database import Database
 from exchange.engine import Engine
 from exchange.erasing import Erasing
@@ -344,10 +344,18 @@ async def _started(
 async def _open_tables(
     settings: Settings, stack: AsyncExitStack
 ) -> tuple[Database, Database]:
-    """Bring both databases to their newest form and open them."""
+    """Bring both databases to their newest form and open them.
+
+    Raises:
+        SettingsError: One lacks a table, or is damaged.
+        StoreUnavailableError: One can't be used now; says which, and why.
+    """
     tables, vault = settings.tables_url(), settings.vault_tables_url()
-    await asyncio.to_thread(upgrade, tables, Part.TABLES)
-    await asyncio.to_thread(upgrade, vault, Part.VAULT)
+    with telling_where(tables, "database_url"):
+        await asyncio.to_thread(upgrade, tables, Part.TABLES)
+    keys_at = "database_url" if settings.vault_url is None else "vault_url"
+    with telling_where(vault, keys_at):
+        await asyncio.to_thread(upgrade, vault, Part.VAULT)
     database = stack.enter_context(Database(tables))
     vault_database = stack.enter_context(Database(vault))
     return database, vault_database

@@ -281,22 +281,22 @@ class Settings(Model):
     def subjects_place(self) -> Place:
         """Return where the log's subject directory is kept."""
         if self.subjects_url is not None:
-            return Postgres(self.subjects_url, SUBJECTS_SCHEMA)
+            return Postgres(self.subjects_url, SUBJECTS_SCHEMA, "subjects_url")
         return self._log_part(SUBJECTS_SCHEMA) or self.data_dir / "subjects.db"
 
     def erasures_place(self) -> Place:
         """Return where the shred ledger is kept."""
         if self.erasures_url is not None:
-            return Postgres(self.erasures_url, ERASURES_SCHEMA)
+            return Postgres(self.erasures_url, ERASURES_SCHEMA, "erasures_url")
         return self._log_part(ERASURES_SCHEMA) or self.data_dir / ERASURES_FILE
 
     def _log_part(self, schema: str) -> Postgres | None:
         """Return a schema in the log's database; None where it is kept in files."""
         if self.log_url is not None:
-            return Postgres(self.log_url, schema)
+            return Postgres(self.log_url, schema, "log_url")
         if self.database_url is None or not self.in_fleet:
             return None
-        return Postgres(libpq_url(self.database_url), schema)
+        return Postgres(libpq_url(self.database_url), schema, "database_url")
 
     @property
     def lock_file(self) -> Path:
