@@ -3,11 +3,11 @@
 The travel card of the guide is another one, and stands there.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import orjson
 import yaml
@@ -18,6 +18,9 @@ from exchange.token_request import Caller
 from schemas.directory import Scope
 from schemas.validation import Pack, load_pack
 from tests.exchange.newborn import MOTHER, OFFICIAL, Office, an_office, read
+
+OpenCards: TypeAlias = Callable[..., AbstractAsyncContextManager[Office]]
+"""Opens an office of cards: `a_card_office` with its place and databases given."""
 
 CARD_OFFICE = Caller("card_office", frozenset({Scope.PORTAL}), frozenset({"card"}))
 HOUSEHOLD: Mapping[str, JsonValue] = {

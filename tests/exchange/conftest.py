@@ -1,11 +1,13 @@
 """What tests share: the application, one for each module, and an office of cases."""
 
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.exchange.card_office import OpenCards, a_card_office
 from tests.exchange.newborn import Office, an_office, settle_in
 from tests.harness.application import (
     AUDITOR,
@@ -69,4 +71,17 @@ async def office(
     """Open an office whose registers hold the family."""
     async with an_office(tmp_path, tables_url, vault_url) as office:
         settle_in(office.departments)
+        yield office
+
+
+@pytest.fixture
+def open_cards(tmp_path: Path, tables_url: str, vault_url: str) -> OpenCards:
+    """Return what opens an office of cards; it takes what may be handed in."""
+    return partial(a_card_office, tmp_path, tables_url, vault_url)
+
+
+@pytest.fixture
+async def cards(open_cards: OpenCards) -> AsyncIterator[Office]:
+    """Open an office of cards whose registers are empty."""
+    async with open_cards() as office:
         yield office

@@ -139,11 +139,13 @@ class Office:
         return read(await self.resolver.read(CaseId(case["id"]), PORTAL_CALLER))
 
     async def resolve(
-        self, case: dict[str, Any], wait_s: float = 5.0
+        self,
+        case: dict[str, Any],
+        caller: Caller = PORTAL_CALLER,
+        wait_s: float = 5.0,
     ) -> dict[str, Any]:
         """Resolve a case again."""
-        case_id = CaseId(case["id"])
-        return read(await self.resolver.resolve(case_id, PORTAL_CALLER, wait_s))
+        return read(await self.resolver.resolve(CaseId(case["id"]), caller, wait_s))
 
     async def add(
         self,

@@ -1,15 +1,13 @@
 """A register may change what it says: the case goes by what it says now."""
 
 from datetime import timedelta
-from pathlib import Path
-from typing import Any
 
 import pytest
 from pydantic import JsonValue
 
 from consent.rules import Suspendable, target
 from schemas.errors import ConnectorUnavailableError, Layer
-from tests.exchange.card_office import CARD_OFFICE, a_card_office, apply, hold
+from tests.exchange.card_office import CARD_OFFICE, apply, hold
 from tests.exchange.newborn import (
     FATHER,
     MOTHER,
@@ -17,7 +15,6 @@ from tests.exchange.newborn import (
     certify,
     leave_the_father_blank,
     outcomes,
-    read,
 )
 
 pytestmark = [
@@ -30,15 +27,15 @@ STALE = timedelta(hours=25)
 """After which all evidence of the cards is looked up again."""
 
 
-async def _again(office: Office, case: dict[str, Any]) -> dict[str, Any]:
-    return read(await office.resolver.resolve(case["id"], CARD_OFFICE, 5.0))
-
-
-def _issue_cards(office: Office) -> None:
+@pytest.fixture
+def cards(cards: Office) -> Office:
+    """Fill the registers of an office of cards."""
+    hold(cards)
     for card in ("urban_card@1", "rural_card@1"):
-        office.departments.hold(card, {"id": MOTHER}, {"card_no": card})
+        cards.departments.hold(card, {"id": MOTHER}, {"card_no": card})
     for head in (MOTHER, FATHER):
-        office.departments.hold("head@1", {"id": head}, {"street": head[:6]})
+        cards.departments.hold("head@1", {"id": head}, {"street": head[:6]})
+    return cards
 
 
 @pytest.mark.parametrize(
@@ -55,63 +52,51 @@ def _issue_cards(office: Office) -> None:
     ids=["head", "no head", "kind", "no kind", "year", "several", "gone"],
 )
 async def test_what_a_register_says_now_leads_where_a_fresh_case_leads(
-    tmp_path: Path,
-    tables_url: str,
-    vault_url: str,
-    changed: dict[str, JsonValue] | None,
+    cards: Office, changed: dict[str, JsonValue] | None
 ) -> None:
     """It is no conflict with what the same register said before."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office)
-        _issue_cards(office)
-        case = await apply(office)
-        office.clock.advance(STALE)
-        if changed is None:
-            office.departments.drop("household@1")
-        else:
-            hold(office, **changed)
-        case = await _again(office, case)
-        fresh = await apply(office)
+    case = await apply(cards)
+    cards.clock.advance(STALE)
+    if changed is None:
+        cards.departments.drop("household@1")
+    else:
+        hold(cards, **changed)
+    case = await cards.resolve(case, CARD_OFFICE)
+    fresh = await apply(cards)
 
     assert outcomes(fresh) == outcomes(case)
     assert "conflict" not in outcomes(case).values()
 
 
 async def test_who_is_somebody_else_now_is_looked_up_and_the_other_no_more(
-    tmp_path: Path, tables_url: str, vault_url: str
+    cards: Office,
 ) -> None:
     """The look-up that rests on a fact waits for the one that tells it anew."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office)
-        _issue_cards(office)
-        case = await apply(office)
-        office.clock.advance(STALE)
-        hold(office, head=FATHER)
-        case = await _again(office, case)
+    case = await apply(cards)
+    cards.clock.advance(STALE)
+    hold(cards, head=FATHER)
+    case = await cards.resolve(case, CARD_OFFICE)
 
-    asked = [request.keys["id"] for request in office.departments.asked_about("head@1")]
+    asked = [request.keys["id"] for request in cards.departments.asked_about("head@1")]
     assert [MOTHER, FATHER] == asked
     assert "retrieved" == outcomes(case)["head"]
 
 
 async def test_what_is_fresh_is_looked_up_anew_where_it_rests_on_what_changed(
-    tmp_path: Path, tables_url: str, vault_url: str
+    cards: Office,
 ) -> None:
     """It is about somebody who is not the one any more."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office)
-        _issue_cards(office)
-        office.departments.drop("head@1")
-        case = await apply(office)
-        office.clock.advance(STALE / 2)
-        for head in (MOTHER, FATHER):
-            office.departments.hold("head@1", {"id": head}, {"street": "Y"})
-        await _again(office, case)
-        office.clock.advance(STALE / 2)
-        hold(office, head=FATHER)
-        case = await _again(office, case)
+    cards.departments.drop("head@1")
+    case = await apply(cards)
+    cards.clock.advance(STALE / 2)
+    for head in (MOTHER, FATHER):
+        cards.departments.hold("head@1", {"id": head}, {"street": "Y"})
+    await cards.resolve(case, CARD_OFFICE)
+    cards.clock.advance(STALE / 2)
+    hold(cards, head=FATHER)
+    case = await cards.resolve(case, CARD_OFFICE)
 
-    asked = [request.keys["id"] for request in office.departments.asked_about("head@1")]
+    asked = [request.keys["id"] for request in cards.departments.asked_about("head@1")]
     assert [MOTHER, MOTHER, FATHER] == asked
     assert "retrieved" == outcomes(case)["head"]
 
@@ -146,15 +131,13 @@ async def test_a_blank_that_was_filled_in_is_found_also_in_what_never_ages(
     ("blank", "asked"), [("nation", 1), ("birth_year", 2), ("head", 2)]
 )
 async def test_a_blank_that_nothing_waits_for_is_an_answer(
-    tmp_path: Path, tables_url: str, vault_url: str, blank: str, asked: int
+    cards: Office, blank: str, asked: int
 ) -> None:
     """What is fresh is reused, unless a criterion or a look-up waits for the blank."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office, **{blank: None})
-        _issue_cards(office)
-        case = await _again(office, await apply(office))
+    hold(cards, **{blank: None})
+    case = await cards.resolve(await apply(cards), CARD_OFFICE)
 
-    assert asked == len(office.departments.asked_about("household@1"))
+    assert asked == len(cards.departments.asked_about("household@1"))
     assert (asked == 1) == ("reused" == outcomes(case)["household"])
 
 

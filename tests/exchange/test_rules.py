@@ -480,7 +480,7 @@ async def test_whoever_resolves_again_and_again_puts_no_automatic_try_off(
     case = await office.open()
     for left in (4.0, 3.0, 2.0):
         office.clock.advance(timedelta(seconds=1))
-        await office.resolve(case, wait_s)
+        await office.resolve(case, wait_s=wait_s)
 
         assert left == office.owed_in(case)
 
@@ -500,7 +500,7 @@ async def test_the_limit_of_a_source_is_put_off_by_nobody(office: Office) -> Non
     limit = the_pack().matters["newborn@1"].source_limit
     for wait_s in (0.0, 5.0, 0.0):
         office.clock.advance(limit / 2)
-        await office.resolve(case, wait_s)
+        await office.resolve(case, wait_s=wait_s)
     case = await office.resolve(case)
 
     assert "supply_needed" == outcomes(case)["maternity_claim"]

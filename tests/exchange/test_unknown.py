@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from connectors.lookup import NothingHeld
 from schemas.errors import ConnectorUnavailableError, Layer
 from schemas.matter import SupplyReason
-from tests.exchange.card_office import CARD_OFFICE, a_card_office, apply, hold
+from tests.exchange.card_office import CARD_OFFICE, OpenCards, apply, hold
 from tests.exchange.newborn import MOTHER, Office, outcomes
 
 pytestmark = [
@@ -39,27 +38,23 @@ def _asked(office: Office) -> set[str]:
 
 
 async def test_an_unknown_condition_settles_nothing_and_names_whose_record_it_is(
-    tmp_path: Path, tables_url: str, vault_url: str
+    cards: Office,
 ) -> None:
     """Rule 10: the household came, its kind is blank: its register has to move."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office, hukou=None)
-        case = await apply(office)
+    hold(cards, hukou=None)
+    case = await apply(cards)
 
     waits = ("pending", "chained", "provider", "ga", "contest")
     assert {waits} == {_waits(case["by_id"][name]) for name in CONDITIONAL}
     assert [()] * 3 == [tuple(case["by_id"][n]["evidence"]) for n in CONDITIONAL]
     assert "retrieved" == outcomes(case)["household"]
-    assert {"urban_card@1", "rural_card@1"}.isdisjoint(_asked(office))
+    assert {"urban_card@1", "rural_card@1"}.isdisjoint(_asked(cards))
     assert "open" == case["status"]
 
 
-async def test_a_register_that_was_not_asked_is_said_nothing_of(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> None:
+async def test_a_register_that_was_not_asked_is_said_nothing_of(cards: Office) -> None:
     """Nobody holds the household: that is no outcome of the cards' register."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        case = await apply(office)
+    case = await apply(cards)
 
     waits = ("pending", "chained", "provider", "ga", "contest")
     assert {waits} == {_waits(case["by_id"][name]) for name in CONDITIONAL}
@@ -67,13 +62,10 @@ async def test_a_register_that_was_not_asked_is_said_nothing_of(
     assert "not_held" == outcomes(case)["household"]
 
 
-async def test_a_condition_waits_as_long_as_its_source_is_down(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> None:
+async def test_a_condition_waits_as_long_as_its_source_is_down(cards: Office) -> None:
     """It goes on by itself, as soon as the source that tells it is back."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        office.departments.reply("household@1", DOWN)
-        case = await apply(office)
+    cards.departments.reply("household@1", DOWN)
+    case = await apply(cards)
 
     waits = ("pending", "source_down", "exchange", None, "wait")
     assert {waits} == {_waits(case["by_id"][name]) for name in CONDITIONAL}
@@ -85,9 +77,7 @@ async def test_a_condition_waits_as_long_as_its_source_is_down(
 )
 @pytest.mark.parametrize("may_supply", [False, True])
 async def test_a_field_left_blank_is_its_registers_to_mend_or_handed_in(
-    tmp_path: Path,
-    tables_url: str,
-    vault_url: str,
+    open_cards: OpenCards,
     requirement: str,
     blank: str,
     *,
@@ -95,7 +85,7 @@ async def test_a_field_left_blank_is_its_registers_to_mend_or_handed_in(
 ) -> None:
     """Rule 10: a criterion, a derivation, a list, a key: none waits for nobody."""
     supply = [(requirement, "not_held")] if may_supply else []
-    async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
+    async with open_cards(*supply) as office:
         hold(office, **{blank: None})
         case = await apply(office)
 
@@ -106,14 +96,11 @@ async def test_a_field_left_blank_is_its_registers_to_mend_or_handed_in(
     assert case["by_id"][requirement]["next_step"]["due_at"] is not None
 
 
-async def test_a_condition_that_is_known_is_followed(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> None:
+async def test_a_condition_that_is_known_is_followed(cards: Office) -> None:
     """The control: with the field filled, exactly what it leads to is asked for."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office)
-        office.departments.hold("urban_card@1", {"id": MOTHER}, {"card_no": "U1"})
-        case = await apply(office)
+    hold(cards)
+    cards.departments.hold("urban_card@1", {"id": MOTHER}, {"card_no": "U1"})
+    case = await apply(cards)
 
     assert ("not_applicable", "retrieved", "retrieved") == tuple(
         outcomes(case)[name] for name in CONDITIONAL
@@ -122,11 +109,11 @@ async def test_a_condition_that_is_known_is_followed(
 
 @pytest.mark.parametrize("reason", ["not_held", "disputed"])
 async def test_what_was_handed_in_settles_nothing_that_a_register_speaks_against(
-    tmp_path: Path, tables_url: str, vault_url: str, reason: str
+    open_cards: OpenCards, reason: str
 ) -> None:
     """A person decides on a mismatch, whatever reason or promise the portal sends."""
     supply = ("age", reason)
-    async with a_card_office(tmp_path, tables_url, vault_url, supply) as office:
+    async with open_cards(supply) as office:
         hold(office, birth_year=1970)
         case = await apply(office)
         handed_in = await office.add(
@@ -138,11 +125,11 @@ async def test_what_was_handed_in_settles_nothing_that_a_register_speaks_against
 
 
 async def test_what_was_handed_in_counts_for_the_reason_that_was_found(
-    tmp_path: Path, tables_url: str, vault_url: str
+    open_cards: OpenCards,
 ) -> None:
     """The source is down, so nobody has said that it holds nothing."""
     supply = [("age", "not_held"), ("age", "source_down")]
-    async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
+    async with open_cards(*supply) as office:
         office.departments.reply("household@1", DOWN)
         case = await apply(office)
         untrue, true, untrue_again = [
@@ -161,11 +148,11 @@ async def test_what_was_handed_in_counts_for_the_reason_that_was_found(
 
 @pytest.mark.parametrize("answers", [{}, {"village": "云溪村"}])
 async def test_what_was_handed_in_and_accepted_stays(
-    tmp_path: Path, tables_url: str, vault_url: str, answers: dict[str, str]
+    open_cards: OpenCards, answers: dict[str, str]
 ) -> None:
     """Whatever the source says when it is back, and what else is said meanwhile."""
     supply = [("age", "not_held"), ("age", "source_down")]
-    async with a_card_office(tmp_path, tables_url, vault_url, *supply) as office:
+    async with open_cards(*supply) as office:
         office.departments.reply("household@1", DOWN)
         case = await apply(office)
         handed_in = {"age": SupplyReason.SOURCE_DOWN}
@@ -181,21 +168,18 @@ async def test_what_was_handed_in_and_accepted_stays(
     )
 
 
-async def test_what_is_said_again_changes_nothing(
-    tmp_path: Path, tables_url: str, vault_url: str
-) -> None:
+async def test_what_is_said_again_changes_nothing(cards: Office) -> None:
     """What was learned stays learned, also when its register can't be asked again."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        hold(office)
-        office.departments.reply("head@1", DOWN)
-        case = await apply(office)
-        office.departments.reply("head@1", None)
-        office.departments.hold("head@1", {"id": MOTHER}, {"street": "Y"})
-        office.clock.advance(timedelta(hours=20))
-        await office.attempt(case)
-        office.departments.reply("household@1", DOWN)
-        office.clock.advance(timedelta(hours=5))
-        case = await office.add(case, CARD_OFFICE, subjects={"holder": {"id": MOTHER}})
+    hold(cards)
+    cards.departments.reply("head@1", DOWN)
+    case = await apply(cards)
+    cards.departments.reply("head@1", None)
+    cards.departments.hold("head@1", {"id": MOTHER}, {"street": "Y"})
+    cards.clock.advance(timedelta(hours=20))
+    await cards.attempt(case)
+    cards.departments.reply("household@1", DOWN)
+    cards.clock.advance(timedelta(hours=5))
+    case = await cards.add(case, CARD_OFFICE, subjects={"holder": {"id": MOTHER}})
 
     assert ("pending", "retrieved") == tuple(
         outcomes(case)[name] for name in ("household", "head")
@@ -203,11 +187,10 @@ async def test_what_is_said_again_changes_nothing(
 
 
 async def test_a_promise_stands_in_place_of_evidence_that_is_not_there(
-    tmp_path: Path, tables_url: str, vault_url: str
+    cards: Office,
 ) -> None:
     """Nobody holds the household: where the matter allows it, a promise settles."""
-    async with a_card_office(tmp_path, tables_url, vault_url) as office:
-        applied = await apply(office)
-        case = await office.add(applied, CARD_OFFICE, commitments=("age",))
+    applied = await apply(cards)
+    case = await cards.add(applied, CARD_OFFICE, commitments=("age",))
 
     assert "committed" == outcomes(case)["age"]
