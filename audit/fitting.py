@@ -10,7 +10,7 @@ What is damaged is told as damage: no other key would open it.
 
 from functools import partial
 
-from audit.keys import RECEIPT_FILE, SHARD_FILE, LogKeys
+from audit.keys import LOG_FILE, RECEIPT_FILE, SHARD_FILE, LogKeys
 from audit.note import Verifier, open_checkpoint, parse_vkey
 from audit.record import read_leaf
 from audit.sealing import Sealer
@@ -116,7 +116,7 @@ def _check_head(reader: LogReader, verifier: Verifier) -> None:
     try:
         open_checkpoint(head.note.encode(), verifier)
     except VerificationError:
-        raise wrong_key("log.key", "the log's last head is not signed") from None
+        raise wrong_key(LOG_FILE, "the log's last head is not signed") from None
 
 
 def _opens(sealer: Sealer, entry: Entry) -> bool | None:

@@ -18,12 +18,12 @@ from schemas.canonical import b64url_decode
 from schemas.errors import SettingsError, VerificationError
 
 SECRET_SIZE = 32
+LOG_FILE: Final = "log.key"
+RECEIPT_FILE: Final = "receipt.key"
 SHARD_FILE: Final = "shard.key"
 """The one whose destruction erases the shard."""
-_LOG_FILE: Final = "log.key"
-RECEIPT_FILE: Final = "receipt.key"
-_SUBJECTS_FILE: Final = "subjects.key"
-KEY_FILES: Final = (_LOG_FILE, RECEIPT_FILE, SHARD_FILE, _SUBJECTS_FILE)
+SUBJECTS_FILE: Final = "subjects.key"
+KEY_FILES: Final = (LOG_FILE, RECEIPT_FILE, SHARD_FILE, SUBJECTS_FILE)
 """What `save_keys` writes."""
 
 Entropy = Callable[[int], bytes]
@@ -75,12 +75,12 @@ def save_keys(keys: LogKeys, folder: Path) -> None:
         SettingsError: A key file is there already: no key is ever overwritten.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_secret(folder / _LOG_FILE, keys.log.skey)
+    write_secret(folder / LOG_FILE, keys.log.skey)
     write_secret(folder / RECEIPT_FILE, keys.receipt.skey)
     write_secret(folder / SHARD_FILE, b64(keys.shard))
     directory = keys.directory
     write_secret(
-        folder / _SUBJECTS_FILE, f"{b64(directory.blind)}\n{b64(directory.wrapping)}"
+        folder / SUBJECTS_FILE, f"{b64(directory.blind)}\n{b64(directory.wrapping)}"
     )
     sync_folder(folder)
 
@@ -92,10 +92,10 @@ def load_keys(folder: Path) -> LogKeys:
         SettingsError: A file is missing, malformed, or readable by others.
     """
     try:
-        log = parse_skey(read_secret(folder / _LOG_FILE))
+        log = parse_skey(read_secret(folder / LOG_FILE))
         receipt = parse_skey(read_secret(folder / RECEIPT_FILE))
         shard = _secret(read_secret(folder / SHARD_FILE))
-        blind, _, wrapping = read_secret(folder / _SUBJECTS_FILE).partition("\n")
+        blind, _, wrapping = read_secret(folder / SUBJECTS_FILE).partition("\n")
         directory = DirectoryKeys(_secret(blind), _secret(wrapping))
     except VerificationError as error:
         raise SettingsError(f"a key of the log is malformed: {error}") from None
@@ -174,7 +174,7 @@ def load_signers(folder: Path) -> tuple[Signer, Signer]:
         SettingsError: A file is missing, malformed, or readable by others.
     """
     try:
-        log = parse_skey(read_secret(folder / _LOG_FILE))
+        log = parse_skey(read_secret(folder / LOG_FILE))
         return log, parse_skey(read_secret(folder / RECEIPT_FILE))
     except VerificationError as error:
         raise SettingsError(f"a key of the log is malformed: {error}") from None

@@ -16,7 +16,7 @@ from audit.fitting import (
 )
 from audit.following import Follower
 from audit.forgetting import Forgetting
-from audit.keys import Entropy, LogKeys, load_signers
+from audit.keys import SUBJECTS_FILE, Entropy, LogKeys, load_signers
 from audit.ledger import Ledger
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher
@@ -77,7 +77,7 @@ def open_sealer(settings: Settings, keys: LogKeys, stack: Stack) -> Sealer:
         is_right = directory.fits()
     # INVARIANT: an id that is known is found, or an empty list would answer falsely.
     if not is_right:
-        raise wrong_key("subjects.key", "the subject directory was not made")
+        raise wrong_key(SUBJECTS_FILE, "the subject directory was not made")
     return Sealer(keys.origin, keys.shard, directory)
 
 

@@ -114,6 +114,7 @@ def _check_apart(target: Path) -> None:
         ErrandError: A database or keys stand there, such as in a data folder.
     """
     from audit.fetching import PUBLIC_FOLDER
+    from audit.keys import LOG_FILE
 
     folder = target.parent if target.absolute().name == PUBLIC_FOLDER else target
     inside = [*folder.iterdir()] if folder.is_dir() else []
@@ -122,7 +123,7 @@ def _check_apart(target: Path) -> None:
             raise ErrandError(
                 f"`{target}` holds `{one.name}`, a database: {_ELSEWHERE}"
             )
-        if one.is_dir() and (one / "log" / "log.key").exists():
+        if one.is_dir() and (one / "log" / LOG_FILE).exists():
             raise ErrandError(f"`{target}` holds keys, in `{one.name}`: {_ELSEWHERE}")
 
 

@@ -295,12 +295,12 @@ def read_keys(folder: Path | None) -> "LogKeys | None":
     Raises:
         SettingsError: They are not there, or can't be read.
     """
-    from audit.keys import load_keys
+    from audit.keys import LOG_FILE, load_keys
 
     if folder is None:
         return None
     below = folder / "log"
-    if not (folder / "log.key").exists() and (below / "log.key").exists():
+    if not (folder / LOG_FILE).exists() and (below / LOG_FILE).exists():
         raise ErrandError(
             f"`{folder}` has the gateway's keys: the log's own are in `{below}`"
         )
