@@ -64,7 +64,7 @@ class Show:
         table.add_column(
             "requirement", no_wrap=self._console.width >= _ROOMY, overflow="fold"
         )
-        table.add_column("outcome", min_width=max(map(len, words)), overflow="fold")
+        table.add_column("outcome", width=max(map(len, words)), overflow="fold")
         table.add_column("department", overflow="fold")
         table.add_column("ms", justify="right", no_wrap=True)
         table.add_column("fields", overflow="fold")

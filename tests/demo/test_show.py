@@ -104,10 +104,12 @@ def test_papers_are_so_far_until_nothing_is_open() -> None:
 def test_a_hint_is_never_cut(width: int) -> None:
     """Its word stands whole in a row, however narrow the terminal."""
     text = shown(width, a_line("conflict", f"{HINT} father.id"), a_line("retrieved"))
+    rows = [line for line in text.splitlines() if line.startswith("│")]
 
     assert HINT in text
     assert "…" not in text
     assert max(map(cell_len, text.splitlines())) <= width
+    assert all(row.endswith("│") for row in rows), "the right of the table is cut off"
 
 
 def test_the_report_has_what_the_screen_shows() -> None:
