@@ -43,6 +43,7 @@ ACCEPTED_ALGORITHMS = frozenset({"Ed25519", "EdDSA"})
 
 _MAX_HEADER = 1024  # characters
 _KEY_BYTES = 32
+_NO_KEY = "holds no Ed25519 private key in PEM (PKCS #8)"
 _SIGNATURE_BYTES = 64
 
 
@@ -83,10 +84,12 @@ class SigningKey:
         """
         try:
             key = load_pem_private_key(pem, password=None)
-        except (TypeError, UnsupportedAlgorithm) as error:
-            raise ValueError("not a private key without password") from error
+        except TypeError:
+            raise ValueError("is locked by a password: give one without") from None
+        except (ValueError, UnsupportedAlgorithm):
+            raise ValueError(_NO_KEY) from None
         if not isinstance(key, Ed25519PrivateKey):
-            raise ValueError("not a private Ed25519 key")  # noqa: TRY004 - a wrong file
+            raise ValueError(_NO_KEY)  # noqa: TRY004 - a wrong file
         return cls.from_seed(key.private_bytes_raw())
 
     @classmethod
@@ -101,7 +104,7 @@ class SigningKey:
         except OSError as error:
             raise SettingsError(f"key file `{path}`: {error.strerror}") from error
         except ValueError as error:
-            raise SettingsError(f"key file `{path}`: {error}") from error
+            raise SettingsError(f"key file `{path}` {error}") from error
 
     def to_pem(self) -> bytes:
         """Return the private key as PKCS #8 PEM without password."""

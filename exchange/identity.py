@@ -258,7 +258,10 @@ class Identity:
         What the pack no longer allows the client, its older tokens no longer allow:
         a token that outlived a change of the pack is asked for again.
         """
-        not_ours = "the token is not ours, or was signed by a key that is gone"
+        not_ours = (
+            "the token is not ours, or its key is gone, or it was changed on the way:"
+            " ask for a new one"
+        )
         try:
             verified = verify_compact(token, _TOKEN_TYPE, self._keys)
             claims = orjson.loads(verified.payload)

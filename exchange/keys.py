@@ -175,7 +175,7 @@ def signing_key(file: Path) -> SigningKey:
     try:
         return SigningKey.from_pem(_read(file))
     except ValueError as error:
-        raise SettingsError(f"key file `{file}`: {error}") from error
+        raise SettingsError(f"key file `{file}` {error}") from error
 
 
 def _secret(file: Path) -> bytes:

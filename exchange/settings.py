@@ -40,7 +40,7 @@ CONFIG_VARIABLE = "ERRAND_CONFIG"
 
 LOCK_FILE = "serve.lock"
 """What a gateway holds in its data folder while it runs."""
-_MOST_BYTES = 1_048_576
+_MOST_CHARACTERS = 1_048_576
 """A settings file larger than this is no settings file."""
 
 
@@ -327,15 +327,21 @@ def read_settings(file: Path | None, environment: Mapping[str, str]) -> Settings
         return parse_settings("", environment, Path.cwd())
     try:
         with file.open(encoding="utf-8") as stream:
-            text = stream.read(_MOST_BYTES)
+            text = stream.read(_MOST_CHARACTERS + 1)
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(
             f"settings file `{file}` can't be read: give another with `--config`"
         ) from error
-    return parse_settings(text, environment, file.absolute().parent)
+    if len(text) > _MOST_CHARACTERS:
+        raise SettingsError(
+            f"settings file `{file}` is longer than {_MOST_CHARACTERS} characters"
+        )
+    return parse_settings(text, environment, file.absolute().parent, str(file))
 
 
-def parse_settings(text: str, environment: Mapping[str, str], base: Path) -> Settings:
+def parse_settings(
+    text: str, environment: Mapping[str, str], base: Path, file: str = "settings"
+) -> Settings:
     """Return the settings of a YAML text, and of the environment over it.
 
     Args:
@@ -343,11 +349,12 @@ def parse_settings(text: str, environment: Mapping[str, str], base: Path) -> Set
         environment: Variables; those that start with `ERRAND_` name a key in capitals.
             A list is written with commas.
         base: Where relative paths start.
+        file: What the text is called where it is no YAML.
 
     Raises:
         SettingsError: As for `read_settings`.
     """
-    values = _from_yaml(text) | _from_environment(environment)
+    values = _from_yaml(text, file) | _from_environment(environment)
     for key in values:
         _check_known(key)
     try:
@@ -373,8 +380,8 @@ def _plain(problems: list[ErrorDetails]) -> list[ErrorDetails]:
     ]
 
 
-def _from_yaml(text: str) -> dict[str, object]:
-    values = read_settings_yaml("settings", text)
+def _from_yaml(text: str, file: str) -> dict[str, object]:
+    values = read_settings_yaml(file, text)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -407,5 +414,5 @@ def _describe(problem: ErrorDetails) -> str:
     """Say which key is wrong and what would be right, without its value."""
     place = [str(part) for part in problem["loc"][:1]]
     place += [str(part) for part in problem["loc"][1:] if isinstance(part, int)]
-    message = problem["msg"]
+    message = problem["msg"].removeprefix("Value error, ").partition(", unable to ")[0]
     return f"setting `{'.'.join(place)}`: {message[0].lower()}{message[1:]}"

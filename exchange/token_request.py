@@ -3,7 +3,7 @@
 SOURCE: RFC 6749 (3.3, 4.4, 5.2), RFC 7521 and RFC 7523 (assertions).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NoReturn
@@ -127,7 +127,7 @@ def scope_of(word: str, client: Requester) -> tuple[Scope, Slug | None]:
     name, colon, purpose = word.partition(":")
     scope = next((one for one in client.scopes if one.value == name), None)
     if scope is None:
-        refuse(TokenFault.INVALID_SCOPE, "a scope is not one that the client has")
+        refuse(TokenFault.INVALID_SCOPE, _not_of_the_client("scope", client.scopes))
     if scope is not Scope.PORTAL:
         if colon:
             refuse(TokenFault.INVALID_SCOPE, "only `portal` takes a purpose")
@@ -138,8 +138,15 @@ def scope_of(word: str, client: Requester) -> tuple[Scope, Slug | None]:
             refuse(TokenFault.INVALID_SCOPE, what)
         return scope, client.purposes[0]
     if purpose not in client.purposes:
-        refuse(TokenFault.INVALID_SCOPE, "a purpose is not one that the client has")
+        what = _not_of_the_client("purpose", client.purposes)
+        refuse(TokenFault.INVALID_SCOPE, what)
     return scope, purpose
+
+
+def _not_of_the_client(what: str, all_of_them: Iterable[str]) -> str:
+    """Say what a client may ask for, which has proved by now who it is."""
+    these = ", ".join(f"`{one}`" for one in sorted(all_of_them)) or "none"
+    return f"a {what} is not one that the client has: it has {these}"
 
 
 def scope_words(caller: Caller) -> list[str]:

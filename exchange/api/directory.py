@@ -259,7 +259,10 @@ def _one(things: Mapping[str, T], name: str) -> T:
         NotFoundError: There is none.
     """
     if name not in things:
-        raise NotFoundError("the directory has no such thing")
+        raise NotFoundError(
+            "the directory has no such thing: the address without the name lists what"
+            " there is"
+        )
     return things[name]
 
 

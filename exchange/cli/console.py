@@ -165,6 +165,8 @@ def get_token(url: str, client: str, key_file: Path, scope: str) -> str:
     reason = told.get("error_description") or told.get("title")
     if answer.status == HTTPStatus.NOT_FOUND or not told.keys() & _OF_TOKENS:
         reason = f"no gateway answers at {url} (HTTP {answer.status})"
+    elif "`aud`" in str(reason):  # which the address that was given has become
+        reason = f"{reason}: give the gateway's public address with `--url`"
     if "access_token" not in told:
         raise ErrandError(f"no token: {reason}")
     granted: str = told["access_token"]

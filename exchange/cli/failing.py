@@ -61,7 +61,7 @@ def tell(
 
 def _usage(error: typer.TyperException) -> str:
     """Say what is wrong with the options, and where they are explained."""
-    message = error.format_message()
+    message = error.format_message().replace("Value error, ", "")  # pydantic's
     if not message:  # a group without a command has shown its help
         return ""
     context = getattr(error, "ctx", None)

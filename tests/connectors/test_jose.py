@@ -159,7 +159,7 @@ def test_a_file_without_key_is_a_wrong_setting(tmp_path: Path, content: bytes) -
     path = tmp_path / "key.pem"
     path.write_bytes(content)
 
-    with pytest.raises(SettingsError, match=r"key\.pem"):
+    with pytest.raises(SettingsError, match=r"key\.pem` holds no Ed25519 private key"):
         SigningKey.from_file(path)
 
 

@@ -769,6 +769,7 @@ def test_the_token_endpoint_answers_as_rfc_6749_wants(running: Running) -> None:
     good = _post(running)
     unknown = _post(running, client_assertion=an_assertion(key=STRANGER))
     wrong = _post(running, scope="operator")
+    elsewhere = _post(running, scope="portal:tax_return")
 
     assert (good.status_code, good.headers["cache-control"]) == (200, "no-store")
     assert set(good.json()) == {"access_token", "token_type", "expires_in", "scope"}
@@ -777,6 +778,8 @@ def test_the_token_endpoint_answers_as_rfc_6749_wants(running: Running) -> None:
     assert unknown.json()["error"] == "invalid_client"
     assert "www-authenticate" in unknown.headers
     assert (wrong.status_code, wrong.json()["error"]) == (400, "invalid_scope")
+    assert wrong.json()["error_description"].endswith("it has `auditor`, `portal`")
+    assert f"it has `{NEWBORN}`, " in elsewhere.json()["error_description"]
 
 
 @pytest.mark.parametrize("client", ["portal_990100", "nobody"])

@@ -277,6 +277,22 @@ def test_a_token_is_got_and_printed(errand: Errand, site: Site, tmp_path: Path) 
     assert answer.status_code == 200
 
 
+def test_an_address_that_is_not_the_gateway_s_own_is_told_from_a_wrong_key(
+    errand: Errand, site: Site, tmp_path: Path
+) -> None:
+    """What was given is `--url`, and not the claim that the command makes of it."""
+    key = _key_file(site, PORTAL, tmp_path)
+    by_another_name = site.url.replace("127.0.0.1", "localhost")
+    done = errand(
+        *("token", "portal:newborn_registration", "--client", PORTAL),
+        *("--key-file", key, "--url", by_another_name),
+    )
+
+    assert by_another_name != site.url
+    assert 2 == done.returncode
+    assert "give the gateway's public address with `--url`" in done.stderr
+
+
 def test_an_auditor_asks_about_a_person_from_standard_input(
     errand: Errand, site: Site, tmp_path: Path
 ) -> None:

@@ -68,12 +68,13 @@ def test_the_environment_can_name_the_file(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("listen_prot: 3", "no setting `listen_prot`: do you mean `listen_port`"),
+        ("listen_port: x", "setting `listen_port`: input should be a valid integer"),
         ("zebra: 3", "no setting `zebra`: see docs/settings.md"),
         ("listen_port: 0", "setting `listen_port`: input should be greater than"),
         ("listen_port: 70000", "setting `listen_port`: input should be less than"),
         ("networks: [10.0.0.1/8]", "setting `networks.0`: input is not a valid IPv4"),
         ("packs: []", "setting `packs`"),
-        ("retry_s: [5, 1]", "setting `retry_s`: value error, no wait may be"),
+        ("retry_s: [5, 1]", "setting `retry_s`: no wait may be"),
         ("wait_default_s: 20\nwait_most_s: 10", "`wait_default_s` is longer"),
         ("- a", "must be a mapping"),
         ("a: [", "settings:2: /a: "),
@@ -101,6 +102,24 @@ def test_no_time_is_longer_than_a_year(key: str, span: str) -> None:
     text = f"{key}: [{span}]" if key == "retry_s" else f"{key}: {span}"
     with pytest.raises(SettingsError, match=f"(setting `|settings:1: /){key}"):
         parse_settings(text, {}, Path("/srv"))
+
+
+def test_a_settings_file_that_is_no_yaml_is_named(tmp_path: Path) -> None:
+    """With the line, as a pack's files are."""
+    file = tmp_path / "errand.yaml"
+    file.write_text("log_level: debug\npacks: [\n")
+
+    with pytest.raises(SettingsError, match=f"^{file}:[23]: /packs: "):
+        read_settings(file, {})
+
+
+def test_a_settings_file_is_read_whole_or_not_at_all(tmp_path: Path) -> None:
+    """What stands at the end of one that is too long does not go missing."""
+    file = tmp_path / "errand.yaml"
+    file.write_text("#" * 1_048_576 + "\nlog_level: debug\n")
+
+    with pytest.raises(SettingsError, match="longer than 1048576 characters"):
+        read_settings(file, {})
 
 
 def test_an_unknown_variable_is_refused() -> None:
