@@ -633,7 +633,7 @@ def test_a_key_that_was_changed_gives_no_token_afterwards(world: World) -> None:
     last, forged = (_signed(GATEWAY_KEY, "at+jwt", exp=when) for when in (end, end + 1))
 
     assert identity.caller(last, NOW).requester == "portal"
-    with pytest.raises(UnauthenticatedError, match="a key that is gone"):
+    with pytest.raises(UnauthenticatedError, match="its key is gone"):
         identity.caller(forged, NOW)
 
 
