@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import SQLAlchemyError
 from structlog.testing import capture_logs
 
-from connectors.department.app import Department, Reply, build_app
+from connectors.department.answering import Department, Reply
+from connectors.department.app import build_app
 from connectors.department.log import Head, read_log, verify_log
 from connectors.department.signing import generate_key
 from connectors.department.sources import MAX_ROWS, Register

@@ -20,7 +20,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from structlog.testing import capture_logs
 
 from connectors.checking import FieldChecker, check_evidence
-from connectors.department.app import Department, Reply, build_app
+from connectors.department.answering import Department, Reply
+from connectors.department.app import build_app
 from connectors.department.columns import _StrictDecimal
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import LookupRequest

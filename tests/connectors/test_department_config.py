@@ -8,7 +8,7 @@ import orjson
 import pytest
 import yaml
 
-from connectors.department.app import Department
+from connectors.department.answering import Department
 from connectors.department.config import config_schema, load_config, parse_config
 from connectors.department.database import sqlite_file
 from connectors.department.sources import Register

@@ -9,7 +9,8 @@ from sqlalchemy.exc import DBAPIError
 from structlog.testing import capture_logs
 
 from connectors.client import ClientPolicy, ServiceClient
-from connectors.department.app import Department, build_app
+from connectors.department.answering import Department
+from connectors.department.app import build_app
 from connectors.department.config import DepartmentConfig
 from connectors.department.sources import Register
 from connectors.kinds.http import HttpConnector, lookup_claims

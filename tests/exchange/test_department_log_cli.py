@@ -4,7 +4,7 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from connectors.department.app import Department
+from connectors.department.answering import Department
 from connectors.kinds.http import lookup_claims
 from connectors.protocol import sign_lookup
 from tests.connectors.examples import (
