@@ -16,15 +16,13 @@ from connectors.client import ClientPolicy, HttpReply, ServiceClient
 from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import Evidence, IntentRef, LookupRequest
+from connectors.problems import PROBLEM_MEDIA_TYPE, ProblemType, parse_problem
 from connectors.protocol import (
     CLOCK_SKEW_S,
     EVIDENCE_MEDIA_TYPE,
     LOOKUP_TYPE,
     MAX_LOOKUP,
-    PROBLEM_MEDIA_TYPE,
     LookupClaims,
-    ProblemType,
-    parse_problem,
     sign_lookup,
 )
 from connectors.target import Target, evidence_type_of

@@ -1,11 +1,11 @@
-"""The provider protocol on the wire: look-ups, evidence and problems, for both sides.
+"""The provider protocol on the wire: look-ups and evidence, for both sides.
 
 `docs/provider-protocol.md` is the contract; this is its one implementation, used by
 the gateway's connector, by the department service and by the conformance kit. A
 look-up is a compact JWS of the gateway. Evidence is an SD-JWT (RFC 9901) of the
 department with one disclosure a field, all under the claim `fields`, so that no field
-name can collide with a claim. What is refused is refused with a problem (RFC 9457) of
-a closed list.
+name can collide with a claim. What is refused is refused with a problem of a closed
+list: `connectors.problems`.
 """
 
 import hashlib
@@ -14,7 +14,6 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Annotated, ClassVar, Literal
 
 import orjson
@@ -45,8 +44,6 @@ EVIDENCE_TYPE = "evidence+sd-jwt"
 LOOKUP_MEDIA_TYPE = "application/jwt"
 EVIDENCE_MEDIA_TYPE = "application/sd-jwt"
 DEFERRED_MEDIA_TYPE = "application/json"
-PROBLEM_MEDIA_TYPE = "application/problem+json"
-PROBLEM_BASE = "https://errand.example/provider-problems/"
 
 MAX_LOOKUP = 16 * 1024  # bytes
 MAX_LIFETIME_S = 300
@@ -59,41 +56,6 @@ _SALT_BYTES = 16
 _SALT = re.compile(r"[A-Za-z0-9_-]{22,}")
 """A disclosure's salt: 16 bytes or more in base64url."""
 
-
-class ProblemType(StrEnum):
-    """Why a department gives no evidence: the closed list."""
-
-    NOT_HELD = "not-held"
-    """It has no such record, and would have it if there were one."""
-    NOT_COVERED = "not-covered"
-    """It can't speak about this region or date."""
-    DECLINED = "declined"
-    """It refuses by a rule of its own; `code` says which."""
-    INVALID_LOOKUP = "invalid-lookup"
-    NOT_TRUSTED = "not-trusted"
-    """Signed by a key that it has not pinned, or made for somebody else."""
-    EXPIRED = "expired"
-    REPLAYED = "replayed"
-    UNKNOWN_EVIDENCE_TYPE = "unknown-evidence-type"
-    TOO_LARGE = "too-large"
-    OVERLOADED = "overloaded"
-    UNAVAILABLE = "unavailable"
-    """Its register can't be read now."""
-
-
-PROBLEM_STATUS: Mapping[ProblemType, int] = {
-    ProblemType.NOT_HELD: 404,
-    ProblemType.NOT_COVERED: 404,
-    ProblemType.DECLINED: 403,
-    ProblemType.INVALID_LOOKUP: 400,
-    ProblemType.NOT_TRUSTED: 401,
-    ProblemType.EXPIRED: 401,
-    ProblemType.REPLAYED: 409,
-    ProblemType.UNKNOWN_EVIDENCE_TYPE: 404,
-    ProblemType.TOO_LARGE: 413,
-    ProblemType.OVERLOADED: 503,
-    ProblemType.UNAVAILABLE: 503,
-}
 
 Seconds = Annotated[int, Field(ge=0, lt=253_402_300_800)]
 """Whole seconds since 1970 (RFC 7519 NumericDate), before the year 10000."""
@@ -208,14 +170,6 @@ class OpenedEvidence:
     """`iat`."""
     jwt: str
     disclosed: Disclosed
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem of the closed list, as a department sent it."""
-
-    type: ProblemType
-    code: str | None
 
 
 def subject_digest(salt: bytes, keys: Mapping[str, str]) -> str:
@@ -380,41 +334,6 @@ def parse_disclosures(disclosures: Sequence[str]) -> tuple[Disclosed, list[str]]
     if len(encoded) != len(disclosures):
         raise ConnectorFaultError(Fault.FORMAT, "a field is disclosed twice")
     return Disclosed(encoded, values), salts
-
-
-def problem_body(problem: ProblemType, detail: str, code: str | None = None) -> bytes:
-    """Return a problem as JSON (RFC 9457); `detail` must hold no person's value."""
-    body: dict[str, JsonValue] = {
-        "type": PROBLEM_BASE + problem.value,
-        "title": problem.value.replace("-", " "),
-        "status": PROBLEM_STATUS[problem],
-        "detail": detail,
-    }
-    return orjson.dumps(body if code is None else {**body, "code": code})
-
-
-class _ProblemBody(_Wire):
-    type: str
-    status: int | None = None
-    code: Slug | None = None
-
-
-def parse_problem(body: bytes, status: int) -> Problem:
-    """Return the problem of the closed list that a department sent with `status`.
-
-    Raises:
-        ConnectorFaultError: It is none of the list, or its status is another's.
-    """
-    try:
-        parsed = _ProblemBody.model_validate_json(body)
-        check_members(body)
-        kind = ProblemType(parsed.type.removeprefix(PROBLEM_BASE))
-    except ValueError:
-        message = "the answer is not a problem of the closed list"
-        raise ConnectorFaultError(Fault.FORMAT, message) from None
-    if PROBLEM_STATUS[kind] != status or not parsed.type.startswith(PROBLEM_BASE):
-        raise ConnectorFaultError(Fault.FORMAT, "a problem with another's status")
-    return Problem(kind, parsed.code)
 
 
 class DeferredBody(_Wire):

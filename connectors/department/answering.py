@@ -15,26 +15,28 @@ import structlog
 from connectors.department.config import DepartmentConfig, Gateway
 from connectors.department.database import REGISTER_ERRORS, reason, sqlite_file
 from connectors.department.log import DepartmentLog, NewEntry
+from connectors.department.register import Register
 from connectors.department.signing import Statement, sign_statement
 from connectors.department.sources import (
     Finding,
     NeedsPerson,
     NoRecord,
     OutsideCoverage,
-    Register,
     Source,
 )
 from connectors.jose import SigningKey, parse_header
+from connectors.problems import (
+    PROBLEM_MEDIA_TYPE,
+    PROBLEM_STATUS,
+    ProblemType,
+    problem_body,
+)
 from connectors.protocol import (
     CLOCK_SKEW_S,
     EVIDENCE_MEDIA_TYPE,
     MAX_LIFETIME_S,
-    PROBLEM_MEDIA_TYPE,
-    PROBLEM_STATUS,
     LookupClaims,
-    ProblemType,
     open_lookup,
-    problem_body,
 )
 from schemas.canonical import sha256_b64url
 from schemas.clock import Clock

@@ -19,7 +19,8 @@ from connectors.department.answering import Department, Refusal, Reply
 from connectors.department.config import DepartmentConfig
 from connectors.department.database import REGISTER_ERRORS, reason
 from connectors.department.signing import jwks
-from connectors.protocol import MAX_LOOKUP, ProblemType
+from connectors.problems import ProblemType
+from connectors.protocol import MAX_LOOKUP
 from schemas.clock import Clock, SystemClock
 
 _READING_S = 10.0

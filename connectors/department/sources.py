@@ -1,8 +1,8 @@
-"""The department's register: tables of a SQL database, read as evidence types.
+"""Tables of a SQL database, read as evidence types.
 
-The only SQL of the department. Statements are built by SQLAlchemy from tables that
-were read from the database itself, and values are bound: nothing from a look-up ever
-becomes part of a statement.
+With `connectors.department.finder` the only SQL of the department. Statements are built
+by SQLAlchemy from tables that were read from the database itself, and values are bound:
+nothing from a look-up ever becomes part of a statement.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +20,6 @@ from sqlalchemy import (
     select,
 )
 from sqlalchemy.engine import Connection
-from sqlalchemy.exc import SQLAlchemyError
 
 from connectors.department.columns import check_findable, may_hold, reflect
 from connectors.department.config import (
@@ -30,7 +29,7 @@ from connectors.department.config import (
     EvidenceSource,
     RowsField,
 )
-from connectors.department.database import BadValueError, explain, open_register, read
+from connectors.department.database import BadValueError, read
 from connectors.department.finder import Finder
 from connectors.department.signing import Statement
 from connectors.department.values import as_json, as_text
@@ -275,59 +274,6 @@ class Source:
                 for column, parent in field.joined_by.items():
                     check_findable(self._children[name].c[column], engine)
                     check_findable(self._table.c[parent], engine)
-
-
-class Register:
-    """The department's database, open for reading."""
-
-    def __init__(self, url: str, specs: Mapping[str, EvidenceSource]) -> None:
-        """Connect, and read the tables that the evidence types come from.
-
-        Raises:
-            SettingsError: The database can't be reached or lacks a table or column.
-        """
-        self._engine = open_register(url)
-        try:
-            self._sources = {
-                ref: Source(spec, self._engine) for ref, spec in specs.items()
-            }
-        except SQLAlchemyError as error:
-            self.close()
-            message = f"the register can't be read: {explain(url, error)}"
-            raise SettingsError(message) from error
-        except SettingsError:
-            self.close()
-            raise
-
-    def source(self, evidence_type: str) -> Source | None:
-        """Return the source of an evidence type `id@version`; None if not offered."""
-        return self._sources.get(evidence_type)
-
-    def find(self, source: Source, lookup: LookupClaims, now: datetime) -> Finding:
-        """Look one record up; blocks.
-
-        Raises:
-            SQLAlchemyError: The database can't be read.
-        """
-        with self._engine.connect() as connection:
-            try:
-                return source.find(connection, lookup, now)
-            except BadValueError as bad:
-                return NeedsPerson(NOT_IN_ORDER, bad.column)
-
-    def ping(self) -> None:
-        """Read from every table that evidence comes from; blocks.
-
-        Raises:
-            SQLAlchemyError: One can't be read.
-        """
-        with self._engine.connect() as connection:
-            for source in self._sources.values():
-                source.probe(connection)
-
-    def close(self) -> None:
-        """Close every connection."""
-        self._engine.dispose()
 
 
 def _converted(column: Column[Any], value: Any, convert: Callable[[Any], T]) -> T:  # noqa: ANN401 - whatever a driver gives

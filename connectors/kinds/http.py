@@ -20,18 +20,15 @@ from connectors.lookup import (
     SignedReply,
 )
 from connectors.port import Connector, ProviderKeys
+from connectors.problems import PROBLEM_MEDIA_TYPE, Problem, ProblemType, parse_problem
 from connectors.protocol import (
     DEFERRED_MEDIA_TYPE,
     EVIDENCE_MEDIA_TYPE,
     LOOKUP_TYPE,
     MAX_LIFETIME_S,
     MAX_VALUE,
-    PROBLEM_MEDIA_TYPE,
     DeferredBody,
     LookupClaims,
-    Problem,
-    ProblemType,
-    parse_problem,
 )
 from schemas.canonical import Json, b64url, check_members
 from schemas.clock import Clock

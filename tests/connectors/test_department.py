@@ -18,18 +18,18 @@ from structlog.testing import capture_logs
 from connectors.department.answering import Department, Reply
 from connectors.department.app import build_app
 from connectors.department.log import Head, read_log, verify_log
+from connectors.department.register import Register
 from connectors.department.signing import generate_key
-from connectors.department.sources import MAX_ROWS, Register
+from connectors.department.sources import MAX_ROWS
 from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import LookupRequest
+from connectors.problems import PROBLEM_MEDIA_TYPE, parse_problem
 from connectors.protocol import (
     EVIDENCE_MEDIA_TYPE,
     LOOKUP_TYPE,
     MAX_LOOKUP,
-    PROBLEM_MEDIA_TYPE,
     open_evidence,
-    parse_problem,
     sign_lookup,
     subject_digest,
 )

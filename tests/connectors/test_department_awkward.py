@@ -25,12 +25,8 @@ from connectors.department.app import build_app
 from connectors.department.columns import _StrictDecimal
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import LookupRequest
-from connectors.protocol import (
-    open_evidence,
-    parse_problem,
-    sign_lookup,
-    subject_digest,
-)
+from connectors.problems import parse_problem
+from connectors.protocol import open_evidence, sign_lookup, subject_digest
 from schemas.errors import SettingsError
 from schemas.evidence import Mode
 from tests.connectors.examples import (

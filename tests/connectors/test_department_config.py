@@ -11,7 +11,7 @@ import yaml
 from connectors.department.answering import Department
 from connectors.department.config import config_schema, load_config, parse_config
 from connectors.department.database import sqlite_file
-from connectors.department.sources import Register
+from connectors.department.register import Register
 from schemas.errors import SettingsError
 from tests.connectors.examples import (
     GATEWAY,

@@ -12,7 +12,7 @@ from connectors.client import ClientPolicy, ServiceClient
 from connectors.department.answering import Department
 from connectors.department.app import build_app
 from connectors.department.config import DepartmentConfig
-from connectors.department.sources import Register
+from connectors.department.register import Register
 from connectors.kinds.http import HttpConnector, lookup_claims
 from connectors.lookup import Answered, LookupRequest, Matched, NothingHeld
 from connectors.protocol import open_evidence, sign_lookup

@@ -27,13 +27,8 @@ from connectors.lookup import (
     Reply,
 )
 from connectors.port import Connector
-from connectors.protocol import (
-    PROBLEM_STATUS,
-    LookupClaims,
-    ProblemType,
-    open_lookup,
-    problem_body,
-)
+from connectors.problems import PROBLEM_STATUS, ProblemType, problem_body
+from connectors.protocol import LookupClaims, open_lookup
 from schemas.errors import ConnectorFaultError, ConnectorUnavailableError, Fault, Layer
 from tests.connectors.examples import (
     DEPARTMENT_KEY,

@@ -17,16 +17,13 @@ from connectors.checking import FieldChecker, check_evidence, restore_evidence
 from connectors.jose import SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import Evidence, LookupRequest
+from connectors.problems import PROBLEM_STATUS, ProblemType, parse_problem, problem_body
 from connectors.protocol import (
     EVIDENCE_TYPE,
     LOOKUP_TYPE,
-    PROBLEM_STATUS,
     EvidenceClaims,
-    ProblemType,
     open_evidence,
     open_lookup,
-    parse_problem,
-    problem_body,
     seal_evidence,
     sign_lookup,
     subject_digest,

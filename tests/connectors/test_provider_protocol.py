@@ -18,15 +18,13 @@ from connectors.department.app import build_app
 from connectors.department.config import parse_config
 from connectors.jose import verify_compact
 from connectors.kinds.http import lookup_claims
+from connectors.problems import PROBLEM_BASE, PROBLEM_STATUS, ProblemType
 from connectors.protocol import (
     CLOCK_SKEW_S,
     LOOKUP_TYPE,
     MAX_LIFETIME_S,
-    PROBLEM_BASE,
-    PROBLEM_STATUS,
     EvidenceClaims,
     LookupClaims,
-    ProblemType,
     open_evidence,
     open_lookup,
     sign_lookup,
