@@ -22,7 +22,7 @@ from exchange.engine import Engine, Run, Stand
 from exchange.waiting import Ended, Move, Terms, Waiting, next_move
 from schemas.errors import SettingsError
 from schemas.ids import CaseId, DueId
-from tests.fakes.waiting import LEASE, TERMS, Desk, a_waiting
+from tests.fakes.waiting import LEASE, TERMS, Desk, WatchedEngine, a_waiting
 
 NOW = datetime(2026, 1, 8, 12, tzinfo=UTC)
 HELD = timedelta(seconds=70)
@@ -149,6 +149,43 @@ async def test_row_started_twice_runs_once(place: Place) -> None:
 
     assert ["due-1", "due-2"] == ran[:2]
     assert "due-1" not in ran[2:]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("lend", ["sqlite"], indirect=True)
+async def test_what_runs_while_the_engine_is_closed_is_stored_as_ended(
+    place: Place,
+) -> None:
+    """Closing waits for it: after the next start it is not run again."""
+    ran: list[DueId] = []
+    begun, over = threading.Event(), threading.Event()
+
+    def use(engine: WatchedEngine, last: DueId) -> None:
+        def work(due_id: DueId) -> str:
+            ran.append(due_id)
+            if due_id == last:
+                over.set()
+                return "settled"
+            begun.set()
+            # It ends when closing has seen that it runs, and has looked again.
+            for _ in range(2):
+                assert engine.looks.acquire(timeout=20)
+            return "settled"
+
+        engine.launch(work)
+        if not begun.is_set():
+            engine.enqueue(DueId("due-1"))
+            assert begun.wait(20)
+        else:
+            engine.enqueue(last)
+            assert over.wait(20)
+        engine.close(20)
+
+    for _ in range(2):
+        engine = WatchedEngine(place.engine_url, "gateway-1")
+        await asyncio.to_thread(use, engine, DueId("due-2"))
+
+    assert ["due-1", "due-2"] == ran
 
 
 @pytest.mark.anyio

@@ -1,6 +1,7 @@
 """What stands in for the resolver and the clock where waiting work is tested."""
 
 import asyncio
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
@@ -40,6 +41,21 @@ class LateClock(SystemClock):
         """Return the machine's instant in whole milliseconds, and more."""
         now = super().now()
         return now.replace(microsecond=now.microsecond // 1000 * 1000) + self.later
+
+
+class WatchedEngine(Engine):
+    """The real engine, which tells how often its closing has looked for what runs."""
+
+    def __init__(self, url: str, executor_id: str) -> None:
+        super().__init__(url, executor_id, most_at_once=1, poll_s=0.02)
+        self.looks = threading.Semaphore(0)
+        """Released after each look."""
+
+    @override
+    def _busy(self) -> bool:
+        is_busy = super()._busy()
+        self.looks.release()
+        return is_busy
 
 
 class Desk:
