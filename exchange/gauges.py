@@ -37,6 +37,11 @@ def show_counts(gateway: Gateway, health: Health) -> None:
             f"Since when the {follower.name} could not be brought up; 0 when they are.",
             follower.failing_for,
         )
+    metrics.gauge(
+        "errand_overdue_seconds",
+        "For how long something that is due was not taken up; some are usual.",
+        gateway.waiting.overdue_s,
+    )
     metrics.gauge("errand_log_size", "Records in the log.", lambda: log.size)
     metrics.counts(
         "errand_lookups",

@@ -156,6 +156,12 @@ class Waiting:
         self._loop: asyncio.AbstractEventLoop | None = None
         self.ended: Counter[Ended] = Counter()
         """How many attempts ended how since the start, for metrics."""
+        self._since = clock.now()
+        """When waiting work was started here."""
+        self._oldest: datetime | None = None
+        """Since when the oldest row is due that nobody works on, as last read."""
+        self.failure: str | None = None
+        """The kind of error that the last round ended with; None when it did not."""
 
     async def start(self) -> None:
         """Start, before the first request is served.
@@ -168,7 +174,7 @@ class Waiting:
             StoreUnavailableError: The due rows can't be reached.
             SettingsError: The engine must not run like this.
         """
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._since = asyncio.get_running_loop(), self._clock.now()
         # (1): this gateway's name is nobody else's, so nobody alive holds them.
         left = await self._database.write(
             lambda connection: dues.release_all(connection, self._executor_id)
@@ -203,6 +209,18 @@ class Waiting:
         self._thread.shutdown()
         _log.info("waiting_stopped")
 
+    def overdue_s(self) -> float:
+        """Return for how many seconds something due was not taken up; 0 for nothing.
+
+        It grows whatever the cause is: rounds that fail, an engine that takes nothing
+        up or never answers, or more work than can be done. What fell due while nobody
+        ran is counted from the start.
+        """
+        if self._oldest is None:
+            return 0.0
+        since = max(self._oldest, self._since)
+        return max(0.0, (self._clock.now() - since).total_seconds())
+
     def wake(self) -> None:
         """Look at once for what is due; called on the loop after a row was hastened."""
         self._wake.set()
@@ -213,6 +231,7 @@ class Waiting:
         rows = await self._database.read(
             lambda connection: dues.rows_due(connection, now, _MOST_ROWS)
         )
+        self._oldest = rows[0].due_at if rows else None
         if not rows:
             return
         runs = await self._on_engine(
@@ -247,10 +266,20 @@ class Waiting:
                     await self.sweep()
                 await self.dispatch_once()
             except Exception as error:  # noqa: BLE001 - the next round tries again
-                _log.warning("dispatch_failed", error=type(error).__name__)
+                self._note(type(error).__name__)
+            else:
+                self._note(None)
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._terms.poll_s)
             self._wake.clear()
+
+    def _note(self, failure: str | None) -> None:
+        """Remember what a round ended with, and say so when that has changed."""
+        before, self.failure = self.failure, failure
+        if failure is not None and failure != before:
+            _log.warning("dispatch_failed", error=failure)
+        elif failure is None and before is not None:
+            _log.warning("dispatch_works_again")
 
     async def _make(self, move: Move, row: Due, now: datetime) -> None:
         match move:

@@ -15,6 +15,10 @@ from schemas.model import Model
 _UNWITNESSED_S = 900.0
 """Seconds without a quorum from which an operator has to look."""
 
+_OVERDUE_S = 300.0
+"""Seconds for which something due is not taken up from which an operator has to look:
+longer than an attempt that hangs holds its place, or a dead gateway its work."""
+
 router = APIRouter(route_class=StrictRoute, tags=["operation"])
 
 
@@ -26,8 +30,8 @@ class Health(Model):
     """The parts that fail: `database` (of the tables, or of the keys of cases), `log`,
     `publisher`; `witnesses` while too few have told since the start what they saw."""
     alarms: tuple[str, ...] = ()
-    """What has failed for a while, and stops the log if it goes on: `witnesses`,
-    `tiles`, `anchors`."""
+    """What has failed for a while. `witnesses`, `tiles` and `anchors` stop the log if
+    it goes on; with `waiting` no case goes on by itself."""
     reasons: Mapping[str, str] = {}
     """Why, by the name of the part or alarm: what was refused, or the kind of error;
     nothing of a request."""
@@ -72,12 +76,14 @@ def failing_parts(gateway: Gateway) -> Mapping[str, str]:
 
 
 def alarms(gateway: Gateway) -> Mapping[str, str]:
-    """Return what an operator has to look at before it stops the log, and why."""
+    """Return what an operator has to look at before it stops more, and why."""
     found = {
         one.name: one.failure or "" for one in gateway.followers if one.is_alarming
     }
     if gateway.publisher.unwitnessed_for() > _UNWITNESSED_S:
         found["witnesses"] = "too few have cosigned"
+    if gateway.waiting.overdue_s() > _OVERDUE_S:
+        found["waiting"] = gateway.waiting.failure or "what is due is not taken up"
     return dict(sorted(found.items()))
 
 
