@@ -10,7 +10,7 @@ What is damaged is told as damage: no other key would open it.
 
 from functools import partial
 
-from audit.keys import LOG_FILE, RECEIPT_FILE, SHARD_FILE, LogKeys
+from audit.keys import LOG_FILE, RECEIPT_FILE, SHARD_FILE, LogKeys, wrong_key
 from audit.note import Verifier, open_checkpoint, parse_vkey
 from audit.record import read_leaf
 from audit.sealing import Sealer
@@ -83,19 +83,6 @@ def check_receipt_key(reader: LogReader, verifier: Verifier) -> None:
         raise _damaged(f"`{RECEIPTS}` of the log's `meta`") from None
     origin = reader.meta()["origin"]
     raise wrong_key(RECEIPT_FILE, f"the receipts of `{origin}` are not signed")
-
-
-def wrong_key(name: str, told: str) -> SettingsError:
-    """Return what to raise where a stored thing was not made with a key.
-
-    Args:
-        name: The key's file.
-        told: What was not made with it.
-    """
-    return SettingsError(
-        f"{told} with this `{name}`: put back the one that belongs to these data; "
-        "nothing was recorded"
-    )
 
 
 def _damaged(what: str) -> SettingsError:

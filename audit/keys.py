@@ -213,6 +213,19 @@ def read_subject_key(path: Path) -> bytes:
     return key
 
 
+def wrong_key(name: str, told: str) -> SettingsError:
+    """Return what to raise where a stored thing was not made with a key.
+
+    Args:
+        name: The key's file.
+        told: What was not made with it.
+    """
+    return SettingsError(
+        f"{told} with this `{name}`: put back the one that belongs to these data; "
+        "nothing was recorded"
+    )
+
+
 def _secret(text: str) -> bytes:
     """Return a 32-byte secret from its base64."""
     secret = b64_decode(text)

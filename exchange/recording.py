@@ -8,15 +8,10 @@ from typing import TypeAlias
 
 from audit.cosigning import Cosigning
 from audit.erasure import Erasures
-from audit.fitting import (
-    check_log_keys,
-    check_receipt_key,
-    take_receipt_key,
-    wrong_key,
-)
+from audit.fitting import check_log_keys, check_receipt_key, take_receipt_key
 from audit.following import Follower
 from audit.forgetting import Forgetting
-from audit.keys import SUBJECTS_FILE, Entropy, LogKeys, load_signers
+from audit.keys import SUBJECTS_FILE, Entropy, LogKeys, load_signers, wrong_key
 from audit.ledger import Ledger
 from audit.policy import parse_policy
 from audit.publisher import Pace, Publisher

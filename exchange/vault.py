@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import Connection, delete, insert, select
 from sqlmodel import Field, SQLModel
 
-from audit.fitting import wrong_key
+from audit.keys import wrong_key
 from exchange.connecting import truncate_journal
 from exchange.database import Database
 from exchange.statements import Rows, Values
