@@ -12,6 +12,8 @@ from schemas.model import (
     Model,
     Moment,
     Name,
+    Once,
+    OneOrMore,
     Period,
     RegionCode,
     Shown,
@@ -62,13 +64,13 @@ class Provider(Model):
 
     id: Slug
     name: Name
-    keys: tuple[PublicKey, ...] = ()
+    keys: Once[PublicKey] = ()
 
 
 class Coverage(Model):
     """What a data service can speak about: outside it, nothing found means nothing."""
 
-    regions: tuple[RegionCode, ...]
+    regions: Once[RegionCode]
     """Regions whose records it holds, with all that lies inside them."""
     from_date: date | None = None
     """The first day whose records it holds; None for all."""
@@ -113,10 +115,10 @@ class Requester(Model):
 
     id: Slug
     name: Name
-    scopes: Annotated[tuple[Scope, ...], Field(min_length=1)]
-    purposes: tuple[Slug, ...] = ()
+    scopes: OneOrMore[Scope]
+    purposes: Once[Slug] = ()
     """What it may open cases for."""
-    keys: tuple[PublicKey, ...] = ()
+    keys: Once[PublicKey] = ()
 
 
 class Quota(Model):
@@ -134,11 +136,11 @@ class SharingGrant(Model):
     version: Version
     requester: Slug
     evidence_type: VersionedId
-    modes: Annotated[tuple[Mode, ...], Field(min_length=1)]
-    fields: Annotated[tuple[FieldName, ...], Field(min_length=1)]
+    modes: OneOrMore[Mode]
+    fields: OneOrMore[FieldName]
     """Fields that may be asked for and passed on, or compared and not passed on."""
-    matters: Annotated[tuple[Slug, ...], Field(min_length=1)]
-    purposes: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    matters: OneOrMore[Slug]
+    purposes: OneOrMore[Slug]
     bases: Annotated[Mapping[Slug, LawfulBasis], Field(min_length=1)]
     """The basis for each role of the matter that a look-up may be about or concern."""
     valid_from: Moment

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import JsonValue, StringConstraints
 
-from schemas.model import Concept, Model, Name, Slug, Span, Version, VersionedId
+from schemas.model import Concept, Model, Name, Once, Slug, Span, Version, VersionedId
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 """A field's name as the register has it, such as `MQ_SFZJHM` or `household_no`."""
@@ -66,9 +66,9 @@ class EvidenceType(Model):
     id: Slug
     version: Version
     name: Name
-    modes: tuple[Mode, ...]
+    modes: Once[Mode]
     """How it may be asked for, the preferred mode first."""
-    keys: tuple[tuple[LookupKey, ...], ...]
+    keys: Once[tuple[LookupKey, ...]]
     """Sets of keys; any one set finds the record. The order is a preference."""
     fields: Mapping[FieldName, EvidenceField]
     sharing: SharingAttribute

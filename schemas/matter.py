@@ -14,6 +14,8 @@ from schemas.model import (
     Expression,
     Model,
     Name,
+    Once,
+    OneOrMore,
     RegionCode,
     Slug,
     Span,
@@ -111,7 +113,7 @@ class Ask(Model):
     roles: Mapping[Slug, Slug] = {}
     """A role of the evidence type's concepts → the role of this matter, where the
     two differ: `spouse: father`."""
-    concerns: tuple[Slug, ...] = ()
+    concerns: Once[Slug] = ()
     """Further roles whom the answer reveals something about: their basis is needed."""
     region: Concept | None = None
     """The concept that tells which region's service is competent; None for the
@@ -131,9 +133,9 @@ class Need(Model):
     """What a requirement wants from one ask."""
 
     ask: Slug
-    fields: tuple[FieldName, ...] = ()
+    fields: Once[FieldName] = ()
     """Fields that are passed on to the requester."""
-    compare: tuple[FieldName, ...] = ()
+    compare: Once[FieldName] = ()
     """Fields that are compared with what the case knows, and not passed on."""
 
 
@@ -142,7 +144,7 @@ class EvidenceList(Model):
 
     when: Expression | None = None
     """The situations in which the list counts; None for all."""
-    all: Annotated[tuple[Need, ...], Field(min_length=1)]
+    all: OneOrMore[Need]
 
 
 class Commitment(Model):
@@ -167,7 +169,7 @@ class PaperUse(Model):
     """A paper that the requirement once took, and who wanted to see it."""
 
     paper: Slug
-    asked_by: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    asked_by: OneOrMore[Slug]
     """Providers who each took the paper once."""
 
 
@@ -178,13 +180,13 @@ class Requirement(Model):
     """
 
     name: Name
-    steps: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    steps: OneOrMore[Slug]
     """The steps that need it."""
     basis: LegalReference
     """The rule that lets the department demand it (by_law)."""
     when: Expression | None = None
     """The situations in which it applies; None for all."""
-    lists: tuple[EvidenceList, ...] = ()
+    lists: Once[EvidenceList] = ()
     """OR over lists, in order of preference."""
     criterion: Expression | None = None
     """What the evidence must show; None when having it is enough."""
@@ -193,9 +195,9 @@ class Requirement(Model):
     declare: Slug | None = None
     """The question whose answer settles it: a fact that no register holds."""
     commitment: Commitment | None = None
-    supply: tuple[SupplyReason, ...] = ()
+    supply: Once[SupplyReason] = ()
     """The reasons for which the applicant may be asked to hand it in."""
-    replaces: tuple[PaperUse, ...] = ()
+    replaces: Once[PaperUse] = ()
 
 
 class Calendar(StrEnum):
@@ -220,7 +222,7 @@ class Step(Model):
 
     name: Name
     provider: Slug
-    after: tuple[Slug, ...] = ()
+    after: Once[Slug] = ()
     """Steps that come before."""
     statutory: Limit | None = None
     """How long the law lets the step take; shown, and no time of a case comes of it."""
@@ -232,7 +234,7 @@ class Visit(Model):
     """One trip to an office that the matter once took."""
 
     name: Name
-    steps: Annotated[tuple[Slug, ...], Field(min_length=1)]
+    steps: OneOrMore[Slug]
     """Steps for which the person went there; the trip falls away when no requirement
     of theirs has to be handed in."""
 

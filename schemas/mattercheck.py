@@ -16,6 +16,7 @@ from schemas.fieldtypes import value_type
 from schemas.grammar import BOOLEAN, TEXT, ExpressionError, Kind, ValueType
 from schemas.matter import (
     Ask,
+    EvidenceList,
     FactType,
     Matter,
     Need,
@@ -141,6 +142,11 @@ class MatterCheck:
             for path, role in _roles_named(ask)
             if role not in roles
         ]
+        wrong.extend(
+            (("concerns", index), "it is about this role already")
+            for index, role in enumerate(ask.concerns)
+            if role == ask.about
+        )
         for theirs in ask.roles.keys() - spoken:
             because = f"`{kind.ref}` does not speak of `{theirs}`"
             wrong.append((("roles", theirs), because))
@@ -237,11 +243,11 @@ class MatterCheck:
         self.check_steps_named(requirement.steps, "requirements", name, "steps")
         for index, use in enumerate(requirement.replaces):
             self.check_paper(name, index, use.paper, use.asked_by)
+        for index in _again(use.paper for use in requirement.replaces):
+            because = "is above already: name all who took it in one `asked_by`"
+            here("replaces", index, "paper", because=because)
         for index, listed in enumerate(requirement.lists):
-            path = ("requirements", name, "lists", index)
-            self.condition(listed.when, *path, "when")
-            for place, need in enumerate(listed.all):
-                self.check_need(need, *path, "all", place)
+            self.check_list(listed, "requirements", name, "lists", index)
         self.check_conditions(name, requirement)
 
     def check_paper(
@@ -255,6 +261,15 @@ class MatterCheck:
             if provider not in self.catalogue.providers:
                 because = f"no provider `{provider}` is declared"
                 here("asked_by", place, because=because)
+
+    def check_list(self, listed: EvidenceList, *path: str | int) -> None:
+        """Check when a list counts, and its needs; none may stand in two parts."""
+        self.condition(listed.when, *path, "when")
+        for index, need in enumerate(listed.all):
+            self.check_need(need, *path, "all", index)
+        for index in _again(need.ask for need in listed.all):
+            because = "is above already: name all its fields there"
+            self.complain(*path, "all", index, "ask", because=because)
 
     def check_need(self, need: Need, *path: str | int) -> None:
         """Check that a need's fields exist and may be used so."""
@@ -401,6 +416,15 @@ def _roles_named(ask: Ask) -> Iterator[tuple[tuple[str | int, ...], Slug]]:
         yield ("concerns", index), role
     for theirs, ours in ask.roles.items():
         yield ("roles", theirs), ours
+
+
+def _again(names: Iterable[Slug]) -> Iterator[int]:
+    """Yield the place of each name that has been there before."""
+    seen = set[Slug]()
+    for place, name in enumerate(names):
+        if name in seen:
+            yield place
+        seen.add(name)
 
 
 def _in_circles(after: Mapping[Slug, Iterable[Slug]]) -> list[Slug]:

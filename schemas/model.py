@@ -62,6 +62,13 @@ def _each_once(sent: object) -> object:
 ONCE: Final = BeforeValidator(_each_once)
 """Refuses an array in which a text comes twice (`uniqueItems`)."""
 
+Once = Annotated[tuple[_T, ...], ONCE, Field(json_schema_extra={"uniqueItems": True})]
+"""A list of a pack in which nothing comes twice; its order may count."""
+OneOrMore = Annotated[
+    tuple[_T, ...], Field(min_length=1, json_schema_extra={"uniqueItems": True}), ONCE
+]
+"""The same of one that must not be empty."""
+
 _INSTANT = re.compile(
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?(Z|[+-]\d\d:\d\d)", re.ASCII | re.IGNORECASE
 )

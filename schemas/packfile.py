@@ -15,6 +15,7 @@ from pydantic import Field, JsonValue
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import override
 
+from schemas.canonical import canonical
 from schemas.directory import (
     DataService,
     Provider,
@@ -25,7 +26,7 @@ from schemas.directory import (
 )
 from schemas.evidence import EvidenceType
 from schemas.matter import Matter
-from schemas.model import FORMS, Model, Name, Slug
+from schemas.model import FORMS, Model, Name, Once, OneOrMore, Slug
 from schemas.packtext import pointer
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class MatterFile(Matter):
 class ProviderDeployment(Model):
     """What a deployment adds to a provider."""
 
-    keys: tuple[PublicKey, ...]
+    keys: Once[PublicKey]
     """The keys that the department signs with: pinned."""
 
 
@@ -91,11 +92,11 @@ class RequesterDeployment(Model):
 
     name: Name | None = None
     """Given for a requester that no other file declares."""
-    scopes: tuple[Scope, ...] | None = None
+    scopes: OneOrMore[Scope] | None = None
     """Given for a requester that no other file declares."""
-    purposes: tuple[Slug, ...] = ()
+    purposes: Once[Slug] = ()
     """Further purposes it may open cases for."""
-    keys: tuple[PublicKey, ...] = ()
+    keys: Once[PublicKey] = ()
     """The keys that it signs its requests for tokens with."""
 
 
@@ -196,6 +197,8 @@ def _explain(error: "ValidationError") -> Iterator[tuple[str, str]]:
             yield where, f"must be one of {listed}"
         case "pattern":
             yield where, form_in_words(expected)
+        case "uniqueItems":
+            yield from _repeated(found, where)
         case _:
             yield where, _of_bounds(error)
 
@@ -217,8 +220,6 @@ def _of_bounds(error: "ValidationError") -> str:
     """Say what a bound is; a text itself may fill a page, and is left out."""
     found: Any = error.instance
     rule, expected = str(error.validator), error.validator_value
-    if rule == "uniqueItems":
-        return "must not have a member twice"
     if rule in _BOUNDS:
         return f"`{found}`, and must be {_BOUNDS[rule]} {expected}"
     if rule.startswith(("min", "max")):
@@ -226,6 +227,16 @@ def _of_bounds(error: "ValidationError") -> str:
         bound = "at least" if rule.startswith("min") else "at most"
         return f"has {len(found)} {unit}, and must have {bound} {expected}"
     return error.message[:200]
+
+
+def _repeated(found: list[JsonValue], where: str) -> Iterator[tuple[str, str]]:
+    """Yield each member of a list that has been there before."""
+    first: dict[bytes, str] = {}
+    for at, one in enumerate(found):
+        here = where + pointer(at)
+        before = first.setdefault(canonical(one), here)
+        if before != here:
+            yield here, f"is there twice: the same as {before}"
 
 
 def _unknown_keys(error: "ValidationError", where: str) -> Iterator[tuple[str, str]]:
