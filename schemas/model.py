@@ -161,10 +161,10 @@ of what follows: with these a name would not be what it looks like."""
 _SHOWN = rf"^[^{_UNSEEN}\s][^{_UNSEEN}]*$"
 _LINES = rf"^[^{_UNSEEN}\s]([^{_UNSEEN}]|\n)*$"
 FORMS: Final[Mapping[str, str]] = {
-    _SHOWN: "must begin with a visible sign, and have no line break or hidden sign",
-    _LINES: "must begin with a visible sign, and have no hidden sign",
+    _SHOWN: "one line that begins with a visible sign and has no hidden one",
+    _LINES: "a text that begins with a visible sign and has no hidden one",
 }
-"""What a text must be, in words, by the pattern that it must match."""
+"""Patterns of packs → what a text must be, in words."""
 
 Shown = Annotated[str, StringConstraints(pattern=_SHOWN)]
 """A line that people read: not blank, and nothing in it that they can't see."""

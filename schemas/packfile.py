@@ -205,7 +205,9 @@ def _explain(error: "ValidationError") -> Iterator[tuple[str, str]]:
 
 def form_in_words(pattern: str) -> str:
     """Say what a text must be that has to match a pattern."""
-    return FORMS.get(pattern, f"must match `{pattern}`")
+    return (
+        f"must be {FORMS[pattern]}" if pattern in FORMS else f"must match `{pattern}`"
+    )
 
 
 _BOUNDS = {

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pydantic import JsonValue
 
 from schemas.errors import Complaint, Where
+from schemas.model import FORMS
 
 _OBJECT, _ARRAY = "must be an object", "must be an array"
 _YES_OR_NO = "must be `true` or `false`"
@@ -62,6 +63,7 @@ A `value_error` is said by our own checks, which quote nothing."""
 
 _PRINTABLE = "printable ASCII characters without spaces"
 _WORDS_OF_PATTERNS: Mapping[str, str] = {
+    **FORMS,
     r"^[a-z][a-z0-9_]{0,63}@[1-9][0-9]{0,5}$": "an id and its version, such as "
     "`newborn@1`: see `GET /v1/matters` and `GET /v1/evidence-types`",
     r"^[a-z][a-z0-9_]{0,63}$": "an id, such as `newborn_registration`: small letters, "

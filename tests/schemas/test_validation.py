@@ -68,7 +68,7 @@ LISTS = """\
       - all: [{ask: residence, fields: [region], compare: [landlord_id]}]
 """
 
-LINE = "must begin with a visible sign, and have no line break or hidden sign"
+LINE = "must be one line that begins with a visible sign and has no hidden one"
 PROMISE = """\
     commitment:
       text: {{zh: "{zh}", en: I promise.}}
@@ -123,7 +123,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("card.yaml", 'article: "33"', 'article: ""', f"/basis/article: {LINE}"),
     ("grants.yaml", 'article: "33"', "article: ' '", f"/reference/article: {LINE}"),
     ("card.yaml", LISTS, LISTS + PROMISE.format(zh=r"\n"),
-     "/residence/commitment/text/zh: must begin with a visible sign, and have no hid"),
+     "/residence/commitment/text/zh: must be a text that begins with a visible sign"),
     # --- across the directory
     ("services.yaml", "provider: ga", "provider: gb", "services.yaml:4: /services/0/p"),
     ("services.yaml", "@1", "@2", "services.yaml:5: .*no evidence type `residence@2`"),
