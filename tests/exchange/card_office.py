@@ -38,160 +38,56 @@ providers:
   - {id: jt, name: {zh: 交通局, en: Transport}}
 """
 
-_EVIDENCE_TYPES = """\
-kind: evidence_types
-evidence_types:
-  - id: household
-    version: 1
-    name: {zh: 户籍, en: Household}
-    modes: [retrieve]
-    keys: [[{name: id, concept: self.id}]]
-    sharing: conditional
-    sensitivity: ordinary
-    max_age: P1D
-    fields:
-      hukou:
-        name: {zh: 户口性质, en: Kind of household}
-        concept: self.hukou
-        json_schema: {enum: [URBAN, RURAL, null]}
-      birth_year:
-        name: {zh: 出生年份, en: Year of birth}
-        concept: self.birth_year
-        json_schema: {type: [integer, "null"]}
-      region:
-        name: {zh: 行政区划, en: Region}
-        concept: self.region
-        json_schema: {type: [string, "null"]}
-      nation:
-        name: {zh: 民族, en: Nation}
-        concept: self.nation
-        json_schema: {type: [string, "null"]}
-      head:
-        name: {zh: 户主, en: Head of the household}
-        concept: head.id
-        json_schema: {type: [string, "null"]}
-  - id: rural_card
-    version: 1
-    name: {zh: 乡村卡, en: Card of the country}
-    modes: [retrieve]
-    keys: [[{name: id, concept: self.id}]]
-    sharing: conditional
-    sensitivity: ordinary
-    max_age: P1D
-    fields:
-      card_no: {name: {zh: 卡号, en: Number}, json_schema: {type: string}}
-  - id: urban_card
-    version: 1
-    name: {zh: 城市卡, en: Card of the town}
-    modes: [retrieve]
-    keys: [[{name: id, concept: self.id}]]
-    sharing: conditional
-    sensitivity: ordinary
-    max_age: P1D
-    fields:
-      card_no: {name: {zh: 卡号, en: Number}, json_schema: {type: string}}
-  - id: head
-    version: 1
-    name: {zh: 户主住址, en: Where the head lives}
-    modes: [retrieve]
-    keys: [[{name: id, concept: self.id}]]
-    sharing: conditional
-    sensitivity: ordinary
-    max_age: P1D
-    fields:
-      street: {name: {zh: 街道, en: Street}, json_schema: {type: string}}
+_REGISTERS = """\
+household:
+  provider: ga
+  about: holder
+  name: {zh: 户籍, en: Household}
+  fields:
+    hukou:
+      name: {zh: 户口性质, en: Kind of household}
+      concept: self.hukou
+      json_schema: {enum: [URBAN, RURAL, null]}
+    birth_year:
+      name: {zh: 出生年份, en: Year of birth}
+      concept: self.birth_year
+      json_schema: {type: [integer, "null"]}
+    region:
+      name: {zh: 行政区划, en: Region}
+      concept: self.region
+      json_schema: {type: [string, "null"]}
+    nation:
+      name: {zh: 民族, en: Nation}
+      concept: self.nation
+      json_schema: {type: [string, "null"]}
+    head:
+      name: {zh: 户主, en: Head of the household}
+      concept: head.id
+      json_schema: {type: [string, "null"]}
+rural_card:
+  provider: jt
+  about: holder
+  name: {zh: 乡村卡, en: Card of the country}
+  fields: {card_no: {name: {zh: 卡号, en: Number}, json_schema: {type: string}}}
+urban_card:
+  provider: jt
+  about: holder
+  name: {zh: 城市卡, en: Card of the town}
+  fields: {card_no: {name: {zh: 卡号, en: Number}, json_schema: {type: string}}}
+head:
+  provider: ga
+  about: head
+  name: {zh: 户主住址, en: Where the head lives}
+  fields: {street: {name: {zh: 街道, en: Street}, json_schema: {type: string}}}
 """
+"""Each evidence type: who holds it, about whom, and what it tells."""
 
-_SERVICES = """\
-kind: services
-services:
-  - id: of_household
-    provider: ga
-    evidence_type: household@1
-    connector: http
-    coverage: {regions: ["990100"]}
-  - id: of_head
-    provider: ga
-    evidence_type: head@1
-    connector: http
-    coverage: {regions: ["990100"]}
-  - id: of_rural_card
-    provider: jt
-    evidence_type: rural_card@1
-    connector: http
-    coverage: {regions: ["990100"]}
-  - id: of_urban_card
-    provider: jt
-    evidence_type: urban_card@1
-    connector: http
-    coverage: {regions: ["990100"]}
-"""
-
-_GRANTS = """\
-kind: grants
-requesters:
-  - id: card_office
-    name: {zh: 办卡处, en: Card office}
-    scopes: [portal]
-    purposes: [card]
-grants:
-  - id: may_household
-    version: 1
-    requester: card_office
-    evidence_type: household@1
-    fields: [hukou, birth_year, region, head, nation]
-    modes: [retrieve]
-    matters: [card]
-    purposes: [card]
-    bases:
-      holder:
-        kind: statutory_duty
-        reference: {law: {zh: 法, en: Law}, article: "1"}
-    valid_from: "2026-01-01T00:00:00+08:00"
-    valid_until: "2029-01-01T00:00:00+08:00"
-  - id: may_rural_card
-    version: 1
-    requester: card_office
-    evidence_type: rural_card@1
-    fields: [card_no]
-    modes: [retrieve]
-    matters: [card]
-    purposes: [card]
-    bases:
-      holder:
-        kind: statutory_duty
-        reference: {law: {zh: 法, en: Law}, article: "1"}
-    valid_from: "2026-01-01T00:00:00+08:00"
-    valid_until: "2029-01-01T00:00:00+08:00"
-  - id: may_urban_card
-    version: 1
-    requester: card_office
-    evidence_type: urban_card@1
-    fields: [card_no]
-    modes: [retrieve]
-    matters: [card]
-    purposes: [card]
-    bases:
-      holder:
-        kind: statutory_duty
-        reference: {law: {zh: 法, en: Law}, article: "1"}
-    valid_from: "2026-01-01T00:00:00+08:00"
-    valid_until: "2029-01-01T00:00:00+08:00"
-  - id: may_head
-    version: 1
-    requester: card_office
-    evidence_type: head@1
-    fields: [street]
-    modes: [retrieve]
-    matters: [card]
-    purposes: [card]
-    bases:
-      head:
-        kind: statutory_duty
-        reference: {law: {zh: 法, en: Law}, article: "1"}
-    valid_from: "2026-01-01T00:00:00+08:00"
-    valid_until: "2029-01-01T00:00:00+08:00"
-"""
+_REQUESTER = {
+    "id": "card_office",
+    "name": {"zh": "办卡处", "en": "Card office"},
+    "scopes": ["portal"],
+    "purposes": ["card"],
+}
 
 _MATTER = """\
 kind: matter
@@ -282,15 +178,62 @@ def _read(supply: tuple[tuple[str, str], ...]) -> Pack:
     for name in {name for name, _ in supply}:
         reasons = [reason for of, reason in supply if of == name]
         matter["requirements"][name]["supply"] = reasons
-    return load_pack(
-        {
-            "providers.yaml": _PROVIDERS,
-            "evidence.yaml": _EVIDENCE_TYPES,
-            "services.yaml": _SERVICES,
-            "grants.yaml": _GRANTS,
-            "card.yaml": orjson.dumps(matter).decode(),
-        }
-    )
+    registers = yaml.safe_load(_REGISTERS).items()
+    types = [_evidence_type(name, held) for name, held in registers]
+    services = [_service(name, held) for name, held in registers]
+    grants = [_grant(name, held) for name, held in registers]
+    documents = {
+        "evidence": {"kind": "evidence_types", "evidence_types": types},
+        "services": {"kind": "services", "services": services},
+        "grants": {"kind": "grants", "requesters": [_REQUESTER], "grants": grants},
+        "card": matter,
+    }
+    written = {
+        f"{name}.yaml": orjson.dumps(document).decode()
+        for name, document in documents.items()
+    }
+    return load_pack({"providers.yaml": _PROVIDERS, **written})
+
+
+def _evidence_type(name: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": name,
+        "version": 1,
+        "name": held["name"],
+        "modes": ["retrieve"],
+        "keys": [[{"name": "id", "concept": "self.id"}]],
+        "sharing": "conditional",
+        "sensitivity": "ordinary",
+        "max_age": "P1D",
+        "fields": held["fields"],
+    }
+
+
+def _service(name: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "id": f"of_{name}",
+        "provider": held["provider"],
+        "evidence_type": f"{name}@1",
+        "connector": "http",
+        "coverage": {"regions": ["990100"]},
+    }
+
+
+def _grant(name: str, held: Mapping[str, Any]) -> dict[str, Any]:
+    law = {"law": {"zh": "法", "en": "Law"}, "article": "1"}
+    return {
+        "id": f"may_{name}",
+        "version": 1,
+        "requester": "card_office",
+        "evidence_type": f"{name}@1",
+        "fields": list(held["fields"]),
+        "modes": ["retrieve"],
+        "matters": ["card"],
+        "purposes": ["card"],
+        "bases": {held["about"]: {"kind": "statutory_duty", "reference": law}},
+        "valid_from": "2026-01-01T00:00:00+08:00",
+        "valid_until": "2029-01-01T00:00:00+08:00",
+    }
 
 
 @asynccontextmanager
