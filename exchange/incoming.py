@@ -6,18 +6,24 @@ a service works on at once, without a token having been asked for.
 """
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Final
 
 import orjson
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 from typing_extensions import override
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from exchange.libraries import EventDict, LibraryHandler
+
 NO_HTTP: Final = "this is no HTTP"
 MEDIA_TYPE: Final = b"application/problem+json"
 """SOURCE: RFC 9457, section 3."""
+
+_log = structlog.get_logger(__name__)
 
 
 class Incoming(HttpToolsProtocol):
@@ -158,6 +164,8 @@ def serve(
 ) -> None:
     """Run a department's or a witness's service until it is told to stop.
 
+    What libraries log is told in the service's own output, as its other events are.
+
     Args:
         app: The service.
         host: The address to listen on.
@@ -165,6 +173,8 @@ def serve(
         certificate: PEM of the TLS certificate; None where a proxy in front does TLS.
         key: PEM of its key; given exactly when `certificate` is.
     """
+    handlers = [LibraryHandler(_tell)]
+    logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
     uvicorn.run(
         app,
         host=host,
@@ -173,6 +183,11 @@ def serve(
         ssl_keyfile=key,
         http=Incoming,
         access_log=False,
+        log_config=None,
         log_level="warning",
         server_header=False,
     )
+
+
+def _tell(event: EventDict) -> None:
+    _log.log(logging.getLevelNamesMapping()[event.pop("level").upper()], **event)

@@ -8,9 +8,8 @@ value; and labels of metrics come from packs and code, never from a request.
 
 import logging
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, BinaryIO
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import BinaryIO
 
 import orjson
 import structlog
@@ -27,16 +26,13 @@ from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 from typing_extensions import override
 
+from exchange.libraries import EventDict, LibraryHandler, describe_exception
 from exchange.settings import Settings
-
-EventDict = MutableMapping[str, Any]
 
 Labels = Sequence[str]
 Counts = Callable[[], Mapping[tuple[str, ...], float]]
 
 _SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
-_PLACES = 12
-"""How many of the innermost places of an exception are written."""
 
 
 def configure_logs(settings: Settings, stream: BinaryIO | None = None) -> None:
@@ -61,25 +57,13 @@ def configure_logs(settings: Settings, stream: BinaryIO | None = None) -> None:
         logger_factory=structlog.BytesLoggerFactory(output),
         cache_logger_on_first_use=stream is None,
     )
-    handler = _LibraryHandler(render, output)
+
+    def tell(event: EventDict) -> None:
+        output.write(render(None, "", event) + b"\n")
+        output.flush()
+
+    handler = LibraryHandler(tell)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-
-
-def describe_exception(_logger: object, _method: str, event: EventDict) -> EventDict:
-    """Replace an exception by its type and places: its message may quote a value."""
-    error = event.pop("exc_info", None)
-    if error is True:
-        error = sys.exception()
-    if isinstance(error, BaseException):
-        event["error"] = type(error).__qualname__
-        event["places"] = places_of(error)
-    return event
-
-
-def places_of(error: BaseException) -> list[str]:
-    """Return where an exception passed, the innermost place last."""
-    frames = traceback.extract_tb(error.__traceback__)[-_PLACES:]
-    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
 
 
 def _renderer(settings: Settings) -> Callable[[object, str, EventDict], bytes]:
@@ -97,31 +81,6 @@ def _render_line(_logger: object, _method: str, event: EventDict) -> bytes:
     at, level, name = (event.pop(key, "") for key in ("timestamp", "level", "event"))
     rest = " ".join(f"{key}={value}" for key, value in event.items())
     return f"{at} {level:7} {name} {rest}".rstrip().encode()
-
-
-class _LibraryHandler(logging.Handler):
-    """Writes what libraries log: who, how grave and where; not what they quote."""
-
-    def __init__(
-        self, render: Callable[[object, str, EventDict], bytes], output: BinaryIO
-    ) -> None:
-        super().__init__()
-        self._render = render
-        self._output = output
-
-    @override
-    def emit(self, record: logging.LogRecord) -> None:
-        event: EventDict = {
-            "event": "library",
-            "level": record.levelname.lower(),
-            "library": record.name,
-            "place": f"{record.filename}:{record.lineno} {record.funcName}",
-        }
-        if record.exc_info:
-            event["exc_info"] = record.exc_info[1]
-        described = describe_exception(None, "", event)
-        self._output.write(self._render(None, "", described) + b"\n")
-        self._output.flush()
 
 
 class Metrics:

@@ -34,8 +34,10 @@ SERVE = (sys.executable, "-m", "exchange", "department", "serve", "--config")
 def running(path: Path, url: str) -> Iterator[None]:
     """Run the service of a file until it is well; end it, by its own id, at the end."""
     with (
-        path.with_suffix(".stderr").open("wb") as words,
-        subprocess.Popen([*SERVE, str(path)], stderr=words) as process,
+        path.with_suffix(".output").open("wb") as words,
+        subprocess.Popen(
+            [*SERVE, str(path)], stdout=words, stderr=subprocess.STDOUT
+        ) as process,
         httpx.Client(base_url=url) as client,
     ):
         try:
@@ -78,8 +80,9 @@ async def test_a_department_runs_from_its_file_alone(tmp_path: Path) -> None:
     assert isinstance(answer, Answered)
     assert b"\r\ncontent-type: application/problem+json\r\n" in told
     assert 1 == verify_log(tmp_path / "log.db").count
-    words = path.with_suffix(".stderr").read_text()
-    assert ["WARNING:  Invalid HTTP request received."] == words.splitlines()
+    [words] = path.with_suffix(".output").read_text().splitlines()
+    assert "[warning  ] library " in words
+    assert " library=uvicorn.error place=" in words
 
 
 def test_a_department_with_a_wrong_file_says_what_is_wrong(tmp_path: Path) -> None:
