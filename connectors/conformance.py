@@ -8,12 +8,14 @@ each answer by the same checks as the gateway. Every promise of
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import orjson
+from pydantic import JsonValue
 
 from connectors.checking import FieldChecker, check_evidence
 from connectors.client import ClientPolicy, HttpReply, ServiceClient
-from connectors.jose import SigningKey, sign_compact
+from connectors.jose import ALGORITHM, SigningKey, sign_compact
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import Evidence, IntentRef, LookupRequest
 from connectors.problems import PROBLEM_MEDIA_TYPE, ProblemType, parse_problem
@@ -26,6 +28,7 @@ from connectors.protocol import (
     sign_lookup,
 )
 from connectors.target import Target, evidence_type_of
+from schemas.canonical import b64url, b64url_decode
 from schemas.clock import Clock
 from schemas.directory import ConnectorKind, Coverage, DataService
 from schemas.errors import ErrandError
@@ -42,6 +45,10 @@ class Result:
     passed: bool
     reason: str
     """Why it did not pass; "" when it did."""
+
+
+_TIMES = 6
+"""How often an answer is asked for whose digests may be in order by chance."""
 
 
 class Kit:
@@ -118,9 +125,25 @@ class Kit:
         """Post any body, right or wrong."""
         return await self._client.post(body)
 
-    async def evidence(self, request: LookupRequest) -> tuple[Evidence, bool | None]:
+    def token(
+        self,
+        request: LookupRequest,
+        claims: Mapping[str, JsonValue] = MappingProxyType({}),
+        **header: JsonValue,
+    ) -> str:
+        """Return a look-up that is right, with these members besides or instead."""
+        said = self.claims(request).model_dump(mode="json", exclude_defaults=True)
+        named = {"alg": ALGORITHM, "kid": self.key.kid, "typ": LOOKUP_TYPE, **header}
+        parts = [b64url(orjson.dumps(part)) for part in (named, {**said, **claims})]
+        signed = ".".join(parts)
+        return f"{signed}.{b64url(self.key.sign(signed.encode()))}"
+
+    async def evidence(
+        self, request: LookupRequest, token: str | None = None
+    ) -> tuple[Evidence, bool | None]:
         """Ask, and return what the gateway's own checks let through."""
-        reply = await self.send(sign_lookup(self.claims(request), self.key))
+        token = token or sign_lookup(self.claims(request), self.key)
+        reply = await self.send(token)
         assert reply.status == 200, f"status {reply.status}"  # noqa: PLR2004 - the status code
         assert reply.media_type == EVIDENCE_MEDIA_TYPE, f"type `{reply.media_type}`"
         return check_evidence(
@@ -165,6 +188,27 @@ async def _gives_only_what_is_asked(kit: Kit) -> None:
             await kit.evidence(kit.request(fields=(field,)))
         except (AssertionError, ErrandError) as failure:
             raise AssertionError(f"`{field}` alone: {failure}") from None
+
+
+async def _tells_nothing_beside(kit: Kit) -> None:
+    shown: list[str] = []
+    for _ in range(_TIMES):
+        evidence, _ = await kit.evidence(kit.request())
+        claims = orjson.loads(b64url_decode(evidence.jwt.split(".")[1]))
+        digests = claims.get("fields", {}).get("_sd", [])
+        assert digests == sorted(digests), "the digests are not sorted"
+        shown += [claims["jti"], *evidence.disclosed.encoded.values()]
+    assert len(shown) == len(set(shown)), "a `jti` or a salt is not fresh"
+
+
+async def _passes_over_new_claims(kit: Kit) -> None:
+    request = kit.request()
+    await kit.evidence(request, kit.token(request, {"newer": {"than": "this"}}))
+
+
+async def _takes_the_old_name(kit: Kit) -> None:
+    request = kit.request()
+    await kit.evidence(request, kit.token(request, alg="EdDSA"))
 
 
 async def _compares(kit: Kit) -> None:
@@ -228,6 +272,16 @@ async def _refuses_other_kinds_of_token(kit: Kit) -> None:
     await kit.refused(token, ProblemType.NOT_TRUSTED)
 
 
+async def _refuses_what_is_critical(kit: Kit) -> None:
+    token = kit.token(kit.request(), crit=["newer"], newer=True)
+    await kit.refused(token, ProblemType.NOT_TRUSTED)
+
+
+async def _refuses_another_s_name(kit: Kit) -> None:
+    token = kit.token(kit.request(), {"iss": "another-gateway"})
+    await kit.refused(token, ProblemType.NOT_TRUSTED)
+
+
 async def _refuses_what_is_for_others(kit: Kit) -> None:
     claims = kit.claims(aud="another_provider")
     await kit.refused(sign_lookup(claims, kit.key), ProblemType.NOT_TRUSTED)
@@ -238,6 +292,12 @@ async def _refuses_what_has_expired(kit: Kit) -> None:
     now = int(kit.clock.now().timestamp())
     exp = now - CLOCK_SKEW_S - 2
     claims = kit.claims(iat=exp - 3, exp=exp)
+    await kit.refused(sign_lookup(claims, kit.key), ProblemType.EXPIRED)
+
+
+async def _refuses_what_is_to_come(kit: Kit) -> None:
+    iat = int(kit.clock.now().timestamp()) + 2 * CLOCK_SKEW_S
+    claims = kit.claims(iat=iat, exp=iat + 30)
     await kit.refused(sign_lookup(claims, kit.key), ProblemType.EXPIRED)
 
 
@@ -268,6 +328,9 @@ Check = Callable[[Kit], Awaitable[None]]
 CHECKS: Mapping[str, Check] = {
     "gives signed evidence for a record that it holds": _gives_evidence,
     "gives each field alone when it alone is asked for": _gives_only_what_is_asked,
+    "gives sorted digests, and all that is random anew": _tells_nothing_beside,
+    "passes over a claim that it does not know": _passes_over_new_claims,
+    "takes the old name of the algorithm, `EdDSA`": _takes_the_old_name,
     "compares stated facts, and sees one that is wrong": _compares,
     "says not-held for a record that it does not hold": _says_not_held,
     "refuses an evidence type that it does not offer": _knows_its_types,
@@ -277,8 +340,11 @@ CHECKS: Mapping[str, Check] = {
     "refuses a key that it has not pinned": _refuses_strangers,
     "refuses a look-up that was altered": _refuses_altered_lookups,
     "refuses a signed token of another type": _refuses_other_kinds_of_token,
+    "refuses a header with `crit`": _refuses_what_is_critical,
+    "refuses a look-up in another gateway's name": _refuses_another_s_name,
     "refuses a look-up for another provider": _refuses_what_is_for_others,
     "refuses a look-up that has expired": _refuses_what_has_expired,
+    "refuses a look-up of the time to come": _refuses_what_is_to_come,
     "refuses a look-up that lives too long": _refuses_a_life_too_long,
     "answers each look-up once": _answers_once,
     "refuses what is no look-up": _refuses_nonsense,

@@ -89,10 +89,11 @@ def evidence_type_of(target: Target) -> EvidenceType:
     if unknown:
         named = ", ".join(f"`{name}`" for name in sorted(unknown))
         wrong.append(f"`{evidence_type.ref}` has no field {named}")
-    sets = [{key.name for key in keys} for keys in evidence_type.keys]
-    for member, keys in (("held", target.held), ("absent", target.absent)):
-        if keys.keys() not in sets:
-            wrong.append(f"`{member}` is no whole set of keys of `{evidence_type.ref}`")
+    sets = [sorted(key.name for key in keys) for keys in evidence_type.keys]
+    listed = " or ".join("{" + ", ".join(keys) + "}" for keys in sets)
+    for member, given in (("held", target.held), ("absent", target.absent)):
+        if sorted(given) not in sets:
+            wrong.append(f"`{member}`: `{evidence_type.ref}` is found by {listed}")
     if wrong:
         raise SettingsError("\n".join(wrong))
     return evidence_type
