@@ -14,6 +14,7 @@ from pydantic import (
     Field,
     Strict,
     StringConstraints,
+    WithJsonSchema,
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 from typing_extensions import dataclass_transform
@@ -107,6 +108,26 @@ of the calendar an offset leads out of it.
 """
 
 
+_DATE_PART = "[0-9]+Y([0-9]+M)?([0-9]+D)?|[0-9]+M([0-9]+D)?|[0-9]+D"
+_TIME_PART = "[0-9]+H([0-9]+M)?([0-9]+S)?|[0-9]+M([0-9]+S)?|[0-9]+S"
+_DURATION = f"^P([0-9]+W|({_DATE_PART})(T({_TIME_PART}))?|T({_TIME_PART}))$"
+"""SOURCE: ISO 8601-1, 5.5.2, in whole numbers."""
+
+
+def _read_duration(sent: object) -> object:
+    """Let a text pass that is a duration; pydantic would take `5 days` too."""
+    if isinstance(sent, str) and not re.fullmatch(_DURATION, sent):
+        raise PydanticKnownError("string_pattern_mismatch", {"pattern": _DURATION})
+    return sent
+
+
+_Duration = Annotated[
+    timedelta,
+    BeforeValidator(_read_duration),
+    WithJsonSchema({"type": "string", "format": "duration", "pattern": _DURATION}),
+]
+
+
 def _lasting(days: int) -> AfterValidator:
     """Take durations that are longer than nothing and no longer than so many days."""
 
@@ -125,13 +146,14 @@ def _lasting(days: int) -> AfterValidator:
 
 MOST_DAYS: Final = 36_525
 """A hundred years: the longest duration or time limit that a pack may name."""
-Span = Annotated[timedelta, _lasting(MOST_DAYS)]
-"""A duration, ISO 8601: longer than nothing, at most a hundred years (`P36525D`).
+Span = Annotated[_Duration, _lasting(MOST_DAYS)]
+"""A duration, ISO 8601: longer than nothing, at most a hundred years (`P36525D`). A
+month counts 30 days, a year 365.
 
 INVARIANT: added to an instant of now it stays within the calendar.
 """
 MOST_PERIOD_DAYS: Final = 366
-Period = Annotated[timedelta, _lasting(MOST_PERIOD_DAYS)]
+Period = Annotated[_Duration, _lasting(MOST_PERIOD_DAYS)]
 """A period of a quota, ISO 8601: longer than nothing, at most 366 days."""
 
 
@@ -162,6 +184,8 @@ _SHOWN = rf"^[^{_UNSEEN}\s][^{_UNSEEN}]*$"
 _LINES = rf"^[^{_UNSEEN}\s]([^{_UNSEEN}]|\n)*$"
 FORMS: Final[Mapping[str, str]] = {
     _SHOWN: "one line that begins with a visible sign and has no hidden one",
+    _DURATION: "a duration in whole numbers (ISO 8601), such as `P5D` for five days or "
+    "`PT12H` for twelve hours",
     _LINES: "a text that begins with a visible sign and has no hidden one",
 }
 """Patterns of packs → what a text must be, in words."""

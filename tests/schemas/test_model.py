@@ -1,5 +1,6 @@
 """What stands for an instant in JSON, and what an array may hold."""
 
+import re
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -7,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.model import Instant
+from schemas.model import MOST_DAYS, Instant, Span
 
 _INSTANT = TypeAdapter[datetime](Instant)
+_SPAN = TypeAdapter[timedelta](Span)
 
 
 _A_DAY = timedelta(days=1)
@@ -64,3 +66,29 @@ def test_nothing_else_is_an_instant(text: str) -> None:
     """However well another parser would guess."""
     with pytest.raises(ValidationError, match="datetime"):
         _INSTANT.validate_python(text)
+
+
+@given(st.integers(1, MOST_DAYS * 86_400).map(lambda seconds: timedelta(0, seconds)))
+def test_a_duration_is_read_as_it_is_written(span: timedelta) -> None:
+    """What answers say of a pack may stand in a pack."""
+    text = _SPAN.dump_python(span, mode="json")
+
+    assert span == _SPAN.validate_python(text)
+    assert re.search(_SPAN.json_schema()["pattern"], text)
+
+
+@pytest.mark.parametrize(
+    ("text", "days"), [("P1W", 7), ("P1Y2M3D", 428), ("PT36H", 1.5), ("P1DT720M", 1.5)]
+)
+def test_every_form_of_a_duration_is_read(text: str, days: float) -> None:
+    """A month counts 30 days and a year 365, wherever they begin."""
+    assert timedelta(days) == _SPAN.validate_python(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["5 days", "1 day, 0:00:00", "P", "P1DT", "+P1D", "P1D ", "P0.5D", "p1d"]
+)
+def test_nothing_else_is_a_duration(text: str) -> None:
+    """However well another parser would guess."""
+    with pytest.raises(ValidationError, match="pattern"):
+        _SPAN.validate_python(text)

@@ -69,6 +69,7 @@ LISTS = """\
 """
 
 LINE = "must be one line that begins with a visible sign and has no hidden one"
+DURATION = r"must be a duration in whole numbers \(ISO 8601\), such as `P5D` for"
 PROMISE = """\
     commitment:
       text: {{zh: "{zh}", en: I promise.}}
@@ -100,7 +101,13 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("card.yaml", "lives_here:", "Lives:", "card.yaml:18: /questions/Lives: the key"),
     ("card.yaml", "when: lives_here", "when: 1", "card.yaml:32: /requirements/residen"),
     ("card.yaml", "version: 1", "version: 0", "card.yaml:3: /version"),
-    ("card.yaml", "P2D", "two days", "card.yaml:7: /source_limit: .*duration"),
+    ("card.yaml", "P2D", "2 days", f"card.yaml:7: /source_limit: {DURATION}"),
+    ("card.yaml", "P2D", "P2W3D", f"card.yaml:7: /source_limit: {DURATION}"),
+    ("card.yaml", "P2D", '"P2D\\n"', f"card.yaml:7: /source_limit: {DURATION}"),
+    ("evidence.yaml", "P1D", "12:00:00", f"/evidence_types/0/max_age: {DURATION}"),
+    ("grants.yaml", "    valid_from:",
+     "    quota: {lookups: 9, per: 1 day}\n    valid_from:",
+     f"/grants/0/quota/per: {DURATION}"),
     ("grants.yaml", "01-01T00:00:00Z", "01-01T00:00:00", "grants.yaml:20: .*timezone"),
     ("grants.yaml", '"2027-01-01T00:00:00Z"', '"9999-12-31T23:00:00-08:00"',
      "grants.yaml:21: /grants/0/valid_until: .*1 to 9999"),
