@@ -361,6 +361,12 @@ class MatterCheck:
             for name in declared:
                 if name not in used:
                     self.complain(part, name, because="no requirement needs it")
+        # A step may be there to be read, with its time limits; a trip is counted.
+        needing = {step for one in requirements for step in one.steps}
+        for index, visit in enumerate(self.matter.visits):
+            if needing.isdisjoint(visit.steps):
+                because = "no requirement is for its steps: it is never counted"
+                self.complain("visits", index, because=because)
 
     def leading_to(self, named: AbstractSet[Slug]) -> set[Slug]:
         """Return asks that requirements name, and all that lead to one of them.

@@ -254,6 +254,9 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("card.yaml", "provider: lib", "provider: lib, after: [issue]", "waits for itself"),
     ("card.yaml", "provider: lib", "provider: lib, after: [print]", "/issue/after/0"),
     ("card.yaml", "Desk}, steps: [issue]", "Desk}, steps: [x]", "/visits/0/steps/0"),
+    ("card.yaml", "Desk}, steps: [issue]}",
+     "Desk}, steps: [issue]}\n  - {name: {zh: 邮局, en: Post}, steps: [post]}",
+     "card.yaml:43: /visits/1: no requirement is for its steps: it is never counted"),
     ("card.yaml", "type: boolean", "type: choice", "/lives_here/choices: choices bel"),
     ("card.yaml", "P2D", "P0D", "/source_limit: must be longer than nothing"),
     ("card.yaml", "P2D", "P9999Y", "card.yaml:7: /source_limit: must be no longer th"),
@@ -579,6 +582,14 @@ def test_any_fields_of_a_type_that_fit_pass() -> None:
     validate({})
     validate({"floor": 3})
     validate({"region": "990101", "floor": 3})
+
+
+def test_a_step_may_need_nothing() -> None:
+    """It stands there for those who read the matter, with its time limits."""
+    more = "  post: {name: {zh: 邮寄, en: Post}, provider: lib, after: [issue]}\n"
+    card = SMALL["card.yaml"].replace("papers:", f"{more}papers:")
+
+    assert "post" in load_pack(SMALL | {"card.yaml": card}).matters["card@1"].steps
 
 
 def test_a_promise_may_have_paragraphs() -> None:
