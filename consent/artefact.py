@@ -39,7 +39,7 @@ class ConsentState(StrEnum):
     WITHDRAWN = "withdrawn"
     EXPIRED = "expired"
     """It ran out before the person answered, or after; or the case that asked was
-    closed before they answered."""
+    closed, or its mandate ended, before they answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +79,8 @@ class Consent:
     given_at: datetime | None
     """None unless it was given."""
     ended_at: datetime | None
-    """When it was refused, withdrawn, marked as expired or overtaken by the closing of
-    its case; None before that."""
+    """When it was refused, withdrawn or overtaken by the end of its case, or ran out,
+    once that is marked; None before that. See `ended_by`."""
     expires_at: datetime
     """First instant at which it no longer holds, given or only asked for."""
     uses_left: int | None
@@ -99,6 +99,11 @@ class Consent:
         if not is_over and now >= self.expires_at:
             return ConsentState.EXPIRED
         return self.state
+
+    def ended_by(self, now: datetime) -> datetime | None:
+        """Return when it ended, as seen at an instant; None while it has not."""
+        ran_out = self.state_at(now) is ConsentState.EXPIRED
+        return self.expires_at if ran_out and self.ended_at is None else self.ended_at
 
     def holds_at(self, now: datetime) -> bool:
         """Return whether a look-up may rest on it at an instant."""

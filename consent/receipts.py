@@ -150,21 +150,28 @@ def _events(consent: Consent, now: datetime) -> JsonValue:
         happened.append(
             (consent.given_at, ConsentState.GIVEN, consent.scope.person),
         )
-    state = consent.state_at(now)
-    if state is ConsentState.EXPIRED:
-        happened.append((consent.expires_at, state, consent.scope.requester))
-    elif consent.ended_at is not None:
-        happened.append((consent.ended_at, state, consent.scope.person))
-    return [
-        {
-            "event_time": to_rfc3339_ms(at),
-            "event_type": "explicit",
-            "event_state": event.value,
-            "entity_id": by,
-            "validity_duration": f"until {to_rfc3339_ms(consent.expires_at)}",
-        }
-        for at, event, by in happened
-    ]
+    ended_at = consent.ended_by(now)
+    if ended_at is not None:
+        state, scope = consent.state_at(now), consent.scope
+        ran_out = state is ConsentState.EXPIRED
+        by = scope.requester if ran_out else scope.person
+        happened.append((ended_at, state, by))
+    return [_event(consent, at, event, by) for at, event, by in happened]
+
+
+def _event(
+    consent: Consent, at: datetime, event: ConsentState, by: str
+) -> dict[str, JsonValue]:
+    """Return one event; what the person gave alone holds for a time."""
+    told: dict[str, JsonValue] = {
+        "event_time": to_rfc3339_ms(at),
+        "event_type": "explicit",
+        "event_state": event.value,
+        "entity_id": by,
+    }
+    if event is ConsentState.GIVEN:
+        told["validity_duration"] = f"until {to_rfc3339_ms(consent.expires_at)}"
+    return told
 
 
 def _named(name: Name) -> JsonValue:

@@ -64,6 +64,8 @@ class ConsentRow(SQLModel, table=True):
     expires_at: int = Field(sa_column=Column(BigInteger, nullable=False))
     uses_left: int | None = None
     version: int
+    terms: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON))
+    """How it was narrowed when it was given; None before that."""
 
 
 class ConsentUseRow(SQLModel, table=True):

@@ -10,9 +10,10 @@ and suspensions stand in `consent.uses`.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from sqlalchemy import Connection, Row, Select, select, update
+from sqlalchemy import case as either
 
 from consent.artefact import (
     Consent,
@@ -31,6 +32,7 @@ from consent.rows import (
     plain_fields,
     values_of,
 )
+from schemas.canonical import Json
 from schemas.errors import (
     Complaint,
     InvalidRequestError,
@@ -141,7 +143,8 @@ def give(
     """Take a person's word that they give the consent as it was shown, or less.
 
     Nothing rests on it until `confirm`, and nobody can refuse it any more: so whoever
-    records in between that it was given records what is so.
+    records in between that it was given records what is so. The same word again, while
+    it is not over, changes nothing: the answer may have been lost.
 
     Args:
         connection: Inside a writing transaction.
@@ -153,11 +156,15 @@ def give(
 
     Raises:
         NotFoundError: There is no such request to this person.
-        StateConflictError: It has been answered, has run out, or asks for more by now
-            than was shown.
+        StateConflictError: It has been answered otherwise, has run out, or asks for
+            more by now than was shown.
         InvalidRequestError: The terms widen it, or leave nothing of it.
     """
     asked = lock(connection, consent, person)
+    if asked.state_at(now) in (ConsentState.GIVING, ConsentState.GIVEN):
+        if (version + 1, _plain(terms)) == (asked.version, _terms(connection, consent)):
+            return asked
+        raise StateConflictError("the consent was given before, and otherwise")
     if asked.state_at(now) is not ConsentState.ASKED:
         raise StateConflictError("the consent is not being asked for any more")
     if asked.version != version:
@@ -172,6 +179,7 @@ def give(
         "fields": plain_fields(fields),
         "expires_at": micros(terms.expires_at or asked.expires_at),
         "uses_left": asked.uses_left if terms.uses is None else terms.uses,
+        "terms": _plain(terms),
     }
     return _change(connection, consent, changes)
 
@@ -232,7 +240,7 @@ def withdraw(
 def end_requests(
     connection: Connection, case: CaseId, now: datetime
 ) -> tuple[Consent, ...]:
-    """End what a case that is being closed has asked and nobody has answered.
+    """End what a case that is over has asked and nobody has answered.
 
     What was asked for the whole matter stands: later cases may rest on it.
 
@@ -321,6 +329,21 @@ def find_for_decision(
 # Below: what narrows, rows and statements.
 
 
+def _plain(terms: Terms) -> Json:
+    """Return terms as JSON holds them."""
+    return {
+        "fields": None if terms.fields is None else plain_fields(terms.fields),
+        "expires_at": None if terms.expires_at is None else micros(terms.expires_at),
+        "uses": terms.uses,
+    }
+
+
+def _terms(connection: Connection, consent: ConsentId) -> Json:
+    """Return how a consent was narrowed when it was given."""
+    query = select(CONSENT.c.terms).where(CONSENT.c.id == consent)
+    return cast(Json, connection.execute(query).scalar_one())
+
+
 def objections(asked: Consent, terms: Terms, now: datetime) -> list[Complaint]:
     """Return what is wrong with terms: they may narrow a request, and not to nothing.
 
@@ -374,9 +397,11 @@ def _expire(connection: Connection, which: Any, now: datetime) -> tuple[Consent,
 
 
 def _expired(now: datetime) -> dict[str, object]:
+    """Return what ends one at an instant, or when it ran out before."""
+    expires_at, at = CONSENT.c.expires_at, micros(now)
     return {
         "state": ConsentState.EXPIRED.value,
-        "ended_at": micros(now),
+        "ended_at": either((expires_at < at, expires_at), else_=at),
         "version": CONSENT.c.version + 1,
     }
 

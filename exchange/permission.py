@@ -140,27 +140,30 @@ class Permissions:
         """Take a person's word that they give a consent as it was shown, or less.
 
         (1) Decide that it is given, against whatever else is said at this instant; it
-            does not hold yet.
+            does not hold yet. Giving it twice is once.
         (2) Record it.
         (3) Let it hold, and let the case go on.
 
         Raises:
             NotFoundError: There is no such request to this person.
-            StateConflictError: It can't be given any more, or not as it was shown.
+            StateConflictError: It can't be given any more, or not as it was shown, or
+                was given otherwise.
             InvalidRequestError: The terms widen it, or leave nothing of it.
             LogUnavailableError: It holds as soon as the log can be written again.
         """
         person, now = self._person(person_id), self.clock.now()
 
         # (1): from here on nobody can refuse what the log is about to say was given.
-        def work(connection: Connection) -> Event:
+        def work(connection: Connection) -> None:
+            before = store.lock(connection, consent, person)
             giving = store.give(connection, consent, person, version, now, terms)
-            return self._note(connection, giving, "given", now, person_id)
+            if giving.version != before.version:
+                self._note(connection, giving, "given", now, person_id)
 
-        event = await self.database.write(work)
-        # (2): before any look-up can rest on it. (3): in one transaction with the call
-        # for the case's next attempt.
-        await self.owed.record([event], self.finish)
+        await self.database.write(work)
+        # (2): before any look-up can rest on it, also where it was said before and cut
+        # off. (3): in one transaction with the call for the case's next attempt.
+        await self.owed.settle(consent, self.finish)
         return await self._read(consent)
 
     async def refuse(self, consent: ConsentId, person_id: str) -> Consent:

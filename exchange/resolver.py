@@ -200,14 +200,10 @@ class Resolver:
         def store(connection: Connection) -> list[Event]:
             cases.close_case(connection, case_id, summary, now)
             due.owe(connection, owed)
-            # Nobody is asked any more for a case that is over.
-            ended = consents.end_requests(connection, case_id, now)
             return [
                 *[self.owed.note(connection, one) for one in opened],
-                *[
-                    self.owed.note(connection, self._ended(case, one, now), one.version)
-                    for one in ended
-                ],
+                # Nobody is asked any more for a case that is over.
+                *self._end_requests(connection, case),
                 self.owed.note(connection, closed, 1),
             ]
 
@@ -387,8 +383,9 @@ class Resolver:
         head, content, fresh = case.head, case.sealed_content(), case.sealed_fresh()
         owed = None if settled else self._owed(case, attempt)
         recorded, case.owed = case.owed, []
+        has_ended = self.mandates.rule(case) is not None
 
-        def store(connection: Connection) -> None:
+        def store(connection: Connection) -> list[Event]:
             cases.save_case(connection, head, content)
             cases.put_evidence(connection, head.id, fresh)
             if recorded:
@@ -397,9 +394,12 @@ class Resolver:
                 due.settle(connection, head.id)
             else:
                 due.owe(connection, owed)
+            # Nobody gives what no look-up can rest on.
+            return self._end_requests(connection, case) if has_ended else []
 
-        await self.database.write(store)
+        events = await self.database.write(store)
         case.fresh.clear()
+        await self.owed.record(events, finish_nothing)
 
     def _owed(self, case: OpenCase, attempt: int) -> Due:
         now, due_id = self.clock.now(), DueId(self.new_id())
@@ -493,6 +493,14 @@ class Resolver:
             return []
         event = self._event(head, Kind.CASE_OPENED, "opened")
         return [_with_people(event._replace(id=opening, at=head.opened_at), case)]
+
+    def _end_requests(self, connection: Connection, case: OpenCase) -> list[Event]:
+        """End what a case has asked and nobody has answered; owe the records of it."""
+        now = self.clock.now()
+        return [
+            self.owed.note(connection, self._ended(case, one, now), one.version)
+            for one in consents.end_requests(connection, case.head.id, now)
+        ]
 
     def _ended(self, case: OpenCase, consent: Consent, now: datetime) -> Event:
         """Return the event of a request that ends with its case."""

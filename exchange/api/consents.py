@@ -191,7 +191,7 @@ async def give_consent(
     _caller: CitizenCaller,
     gateway: ThisGateway,
 ) -> Response:
-    """Give a consent as it was shown, or narrower; the case goes on by itself."""
+    """Give a consent as it was shown, or narrower; giving it twice is once."""
     terms = Terms(fields=body.fields, expires_at=body.expires_at, uses=body.uses)
     given = await gateway.permissions.give(
         ConsentId(consent), body.person.id, body.version, terms
@@ -241,13 +241,13 @@ def _purpose(matter: Matter, purpose: Slug) -> Name:
 
 
 def _view(gateway: Gateway, consent: Consent) -> ConsentView:
-    scope, pack = consent.scope, gateway.pack
+    scope, pack, now = consent.scope, gateway.pack, gateway.clock.now()
     requester = pack.requesters.get(scope.requester)
     unnamed = Name(zh=scope.requester, en=scope.requester)
     matter = _matter(gateway, scope.matter)
     return ConsentView(
         id=consent.id,
-        state=consent.state_at(gateway.clock.now()),
+        state=consent.state_at(now),
         requester=scope.requester,
         requester_name=unnamed if requester is None else requester.name,
         matter=scope.matter,
@@ -262,7 +262,7 @@ def _view(gateway: Gateway, consent: Consent) -> ConsentView:
         ),
         asked_at=consent.asked_at,
         given_at=consent.given_at,
-        ended_at=consent.ended_at,
+        ended_at=consent.ended_by(now),
         expires_at=consent.expires_at,
         uses_left=consent.uses_left,
         version=consent.version,

@@ -8,6 +8,7 @@ from joserfc.jwk import KeySet, OKPKey
 
 from consent.artefact import ConsentState
 from consent.receipts import ConsentNotice, consent_receipt
+from schemas.clock import to_rfc3339_ms
 from schemas.directory import LegalReference, Requester, Scope
 from schemas.evidence import (
     EvidenceField,
@@ -146,3 +147,23 @@ def test_the_record_is_the_history(
 
     assert states == [event["event_state"] for event in record["events"]]
     assert states[-1] == record["state"]
+
+
+def test_what_was_given_alone_has_an_end() -> None:
+    """The end that the person set is none that was asked for."""
+    events = _record(a_receipt(state=ConsentState.WITHDRAWN, ended_at=NOW))["events"]
+    ends = {e["event_state"]: e.get("validity_duration") for e in events}
+
+    assert {"asked", "given", "withdrawn"} == set(ends)
+    assert f"until {to_rfc3339_ms(NOW + DAY)}" == ends.pop("given")
+    assert {None} == set(ends.values())
+
+
+def test_a_request_that_its_case_ended_has_ended_then() -> None:
+    """No event of the history lies ahead."""
+    ended_at = NOW - DAY / 2
+    receipt = a_receipt(state=ConsentState.EXPIRED, given_at=None, ended_at=ended_at)
+    last = _record(receipt)["events"][-1]
+
+    assert ("expired", "hospital") == (last["event_state"], last["entity_id"])
+    assert to_rfc3339_ms(ended_at) == last["event_time"]

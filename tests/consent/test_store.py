@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
+from consent import store
 from consent.artefact import ConsentFields, ConsentState, is_within
 from consent.rows import CONSENT, instant, micros
 from consent.store import (
+    AS_ASKED,
     ConsentRequest,
     Terms,
     ask,
@@ -26,6 +28,7 @@ from schemas.errors import InvalidRequestError, NotFoundError, StateConflictErro
 from schemas.ids import CaseId, ConsentId
 from tests.consent.examples import (
     ALL_FIELDS,
+    CASE,
     DAY,
     FATHER,
     MOTHER,
@@ -234,6 +237,57 @@ def test_refusing_and_withdrawing_twice_is_once(connection: Connection) -> None:
     assert NOW == withdrawn.ended_at
 
 
+TERMS = Terms(fields={"marriage@1": STATUS}, expires_at=NOW + DAY - TICK, uses=2)
+"""Less than was asked for, in every way."""
+
+
+def test_giving_twice_is_once(connection: Connection) -> None:
+    """Whoever never heard the answer gets it as it stands, whatever was used since."""
+    request = asked(connection, a_request(uses=3))
+    first = store.give(connection, request, FATHER, 1, NOW, TERMS)
+    giving = store.give(connection, request, FATHER, 1, NOW + TICK, TERMS)
+    store.confirm(connection, request)
+    connection.execute(CONSENT.update().values(uses_left=0))
+    again = store.give(connection, request, FATHER, 1, NOW + TICK, TERMS)
+
+    assert first == giving
+    assert replace(first, state=ConsentState.GIVEN, uses_left=0) == again
+
+
+@pytest.mark.parametrize(
+    ("version", "terms"),
+    [
+        (1, AS_ASKED),
+        (1, replace(TERMS, fields=None)),
+        (1, replace(TERMS, expires_at=None)),
+        (1, replace(TERMS, uses=1)),
+        (2, TERMS),
+        (0, TERMS),
+    ],
+)
+def test_what_was_given_is_not_given_otherwise(
+    connection: Connection, version: int, terms: Terms
+) -> None:
+    """Nobody is told that they gave what they did not."""
+    request = asked(connection, a_request(uses=3))
+    first = store.give(connection, request, FATHER, 1, NOW, TERMS)
+    with pytest.raises(StateConflictError, match="otherwise"):
+        store.give(connection, request, FATHER, version, NOW, terms)
+
+    assert first == get(connection, request)
+
+
+def test_what_is_over_is_not_given_again(connection: Connection) -> None:
+    """Neither after its last instant nor when it was withdrawn."""
+    request = asked(connection)
+    give(connection, request, FATHER, 1, NOW)
+    with pytest.raises(StateConflictError):
+        give(connection, request, FATHER, 1, NOW + DAY)
+    withdraw(connection, request, FATHER, NOW)
+    with pytest.raises(StateConflictError):
+        give(connection, request, FATHER, 1, NOW)
+
+
 def test_answers_come_in_order(connection: Connection) -> None:
     """What is refused can't be given or withdrawn, what is open not withdrawn."""
     request = asked(connection)
@@ -265,8 +319,35 @@ def test_the_sweep_marks_what_ran_out_and_nothing_else(connection: Connection) -
 
     assert ["c1"] == [consent.id for consent in marked]
     assert [2] == [consent.version for consent in marked]
+    assert [NOW + DAY] == [consent.ended_at for consent in marked]
     assert () == expire(connection, NOW + DAY)
     assert ConsentState.ASKED is get(connection, ConsentId("c2")).state
+
+
+@pytest.mark.parametrize("act", [refuse, give])
+def test_what_ran_out_ended_then_whenever_it_is_marked(
+    connection: Connection, act: Callable[..., object]
+) -> None:
+    """The last instant is the same before the sweep and after it, given or not."""
+    request = asked(connection)
+    if act is give:
+        give(connection, request, FATHER, 1, NOW)
+    before = get(connection, request)
+    expire(connection, NOW + 3 * DAY)
+    after = get(connection, request)
+
+    assert before.ended_by(NOW + DAY - TICK) is None
+    assert NOW + DAY == before.ended_by(NOW + DAY) == before.ended_by(NOW + 3 * DAY)
+    assert NOW + DAY == after.ended_at == after.ended_by(NOW + 3 * DAY)
+
+
+def test_a_request_that_a_case_ends_has_ended_then(connection: Connection) -> None:
+    """It did not run out: its last instant lies ahead."""
+    request = asked(connection)
+    (ended,) = store.end_requests(connection, CASE, NOW + TICK)
+
+    assert ended == get(connection, request)
+    assert NOW + TICK == ended.ended_by(NOW + TICK) == ended.ended_by(NOW + DAY)
 
 
 def test_consents_are_found_by_person_and_for_a_decision(

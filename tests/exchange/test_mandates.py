@@ -15,6 +15,7 @@ from audit.record import Event, Kind
 from audit.store import Appended
 from connectors.lookup import Deferred
 from consent import mandate_store
+from consent.artefact import ConsentState
 from consent.mandates import Authentication, Mandate, MandateState, Power
 from exchange import mandating, vault
 from exchange.case import Agent
@@ -27,6 +28,7 @@ from schemas.errors import (
     Layer,
     LogUnavailableError,
     MandateError,
+    StateConflictError,
 )
 from schemas.ids import KeyId, MandateId
 from schemas.matter import SupplyReason
@@ -290,6 +292,31 @@ async def test_what_an_applicant_was_asked_for_waits_for_no_ended_mandate(
     assert {("apply", "/v1/cases")} == {(s["action"], s["link"]) for s in steps}
     assert "supplied" == outcomes(after)["mother_insurance"]
     assert "reused" == outcomes(after)["mother_identity"]
+
+
+@pytest.mark.parametrize("ends", ["revoked", "expired"])
+async def test_nobody_is_asked_any_more_for_a_case_whose_mandate_has_ended(
+    office: Office, ends: str
+) -> None:
+    """What nothing can rest on is not given: its request ends, and that is recorded."""
+    mandate = await give(office, valid_until=NOW + HOUR)
+    case = await office.open(actor=acting(mandate.id))
+    (request,) = await permissions(office).of_person(FATHER)
+
+    if ends == "revoked":
+        await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
+    else:
+        office.clock.advance(HOUR)
+    await office.attempt(case)
+    await office.resolve(case)
+    (after,) = await permissions(office).of_person(FATHER)
+    with pytest.raises(StateConflictError):
+        await office.give(request.id)
+    said = [x for x in office.leaves() if x["corr"] == request.id]
+
+    assert ConsentState.ASKED is request.state
+    assert (ConsentState.EXPIRED, office.clock.now()) == (after.state, after.ended_at)
+    assert ["asked", "expired"] == [x["outcome"] for x in said]
 
 
 KEPT = {"retrieved", "verified", "reused", "declared", "derived", "not_applicable"}

@@ -165,6 +165,7 @@ def test_a_consent_is_asked_given_and_withdrawn(
     asked = ask(site, portal)
     path = f"/v1/consents/{asked['id']}"
     given = citizen.post(f"{path}/give", json=by(FATHER, version=asked["version"]))
+    again = citizen.post(f"{path}/give", json=by(FATHER, version=asked["version"]))
     withdrawn = citizen.post(f"{path}/withdraw", json=by(FATHER))
     keys = KeySet.import_key_set(portal.get("/.well-known/jwks.json").json())
     claims = open_receipt(withdrawn.json()["receipt"], keys)
@@ -174,6 +175,8 @@ def test_a_consent_is_asked_given_and_withdrawn(
         "household_no": {"zh": "户号", "en": "Household number"}
     }
     assert given.json()["consent"]["state"] == "given"
+    assert given.json()["consent"] == again.json()["consent"]
+    assert "given" == open_receipt(again.json()["receipt"], keys)["record"]["state"]
     assert withdrawn.json()["consent"]["state"] == "withdrawn"
     assert portal.get(path).json()["state"] == "withdrawn"
     assert claims["aud"] == PORTAL
