@@ -45,6 +45,7 @@ from schemas.model import Slug, VersionedId
 
 MOST_FOUND = 500
 """How many consents one search returns at most."""
+_ALIVE = CONSENT.c.state.in_((ConsentState.ASKED.value, ConsentState.GIVEN.value))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,8 +267,14 @@ def expire(connection: Connection, now: datetime) -> tuple[Consent, ...]:
 
     For the record of it and for the cases that wait; no decision needs the mark.
     """
-    alive = (ConsentState.ASKED.value, ConsentState.GIVEN.value)
-    return _expire(connection, CONSENT.c.state.in_(alive), now)
+    return _expire(connection, _ALIVE, now)
+
+
+def find_over(connection: Connection, now: datetime) -> tuple[Consent, ...]:
+    """Return what `expire` would mark."""
+    return _found(
+        connection, select(CONSENT).where(CONSENT.c.id.in_(_over(_ALIVE, now)))
+    )
 
 
 # Finding.
@@ -380,20 +387,24 @@ def _objection(
 
 def _expire(connection: Connection, which: Any, now: datetime) -> tuple[Consent, ...]:  # noqa: ANN401 - a condition
     """Mark those of `which` that have run out, and return them."""
-    due = (
-        select(CONSENT.c.id)
-        .where(which, CONSENT.c.expires_at <= micros(now))
-        .order_by(CONSENT.c.expires_at, CONSENT.c.id)
-        .limit(MOST_FOUND)
-    )
     statement = (
         update(CONSENT)
-        .where(CONSENT.c.id.in_(due), which)
+        .where(CONSENT.c.id.in_(_over(which, now)), which)
         .values(**_expired(now))
         .returning(*CONSENT.c)
     )
     marked = [consent_of(row) for row in connection.execute(statement)]
     return tuple(sorted(marked, key=lambda consent: consent.id))
+
+
+def _over(which: Any, now: datetime) -> Select[Any]:  # noqa: ANN401 - a condition
+    """Return the ids of those of `which` that have run out, the earliest first."""
+    return (
+        select(CONSENT.c.id)
+        .where(which, CONSENT.c.expires_at <= micros(now))
+        .order_by(CONSENT.c.expires_at, CONSENT.c.id)
+        .limit(MOST_FOUND)
+    )
 
 
 def _expired(now: datetime) -> dict[str, object]:

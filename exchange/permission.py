@@ -19,6 +19,7 @@ held while the log is written.
 """
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
@@ -47,7 +48,13 @@ from exchange.token_request import Caller
 from exchange.vault import Vault
 from schemas.clock import Clock
 from schemas.directory import LawfulBasisKind, SharingGrant
-from schemas.errors import Complaint, InvalidRequestError, NotFoundError
+from schemas.errors import (
+    Complaint,
+    InvalidRequestError,
+    NotFoundError,
+    StateConflictError,
+    VerificationError,
+)
 from schemas.ids import CaseId, ConsentId, DueId, EventId, NewId
 from schemas.matter import FactType
 from schemas.model import Slug, VersionedId
@@ -208,17 +215,20 @@ class Permissions:
     async def expire(self) -> int:
         """Mark consents that have run out, and let their cases go on; say how many.
 
-        No decision needs the mark: it is for the record. Who it was is not known
-        here, so the record names the consent and the case alone.
+        No decision needs the mark: it is for the record. Who it was is known to the
+        case that asked; where that is closed, the record names nobody.
         """
         now = self.clock.now()
+        over = await self.database.read(lambda c: store.find_over(c, now))
+        people = {one.id: await self._person_of(one) for one in over}
 
         def work(connection: Connection) -> list[Event]:
             expired = store.expire(connection, now)
             for one in expired:
                 due.hasten(connection, one.asked_in, DueId(self.new_id()), now)
             return [
-                self._note(connection, one, "expired", now, None) for one in expired
+                self._note(connection, one, "expired", now, people.get(one.id))
+                for one in expired
             ]
 
         events = await self.database.write(work)
@@ -317,6 +327,19 @@ class Permissions:
 
     def _person(self, person_id: str) -> Person:
         return self.vault.person_ref(_PERSON, person_id)
+
+    async def _person_of(self, consent: Consent) -> str | None:
+        """Return the id of whoever was asked, if the case knows it and is open."""
+        scope, case = consent.scope, consent.asked_in
+        stored = await self.database.read(lambda c: cases.find_case(c, case))
+        if stored is None:
+            return None
+        # One that can't be opened names nobody, and is in no other's way.
+        with suppress(StateConflictError, VerificationError):
+            known = known_person(stored, self.vault, scope.role)
+            if known is not None and self._person(known) == scope.person:
+                return known
+        return None
 
     def _stored(self, case: CaseId, caller: Caller) -> StoredCase:
         found = self.database.read_now(lambda c: cases.find_case(c, case))

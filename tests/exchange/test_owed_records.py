@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -12,8 +13,8 @@ from sqlalchemy import Connection, text
 from structlog.testing import capture_logs
 from typing_extensions import override
 
-from audit.record import Actor, Event, Kind, Subject
-from audit.store import Appended
+from audit.record import Actor, Event, Kind, Subject, read_leaf
+from audit.store import Appended, LogReader
 from consent import mandate_store, uses
 from consent.artefact import Consent, ConsentState
 from consent.rules import Suspendable
@@ -85,6 +86,17 @@ async def withdraw(office: Office, consent: Consent) -> Consent:
 def said(office: Office, consent: Consent) -> list[str]:
     """Return the outcomes of the records of a consent, in the log's order."""
     return [x["outcome"] for x in office.leaves() if x["corr"] == consent.id]
+
+
+def about(office: Office, consent: Consent) -> list[str]:
+    """Return whom the records of a consent are about, in the log's order."""
+    with closing(LogReader.open(office.folder / "log.db")) as reader:
+        entries = list(reader.entries(0, reader.size()))
+    return [
+        one.subject_refs
+        for one in entries
+        if read_leaf(one.leaf).correlation == consent.id
+    ]
 
 
 def closings(office: Office) -> int:
@@ -237,6 +249,38 @@ async def test_a_request_that_ran_out_is_recorded_by_whoever_asks_anew(
     assert ["asked", "expired"] == said(office, lapsed)
     assert ["asked"] == said(office, anew)
     assert not by_portal or office.owed_in(case) <= 0
+
+
+@pytest.mark.parametrize("is_given", [True, False])
+async def test_whoever_was_asked_finds_that_it_has_run_out(
+    office: Office, *, is_given: bool
+) -> None:
+    """Its record is about the same person, while the case that asked is open."""
+    consent = await asked(office)
+    if is_given:
+        await give(office, consent)
+    office.clock.advance(timedelta(days=400))
+    swept = await permissions(office).expire()
+    people = about(office, consent)
+
+    assert 1 == swept
+    assert "expired" == said(office, consent)[-1]
+    assert {people[0]} == set(people) != {""}
+
+
+async def test_of_a_case_that_is_closed_nobody_knows_whom_it_asked(
+    office: Office,
+) -> None:
+    """What was asked for the whole matter runs out nevertheless, and is recorded."""
+    case = await office.open()
+    whole = asking(case, whole_matter=True)
+    consent = await permissions(office).ask(PORTAL_CALLER, FATHER, whole, None)
+    await office.close(case)
+    office.clock.advance(timedelta(days=400))
+    await permissions(office).expire()
+
+    assert ["asked", "expired"] == said(office, consent)
+    assert "" == about(office, consent)[-1] != about(office, consent)[0]
 
 
 # Cut off between the act and its record.
