@@ -29,6 +29,7 @@ from exchange.api import (
 )
 from exchange.api.edge import Edge, Limits, protocol_of
 from exchange.api.shortcut import Application
+from exchange.incoming import Server
 from exchange.listening import free_address
 from exchange.moving import call_at_next_shard
 from exchange.opening import opened
@@ -160,7 +161,7 @@ def _serve_shard(settings: Settings) -> bool:
 
     app = build_app(settings, go_on=go_on)
     _spare_the_collector()
-    server = uvicorn.Server(server_config(app, settings))
+    server = Server(server_config(app, settings))
     with (
         free_address(settings.listen_host, settings.listen_port, "`listen_port`"),
         _told_once(app),

@@ -7,6 +7,8 @@ a service works on at once, without a token having been asked for.
 
 import asyncio
 import logging
+import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -154,6 +156,16 @@ class Incoming(HttpToolsProtocol):
         self.transport.close()
 
 
+class Server(uvicorn.Server):
+    """Says in the output of its service from when on, and where, it listens."""
+
+    @override
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        if self.started:
+            _log.info("listening", host=self.config.host, port=self.config.port)
+
+
 def serve(
     app: ASGIApp,
     host: str,
@@ -175,7 +187,7 @@ def serve(
     """
     handlers = [LibraryHandler(_tell)]
     logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -187,6 +199,8 @@ def serve(
         log_level="warning",
         server_header=False,
     )
+    with suppress(KeyboardInterrupt):
+        Server(config).run()
 
 
 def _tell(event: EventDict) -> None:

@@ -91,8 +91,9 @@ async def opened(
 ) -> AsyncIterator[Gateway]:
     """Open everything, in this order; close it in reverse.
 
-    (1) Take the data folder: a second gateway is refused before it touches anything.
-    (2) Load or make the keys, and read the packs.
+    (1) Read the packs: nothing is made for those that are wrong. Take the data folder:
+        a second gateway is refused before it touches anything.
+    (2) Load or make the keys.
     (3) Bring the tables to their newest form, and open them.
     (4) Open the log and publish it, and record what changed since the last start: once
         enough witnesses have told what they saw.
@@ -105,12 +106,12 @@ async def opened(
         StoreUnavailableError: The tables can't be reached.
     """
     async with AsyncExitStack() as stack:
-        # (1): until the process ends, however it ends.
+        # (1): taken until the process ends, however it ends.
+        pack = read_pack(settings.packs)
         stack.enter_context(data_folder(settings))
         # (2): they must be on the disk before anything is signed or sealed.
         shards = load_shards(settings.shards_place())
         keys = open_gateway_keys(settings, shards)
-        pack = read_pack(settings.packs)
         # (3), (4): from here on, what happens can be kept and recorded.
         kept = await _open_kept(settings, keys, shards, clock, stack)
         new_id = new_ids(clock)

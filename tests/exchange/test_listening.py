@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 from cryptography.hazmat.primitives.serialization import (
@@ -40,17 +41,22 @@ def expected_line(port: int, setting: str) -> str:
     )
 
 
-def test_a_gateway_names_the_address_that_is_taken(tmp_path: Path, taken: int) -> None:
-    """Before it makes a key or a table."""
-    file = tmp_path / "errand.yaml"
-    file.write_text(yaml.safe_dump({"listen_port": taken, "data_dir": "data"}))
-    done = subprocess.run(
+def serve(file: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a gateway, with its settings in a file, until it has given up."""
+    file.write_text(yaml.safe_dump({"data_dir": "data", **settings}))
+    return subprocess.run(
         [sys.executable, "-m", "exchange", "serve", "--config", str(file)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
+
+
+def test_a_gateway_names_the_address_that_is_taken(tmp_path: Path, taken: int) -> None:
+    """Before it makes a key or a table."""
+    file = tmp_path / "errand.yaml"
+    done = serve(file, listen_port=taken)
 
     assert (2, "") == (done.returncode, done.stdout)
     assert done.stderr == expected_line(taken, "`listen_port`")
@@ -82,6 +88,40 @@ def test_a_witness_names_the_address_that_is_taken(tmp_path: Path, taken: int) -
 
     assert 2 == done.status
     assert done.stderr == expected_line(taken, "`--port`")
+
+
+def test_a_service_says_when_it_listens(tmp_path: Path) -> None:
+    """Whoever started it need not try: it answers from that line on."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    document = a_config(tmp_path).model_dump(mode="json")
+    file = tmp_path / "department.yaml"
+    file.write_text(yaml.safe_dump({**document, "listen": {"port": port}}))
+    command = [sys.executable, "-m", "exchange", "department", "serve"]
+    with subprocess.Popen(
+        [*command, "--config", str(file)], stdout=subprocess.PIPE, text=True
+    ) as service:
+        assert service.stdout is not None
+        said = next((line for line in service.stdout if "listening" in line), "")
+        try:
+            health = httpx.get(f"http://127.0.0.1:{port}/health", trust_env=False)
+        finally:
+            service.terminate()
+
+    assert str(port) in said
+    assert 200 == health.status_code
+
+
+def test_no_key_is_made_for_packs_that_are_not_there(tmp_path: Path) -> None:
+    """A slip in a setting leaves nothing behind."""
+    file = tmp_path / "errand.yaml"
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    done = serve(file, listen_port=port, packs=["nowhere"])
+
+    assert 2 == done.returncode
+    assert "nowhere" in done.stderr
+    assert [file] == list(tmp_path.iterdir())
 
 
 def test_an_address_of_another_machine_is_named_with_the_reason() -> None:
