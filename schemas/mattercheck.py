@@ -6,11 +6,11 @@ filled, steps in a circle, a condition over facts that nobody fetches.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from collections.abc import Set as AbstractSet
 from functools import partial
 
+from schemas.chaining import Chaining
 from schemas.declared import Catalogue, Complain
-from schemas.evidence import EvidenceField, EvidenceType, Mode
+from schemas.evidence import EvidenceType, Mode
 from schemas.expressions import Program, compile_expression
 from schemas.fieldtypes import value_type
 from schemas.grammar import BOOLEAN, TEXT, ExpressionError, Kind, ValueType
@@ -36,6 +36,7 @@ class MatterCheck:
         self.matter = matter
         self.catalogue = catalogue
         self.complain = complain
+        self.chaining = Chaining(matter, catalogue)
         self.programs: dict[Expression, Program] = {}
         self.names: dict[str, ValueType] = {}
         """The type of every question and concept."""
@@ -161,7 +162,7 @@ class MatterCheck:
         """Gather the names that conditions may mention, each with its type."""
         for name, question in self.matter.questions.items():
             self.names[name] = _answer_type(question)
-        for name in self.stated():
+        for name in self.chaining.stated():
             self.names[name] = TEXT
         for name, ask in self.matter.asks.items():
             self.name_told(name, ask)
@@ -172,7 +173,7 @@ class MatterCheck:
 
     def name_told(self, name: Slug, ask: Ask) -> None:
         """Gather the concepts that an ask's evidence tells."""
-        for field_name, one in self.fields(ask).items():
+        for field_name, one in self.chaining.fields(ask).items():
             found = value_type(one)
             if one.concept is None or found is None:
                 continue
@@ -184,41 +185,11 @@ class MatterCheck:
                 self.complain("asks", name, because=because)
             self.names[concept] = _either(known, found)
 
-    def stated(self) -> set[Concept]:
-        """Return the facts that the portal may state."""
-        return {
-            f"{role_name}.{fact_name}"
-            for role_name, role in self.matter.roles.items()
-            for fact_name in role.facts
-        }
-
-    def fields(self, ask: Ask) -> Mapping[str, EvidenceField]:
-        """Return the fields of what an ask asks for."""
-        return self.catalogue.evidence_types[ask.evidence_type].thing.fields
-
     def check_reachable(self) -> None:
         """Check that each ask's keys can be filled by stated facts or other asks."""
-        known = self.stated()
-        waiting = dict(self.matter.asks)
-        while ready := {n: a for n, a in waiting.items() if self.can_ask(a, known)}:
-            for name, ask in ready.items():
-                del waiting[name]
-                known.update(
-                    ask.concept(one.concept)
-                    for one in self.fields(ask).values()
-                    if one.concept is not None and not one.comparison_only
-                )
-        for name in waiting:
+        for name in self.chaining.unreachable():
             because = "no set of its keys can ever be filled"
             self.complain("asks", name, because=because)
-
-    def can_ask(self, ask: Ask, known: set[Concept]) -> bool:
-        """Tell whether a set of an ask's keys is known."""
-        kind = self.catalogue.evidence_types[ask.evidence_type].thing
-        return any(
-            all(ask.concept(key.concept) in known for key in key_set)
-            for key_set in kind.keys
-        )
 
     def check_questions(self) -> None:
         """Check each question's choices and when it arises."""
@@ -278,7 +249,7 @@ class MatterCheck:
             because = f"no ask `{need.ask}` is declared"
             self.complain(*path, "ask", because=because)
             return
-        fields = self.fields(ask)
+        fields = self.chaining.fields(ask)
         for index, name in enumerate(need.fields):
             here = partial(self.complain, *path, "fields", index)
             if name not in fields:
@@ -310,6 +281,7 @@ class MatterCheck:
         everywhere = set[tuple[Slug, str]]()
         for other in self.matter.requirements.values():
             everywhere |= self.fetched(other)
+        elsewhere = self.chaining.stated() | self.chaining.chained()
         for part, text, fetched in (
             ("when", requirement.when, everywhere),
             ("criterion", requirement.criterion, own),
@@ -318,7 +290,7 @@ class MatterCheck:
             program = self.condition(text, *path, part)
             for concept in sorted(program.concepts if program else ()):
                 told = self.carried.get(concept, set()) & fetched
-                if not told and concept not in self.stated() | self.chained():
+                if not told and concept not in elsewhere:
                     because = f"nothing here fetches `{concept}`"
                     self.complain(*path, part, because=because)
 
@@ -330,10 +302,6 @@ class MatterCheck:
             for need in listed.all
             for name in (*need.fields, *need.compare)
         }
-
-    def chained(self) -> set[Concept]:
-        """Return the concepts that are fetched because other asks need them."""
-        return {concept for name in self.matter.asks for concept in self.sought(name)}
 
     def condition(self, text: Expression | None, *path: str | int) -> Program | None:
         """Compile a condition, and complain if that can't be done."""
@@ -355,7 +323,7 @@ class MatterCheck:
         asked.update(*(program.questions for program in self.programs.values()))
         for part, declared, used in (
             ("papers", self.matter.papers, papers),
-            ("asks", self.matter.asks, self.leading_to(asks)),
+            ("asks", self.matter.asks, self.chaining.leading_to(asks)),
             ("questions", self.matter.questions, asked),
         ):
             for name in declared:
@@ -367,42 +335,6 @@ class MatterCheck:
             if needing.isdisjoint(visit.steps):
                 because = "no requirement is for its steps: it is never counted"
                 self.complain("visits", index, because=because)
-
-    def leading_to(self, named: AbstractSet[Slug]) -> set[Slug]:
-        """Return asks that requirements name, and all that lead to one of them.
-
-        One leads to another when a field of it tells a key or the region of the other.
-        """
-        used = set(named) & self.matter.asks.keys()
-        while True:
-            sought = {concept for name in used for concept in self.sought(name)}
-            more = {
-                name
-                for name, ask in self.matter.asks.items()
-                if name not in used and not sought.isdisjoint(self.told(ask))
-            }
-            if not more:
-                return used
-            used |= more
-
-    def sought(self, name: Slug) -> Iterator[Concept]:
-        """Yield every concept that an ask may be made by."""
-        ask = self.matter.asks[name]
-        kind = self.catalogue.evidence_types[ask.evidence_type].thing
-        for key_set in kind.keys:
-            yield from (ask.concept(key.concept) for key in key_set)
-        if ask.region is not None:
-            yield ask.region
-
-    def told(self, ask: Ask) -> set[Concept]:
-        """Return the concepts that an ask tells other asks; to verify tells nothing."""
-        if ask.mode is Mode.VERIFY:
-            return set()
-        return {
-            ask.concept(one.concept)
-            for one in self.fields(ask).values()
-            if one.concept is not None and not one.comparison_only
-        }
 
 
 def _concepts(kind: EvidenceType) -> Iterator[Concept]:

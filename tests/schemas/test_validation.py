@@ -302,23 +302,48 @@ def test_each_wrong_place_is_named_by_file_line_and_path(
         assert re.match(r"[a-z]+\.yaml:[1-9][0-9]*: (/[^:]*)?: .+", place)
 
 
+NEXT_DOOR = (
+    SMALL["card.yaml"]
+    .replace(
+        "asks:\n",
+        "asks:\n  next_door: {evidence_type: residence@1, about: owner,"
+        " mode: retrieve, roles: {landlord: reader}}\n",
+    )
+    .replace("      - all: [", "      - all: [{ask: next_door, fields: [floor]}, ")
+)
+"""Where the owner lives as well, whom the reader's register tells."""
+SHOWN = SMALL["evidence.yaml"].replace("        comparison_only: true\n", "")
+
+
 def test_nothing_is_looked_up_by_what_is_only_compared() -> None:
     """A key that only a field for comparison tells can never be filled."""
-    ask = "{evidence_type: residence@1, about: owner, mode: retrieve,"
-    need = "{ask: next_door, fields: [floor]}"
-    matter = (
-        SMALL["card.yaml"]
-        .replace(
-            "asks:\n", f"asks:\n  next_door: {ask} roles: {{landlord: reader}}}}\n"
-        )
-        .replace("      - all: [", f"      - all: [{need}, ")
-    )
-    shown = SMALL["evidence.yaml"].replace("        comparison_only: true\n", "")
-
     with pytest.raises(PackError, match="/asks/next_door: no set of its keys"):
-        load_pack(SMALL | {"card.yaml": matter})
-    pack = load_pack(SMALL | {"card.yaml": matter, "evidence.yaml": shown})
+        load_pack(SMALL | {"card.yaml": NEXT_DOOR})
+    pack = load_pack(SMALL | {"card.yaml": NEXT_DOOR, "evidence.yaml": SHOWN})
     assert {"next_door", "residence"} == pack.matters["card@1"].asks.keys()
+
+
+def test_nothing_is_looked_up_by_what_is_only_verified() -> None:
+    """Whoever verifies learns whether it fits, and no key of another ask."""
+    matter = (
+        NEXT_DOOR.replace("mode: retrieve\n", "mode: verify\n")
+        .replace("fields: [region], compare", "compare")
+        .replace("    criterion: \"reader.region.startsWith('9901')\"\n", "")
+    )
+    both = {
+        "evidence.yaml": SHOWN.replace("[retrieve]", "[retrieve, verify]"),
+        "grants.yaml": SMALL["grants.yaml"].replace("[retrieve]", "[retrieve, verify]"),
+    }
+    stated = matter.replace(
+        "required: false, facts: {}}",
+        "required: false, facts: {id: {name: {zh: 号, en: Id}, type: citizen_id}}}",
+    )
+
+    with pytest.raises(PackError) as caught:
+        load_pack(SMALL | both | {"card.yaml": matter})
+    (place,) = caught.value.places
+    assert re.match(r"card.yaml:[0-9]+: /asks/next_door: no set of its keys", place)
+    assert "card@1" in load_pack(SMALL | both | {"card.yaml": stated}).matters
 
 
 LEADING = """\
