@@ -45,7 +45,7 @@ class Target(Model):
     """The evidence type as the gateway publishes it (`GET /v1/evidence-types/{ref}`),
     or a pack's file of evidence types: values and `as_of` are held to it. None where
     it is not published yet: then neither is judged."""
-    held: Mapping[FieldName, str]
+    held: Annotated[Mapping[FieldName, str], Field(min_length=1)]
     """The keys of a record that it holds."""
     absent: Mapping[FieldName, str]
     """The same keys, of a record that it does not hold."""

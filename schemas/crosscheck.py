@@ -15,7 +15,7 @@ from schemas.declared import Catalogue, Complain, Programs, complain_of
 from schemas.directory import DataService, PublicKey, SharingGrant
 from schemas.endpoint import parse_endpoint
 from schemas.errors import SettingsError
-from schemas.evidence import EvidenceType, LookupKey
+from schemas.evidence import EvidenceType
 from schemas.fieldtypes import compile_fields, schema_fault
 from schemas.matter import Matter
 from schemas.mattercheck import MatterCheck
@@ -82,7 +82,7 @@ def _is_key(x: JsonValue) -> bool:
 
 def _check_evidence_type(kind: EvidenceType, complain: Complain) -> None:
     """Check how it is asked for, and its fields' schemas."""
-    _check_asking(kind, complain)
+    _check_key_sets(kind, complain)
     sound = True
     for name, one in kind.fields.items():
         if fault := schema_fault(one):
@@ -102,23 +102,12 @@ def _check_evidence_type(kind: EvidenceType, complain: Complain) -> None:
             complain("fields", because=f"can't be compiled: {str(error)[:200]}")
 
 
-def _check_asking(kind: EvidenceType, complain: Complain) -> None:
-    """Check modes and keys."""
-    if not kind.modes:
-        complain("modes", because="at least one mode is needed")
-    if not kind.keys:
-        complain("keys", because="at least one set of keys is needed")
+def _check_key_sets(kind: EvidenceType, complain: Complain) -> None:
+    """Check that each key stands once in its set."""
     for index, key_set in enumerate(kind.keys):
-        _check_key_set(key_set, partial(complain, "keys", index))
-
-
-def _check_key_set(key_set: tuple[LookupKey, ...], complain: Complain) -> None:
-    """Check that a set of keys has some, each once."""
-    if not key_set:
-        complain(because="a set of keys must not be empty")
-    for name, count in Counter(key.name for key in key_set).items():
-        if count > 1:
-            complain(because=f"key `{name}` is there twice")
+        for name, count in Counter(key.name for key in key_set).items():
+            if count > 1:
+                complain("keys", index, because=f"key `{name}` is there twice")
 
 
 def _check_service(

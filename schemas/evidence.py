@@ -5,9 +5,18 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated
 
-from pydantic import JsonValue, StringConstraints
+from pydantic import Field, JsonValue, StringConstraints
 
-from schemas.model import Concept, Model, Name, Once, Slug, Span, Version, VersionedId
+from schemas.model import (
+    Concept,
+    Model,
+    Name,
+    OneOrMore,
+    Slug,
+    Span,
+    Version,
+    VersionedId,
+)
 
 FieldName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9_]{0,63}$")]
 """A field's name as the register has it, such as `MQ_SFZJHM` or `household_no`."""
@@ -60,15 +69,19 @@ class LookupKey(Model):
     """The fact that is given for it."""
 
 
+KeySet = Annotated[tuple[LookupKey, ...], Field(min_length=1)]
+"""Keys that find a record together."""
+
+
 class EvidenceType(Model):
     """A published, versioned kind of evidence (CCCEV EvidenceType)."""
 
     id: Slug
     version: Version
     name: Name
-    modes: Once[Mode]
+    modes: OneOrMore[Mode]
     """How it may be asked for, the preferred mode first."""
-    keys: Once[tuple[LookupKey, ...]]
+    keys: OneOrMore[KeySet]
     """Sets of keys; any one set finds the record. The order is a preference."""
     fields: Mapping[FieldName, EvidenceField]
     sharing: SharingAttribute

@@ -56,7 +56,7 @@ def test_without_one_that_was_prepared_nothing_is_changed(folder: Path) -> None:
 
 def test_a_change_that_was_cut_off_is_given_again(folder: Path) -> None:
     """The public part was kept, and the key not yet replaced: it signs until then."""
-    before, prepared = open_keys(folder, ORIGIN, entropy=None).token, b""
+    before = open_keys(folder, ORIGIN, entropy=None).token
     prepare_key(folder, Changeable.TOKEN, os.urandom)
     prepared = (folder / "next" / "token.pem").read_bytes()
     present = (folder / "token.pem").read_bytes()

@@ -296,12 +296,13 @@ def test_a_key_of_another_installation_is_refused_by_its_name(
 
 def test_with_its_own_keys_a_gateway_starts_again(copied: Settings) -> None:
     """Also when nobody is left whom the directory knows: all of them were erased."""
+    before = files_of(copied)
     started(copied)
     with closing(open_sql(copied.subjects_place())) as sql, sql.transaction() as one:
         one.change("DELETE FROM subject")
     started(copied)
 
-    assert copied.log_file.is_file()
+    assert before == files_of(copied)
 
 
 @pytest.mark.parametrize("name", ["log/subjects.key", "log/shard.key"])
