@@ -174,7 +174,7 @@ def _service(target: Target) -> DataService:
         evidence_type=target.evidence_type,
         connector=ConnectorKind.HTTP,
         endpoint=target.url,
-        coverage=Coverage(regions=()),
+        coverage=Coverage(regions=("000000",)),
     )
 
 

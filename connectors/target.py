@@ -47,7 +47,7 @@ class Target(Model):
     it is not published yet: then neither is judged."""
     held: Annotated[Mapping[FieldName, str], Field(min_length=1)]
     """The keys of a record that it holds."""
-    absent: Mapping[FieldName, str]
+    absent: Annotated[Mapping[FieldName, str], Field(min_length=1)]
     """The same keys, of a record that it does not hold."""
     fields: tuple[FieldName, ...] = ()
     """Fields that it offers; empty where it offers comparison alone."""

@@ -119,8 +119,6 @@ def _check_service(
     if service.evidence_type not in catalogue.evidence_types:
         because = f"no evidence type `{service.evidence_type}` is declared"
         complain("evidence_type", because=because)
-    if not service.coverage.regions:
-        complain("coverage", "regions", because="at least one region is needed")
     if service.endpoint is not None:
         try:
             parse_endpoint(service.endpoint)

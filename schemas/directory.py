@@ -70,7 +70,7 @@ class Provider(Model):
 class Coverage(Model):
     """What a data service can speak about: outside it, nothing found means nothing."""
 
-    regions: Once[RegionCode]
+    regions: OneOrMore[RegionCode]
     """Regions whose records it holds, with all that lies inside them."""
     from_date: date | None = None
     """The first day whose records it holds; None for all."""
