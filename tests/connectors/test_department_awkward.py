@@ -62,6 +62,12 @@ def on_postgres(url: str, script: str) -> str:
     return parsed.render_as_string(hide_password=False)
 
 
+def hers(columns: str, *rows: str) -> str:
+    """Return a script of the table `t`: the mother's rows, each without her id."""
+    filled = "".join(f"INSERT INTO t VALUES ('{MOTHER}', {row});" for row in rows)
+    return f"CREATE TABLE t (person_id text, {columns});{filled}"
+
+
 Make = Callable[[str], str]
 
 
@@ -163,11 +169,7 @@ def test_one_bad_value_is_for_a_person_and_stands_in_no_other_s_way(
 @pytest.mark.parametrize("moment", ["'soon'", "'20190520x'", "NULL"])
 def test_an_as_of_that_is_no_time_is_for_a_person(tmp_path: Path, moment: str) -> None:
     """Nobody can say when the register held the record."""
-    url = on_sqlite(
-        tmp_path,
-        f"CREATE TABLE t (person_id TEXT, at TEXT);"
-        f"INSERT INTO t VALUES ('{MOTHER}', {moment})",
-    )
+    url = on_sqlite(tmp_path, hers("at text", moment))
     source = {"fields": {"id": "person_id"}, "as_of": {"column": "at"}}
     with a_department(tmp_path, url, **source) as department, capture_logs() as logs:
         reply = ask(department, fields=("id",))
@@ -180,11 +182,7 @@ def test_an_endless_as_of_on_postgresql_is_for_a_person(
     postgres_url: str, tmp_path: Path
 ) -> None:
     """PostgreSQL has times that no calendar has."""
-    script = (
-        f"CREATE TABLE t (person_id text, at timestamp);"
-        f"INSERT INTO t VALUES ('{MOTHER}', 'infinity')"
-    )
-    url = on_postgres(postgres_url, script)
+    url = on_postgres(postgres_url, hers("at timestamp", "'infinity'"))
     source = {"fields": {"id": "person_id"}, "as_of": {"column": "at"}}
     with a_department(tmp_path, url, **source) as department, capture_logs() as logs:
         reply = ask(department, fields=("id",))
@@ -210,7 +208,7 @@ def test_a_where_that_no_row_can_hold_is_found_at_the_start(
     make: Make, tmp_path: Path, kind: str, value: object
 ) -> None:
     """A wrong constant is a wrong setting: nobody is said to be not held by it."""
-    url = make(f"CREATE TABLE t (person_id text, held {kind})")
+    url = make(hers(f"held {kind}"))
     source = {"fields": {"id": "person_id"}, "where": {"held": value}}
     with (
         pytest.raises(SettingsError, match=r"`where`: `t\.held`"),
@@ -237,11 +235,7 @@ def test_a_where_is_compared_as_sqlite_holds_it(
     tmp_path: Path, kind: str, value: object
 ) -> None:
     """A time in the form that was written, and text where a type means nothing."""
-    url = on_sqlite(
-        tmp_path,
-        f"CREATE TABLE t (person_id text, held {kind});"
-        f"INSERT INTO t VALUES ('{MOTHER}', '{value}')",
-    )
+    url = on_sqlite(tmp_path, hers(f"held {kind}", f"'{value}'"))
     source = {"fields": {"id": "person_id"}, "where": {"held": value}}
     with a_department(tmp_path, url, **source) as department:
         reply = ask(department, fields=("id",))
@@ -251,10 +245,7 @@ def test_a_where_is_compared_as_sqlite_holds_it(
 
 def test_a_where_may_name_a_day(make: Make, tmp_path: Path) -> None:
     """It is written as keys are."""
-    url = make(
-        f"CREATE TABLE t (person_id text, day date);"
-        f"INSERT INTO t VALUES ('{MOTHER}', '2019-05-20')"
-    )
+    url = make(hers("day date", "'2019-05-20'"))
     source = {"fields": {"id": "person_id"}, "where": {"day": "2019-05-20"}}
     with a_department(tmp_path, url, **source) as department:
         reply = ask(department, fields=("id",))
@@ -319,10 +310,7 @@ def test_nothing_agrees_with_what_a_register_does_not_know(
     make: Make, tmp_path: Path, stated: str
 ) -> None:
     """NULL is no empty text, and matches no statement."""
-    url = make(
-        f"CREATE TABLE t (person_id text, state text);"
-        f"INSERT INTO t VALUES ('{MOTHER}', NULL)"
-    )
+    url = make(hers("state text", "NULL"))
     with a_department(tmp_path, url, compare={"status": "state"}) as department:
         reply = ask(department, mode=Mode.VERIFY, match={"status": stated})
 
@@ -443,10 +431,10 @@ def test_the_newest_row_is_never_guessed(
     make: Make, tmp_path: Path, column: str, rows: list[str], told: str | None
 ) -> None:
     """Of two that are as new a person must see which holds; NULL is never newer."""
-    held = ", ".join(f"('{MOTHER}', '{i}', {row})" for i, row in enumerate(rows))
+    held = [f"'{number}', {row}" for number, row in enumerate(rows)]
     url = make(
-        f"CREATE TABLE t (person_id text, state text, {column} {DATES[column]});"
-        f"INSERT INTO t VALUES {held}, ('another', 'x', {rows[0]})"
+        hers(f"state text, {column} {DATES[column]}", *held)
+        + f"INSERT INTO t VALUES ('another', 'x', {rows[0]})"
     )
     source = {"fields": {"state": "state"}, "newest_by": column}
     with a_department(tmp_path, url, **source) as department:
@@ -462,11 +450,10 @@ def test_what_is_newest_is_asked_of_the_rows_that_count(
     make: Make, tmp_path: Path
 ) -> None:
     """A newer row that was struck out, or is another person's, is in nobody's way."""
+    held = ("'told', '2019-05-20', 0", "'struck out', '2021-05-20', 1")
     url = make(
-        f"CREATE TABLE t (person_id text, state text, d date, out integer);"
-        f"INSERT INTO t VALUES ('{MOTHER}', 'told', '2019-05-20', 0),"
-        f" ('{MOTHER}', 'struck out', '2021-05-20', 1),"
-        f" ('another', 'of another', '2022-05-20', 0)"
+        hers("state text, d date, out integer", *held)
+        + "INSERT INTO t VALUES ('another', 'of another', '2022-05-20', 0)"
     )
     source = {"fields": {"state": "state"}, "newest_by": "d", "where": {"out": 0}}
     with a_department(tmp_path, url, **source) as department:
@@ -479,12 +466,8 @@ def test_a_date_without_end_may_be_the_newest(
     postgres_url: str, tmp_path: Path
 ) -> None:
     """PostgreSQL compares it, and nobody reads it: what is in force has no end."""
-    url = on_postgres(
-        postgres_url,
-        f"CREATE TABLE t (person_id text, state text, until date);"
-        f"INSERT INTO t VALUES ('{MOTHER}', 'old', '2019-05-20'),"
-        f" ('{MOTHER}', 'new', 'infinity')",
-    )
+    held = ("'old', '2019-05-20'", "'new', 'infinity'")
+    url = on_postgres(postgres_url, hers("state text, until date", *held))
     source = {"fields": {"state": "state"}, "newest_by": "until"}
     with a_department(tmp_path, url, **source) as department:
         reply = ask(department, fields=("state",))
@@ -509,10 +492,7 @@ def test_an_exact_decimal_is_told_as_it_is(
     make: Make, tmp_path: Path, kind: str, held: str, told: str
 ) -> None:
     """Money has its places, a long number all digits, and none an exponent."""
-    url = make(
-        f"CREATE TABLE t (person_id text, amount {kind});"
-        f"INSERT INTO t VALUES ('{MOTHER}', {held})"
-    )
+    url = make(hers(f"amount {kind}", held))
     with a_department(tmp_path, url, fields={"amount": "amount"}) as department:
         reply = ask(department, fields=("amount",))
 
@@ -536,11 +516,7 @@ def test_a_decimal_that_sqlite_has_otherwise_is_not_rounded(
     tmp_path: Path, kind: str, held: str
 ) -> None:
     """More places than the column has, or digits than a float: a person must look."""
-    url = on_sqlite(
-        tmp_path,
-        f"CREATE TABLE t (person_id text, amount {kind});"
-        f"INSERT INTO t VALUES ('{MOTHER}', {held})",
-    )
+    url = on_sqlite(tmp_path, hers(f"amount {kind}", held))
     with a_department(tmp_path, url, fields={"amount": "amount"}) as department:
         reply = ask(department, fields=("amount",))
 
@@ -678,10 +654,9 @@ def test_what_a_register_does_not_know_joins_nothing(
 ) -> None:
     """Whoever has no household is not in one with all others who have none."""
     url = make(
-        f"CREATE TABLE t (person_id text, home text);"
-        f"CREATE TABLE child (home text, name text);"
-        f"INSERT INTO t VALUES ('{MOTHER}', NULL);"
-        f"INSERT INTO child VALUES (NULL, 'of somebody else')"
+        hers("home text", "NULL")
+        + "CREATE TABLE child (home text, name text);"
+        + "INSERT INTO child VALUES (NULL, 'of somebody else')"
     )
     with a_department(tmp_path, url, fields={"children": ROWS}) as department:
         reply = ask(department, fields=("children",))
@@ -695,10 +670,9 @@ def test_a_list_joined_by_a_day_in_another_form_is_for_a_person(
     """Nobody can tell whether it lacks a row."""
     url = on_sqlite(
         tmp_path,
-        f"CREATE TABLE t (person_id text, home date);"
-        f"CREATE TABLE child (home date, name text);"
-        f"INSERT INTO t VALUES ('{MOTHER}', '2026-01-08');"
-        f"INSERT INTO child VALUES ('2026-01-08', 'a'), ('2026-01-08 00:00', 'b')",
+        hers("home date", "'2026-01-08'")
+        + "CREATE TABLE child (home date, name text);"
+        + "INSERT INTO child VALUES ('2026-01-08', 'a'), ('2026-01-08 00:00', 'b')",
     )
     with a_department(tmp_path, url, fields={"children": ROWS}) as department:
         reply = ask(department, fields=("children",))
