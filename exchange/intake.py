@@ -27,6 +27,9 @@ Subjects = Mapping[str, Mapping[str, str]]
 Answers = Mapping[str, bool | str]
 
 _LONGEST_TEXT = 200
+_UNSEEN = frozenset(("Cc", "Cf", "Cs"))
+"""Categories of Unicode that no name has. A sign that this Python does not know yet, or
+of private use, may well be in one: rare Chinese characters are encoded year by year."""
 _REGION_LENGTHS = (6, 9, 12)
 _FEWEST_DIGITS_OF_A_VALUE = 6
 """As many as a date of birth has; no name of ours has so many."""
@@ -270,8 +273,8 @@ def _wrong_text(value: str, longest: int) -> str:
         return "must not be empty"
     if len(value) > longest:
         return f"must have {longest} characters at most"
-    if any(unicodedata.category(c).startswith("C") for c in value):
-        return "must not hold control characters"
+    if any(unicodedata.category(c) in _UNSEEN for c in value):
+        return "must not hold control characters or invisible signs"
     return ""
 
 

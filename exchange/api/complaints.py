@@ -91,6 +91,7 @@ _WORDS_OF_PATTERNS: Mapping[str, str] = {
 }
 """Patterns of the contract → what they stand for."""
 
+_UNKNOWN_PARAMETER = "there is no such parameter"
 _OTHER_RULE = "is not what the contract asks for here"
 
 _OF_A_NAME = "[key]"
@@ -119,8 +120,10 @@ def complaints_of(
         else:
             where = Where.HEADER if part in _IN_THE_HEADERS else Where.PARAMETER
             name = str(path[0]) if path else ""
+        is_unknown = one["type"] == "extra_forbidden" and where is Where.PARAMETER
         found = rules.setdefault((where, name, is_branch), [])
-        if (rule := _rule(one)) not in found:
+        rule = _UNKNOWN_PARAMETER if is_unknown else _rule(one)
+        if rule not in found:
             found.append(rule)
     return tuple(
         Complaint(name, rule, where)

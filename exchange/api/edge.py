@@ -52,6 +52,7 @@ _ONCE = {
     b"idempotency-key": "Idempotency-Key",
 }
 """Headers that have one value: of two, another reader would take the other one."""
+_READ_HERE = (b"content-encoding", b"content-length", b"prefer", b"traceparent")
 _NOT_TO_BE_GUESSED = (b"x-content-type-options", b"nosniff")
 _NOT_TO_BE_KEPT = (b"cache-control", b"no-store")
 
@@ -141,6 +142,8 @@ class Edge:
         if exchange.repeated:
             twice = Complaint(exchange.repeated, "must come once", Where.HEADER)
             return problem(INVALID_REQUEST, complaints=(twice,))
+        if exchange.is_encoded:  # RFC 9110, section 8.4: it would be read as it is not
+            return problem(MALFORMED, "send the body without a `Content-Encoding`")
         is_full = self._in_flight > self._limits.in_flight
         if is_full and not scope["path"].startswith(_ALWAYS_ANSWERED):
             return problem(TOO_BUSY)
@@ -212,6 +215,7 @@ class _Exchange:
         "_received",
         "_send",
         "announced",
+        "is_encoded",
         "repeated",
         "request_id",
         "scope",
@@ -233,29 +237,30 @@ class _Exchange:
         self._received = 0
         self.status = 0
         self.request_id = request_id
-        length, self.repeated = b"0", ""
-        parents: list[bytes] = []
+        self.repeated = ""
+        sent: dict[bytes, list[bytes]] = {name: [] for name in _READ_HERE}
         seen: set[bytes] = set()
-        preferred: list[bytes] = []
         for name, value in scope["headers"]:
             if name in _ONCE:
                 if name in seen:
                     self.repeated = _ONCE[name]
                 seen.add(name)
-            elif name == b"prefer":
-                preferred.append(value)
-            elif name == b"content-length":
-                length = value
-            elif name == b"traceparent":
-                parents.append(value)
+            elif name in sent:
+                sent[name].append(value)
+        codings = sent[b"content-encoding"]
+        self.is_encoded = any(one.strip().lower() != b"identity" for one in codings)
+        preferred = sent[b"prefer"]
         if len(preferred) > 1:  # RFC 9110, section 5.3: several lines are one list
             others = [one for one in scope["headers"] if one[0] != b"prefer"]
             scope["headers"] = [*others, (b"prefer", b", ".join(preferred))]
         # 20 digits are more than any limit, and few enough to read.
-        self.announced = int(length[:20]) if length.isdigit() else 0
+        length = sent[b"content-length"][-1:]
+        self.announced = int(length[0][:20]) if length and length[0].isdigit() else 0
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["trace_id"] = _trace_of(parents) or request_id.replace("-", "")
+        state["trace_id"] = _trace_of(sent[b"traceparent"]) or request_id.replace(
+            "-", ""
+        )
 
     async def receive(self) -> Message:
         """Pass on a piece of the body, up to the limit.

@@ -125,6 +125,29 @@ def test_what_may_not_be_said_at_all_is_told_in_so_many_words(
     assert (complaint,) == caught.value.complaints
 
 
+NAMES = ["𠮷", "\u3400", "\U00031350", "\U0002ebf0", "\U000323b0", "\ue863", "é"]
+UNSEEN = ["\x00", "\n", "\x7f", "\x85", "\u200b", "\u202e", "\ufeff"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "葛\U000e0100"])
+def test_a_child_may_have_any_name(name: str) -> None:
+    """Also one whose characters were encoded yesterday, or are of private use yet."""
+    said = {"child_name": name}
+
+    check_additions(NEWBORN, {}, {}, said, (), {}, today=date.max)
+
+
+@pytest.mark.parametrize("sign", UNSEEN)
+def test_a_name_has_no_sign_that_nobody_sees(sign: str) -> None:
+    """Two names that look alike would be two."""
+    said = {"child_name": f"周{sign}溪"}
+    with pytest.raises(InvalidRequestError) as caught:
+        check_additions(NEWBORN, {}, {}, said, (), {}, today=date.max)
+
+    told = "must not hold control characters or invisible signs"
+    assert (Complaint("/answers/child_name", told),) == caught.value.complaints
+
+
 def test_the_day_begins_in_beijing() -> None:
     """A child born after midnight there can be registered before midnight in UTC."""
     before = datetime(2026, 1, 8, 15, 59, 59, tzinfo=UTC)

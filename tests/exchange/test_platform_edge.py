@@ -248,6 +248,25 @@ async def test_a_body_of_another_type_is_malformed(site: _Site) -> None:
     assert "application/json" in answer.json()["detail"]
 
 
+def _coded(coding: str) -> dict[str, str]:
+    return {"content-encoding": coding}
+
+
+@pytest.mark.parametrize("coding", ["gzip", "identity, br", ""])
+async def test_a_body_in_a_coding_is_malformed(site: _Site, coding: str) -> None:
+    """It would be read as it stands, which is not what the client meant."""
+    async with site.client() as client:
+        answers = [
+            await client.post(
+                "/things/x", json={"mother": {"id": "a"}}, headers=_coded(one)
+            )
+            for one in (coding, "Identity ")
+        ]
+
+    assert [400, 200] == [one.status_code for one in answers]
+    assert "without a `Content-Encoding`" in answers[0].json()["detail"]
+
+
 async def test_an_unknown_route_and_method_are_problems(site: _Site) -> None:
     """What the router refuses has a type too, and its path is not written down."""
     async with site.client() as client:
