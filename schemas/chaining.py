@@ -5,9 +5,11 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from schemas.declared import Catalogue
-from schemas.evidence import EvidenceField, Mode
+from schemas.evidence import EvidenceField, FieldName, Mode
 from schemas.matter import Ask, Matter
 from schemas.model import Concept, Slug
+
+_REMEDY = "let a role state it, or another ask retrieve it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,31 +43,28 @@ class Chaining:
 
     def sought(self, name: Slug) -> Iterator[Concept]:
         """Yield every concept that an ask may be made by."""
-        ask = self.matter.asks[name]
-        kind = self.catalogue.evidence_types[ask.evidence_type].thing
-        for key_set in kind.keys:
-            yield from (ask.concept(key.concept) for key in key_set)
-        if ask.region is not None:
-            yield ask.region
+        for keys in self._key_sets(self.matter.asks[name]):
+            yield from keys
+        yield from self._besides(name)
 
     def chained(self) -> set[Concept]:
         """Return the concepts that are fetched because other asks need them."""
         return {concept for name in self.matter.asks for concept in self.sought(name)}
 
-    def unreachable(self) -> list[Slug]:
-        """Return asks of whose sets of keys none can ever be filled."""
+    def unreachable(self) -> Iterator[tuple[Slug, str]]:
+        """Yield every ask that can never be made, and why."""
         known = self.stated()
         waiting = dict(self.matter.asks)
-        while ready := {n: a for n, a in waiting.items() if self._can_ask(a, known)}:
-            for name, ask in ready.items():
-                del waiting[name]
-                known |= self.told(ask)
-        return list(waiting)
+        while ready := [name for name in waiting if not self._lacks(name, known)]:
+            for name in ready:
+                known |= self.told(waiting.pop(name))
+        for name in waiting:
+            yield name, self._lacks(name, known)
 
     def leading_to(self, named: AbstractSet[Slug]) -> set[Slug]:
         """Return asks that requirements name, and all that lead to one of them.
 
-        One leads to another when a field of it tells a key or the region of the other.
+        One leads to another when a field of it tells what the other is made by.
         """
         used = set(named) & self.matter.asks.keys()
         while True:
@@ -79,10 +78,39 @@ class Chaining:
                 return used
             used |= more
 
-    def _can_ask(self, ask: Ask, known: AbstractSet[Concept]) -> bool:
-        """Tell whether a set of an ask's keys is known."""
+    def _key_sets(self, ask: Ask) -> list[set[Concept]]:
+        """Return the sets of keys by any one of which an ask can be made."""
         kind = self.catalogue.evidence_types[ask.evidence_type].thing
-        return any(
-            all(ask.concept(key.concept) in known for key in key_set)
-            for key_set in kind.keys
-        )
+        return [{ask.concept(key.concept) for key in keys} for keys in kind.keys]
+
+    def _besides(self, name: Slug) -> set[Concept]:
+        """Return what an ask takes beside its keys: its region, and what it verifies.
+
+        A fact that has to be compared at the source must be known to be sent there.
+        """
+        ask = self.matter.asks[name]
+        found = set[Concept]() if ask.region is None else {ask.region}
+        if ask.mode is Mode.VERIFY:
+            fields = self.fields(ask)
+            found.update(
+                ask.concept(concept)
+                for field in self._compared(name)
+                if field in fields and (concept := fields[field].concept) is not None
+            )
+        return found
+
+    def _compared(self, name: Slug) -> Iterator[FieldName]:
+        """Yield every field that a need has an ask compare."""
+        for requirement in self.matter.requirements.values():
+            for need in (need for listed in requirement.lists for need in listed.all):
+                if need.ask == name:
+                    yield from need.compare
+
+    def _lacks(self, name: Slug, known: AbstractSet[Concept]) -> str:
+        """Say why an ask can't be made where no more is known; empty where it can."""
+        if not any(keys <= known for keys in self._key_sets(self.matter.asks[name])):
+            return f"no set of its keys can ever be filled: {_REMEDY}"
+        if lacking := sorted(self._besides(name) - known):
+            named = ", ".join(f"`{concept}`" for concept in lacking)
+            return f"it takes {named}, which nothing here tells: {_REMEDY}"
+        return ""

@@ -186,9 +186,8 @@ class MatterCheck:
             self.names[concept] = _either(known, found)
 
     def check_reachable(self) -> None:
-        """Check that each ask's keys can be filled by stated facts or other asks."""
-        for name in self.chaining.unreachable():
-            because = "no set of its keys can ever be filled"
+        """Check that each ask can be made by stated facts or what other asks tell."""
+        for name, because in self.chaining.unreachable():
             self.complain("asks", name, because=because)
 
     def check_questions(self) -> None:

@@ -237,6 +237,8 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("card.yaml", "evidence_type: residence@1", "evidence_type: lease@1", "`lease@1`"),
     ("card.yaml", "about: reader", "about: reader\n    region: reader.town", "no conc"),
     ("card.yaml", "about: reader", "about: owner", "no set of its keys can ever"),
+    ("card.yaml", "about: reader", "about: reader\n    region: owner.id",
+     "card.yaml:22: /asks/residence: it takes `owner.id`, which nothing here tells"),
     ("card.yaml", "about: reader", "about: reader\n    output_of: n9", "no step `n9`"),
     ("card.yaml", "when: lives_here", "when: lives_her", "card.yaml:32: .*/when: at c"),
     ("card.yaml", "when: lives_here", "when: size('a') > 1", "`size` counts bytes"),
@@ -330,27 +332,56 @@ def test_nothing_is_looked_up_by_what_is_only_compared() -> None:
     assert {"next_door", "residence"} == pack.matters["card@1"].asks.keys()
 
 
-def test_nothing_is_looked_up_by_what_is_only_verified() -> None:
-    """Whoever verifies learns whether it fits, and no key of another ask."""
-    matter = (
-        NEXT_DOOR.replace("mode: retrieve\n", "mode: verify\n")
+BOTH = SMALL | {
+    "evidence.yaml": SHOWN.replace("[retrieve]", "[retrieve, verify]"),
+    "grants.yaml": SMALL["grants.yaml"].replace("[retrieve]", "[retrieve, verify]"),
+}
+
+
+def verifying(matter: str) -> str:
+    """Return a matter in which the reader's landlord is only compared at the source."""
+    return (
+        matter.replace("mode: retrieve\n", "mode: verify\n")
         .replace("fields: [region], compare", "compare")
         .replace("    criterion: \"reader.region.startsWith('9901')\"\n", "")
     )
-    both = {
-        "evidence.yaml": SHOWN.replace("[retrieve]", "[retrieve, verify]"),
-        "grants.yaml": SMALL["grants.yaml"].replace("[retrieve]", "[retrieve, verify]"),
-    }
+
+
+def test_nothing_is_looked_up_by_what_is_only_verified() -> None:
+    """Whoever verifies learns whether it fits, and no key of another ask."""
+    matter = verifying(NEXT_DOOR)
     stated = matter.replace(
         "required: false, facts: {}}",
         "required: false, facts: {id: {name: {zh: 号, en: Id}, type: citizen_id}}}",
     )
 
     with pytest.raises(PackError) as caught:
-        load_pack(SMALL | both | {"card.yaml": matter})
-    (place,) = caught.value.places
-    assert re.match(r"card.yaml:[0-9]+: /asks/next_door: no set of its keys", place)
-    assert "card@1" in load_pack(SMALL | both | {"card.yaml": stated}).matters
+        load_pack(BOTH | {"card.yaml": matter})
+    keys, fact = caught.value.places
+    assert re.match(
+        r"card.yaml:[0-9]+: /asks/next_door: no set of its keys .*: let", keys
+    )
+    assert re.match(r"card.yaml:[0-9]+: /asks/residence: it takes `owner.id`, ", fact)
+    assert "card@1" in load_pack(BOTH | {"card.yaml": stated}).matters
+
+
+def test_a_fact_that_is_verified_is_told_before() -> None:
+    """It is sent to the source: an ask that tells it is of use, whoever names it."""
+    matter = verifying(SMALL["card.yaml"])
+    told = matter.replace(
+        "asks:\n",
+        "asks:\n  lease: {evidence_type: residence@1, about: reader,"
+        " mode: retrieve, roles: {landlord: owner}}\n",
+    )
+    with pytest.raises(PackError) as caught:
+        load_pack(BOTH | {"card.yaml": matter})
+    pack = load_pack(BOTH | {"card.yaml": told})
+
+    [place] = caught.value.places
+    why, remedy = place.removeprefix("card.yaml:22: /asks/residence: ").split(": ")
+    assert "it takes `owner.id`, which nothing here tells" == why
+    assert "let a role state it, or another ask retrieve it" == remedy
+    assert {"lease", "residence"} == pack.matters["card@1"].asks.keys()
 
 
 LEADING = """\
