@@ -218,23 +218,10 @@ def _too_much(
         return Refuse(Rule.FIELD_NOT_GRANTED, grant.id, tuple(sorted(fields)))
     if unnamed := sorted(roles - grant.bases.keys()):
         return Refuse(Rule.ROLE_NOT_GRANTED, grant.id, tuple(unnamed))
-    unsupported = sorted(r for r in roles if not _is_supported(grant.bases[r].kind))
+    unsupported = sorted(r for r in roles if not grant.bases[r].kind.is_supported)
     if unsupported:
         return Refuse(Rule.BASIS_NOT_SUPPORTED, grant.id, tuple(unsupported))
     return None
-
-
-def _is_supported(kind: LawfulBasisKind) -> bool:
-    """Return whether anything can be permitted on this basis today."""
-    match kind:
-        case LawfulBasisKind.STATUTORY_DUTY | LawfulBasisKind.CONSENT:
-            return True
-        case LawfulBasisKind.MANDATE | LawfulBasisKind.EMERGENCY:
-            # Fails closed: a mandate needs a checked artefact, an emergency a review
-            # afterwards, and neither exists yet.
-            return False
-        case _:
-            assert_never(kind)
 
 
 def _decide_roles(standing: _Standing, terms: LookupTerms, moment: Moment) -> Decision:

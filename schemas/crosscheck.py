@@ -137,6 +137,11 @@ def _check_grant(grant: SharingGrant, catalogue: Catalogue, complain: Complain) 
         complain("evidence_type", because=because)
     else:
         _check_granted(grant, kind.thing, complain)
+    for role, basis in grant.bases.items():
+        if not basis.kind.is_supported:
+            remedy = "state another basis, or leave the role out"
+            because = f"nothing is permitted on `{basis.kind}` yet: {remedy}"
+            complain("bases", role, "kind", because=because)
     _check_granted_for(grant, catalogue, complain)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, assert_never
 
 from pydantic import Field, JsonValue
 
@@ -38,6 +38,19 @@ class LawfulBasisKind(StrEnum):
     CONSENT = "consent"
     MANDATE = "mandate"
     EMERGENCY = "emergency"
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether anything can be permitted on this basis today."""
+        match self:
+            case LawfulBasisKind.STATUTORY_DUTY | LawfulBasisKind.CONSENT:
+                return True
+            case LawfulBasisKind.MANDATE | LawfulBasisKind.EMERGENCY:
+                # Fails closed: a mandate needs a checked artefact, an emergency a
+                # review afterwards, and neither exists yet.
+                return False
+            case _:
+                assert_never(self)
 
 
 class LawfulBasis(Model):
