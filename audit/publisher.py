@@ -20,7 +20,7 @@ from audit.taking import taking
 from audit.tiles import TileId, TileReader, integrate, node_reader, reading_once
 from audit.writer import AuditLog
 from schemas.clock import Clock
-from schemas.errors import RolledBackError, VerificationError
+from schemas.errors import LogUnavailableError, RolledBackError, VerificationError
 
 _UNSURE = "too few witnesses have told since the start what they saw of the log"
 _LEAST_PAUSE = 0.1
@@ -161,6 +161,8 @@ class Publisher:
             self.failure = str(error)
             is_behind = isinstance(error, RolledBackError)
             self._log.refuse(f"the log does not verify: {error}", is_behind=is_behind)
+        except LogUnavailableError as error:
+            self.failure = str(error)
         except Exception as error:  # noqa: BLE001 - tried again in the next round
             self.failure = type(error).__name__
         else:

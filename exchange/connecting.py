@@ -240,9 +240,19 @@ def unavailable(error: Exception) -> StoreUnavailableError:
     """Return a failure of the engine, with its own words as the cause."""
     if isinstance(error, StoreUnavailableError):
         return error
-    failure = StoreUnavailableError("the tables can't be read or written now")
+    told = f"the tables can't be read or written now: {kind_of(error)}"
+    failure = StoreUnavailableError(told)
     failure.__cause__ = error
     return failure
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what an engine calls a failure, such as `SQLITE_FULL` or `DiskFull`.
+
+    Its words could quote a value (rule 8).
+    """
+    own = getattr(error, "orig", None) or error
+    return getattr(own, "sqlite_errorname", None) or type(own).__name__
 
 
 def lost_a_race(error: BaseException) -> bool:

@@ -34,6 +34,7 @@ from exchange.connecting import (
     engine_failures,
     for_caller,
     is_gone,
+    kind_of,
     lost_a_race,
     open_engine,
     see_there_is_room,
@@ -321,8 +322,7 @@ class Database:
         self._try_at = time.monotonic() + _TRY_AGAIN_S
         before, self._unwritable = self._unwritable, failure
         if failure is not None and before is None:
-            kind = type(getattr(failure.__cause__, "orig", failure.__cause__)).__name__
-            _log.warning("writes_failing", error=kind)
+            _log.warning("writes_failing", error=kind_of(failure.__cause__ or failure))
         elif failure is None and before is not None:
             _log.warning("writes_work_again")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typing_extensions import override
 
 from audit.merkle import tree_root, verify_consistency
 from audit.note import Checkpoint, open_checkpoint
@@ -213,6 +214,23 @@ def test_of_two_publishers_one_wins(room: Room) -> None:
         stands: SignedHead | None = reader.head()
 
     assert winner == stands
+
+
+class FailingPublisher(Publisher):
+    """Can't publish."""
+
+    @override
+    def publish(self) -> SignedHead:
+        raise LogUnavailableError("another publisher leads now")
+
+
+def test_why_nothing_is_published_is_told(room: Room) -> None:
+    """Not only of what kind it is: whoever reads it has to do something."""
+    failing = FailingPublisher(room.log, room.keys.log, room.clock)
+    failing.tick()
+    failing.stop()
+
+    assert "another publisher leads now" == failing.failure
 
 
 def test_publishing_that_lags_too_far_stops_recording(room: Room) -> None:

@@ -110,8 +110,9 @@ def test_full_disk_of_the_tables_is_told_by_health_until_there_is_space(
     ]
     assert refused.json()["type"].endswith("/store-unavailable")
     assert ["database"] == full.json()["failing"]
+    assert full.json()["reasons"]["database"].endswith(" now: SQLITE_FULL")
     assert 201 == portal.post("/v1/cases", json=OPENING).status_code
-    assert b'"event":"writes_failing"' in site.output.getvalue()
+    assert b'"error":"SQLITE_FULL","event":"writes_failing"' in site.output.getvalue()
 
 
 def test_keys_that_cannot_be_written_are_told_by_health(tmp_path: Path) -> None:
