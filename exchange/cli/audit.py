@@ -13,6 +13,7 @@ from exchange.cli import erasure, shards
 from exchange.cli.console import (
     AsJson,
     Exit,
+    in_utc,
     make_table,
     print_json,
     print_table,
@@ -308,11 +309,12 @@ def _show_found(found: "Mapping[str, Json]", *, as_json: bool) -> None:
         return
     shown = make_table("The log holds", "what", "found")
     for name, value in found.items():
-        shown.add_row(
-            name.replace("_", " "), "" if isinstance(value, dict) else str(value)
-        )
-        for part, count in value.items() if isinstance(value, dict) else ():
-            shown.add_row(f"  {part}", str(count))
+        parts = value if isinstance(value, dict) else {}
+        told = "" if isinstance(value, dict) else str("no" if value is None else value)
+        shown.add_row(name.replace("_", " "), told)
+        for part, one in parts.items():
+            is_instant = name == "cosigned" and isinstance(one, int)
+            shown.add_row(f"  {part}", in_utc(one) if is_instant else str(one))
     print_table(shown)
 
 

@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Collection
 from contextlib import closing
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum
 from http import HTTPStatus
 from pathlib import Path
@@ -289,6 +289,15 @@ def make_table(title: str, *columns: str, kept: Collection[str] = ()) -> "Table"
     for column in columns:
         table.add_column(column, overflow="fold", no_wrap=column in kept)
     return table
+
+
+def in_utc(seconds: int) -> str:
+    """Return an instant for people, such as `2026-01-08 06:30:00`.
+
+    Args:
+        seconds: Since 1970.
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def print_table(table: "Table") -> None:

@@ -3,7 +3,6 @@
 # ruff: noqa: PLC0415 - a command imports what it runs, see `exchange.__main__`
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,6 +28,7 @@ from exchange.cli.console import (
     get_json,
     get_token,
     given,
+    in_utc,
     make_table,
     print_json,
     print_table,
@@ -256,12 +256,11 @@ def _show_page(page: "Mapping[str, Any]") -> None:
     which, who = "at, kind, event", "outcome, requester, provider, type"
     table = make_table("Records", "index", which, who, kept=("index", which))
     for row in page["records"]:
-        at = datetime.fromtimestamp(row["at_ms"] / 1000, UTC).isoformat(" ", "seconds")
         asked = " → ".join(filter(None, (row["requester"], row["provider"])))
         told = filter(None, (row["outcome"], asked, row["evidence_type"]))
         table.add_row(
             str(row["index"]),
-            f"{at.removesuffix('+00:00')} {row['kind']}\n{row['event']}",
+            f"{in_utc(row['at_ms'] // 1000)} {row['kind']}\n{row['event']}",
             "\n".join(told),
         )
     print_table(table)

@@ -1,5 +1,6 @@
 """A gateway whose log is under a witness of its own process: `errand witness serve`."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,17 @@ def test_the_published_log_carries_a_witness_of_another_process(
                 parse_policy(policy),
             )
             metrics = anyone.get("/metrics").text
+    vkey, policy_file = keys.log.verifier.vkey, tmp_path / "our.policy"
+    where = ("--vkey", vkey, "--policy", policy_file)
+    shown = errand("audit", "verify", tmp_path / "data", *where).stdout
     told = (tmp_path / "w.err").read_text(encoding="utf-8")
 
     assert told.startswith("w.db: nothing was cosigned yet")
     assert 0o600 == (tmp_path / "w.key").stat().st_mode & 0o777
     assert {"audit"} == set(by)
     assert "errand_log_unwitnessed_seconds 0.0" in metrics
+    assert re.search(r" audit +│ 20\d\d-\d\d-\d\d \d\d:\d\d:\d\d ", shown)
+    assert re.search(r" anchored +│ no ", shown)
 
 
 def test_what_a_start_has_to_record_is_tried_again_whatever_fails(
