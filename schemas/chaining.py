@@ -61,6 +61,23 @@ class Chaining:
         for name in waiting:
             yield name, self._lacks(name, known)
 
+    def needed(self, name: Slug) -> Iterator[frozenset[FieldName]]:
+        """Yield the fields that each need wants of an ask."""
+        for requirement in self.matter.requirements.values():
+            for need in (need for listed in requirement.lists for need in listed.all):
+                if need.ask == name:
+                    yield frozenset([*need.fields, *need.compare])
+
+    def alone(
+        self, name: Slug, concepts: AbstractSet[Concept]
+    ) -> Iterator[frozenset[FieldName]]:
+        """Yield each field that an ask retrieves and that states such a concept."""
+        ask = self.matter.asks[name]
+        if ask.mode is Mode.RETRIEVE:
+            for field, one in self.fields(ask).items():
+                if one.concept is not None and ask.concept(one.concept) in concepts:
+                    yield frozenset([field])
+
     def leading_to(self, named: AbstractSet[Slug]) -> set[Slug]:
         """Return asks that requirements name, and all that lead to one of them.
 
@@ -94,17 +111,11 @@ class Chaining:
             fields = self.fields(ask)
             found.update(
                 ask.concept(concept)
-                for field in self._compared(name)
+                for wanted in self.needed(name)
+                for field in wanted
                 if field in fields and (concept := fields[field].concept) is not None
             )
         return found
-
-    def _compared(self, name: Slug) -> Iterator[FieldName]:
-        """Yield every field that a need has an ask compare."""
-        for requirement in self.matter.requirements.values():
-            for need in (need for listed in requirement.lists for need in listed.all):
-                if need.ask == name:
-                    yield from need.compare
 
     def _lacks(self, name: Slug, known: AbstractSet[Concept]) -> str:
         """Say why an ask can't be made where no more is known; empty where it can."""

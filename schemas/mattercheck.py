@@ -10,7 +10,7 @@ from functools import partial
 
 from schemas.chaining import Chaining
 from schemas.declared import Catalogue, Complain
-from schemas.evidence import EvidenceType, Mode
+from schemas.evidence import EvidenceType, FieldName, Mode
 from schemas.expressions import Program, compile_expression
 from schemas.fieldtypes import value_type
 from schemas.grammar import BOOLEAN, TEXT, ExpressionError, Kind, ValueType
@@ -312,6 +312,36 @@ class MatterCheck:
             except ExpressionError as error:
                 self.complain(*path, because=str(error))
         return self.programs.get(text)
+
+    def takes(self) -> Mapping[Slug, tuple[frozenset[FieldName], ...]]:
+        """Return, by ask, sets of fields of which every look-up takes one at least.
+
+        What a need wants comes together. One field alone is taken where it tells what
+        another ask is made by, or what a condition reads that may be read without
+        any need of the ask.
+        """
+        chained = self.chaining.chained()
+        return {
+            name: (
+                *self.chaining.needed(name),
+                *self.chaining.alone(name, chained | self.read_without(name)),
+            )
+            for name in self.matter.asks
+        }
+
+    def read_without(self, name: Slug) -> set[Concept]:
+        """Return concepts that conditions may read where no need of an ask counts."""
+        texts = {question.when for question in self.matter.questions.values()}
+        for one in self.matter.requirements.values():
+            texts |= {one.when, one.derive, *(listed.when for listed in one.lists)}
+            if any(name not in (n.ask for n in listed.all) for listed in one.lists):
+                texts.add(one.criterion)
+        return {
+            concept
+            for text in texts
+            if text is not None
+            for concept in self.programs[text].concepts
+        }
 
     def check_use(self) -> None:
         """Check that nothing is declared, or asked of the applicant, for nothing."""

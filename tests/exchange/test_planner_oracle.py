@@ -1,5 +1,7 @@
 """The planner against brute force, and what holds of every plan."""
 
+from dataclasses import replace
+
 from hypothesis import HealthCheck, example, given, settings
 
 from exchange.plan import (
@@ -14,7 +16,10 @@ from exchange.plan import (
     ready,
 )
 from exchange.planner import make_plan
+from schemas.declared import Catalogue, Declared, complain_of
 from schemas.evidence import Mode
+from schemas.mattercheck import MatterCheck
+from schemas.packtext import Document
 from tests.exchange.oracle import OPENED, best_plan
 from tests.exchange.small_matters import (
     QUESTIONS,
@@ -163,6 +168,42 @@ def test_every_look_up_is_there_for_somebody_and_is_the_only_one(small: Small) -
             assert concept in plan.lookups[source].tells
         if lookup.mode is Mode.VERIFY:
             assert lookup.fields == ()
+
+
+def _checked(small: Small) -> MatterCheck:
+    """Return what checks the matter when its pack is loaded, before it has."""
+    document = Document("", None, {})
+    types = {o.ref: Declared(o, document, "") for o in small.evidence_types}
+    catalogue = Catalogue(evidence_types=types)
+    matter = Declared(small.matter, document, "")
+    checker = MatterCheck(small.matter, catalogue, complain_of([], matter))
+    checker.programs = dict(small.catalogue.programs)
+    return checker
+
+
+@settings(slowly, max_examples=250)
+@given(small_matters() | tangled_matters())
+def test_every_look_up_takes_what_a_pack_s_check_says(small: Small) -> None:
+    """So a grant that the check refuses for what it lacks would permit no look-up."""
+    takes = _checked(small).takes()
+    for lookup in _plan(small).lookups.values():
+        least = [fields for ask in lookup.asks for fields in takes[ask]]
+
+        assert lookup.mode is Mode.VERIFY or any(
+            fields <= lookup.all_fields for fields in least
+        )
+
+
+@settings(slowly, max_examples=250)
+@given(small_matters() | tangled_matters())
+def test_what_a_pack_s_check_calls_out_of_reach_is_never_asked(small: Small) -> None:
+    """Whatever of a role's facts is stated, and whichever conditions hold."""
+    chaining = _checked(small).chaining
+    never = {name for name, _ in chaining.unreachable()}
+    facts = dict.fromkeys(chaining.stated(), "x")
+    plan = _plan(replace(small, situation=replace(small.situation, stated=facts)))
+
+    assert never.isdisjoint(ask for one in plan.lookups.values() for ask in one.asks)
 
 
 @settings(slowly, max_examples=60)

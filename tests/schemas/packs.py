@@ -64,7 +64,7 @@ grants:
     requester: desk
     evidence_type: residence@1
     modes: [retrieve]
-    fields: [region]
+    fields: [region, landlord_id]
     matters: [card]
     purposes: [lending]
     bases:

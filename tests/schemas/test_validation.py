@@ -138,7 +138,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
      "services.yaml:7: /services/0/coverage/regions: has 0 members, and must have"),
     ("providers.yaml", "id: lib", "id: ga", "providers.yaml:4: .*declared already, at"),
     ("grants.yaml", "requester: desk", "requester: dusk", "grants.yaml:10: .*`dusk`"),
-    ("grants.yaml", "fields: [region]", "fields: [regio]", "/grants/0/fields/0: "),
+    ("grants.yaml", "fields: [region,", "fields: [regio,", "/grants/0/fields/0: "),
     ("grants.yaml", "modes: [retrieve]", "modes: [verify]", "/grants/0/modes/0: "),
     ("grants.yaml", "matters: [card]", "matters: [cart]", "/grants/0/matters/0: "),
     ("grants.yaml", "[lending]\n    bases", "[x]\n    bases", "/grants/0/purposes/0"),
@@ -148,7 +148,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("grants.yaml", "kind: statutory_duty", "kind: emergency",
      "/reader/kind: nothing is permitted on `emergency` yet: state another basis"),
     ("grants.yaml", "2027-01-01", "2025-01-01", "/grants/0/valid_until: must be lat"),
-    ("grants.yaml", "fields: [region]", "fields: []", "/grants/0/fields: has 0 memb"),
+    ("grants.yaml", "[region, landlord_id]", "[]", "/grants/0/fields: has 0 members"),
     ("grants.yaml", "modes: [retrieve]", "modes: []", "/grants/0/modes: has 0 members"),
     ("grants.yaml", "scopes: [portal]", "scopes: []", "/requesters/0/scopes: has 0 me"),
     ("grants.yaml", "matters: [card]", "matters: []", "/grants/0/matters: has 0 memb"),
@@ -159,7 +159,7 @@ BROKEN: list[tuple[str, str, str, str]] = [
     ("card.yaml", "{lending: {zh: 借书", "{reading: {zh: 借书",
      "/grants/0/matters/0: `card` has none of this grant's purposes"),
     # --- what is there twice
-    ("grants.yaml", "fields: [region]", "fields: [region, floor, region]",
+    ("grants.yaml", "[region, landlord_id]", "[region, floor, region]",
      "grants.yaml:13: /grants/0/fields/2: is there twice: .* /grants/0/fields/0$"),
     ("grants.yaml", "[retrieve]", "[retrieve, retrieve]", "/modes/1: is there twice"),
     ("grants.yaml", "matters: [card]", "matters: [card, card]", "/matters/1: is there"),
@@ -510,6 +510,52 @@ def test_each_grant_allows_something_by_itself(
         found = [place.split(": ")[1] for place in error.places]
 
     assert wrong == found
+
+
+FIELDS = "    fields: [region, landlord_id]\n"
+OWNER = """\
+    bases:
+      owner:
+        kind: statutory_duty
+        reference: {law: {zh: 公共图书馆法, en: Public Library Law}, article: "33"}
+"""
+ASKED_WHEN = "    type: boolean\n    when: \"reader.region != '990200'\"\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "matter", "lacks"),
+    [
+        ("region", SMALL["card.yaml"], "`landlord_id`"),
+        ("landlord_id", SMALL["card.yaml"], "`region`"),
+        ("floor", SMALL["card.yaml"], "`landlord_id`, `region`"),
+        # What a question turns on is looked up before any requirement wants more.
+        ("region", SMALL["card.yaml"].replace("    type: boolean\n", ASKED_WHEN), None),
+        ("landlord_id", NEXT_DOOR, None),
+        ("floor", NEXT_DOOR, None),
+        ("region", NEXT_DOOR, "`floor`"),
+    ],
+)
+def test_a_grant_has_the_fields_of_some_look_up(
+    fields: str, matter: str, lacks: str | None
+) -> None:
+    """All that a need wants; or the one field that is a key, or that a condition reads.
+
+    A look-up that asks for more than one grant names is refused whole.
+    """
+    grants = (
+        SMALL["grants.yaml"]
+        .replace(FIELDS, f"    fields: [{fields}]\n")
+        .replace("    bases:\n", OWNER)
+    )
+    files = SMALL | {"evidence.yaml": SHOWN, "card.yaml": matter, "grants.yaml": grants}
+    try:
+        load_pack(files)
+        found: list[str] = []
+    except PackError as error:
+        found = [*error.places]
+
+    why = f"grants.yaml:13: /grants/0/fields: allows nothing in `card`: {lacks} missing"
+    assert ([why] if lacks else []) == found
 
 
 def test_all_wrong_places_are_named_at_once() -> None:
