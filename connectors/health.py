@@ -12,11 +12,14 @@ Only unavailability counts as failure. A department that answers wrongly is up: 
 fault concerns the one requirement, and is counted apart.
 """
 
+import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
+_QUIET_S = 60.0
+"""How long after one failure of a service the next one is told at the earliest."""
 PROBE_LEASE_S = 60.0
 PROBE_TELLS_S = 2.0
 """When to knock again while a probe is under way: it reports long before its lease is
@@ -112,6 +115,25 @@ def abandoned(breaker: Breaker, now: float) -> Breaker:
             return breaker
 
 
+class Ended(NamedTuple):
+    """How an admitted look-up ended."""
+
+    word: str
+    """Of a closed list, for the counters: `answered`, `not_held`, `fault:stale`..."""
+    reached: bool | None
+    """Whether the department was there, or None when nobody knows."""
+    why: str = ""
+    """Why nothing came of it, in our own words; "" where something did."""
+
+
+Tell: TypeAlias = Callable[[str, str | None], None]
+"""Is told of a service that it fails, and why; None: it works again."""
+
+
+def tell_nobody(_service: str, _why: str | None) -> None:
+    """Pass over how services are."""
+
+
 @dataclass(slots=True)
 class ServiceHealth:
     """One data service: its breaker, and what came of its look-ups."""
@@ -121,13 +143,26 @@ class ServiceHealth:
     """How many look-ups ended how: `answered`, `not_held`, `fault:stale`..."""
     seconds: float = 0.0
     """Time spent in all look-ups together."""
+    told: str = ""
+    """The word of the failure that was told; "" while it works, as far as was told."""
+    told_at: float = -math.inf
+    """When a failure was told last."""
 
 
 class Health:
-    """The health of every data service that was asked, by its id."""
+    """The health of every data service that was asked, by its id.
 
-    def __init__(self, policy: BreakerPolicy | None = None) -> None:
+    Args:
+        policy: When breakers open.
+        tell: Is told when a service begins to fail, or fails otherwise than before, at
+            most once a minute; and when it works again.
+    """
+
+    def __init__(
+        self, policy: BreakerPolicy | None = None, tell: Tell = tell_nobody
+    ) -> None:
         self._policy = policy or BreakerPolicy()
+        self._tell = tell
         self._services: dict[str, ServiceHealth] = {}
 
     @property
@@ -148,26 +183,36 @@ class Health:
             return min(wait, PROBE_TELLS_S)
         return wait
 
-    def report(
-        self, service: str, ended: tuple[str, bool | None], *, since: float, now: float
-    ) -> None:
+    def report(self, service: str, ended: Ended, *, since: float, now: float) -> None:
         """Take down how an admitted look-up ended.
 
         Args:
             service: The data service.
-            ended: A word of a closed list, for the counters; and whether the
-                department was there, or None when nobody knows.
+            ended: What came of it.
             since: When it was admitted.
             now: When it ended.
         """
         health = self._services[service]
-        outcome, reached = ended
-        health.outcomes[outcome] += 1
+        health.outcomes[ended.word] += 1
         health.seconds += now - since
-        match reached:
+        self._say(service, health, ended, now)
+        match ended.reached:
             case True:
                 health.breaker = succeeded(health.breaker)
             case False:
                 health.breaker = failed(health.breaker, now, self._policy)
             case None:
                 health.breaker = abandoned(health.breaker, now)
+
+    def _say(
+        self, service: str, health: ServiceHealth, ended: Ended, now: float
+    ) -> None:
+        """Tell what has changed: a service that comes and goes is told now and then."""
+        if ended.why:
+            is_due = now - health.told_at >= _QUIET_S
+            if ended.word != health.told and is_due:
+                health.told, health.told_at = ended.word, now
+                self._tell(service, ended.why)
+        elif ended.reached and health.told:
+            health.told = ""
+            self._tell(service, None)

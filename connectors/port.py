@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TypeAlias, assert_never
 
 from connectors.checking import FieldChecker, check_evidence
-from connectors.health import Health
+from connectors.health import Ended, Health
 from connectors.lookup import (
     Answer,
     Answered,
@@ -65,10 +65,10 @@ class Connector(ABC):
             raise ConnectorUnavailableError(
                 message, layer=Layer.SOURCE, retry_after_s=wait
             )
-        ended: tuple[str, bool | None] = ("abandoned", None)
+        ended = Ended("abandoned", None)
         try:
             answer = self._judge(request, await self._ask(request))
-            ended = (_word(answer), True)
+            ended = Ended(_word(answer), reached=True)
         except ConnectorError as error:
             ended = _ended(error)
             raise
@@ -144,15 +144,16 @@ def _word(answer: Answer) -> str:
             assert_never(answer)
 
 
-def _ended(error: ConnectorError) -> tuple[str, bool | None]:
+def _ended(error: ConnectorError) -> Ended:
     """Name a failure, and tell whether the department was there."""
     match error:
         case ConnectorFaultError():
-            return f"fault:{error.fault.value}", True
+            return Ended(f"fault:{error.fault.value}", reached=True)
         case ConnectorUnavailableError(layer=Layer.GATEWAY):
             # What the gateway itself could not do says nothing about the service.
-            return "unavailable:gateway", None
+            return Ended("unavailable:gateway", None, str(error))
         case ConnectorUnavailableError():
-            return f"unavailable:{error.layer.value}", False
+            word = f"unavailable:{error.layer.value}"
+            return Ended(word, reached=False, why=str(error))
         case _:
-            return "unavailable", False
+            return Ended("unavailable", reached=False, why=type(error).__name__)

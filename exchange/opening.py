@@ -118,7 +118,7 @@ async def opened(
         catching_up = _CatchingUp(kept, registered(pack, keys), clock, new_id)
         await _catch_up(catching_up, stack)
         # (5): nothing of it runs yet.
-        health = Health()
+        health = Health(tell=_tell_of_a_service)
         outbound = _outbound(settings, keys, health)
         parts = Parts(
             pack=pack,
@@ -258,6 +258,14 @@ def _outbound(settings: Settings, keys: GatewayKeys, health: Health) -> Outbound
         policy=policy,
         health=health,
     )
+
+
+def _tell_of_a_service(service: str, why: str | None) -> None:
+    """Tell operators that a data service fails, or works again; no value is in it."""
+    if why is None:
+        _log.info("service_works_again", service=service)
+    else:
+        _log.warning("service_failing", service=service, why=why)
 
 
 async def _open_kept(

@@ -80,7 +80,8 @@ async def test_a_department_runs_from_its_file_alone(tmp_path: Path) -> None:
     assert isinstance(answer, Answered)
     assert b"\r\ncontent-type: application/problem+json\r\n" in told
     assert 1 == verify_log(tmp_path / "log.db").count
-    [words] = path.with_suffix(".output").read_text().splitlines()
+    [listens, words] = path.with_suffix(".output").read_text().splitlines()
+    assert f"port={port}" in listens
     assert "[warning  ] library " in words
     assert " library=uvicorn.error place=" in words
 

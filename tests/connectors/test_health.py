@@ -10,6 +10,7 @@ from connectors.health import (
     Breaker,
     BreakerPolicy,
     Closed,
+    Ended,
     HalfOpen,
     Health,
     Open,
@@ -115,7 +116,7 @@ def test_a_dead_service_is_asked_seldom(
         before = health.services["s"].breaker if "s" in health.services else Closed()
         if health.admit("s", now) == 0:
             assert not isinstance(before, Open) or now >= before.until
-            health.report("s", ("word", reached), since=now, now=now)
+            health.report("s", Ended("word", reached), since=now, now=now)
 
     counted = health.services["s"].outcomes if events else {}
 
@@ -126,7 +127,7 @@ def test_counts_outcomes_and_time() -> None:
     """The metrics get how many ended how, and how long they took."""
     health = Health()
     health.admit("s", 1.0)
-    health.report("s", ("answered", True), since=1.0, now=3.5)
+    health.report("s", Ended("answered", reached=True), since=1.0, now=3.5)
 
     assert {"answered": 1} == health.services["s"].outcomes
     assert 2.5 == health.services["s"].seconds
@@ -136,8 +137,34 @@ def test_whoever_comes_beside_the_probe_is_told_to_come_back_soon() -> None:
     """The probe reports within seconds: its lease is for one that never does."""
     health = Health(BreakerPolicy(threshold=1, cooldown_s=5.0))
     health.admit("s", 0.0)
-    health.report("s", ("unavailable", False), since=0.0, now=0.0)
+    health.report("s", Ended("unavailable", reached=False), since=0.0, now=0.0)
     while_open = health.admit("s", 1.0)
     probe, beside = health.admit("s", 5.0), health.admit("s", 5.0)
 
     assert (4.0, 0, PROBE_TELLS_S) == (while_open, probe, beside)
+
+
+def test_a_service_is_told_when_it_fails_and_when_it_works_again() -> None:
+    """Once for each change, and one that comes and goes once a minute at most."""
+    told: list[tuple[float, str, str | None]] = []
+    now = 0.0
+    health = Health(tell=lambda service, why: told.append((now, service, why)))
+    down = Ended("unavailable:source", reached=False, why="no answer")
+    refused = Ended("unavailable:gateway", reached=None, why="not trusted")
+    up = Ended("answered", reached=True)
+    for at, ended in (
+        *((0.0, up), (1.0, down), (2.0, down), (3.0, refused), (4.0, up), (5.0, up)),
+        *((6.0, down), (7.0, up), (61.0, refused), (62.0, Ended("abandoned", None))),
+        *((121.0, down), (122.0, Ended("fault:stale", reached=True))),
+    ):
+        now = at
+        health.admit("s", now)
+        health.report("s", ended, since=now, now=now)
+
+    assert [
+        (1.0, "s", "no answer"),
+        (4.0, "s", None),
+        (61.0, "s", "not trusted"),
+        (121.0, "s", "no answer"),
+        (122.0, "s", None),
+    ] == told

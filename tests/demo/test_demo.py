@@ -112,6 +112,19 @@ def test_the_report_has_every_case_in_the_form_that_is_promised(
             assert REQUIREMENT == set(line)
 
 
+def test_the_gateway_says_which_source_fails_and_when_it_works_again(run: Run) -> None:
+    """The police are down for a while: operators read it once for each service."""
+    written = (run.folder / "gateway.log").read_bytes().splitlines()
+    lines = [orjson.loads(line) for line in written if b'"service_' in line]
+    told = [(one["event"], one["service"], one.get("why")) for one in lines]
+    failing = [service for event, service, _ in told if event == "service_failing"]
+
+    assert {"ga_identity"} <= set(failing)
+    assert len(failing) == len(set(failing))
+    assert all(why for event, _, why in told if event == "service_failing")
+    assert ("service_works_again", "ga_identity", None) in told
+
+
 def test_the_report_says_what_the_screen_shows(report: dict[str, Any]) -> None:
     """Claims, the proof under the witness's head, whom a case waits for, and why."""
     married, disputed = case(report, "married"), case(report, "near_match")
