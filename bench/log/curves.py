@@ -140,8 +140,7 @@ def _gateways(axes: Axes, told: Mapping[str, Any]) -> None:
         fontsize=8,
         ha="right",
     )
-    axes.margins(x=0.2)
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, max(1.2 * axes.dataLim.xmax, 3_300))
     axes.set_xlabel("records a second, sealing and publishing included")
     axes.xaxis.set_major_formatter(_thousands)
     axes.set_title("Gateways' processes on two cores\n")
@@ -173,6 +172,8 @@ def _lags(axes: Axes, told: Mapping[str, Any]) -> None:
 
 
 def _goal(axes: Axes, at: float, text: str) -> None:
+    # What is written outside of the axes would leave no room for them.
+    axes.set_ylim(top=max(axes.get_ylim()[1], 1.2 * at))
     axes.axhline(at, color=_COLOURS["goal"], linestyle="--", linewidth=1)
     axes.text(
         -0.45, at, text, color=_COLOURS["goal"], fontsize=8, va="bottom", ha="left"

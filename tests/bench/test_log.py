@@ -8,6 +8,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import orjson
 import pytest
@@ -18,9 +19,11 @@ from audit.keys import make_keys
 from audit.record import Kind
 from audit.verify import verify_log
 from bench.asks import people
+from bench.log.__main__ import RESULTS
 from bench.log.bare import BareCommit
 from bench.log.bulk import Bulk
 from bench.log.closed import shaped
+from bench.log.curves import draw
 from bench.log.events import PER_CASE, case_events
 from bench.log.figures import percentile
 from bench.log.lag import Lags
@@ -37,6 +40,29 @@ _numbers = count()
 def a_new_id() -> str:
     """Return an id that no other one equals."""
     return str(uuid7(NOW, next(_numbers).to_bytes(10, "big")))
+
+
+def times(told: Any, factor: float) -> Any:  # noqa: ANN401 - JSON
+    """Return JSON with each measured number times a factor."""
+    match told:
+        case dict():
+            return {name: times(one, factor) for name, one in told.items()}
+        case list():
+            return [times(one, factor) for one in told]
+        case float():
+            return told * factor
+        case _:
+            return told
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [0.001, 1.0, 1_000.0])
+def test_curves_have_room_on_any_machine(tmp_path: Path, factor: float) -> None:
+    """A goal that is far from what was measured is still in the picture."""
+    told = orjson.loads(RESULTS.read_bytes())
+    draw(times(told, factor), tmp_path)
+
+    assert 3 == len([one for one in tmp_path.iterdir() if one.stat().st_size > 10_000])
 
 
 def test_a_quick_run_measures_everything_and_draws_it(tmp_path: Path) -> None:
