@@ -56,7 +56,7 @@ def gateways() -> Iterator[str]:
             [
                 f"{ENGINES[engine]}, {replicas}, {SHAPES[pace]}",
                 *(f"{found[key]:,.0f}" for key in ("per_second", "cpu_us")),
-                *(f"{found[key]:.0f}" for key in ("p50_ms", "p99_ms")),
+                *(f"{found[key]:.1f}" for key in ("p50_ms", "p99_ms")),
                 f"{lag['p50']:.1f}, {lag['p99']:.1f}",
             ]
         )
@@ -89,7 +89,7 @@ def questions() -> Iterator[str]:
 
 def waits(found: dict[str, float]) -> str:
     """Return the middle of how long something took, and its end."""
-    return f"{found['p50_ms']:.1f}, {found['p99_ms']:.0f}"
+    return f"{found['p50_ms']:.1f}, {found['p99_ms']:.1f}"
 
 
 def row(cells: list[str]) -> str:
