@@ -26,7 +26,7 @@ from functools import partial
 from typing import TypeAlias
 
 from audit.record import Event, Kind, Subject
-from consent import store, uses
+from consent import mandate_store, store, uses
 from consent.artefact import (
     Consent,
     ConsentFields,
@@ -35,6 +35,7 @@ from consent.artefact import (
     Person,
 )
 from consent.in_flight import InFlight
+from consent.mandates import ended_rule
 from consent.rules import Suspendable, Target, target
 from exchange import cases, due, idempotency
 from exchange.case import CaseHead
@@ -42,7 +43,7 @@ from exchange.cases import StoredCase
 from exchange.database import Connection, Database
 from exchange.fleet import drained
 from exchange.mandating import finish_giving
-from exchange.opened import known_person
+from exchange.opened import known_mandate, known_person
 from exchange.owed_records import After, OwedRecords, Tell, change_of
 from exchange.token_request import Caller
 from exchange.vault import Vault
@@ -106,7 +107,8 @@ class Permissions:
         Raises:
             NotFoundError: There is no such case of this requester.
             PurposeNotAllowedError: The token is for another purpose.
-            StateConflictError: The case is closed.
+            StateConflictError: The case is closed, or its mandate has ended: no look-up
+                of it would rest on the consent.
             InvalidRequestError: A part of it can't be consented to, or the case knows
                 somebody else in the role.
         """
@@ -117,6 +119,8 @@ class Permissions:
         head = stored.head
         self._check_askable(head, asking)
         self._check_person(stored, asking.role, person_id)
+        if not asking.whole_matter:
+            self._check_mandate(stored)
         request = self._request(head, asking, person_id)
         now = self.clock.now()
 
@@ -359,6 +363,18 @@ class Permissions:
         if known is not None and self._person(known) != self._person(person_id):
             message = "the case knows another person in this role"
             raise InvalidRequestError(Complaint("/person/id", message))
+
+    def _check_mandate(self, stored: StoredCase) -> None:
+        """Refuse to ask for a case that goes on for no agent any more.
+
+        Raises:
+            StateConflictError: Its mandate has ended, or the case is closed.
+        """
+        mandate = known_mandate(stored, self.vault)
+        if mandate is not None:
+            found = self.database.read_now(lambda c: mandate_store.find(c, mandate))
+            if ended_rule(found, self.clock.now()) is not None:
+                raise StateConflictError("the mandate of this case has ended")
 
     def _request(
         self, head: CaseHead, asking: Asking, person_id: str

@@ -34,7 +34,7 @@ from exchange.database import Database
 from exchange.due import Due
 from exchange.office import Parts, Terms, make_planner, make_resolver, read_pack
 from exchange.owed_records import OwedRecords
-from exchange.permission import Permissions
+from exchange.permission import Asking, Permissions
 from exchange.resolver import Additions, Opening, Resolver
 from exchange.token_request import Caller
 from exchange.vault import Vault
@@ -287,6 +287,19 @@ def permissions(office: Office) -> Permissions:
         new_id=office.resolver.new_id,
         wake=lambda: None,
     )
+
+
+def asking(case: Mapping[str, Any], **changes: object) -> Asking:
+    """Return what a portal asks the father."""
+    values: dict[str, object] = {
+        "case": CaseId(case["id"]),
+        "role": "father",
+        "whole_matter": False,
+        "fields": {"household@1": frozenset({"region"})},
+        "expires_at": datetime(2026, 6, 1, tzinfo=UTC),
+        "uses": None,
+    }
+    return Asking(**{**values, **changes})  # type: ignore[arg-type] # a test's own
 
 
 @contextmanager

@@ -38,7 +38,9 @@ from tests.exchange.newborn import (
     MOTHER,
     NOW,
     OFFICIAL,
+    PORTAL_CALLER,
     Office,
+    asking,
     deaf,
     deaf_to,
     outcomes,
@@ -307,16 +309,22 @@ async def test_nobody_is_asked_any_more_for_a_case_whose_mandate_has_ended(
         await office.resolver.mandates.revoke(APP, mandate.id, MOTHER)
     else:
         office.clock.advance(HOUR)
+    people = permissions(office)
+    with pytest.raises(StateConflictError, match="mandate of this case has ended"):
+        await people.ask(PORTAL_CALLER, FATHER, asking(case), None)
     await office.attempt(case)
     await office.resolve(case)
-    (after,) = await permissions(office).of_person(FATHER)
+    (after,) = await people.of_person(FATHER)
     with pytest.raises(StateConflictError):
         await office.give(request.id)
+    whole = asking(case, whole_matter=True)
+    later = await people.ask(PORTAL_CALLER, FATHER, whole, None)
     said = [x for x in office.leaves() if x["corr"] == request.id]
 
     assert ConsentState.ASKED is request.state
     assert (ConsentState.EXPIRED, office.clock.now()) == (after.state, after.ended_at)
     assert ["asked", "expired"] == [x["outcome"] for x in said]
+    assert ConsentState.ASKED is later.state
 
 
 KEPT = {"retrieved", "verified", "reused", "declared", "derived", "not_applicable"}

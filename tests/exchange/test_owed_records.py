@@ -1,10 +1,9 @@
 """One act, one record: whoever acts at the same instant, and whatever is cut off."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, timedelta
 
 import pytest
 from hypothesis import given as given_that
@@ -24,7 +23,6 @@ from exchange.connecting import truncate_journal
 from exchange.idempotency import RepeatKey
 from exchange.mandating import Mandates
 from exchange.owed_records import Finish, OwedRecords, change_of
-from exchange.permission import Asking
 from schemas.errors import (
     InvalidRequestError,
     LogUnavailableError,
@@ -38,6 +36,7 @@ from tests.exchange.newborn import (
     MOTHER,
     PORTAL_CALLER,
     Office,
+    asking,
     deaf,
     deaf_to,
     owed_by,
@@ -811,19 +810,6 @@ async def test_look_ups_of_a_case_that_is_closed_meanwhile_get_their_end(
 
 
 # Requests and the case that asks.
-
-
-def asking(case: Mapping[str, Any], **changes: object) -> Asking:
-    """Return what a portal asks the father."""
-    values: dict[str, object] = {
-        "case": CaseId(case["id"]),
-        "role": "father",
-        "whole_matter": False,
-        "fields": {"household@1": frozenset({"region"})},
-        "expires_at": datetime(2026, 6, 1, tzinfo=UTC),
-        "uses": None,
-    }
-    return Asking(**{**values, **changes})  # type: ignore[arg-type] # a test's own
 
 
 async def test_requests_end_with_their_case(office: Office) -> None:
