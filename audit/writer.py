@@ -131,6 +131,14 @@ class AuditLog:
         """Why the log takes nothing until it is opened again; None when it does."""
         return self._batches.fault
 
+    @property
+    def refusal(self) -> str | None:
+        """Why an append would be refused before anything is done, whatever it holds.
+
+        None where the next one is tried: whether it can be stored shows then.
+        """
+        return self._batches.fault or self._held or self.opening
+
     async def append(self, events: Sequence[Event]) -> list[Appended]:
         """Record events, in this order, and return once all of them are durable.
 

@@ -311,9 +311,19 @@ def find(connection: Connection, due_id: DueId) -> Due | None:
     return None if row is None else _due(row)
 
 
-def rows_due(connection: Connection, now: datetime, limit: int) -> Sequence[Due]:
-    """Return up to `limit` rows that are due and that nobody works on, oldest first."""
-    found = connection.execute(_ROWS_DUE, {"now": to_ms(now), "most": limit})
+def rows_due(
+    connection: Connection, now: datetime, limit: int, *, untried: bool = False
+) -> Sequence[Due]:
+    """Return up to `limit` rows that are due and that nobody works on, oldest first.
+
+    Args:
+        connection: Reads the rows.
+        now: The instant.
+        limit: How many at most.
+        untried: Only those for which no attempt was made before.
+    """
+    query = _ROWS_DUE.where(_DUE.c.attempt == 0) if untried else _ROWS_DUE
+    found = connection.execute(query, {"now": to_ms(now), "most": limit})
     return [_due(row) for row in found]
 
 

@@ -407,6 +407,7 @@ async def _start_waiting(
         executor_id=settings.executor_id,
         # Less than the lease of an attempt, so that no attempt outlives its lease.
         terms=WaitingTerms(waits=settings.retry_s, attempt_s=45.0),
+        refusal=lambda: parts.log.refusal,
     )
     await waiting.start()
     stack.push_async_callback(waiting.stop)

@@ -123,6 +123,7 @@ class Waiting:
         new_id: Makes the ids of rows that take the place of others.
         executor_id: This gateway's name, under which it takes leases.
         terms: How work goes on.
+        refusal: Says why no attempt can come to its end now; None where one can.
     """
 
     def __init__(  # noqa: PLR0913 - the one place where its parts are put together
@@ -136,6 +137,7 @@ class Waiting:
         executor_id: str,
         terms: Terms,
         jitter: Callable[[], float] = random.random,
+        refusal: Callable[[], str | None] = lambda: None,
     ) -> None:
         self._engine = engine
         self._database = database
@@ -145,6 +147,7 @@ class Waiting:
         self._executor_id = executor_id
         self._terms = terms
         self._jitter = jitter
+        self._refusal = refusal
         # One thread: DBOS's calls block, and stay in the order in which they came.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="errand-engine")
         self._wake = asyncio.Event()
@@ -226,10 +229,17 @@ class Waiting:
         self._wake.set()
 
     async def dispatch_once(self) -> None:
-        """See to each row that is due and that nobody works on, up to a bound."""
-        now = self._clock.now()
+        """See to each row that is due and that nobody works on, up to a bound.
+
+        Where no attempt can come to its end now, what was tried before waits: each
+        failure would put it off, in the end for longer than what it waits for lasts.
+        What was not is tried once: a part of it may still be done.
+        """
+        now, untried = self._clock.now(), self._refusal() is not None
         rows = await self._database.read(
-            lambda connection: dues.rows_due(connection, now, _MOST_ROWS)
+            lambda connection: dues.rows_due(
+                connection, now, _MOST_ROWS, untried=untried
+            )
         )
         self._oldest = rows[0].due_at if rows else None
         if not rows:

@@ -1,6 +1,7 @@
 """What cases are owed: schedule, leases, and the one row of a case."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -107,6 +108,20 @@ def test_oldest_rows_come_first_and_no_more_than_asked(table: Connection) -> Non
         dues.owe(table, due)
 
     assert [rows[4], rows[3]] == dues.rows_due(table, NOW, 2)
+
+
+def test_rows_that_were_never_tried_are_found_behind_any_number_of_others(
+    table: Connection,
+) -> None:
+    """The limit counts those that are looked for, and no others."""
+    for n in range(4):
+        at, case = NOW - (4 - n) * MINUTE, CaseId(f"case-{n}")
+        tried = a_due(n, at=at, case=case)
+        dues.owe(table, replace(tried, attempt=0 if n == 3 else n + 1))
+
+    assert [1, 2, 3] == [one.attempt for one in dues.rows_due(table, NOW, 3)]
+    untried = dues.rows_due(table, NOW, 1, untried=True)
+    assert ["case-3"] == [one.case for one in untried]
 
 
 def test_case_is_owed_one_thing(table: Connection) -> None:

@@ -29,12 +29,12 @@ def change_work(site: Site, statement: str) -> None:
         connection.execute(statement)
 
 
-def owe_since(site: Site, minutes: int) -> None:
+def owe_since(site: Site, minutes: int, attempt: int = 0) -> None:
     """Owe a case an attempt for so long, by a gateway that has run all the time."""
     ago = SystemClock().now() - timedelta(minutes=minutes)
     site.gateway.waiting._since = ago
     name = f"since-{minutes}"
-    row = Due(id=DueId(name), case=CaseId(name), due_at=ago, attempt=0, made_at=ago)
+    row = Due(DueId(name), CaseId(name), due_at=ago, attempt=attempt, made_at=ago)
     with connected(site.gateway.settings.tables_url(), read_only=False) as connection:
         dues.owe(connection, row)
         connection.commit()
@@ -74,3 +74,26 @@ def test_work_that_can_not_be_begun_is_an_alarm_until_it_can(tmp_path: Path) -> 
     assert reasons["waiting"].endswith("Error")
     assert 360 <= float(overdue[2].splitlines()[0]) < 420
     assert 1 == site.output.getvalue().count(b"dispatch_failed")
+
+
+def owed(site: Site) -> list[str]:
+    """Return to which cases something is owed."""
+    with connected(site.gateway.settings.tables_url(), read_only=True) as connection:
+        now = SystemClock().now()
+        return [row.case for row in dues.rows_due(connection, now, 10)]
+
+
+def test_what_was_tried_before_waits_while_the_log_takes_nothing(
+    tmp_path: Path,
+) -> None:
+    """It goes on as soon as the log does; what was not tried yet is, meanwhile."""
+    with a_site(tmp_path) as site:
+        site.gateway.log.open_later("as if no witness had told yet")
+        owe_since(site, 2, attempt=1)
+        owe_since(site, 1)
+        until(lambda: "since-1" not in owed(site), "the untried one is over")
+        left = owed(site)
+        site.gateway.log.open_later(None)
+        until(lambda: not owed(site), "the other one is over, too")
+
+    assert ["since-2"] == left

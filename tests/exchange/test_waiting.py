@@ -4,10 +4,11 @@ import asyncio
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from exchange import due as dues
 from exchange.database import Database
 from exchange.engine import Engine, Run, Stand
 from exchange.waiting import Ended, Move, Terms, Waiting, next_move
-from schemas.errors import SettingsError
+from schemas.errors import LogUnavailableError, SettingsError
 from schemas.ids import CaseId, DueId
 from tests.fakes.waiting import LEASE, TERMS, Desk, WatchedEngine, a_waiting
 
@@ -69,10 +70,17 @@ def place(tables_url: str, tmp_path: Path) -> Iterator[Place]:
 
 @asynccontextmanager
 async def running(
-    desk: Desk, place: Place, *, version: str = "1", terms: Terms = TERMS
+    desk: Desk,
+    place: Place,
+    *,
+    version: str = "1",
+    terms: Terms = TERMS,
+    refusal: Callable[[], str | None] = lambda: None,
 ) -> AsyncIterator[Waiting]:
     """Run waiting work for a desk while the block lasts."""
-    waiting = a_waiting(desk, place.engine_url, version=version, terms=terms)
+    waiting = a_waiting(
+        desk, place.engine_url, version=version, terms=terms, refusal=refusal
+    )
     await waiting.start()
     try:
         yield waiting
@@ -310,6 +318,32 @@ async def test_failed_attempt_is_followed_by_another_without_its_words(
     assert PLANTED not in str(logs)
     assert due.id in place.kept()
     assert PLANTED not in place.kept()
+
+
+@pytest.mark.anyio
+async def test_what_failed_waits_until_an_attempt_can_come_to_its_end(
+    place: Place,
+) -> None:
+    """Each is tried once while the log is away; when it is back, all go on at once."""
+    away: list[str | None] = ["the log is away"]
+
+    async def work(_case: CaseId) -> None:
+        if away[0] is not None:
+            raise LogUnavailableError(away[0])
+
+    desk = Desk(place.database, work=work)
+    cases = [CaseId(f"case-{n}") for n in range(4)]
+    async with running(desk, place, refusal=lambda: away[0]):
+        for case in cases:
+            # Each takes a round, in which those before it would be tried again.
+            await desk.owe(case)
+            await desk.until(partial(desk.worked.__contains__, case))
+        worked = dict(desk.worked)
+        away[0] = None
+        await desk.until(lambda: desk.settled == set(cases))
+
+    assert dict.fromkeys(cases, 1) == worked
+    assert dict.fromkeys(cases, 2) == dict(desk.worked)
 
 
 @pytest.mark.anyio

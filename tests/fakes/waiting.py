@@ -156,6 +156,7 @@ def a_waiting(
     version: str = APPLICATION_VERSION,
     terms: Terms = TERMS,
     most_at_once: int = 8,
+    refusal: Callable[[], str | None] = lambda: None,
 ) -> Waiting:
     """Return waiting work for a desk, not started yet."""
     engine = Engine(
@@ -174,4 +175,5 @@ def a_waiting(
         executor_id=desk.gateway,
         terms=terms,
         jitter=lambda: 0.0,
+        refusal=refusal,
     )
