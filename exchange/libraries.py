@@ -43,9 +43,8 @@ class LibraryHandler(logging.Handler):
     @override
     def emit(self, record: logging.LogRecord) -> None:
         place = f"{record.filename}:{record.lineno} {record.funcName}"
-        if record.levelno <= logging.WARNING and not self._is_due(
-            place, record.created
-        ):
+        is_grave = record.levelno > logging.WARNING
+        if not is_grave and not self._is_due(place, record.created):
             return
         event: EventDict = {
             "event": "library",

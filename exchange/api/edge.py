@@ -258,9 +258,8 @@ class _Exchange:
         self.announced = int(length[0][:20]) if length and length[0].isdigit() else 0
         state = scope.setdefault("state", {})
         state["request_id"] = request_id
-        state["trace_id"] = _trace_of(sent[b"traceparent"]) or request_id.replace(
-            "-", ""
-        )
+        trace = _trace_of(sent[b"traceparent"])
+        state["trace_id"] = trace or request_id.replace("-", "")
 
     async def receive(self) -> Message:
         """Pass on a piece of the body, up to the limit.
