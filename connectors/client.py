@@ -186,6 +186,17 @@ class ServiceClient:
         finally:
             self._slots.release()
 
+    async def get(self, path: str) -> HttpReply:
+        """Read another path of the same host, within the same bounds.
+
+        Raises:
+            ConnectorUnavailableError: As in `post`.
+            ConnectorFaultError: As in `post`.
+        """
+        client = await self._client()
+        request = client.get(self._url.join(path)).build_streamed()
+        return await self._exchange(request)
+
     async def prepare(self) -> None:
         """Build the client before the first look-up needs it: it takes 10 ms of CPU.
 

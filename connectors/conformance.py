@@ -6,7 +6,7 @@ each answer by the same checks as the gateway. Every promise of
 `docs/provider-protocol.md` that can be tried from outside is a check here.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from connectors.checking import FieldChecker, check_evidence
 from connectors.client import ClientPolicy, HttpReply, ServiceClient
-from connectors.jose import ALGORITHM, SigningKey, sign_compact
+from connectors.jose import ALGORITHM, SigningKey, sign_compact, was_valid
 from connectors.kinds.http import lookup_claims
 from connectors.lookup import Evidence, IntentRef, LookupRequest
 from connectors.problems import PROBLEM_MEDIA_TYPE, ProblemType, parse_problem
@@ -46,6 +46,8 @@ class Result:
     reason: str
     """Why it did not pass; "" when it did."""
 
+
+_JWKS_PATH = "/.well-known/jwks.json"
 
 _TIMES = 6
 """How often an answer is asked for whose digests may be in order by chance."""
@@ -124,6 +126,10 @@ class Kit:
     async def send(self, body: str) -> HttpReply:
         """Post any body, right or wrong."""
         return await self._client.post(body)
+
+    async def read(self, path: str) -> HttpReply:
+        """Read another path of the department's host."""
+        return await self._client.get(path)
 
     def token(
         self,
@@ -301,6 +307,20 @@ async def _refuses_what_is_to_come(kit: Kit) -> None:
     await kit.refused(sign_lookup(claims, kit.key), ProblemType.EXPIRED)
 
 
+async def _allows_for_clocks(kit: Kit) -> None:
+    # Half of the skew that is allowed, so that a slow line decides nothing.
+    now, half = int(kit.clock.now().timestamp()), CLOCK_SKEW_S // 2
+    for iat, exp in ((now + half, now + half + 30), (now - half - 3, now - half)):
+        request = kit.request()
+        claims = kit.claims(request, iat=iat, exp=exp)
+        try:
+            await kit.evidence(request, sign_lookup(claims, kit.key))
+        except (AssertionError, ErrandError) as failure:
+            when = "to come" if iat > now else "over"
+            message = f"`{when}` by {half} s: {failure}"
+            raise AssertionError(message) from None
+
+
 async def _refuses_a_life_too_long(kit: Kit) -> None:
     claims = kit.claims()
     longer = claims.model_copy(update={"exp": claims.iat + 3600})
@@ -319,6 +339,32 @@ async def _refuses_nonsense(kit: Kit) -> None:
         await kit.refused(body, ProblemType.NOT_TRUSTED, ProblemType.INVALID_LOOKUP)
 
 
+async def _publishes_its_keys(kit: Kit) -> None:
+    reply = await kit.read(_JWKS_PATH)
+    assert reply.status == 200, f"status {reply.status}"  # noqa: PLR2004 - the status code
+    shown = _key_set(reply.body)
+    told = any("d" in key for key in shown)
+    assert not told, "a key is there with its secret part `d`: have it replaced"
+    published = {(key.get("kty"), key.get("crv"), key.get("x")) for key in shown}
+    now = kit.clock.now()
+    signing = [key.jwk for key in kit.target.keys if was_valid(key, now)]
+    known = {(jwk.get("kty"), jwk.get("crv"), jwk.get("x")) for jwk in signing}
+    assert published & known, "no key of `keys` that is valid now is among them"
+
+
+def _key_set(body: bytes) -> Sequence[Mapping[str, JsonValue]]:
+    """Return the keys of a JWK Set (RFC 7517, section 5)."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        document = None
+    keys = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
+        message = "what is there is no JWK Set"
+        raise AssertionError(message)
+    return keys
+
+
 async def _bounds_what_it_reads(kit: Kit) -> None:
     await kit.refused("a" * (MAX_LOOKUP + 1), ProblemType.TOO_LARGE)
 
@@ -326,6 +372,7 @@ async def _bounds_what_it_reads(kit: Kit) -> None:
 Check = Callable[[Kit], Awaitable[None]]
 
 CHECKS: Mapping[str, Check] = {
+    "publishes its key, and no secret part": _publishes_its_keys,
     "gives signed evidence for a record that it holds": _gives_evidence,
     "gives each field alone when it alone is asked for": _gives_only_what_is_asked,
     "gives sorted digests, and all that is random anew": _tells_nothing_beside,
@@ -345,6 +392,7 @@ CHECKS: Mapping[str, Check] = {
     "refuses a look-up for another provider": _refuses_what_is_for_others,
     "refuses a look-up that has expired": _refuses_what_has_expired,
     "refuses a look-up of the time to come": _refuses_what_is_to_come,
+    "takes a look-up of a clock that is not quite right": _allows_for_clocks,
     "refuses a look-up that lives too long": _refuses_a_life_too_long,
     "answers each look-up once": _answers_once,
     "refuses what is no look-up": _refuses_nonsense,

@@ -78,9 +78,13 @@ def evidence_type_of(target: Target) -> EvidenceType:
     """Return the evidence type that a target's answers are held to.
 
     Raises:
-        SettingsError: What is published can't be read, is another evidence type, or
-            has not the target's keys and fields; names every place.
+        SettingsError: The target names neither fields nor facts; or what is published
+            can't be read, is another evidence type, or has not the target's keys and
+            fields; names every place.
     """
+    if not (target.fields or target.facts):
+        message = "`fields`, `facts`: one of them is needed, or nothing is asked for"
+        raise SettingsError(message)
     if target.published is None:
         return _unpublished(target)
     evidence_type = _published(target.published, target.evidence_type)

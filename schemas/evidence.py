@@ -83,7 +83,7 @@ class EvidenceType(Model):
     """How it may be asked for, the preferred mode first."""
     keys: OneOrMore[KeySet]
     """Sets of keys; any one set finds the record. The order is a preference."""
-    fields: Mapping[FieldName, EvidenceField]
+    fields: Annotated[Mapping[FieldName, EvidenceField], Field(min_length=1)]
     sharing: SharingAttribute
     sensitivity: Sensitivity
     max_age: Span | None

@@ -21,7 +21,12 @@ from connectors.problems import (
     ProblemType,
     problem_body,
 )
-from connectors.protocol import EVIDENCE_MEDIA_TYPE, EVIDENCE_TYPE, LookupClaims
+from connectors.protocol import (
+    CLOCK_SKEW_S,
+    EVIDENCE_MEDIA_TYPE,
+    EVIDENCE_TYPE,
+    LookupClaims,
+)
 from connectors.target import Target, load_target
 from schemas.canonical import b64url_decode
 from schemas.errors import SettingsError
@@ -278,6 +283,69 @@ async def test_without_what_is_published_values_are_not_judged(
     assert [] == [result for result in seen.values() if not result.passed]
 
 
+async def with_keys(folder: Path, body: bytes, status: int = 200) -> Result:
+    """Return what came of the check of a department that publishes this."""
+    app = a_gullible_department()
+
+    @app.get("/.well-known/jwks.json")
+    async def keys() -> Response:
+        return Response(body, status, media_type="application/json")
+
+    with serving(app) as url:
+        seen = await results(load_target(a_target(folder, url)))
+    return seen["publishes its key, and no secret part"]
+
+
+OWN = dict(DEPARTMENT_KEY.pinned(NOW).jwk)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("keys", "why"),
+    [
+        ([GATEWAY_KEY.pinned(NOW).jwk, OWN], ""),
+        ([GATEWAY_KEY.pinned(NOW).jwk], "no key of `keys`"),
+        ([], "no key of `keys`"),
+        ([{**OWN, "d": "secret"}], "a key is there with its secret part `d`"),
+        (OWN, "what is there is no JWK Set"),
+        (["key"], "what is there is no JWK Set"),
+    ],
+)
+async def test_a_department_publishes_the_key_that_it_signs_with(
+    tmp_path: Path, keys: object, why: str
+) -> None:
+    """Whoever checks its evidence must be able to find the key, and only that."""
+    seen = await with_keys(tmp_path, orjson.dumps({"keys": keys}))
+
+    assert seen.reason.startswith(why)
+    assert seen.passed is not bool(why)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("body", "status", "why"),
+    [(b"<html>", 200, "what is there is no JWK Set"), (b"{}", 404, "status 404")],
+)
+async def test_what_is_no_key_set_is_told(
+    tmp_path: Path, body: bytes, status: int, why: str
+) -> None:
+    """A page of a proxy is none."""
+    assert (await with_keys(tmp_path, body, status)).reason == why
+
+
+@pytest.mark.anyio
+async def test_a_department_that_allows_for_no_clock_does_not_conform(
+    tmp_path: Path,
+) -> None:
+    """The gateway's clock may be half a minute behind or ahead of its own."""
+    for drift, told in ((-3, "to come"), (3, "over")):
+        clock = FakeClock(NOW + timedelta(seconds=drift * CLOCK_SKEW_S // 4))
+        with serving(build_app(a_config(tmp_path), clock=clock)) as url:
+            seen = await results(load_target(a_target(tmp_path, url)))
+        result = seen["takes a look-up of a clock that is not quite right"]
+        assert result.reason == f"`{told}` by {CLOCK_SKEW_S // 2} s: status 401"
+
+
 def _kit(target: Path) -> Kit:
     return Kit(load_target(target), FakeClock(), lambda: "conformance-1", Entropy())
 
@@ -344,6 +412,19 @@ def test_what_is_published_and_wrong_is_named(
         _kit(path)
 
     assert "marriage.json" in str(caught.value)
+
+
+@pytest.mark.parametrize("published", ["marriage.json", None])
+def test_a_target_that_asks_for_nothing_is_refused(
+    tmp_path: Path, published: str | None
+) -> None:
+    """Every check would be about a look-up that the gateway never sends."""
+    path = a_target(tmp_path, "http://127.0.0.1:9")
+    document = yaml.safe_load(path.read_text("utf-8"))
+    document |= {"fields": [], "facts": {}, "published": published}
+    path.write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(SettingsError, match="`fields`, `facts`: one of them"):
+        _kit(path)
 
 
 @pytest.mark.parametrize("content", ["url: [", "url: 7", ""])
