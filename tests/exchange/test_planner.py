@@ -432,7 +432,9 @@ def test_a_pack_that_can_not_be_searched_exactly_is_refused() -> None:
         for c in concepts
     ]
     types.append(
-        an_evidence_type("wanted", [{c.replace(".", "_"): c for c in concepts}], {})
+        an_evidence_type(
+            "wanted", [{c.replace(".", "_"): c for c in concepts}], {"field": "w.w"}
+        )
     )
     asks = {one.id: an_ask(one.id) for one in types}
     requirement = a_requirement(a_list(Need(ask="wanted")))
