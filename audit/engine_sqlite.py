@@ -6,6 +6,7 @@ A hard error leaves nobody knowing what is on the disk, so the engine says that
 nothing may be written until the log is opened again.
 """
 
+import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -21,6 +22,7 @@ from audit.sealing import SealedRecord
 from audit.sql import SqliteSql
 from audit.store import (
     FORMAT,
+    NOT_WHOLE,
     TABLES,
     Appended,
     LogReader,
@@ -58,12 +60,14 @@ BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 CREATE TRIGGER entry_is_never_removed BEFORE DELETE ON entry
 BEGIN SELECT RAISE(ABORT, 'the log only grows'); END;
 """
+_TRIGGERS = re.findall(r"^CREATE TRIGGER (\w+)", _SCHEMA, re.MULTILINE)
 _T = TypeVar("_T")
 _COLUMNS = 12
 _AT_ONCE = 64
 """Rows of one INSERT. Whenever SQLite runs, another thread may take the interpreter,
 and a busy one keeps it for up to 5 ms: so once for many rows, not once for each."""
 _FIND = "SELECT seq, leaf, leaf_hash FROM entry WHERE event_id = ?"
+_FIND_TRIGGERS = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
 _SIZE = "SELECT coalesce(max(seq) + 1, 0) FROM entry"
 
 _BATCHES_BETWEEN_CHECKS = 64
@@ -271,11 +275,24 @@ def open_for_writing(path: Path, origin: str) -> sqlite3.Connection:
         if not is_log_of(read_meta(sql), origin):
             raise SettingsError(f"`{path.name}` is the log of another origin or format")
         check_tables(sql, path.name, TABLES)
+        _check_triggers(sql, path.name)
         # The write-ahead file is there by now. SQLite makes its name durable itself,
         # but swallows the error when that fails.
         sync_folder(path.resolve().parent)
         undone.pop_all()
     return sql.connection
+
+
+def _check_triggers(sql: SqliteSql, name: str) -> None:
+    """Verify that a log's file still refuses to change or remove a record.
+
+    Raises:
+        SettingsError: It would do so.
+    """
+    found = {row[0] for row in sql.rows(_FIND_TRIGGERS)}
+    for trigger in _TRIGGERS:
+        if trigger not in found:
+            raise SettingsError(f"`{name}` has no trigger `{trigger}`: {NOT_WHOLE}")
 
 
 def _make(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:

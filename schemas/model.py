@@ -190,8 +190,11 @@ FORMS: Final[Mapping[str, str]] = {
 }
 """Patterns of packs → what a text must be, in words."""
 
-Shown = Annotated[str, StringConstraints(pattern=_SHOWN)]
+MOST_SHOWN: Final = 200
+MOST_WORDING: Final = 4_000
+Shown = Annotated[str, StringConstraints(pattern=_SHOWN, max_length=MOST_SHOWN)]
 """A line that people read: not blank, and nothing in it that they can't see."""
+_Lines = Annotated[str, StringConstraints(pattern=_LINES, max_length=MOST_WORDING)]
 
 
 class Name(Model):
@@ -204,8 +207,8 @@ class Name(Model):
 class Wording(Model):
     """What people read in both languages, in one line or several."""
 
-    zh: Annotated[str, StringConstraints(pattern=_LINES)]
-    en: Annotated[str, StringConstraints(pattern=_LINES)]
+    zh: _Lines
+    en: _Lines
 
 
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from audit.engine_sqlite import SqliteEngine
+from audit.engine_sqlite import SqliteEngine, open_for_writing
 from audit.keys import make_keys
 from audit.places import open_sql
 from audit.postgres import PostgresSql
@@ -693,3 +693,19 @@ def test_a_reader_never_writes(room: Room) -> None:
         reader.sql.rows("DELETE FROM meta RETURNING 1")
 
     assert ORIGIN == room.log.origin
+
+
+@pytest.mark.parametrize(
+    "trigger", ["entry_is_never_changed", "entry_is_never_removed"]
+)
+def test_a_file_that_lets_records_be_changed_is_no_whole_log(
+    tmp_path: Path, trigger: str
+) -> None:
+    """Who restored it by hand, table for table, has left the triggers behind."""
+    file = tmp_path / "log.sqlite"
+    open_for_writing(file, "log.example").close()
+    with closing(sqlite3.connect(file)) as hand:
+        hand.execute(f"DROP TRIGGER {trigger}")
+
+    with pytest.raises(SettingsError, match=f"`log.sqlite` has no trigger `{trigger}`"):
+        open_for_writing(file, "log.example")

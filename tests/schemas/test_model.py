@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from schemas.model import MOST_DAYS, Instant, Span
+from schemas.model import (
+    MOST_DAYS,
+    MOST_SHOWN,
+    MOST_WORDING,
+    Instant,
+    Name,
+    Span,
+    Wording,
+)
 
 _INSTANT = TypeAdapter[datetime](Instant)
 _SPAN = TypeAdapter[timedelta](Span)
@@ -92,3 +100,13 @@ def test_nothing_else_is_a_duration(text: str) -> None:
     """However well another parser would guess."""
     with pytest.raises(ValidationError, match="pattern"):
         _SPAN.validate_python(text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"), [(Name, MOST_SHOWN), (Wording, MOST_WORDING)]
+)
+def test_what_people_read_has_a_limit(kind: type[Name | Wording], most: int) -> None:
+    """A page, a table and a log line keep their shape whatever a pack says."""
+    assert kind(zh="名" * most, en="n" * most)
+    with pytest.raises(ValidationError, match=f"at most {most} characters"):
+        kind(zh="名" * (most + 1), en="n")
