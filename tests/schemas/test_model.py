@@ -107,6 +107,6 @@ def test_nothing_else_is_a_duration(text: str) -> None:
 )
 def test_what_people_read_has_a_limit(kind: type[Name | Wording], most: int) -> None:
     """A page, a table and a log line keep their shape whatever a pack says."""
-    assert kind(zh="名" * most, en="n" * most)
+    assert kind(zh="名" * most, en="n" * most).zh == "名" * most
     with pytest.raises(ValidationError, match=f"at most {most} characters"):
         kind(zh="名" * (most + 1), en="n")
