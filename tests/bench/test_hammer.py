@@ -22,6 +22,8 @@ BROKEN = {
         FROM entry WHERE seq = 2""",
 }
 
+TRIGGERS = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name = 'entry'"
+
 
 def test_writers_that_are_killed_keep_every_promise(tmp_path: Path) -> None:
     """Every receipt proves, no event stands twice, and readers see one history."""
@@ -57,13 +59,17 @@ def test_a_promise_that_is_not_kept_is_named(
         hear(f"receipt 1 {room.log.sign(place).encode().hex()}\n".encode(), seen)
     room.close()
     with closing(sqlite3.connect(room.path, isolation_level=None)) as log:
-        # As a log is that keeps no rule: no trigger, and no unique key.
+        # As a log is that kept no rule: no trigger, and no unique key.
+        rules = log.execute(TRIGGERS).fetchall()
         [[made]] = log.execute("SELECT sql FROM sqlite_master WHERE name = 'entry'")
         log.execute("ALTER TABLE entry RENAME TO kept")
         log.execute(made.replace("UNIQUE", ""))
         log.execute("INSERT INTO entry SELECT * FROM kept")
         log.execute("DROP TABLE kept")
         log.execute(BROKEN[how])
+        # The triggers come back: a log without them is refused before it is read.
+        for [rule] in rules:
+            log.execute(rule)
 
     with pytest.raises(ErrandError, match=why):
         verify(tmp_path, room.keys, seen)
