@@ -165,6 +165,15 @@ class Resolver:
         matter = self.planner.catalogue(stored.head.matter).matter
         return compose_closed(stored, matter)
 
+    async def head(self, case_id: CaseId, caller: Caller) -> CaseHead:
+        """Return what can be told of a case without its evidence: none is released.
+
+        Raises:
+            NotFoundError: There is no such case of this requester.
+            PurposeNotAllowedError: The token is for another purpose.
+        """
+        return (await self._stored(case_id, caller)).head
+
     async def stated(
         self, case_id: CaseId, caller: Caller
     ) -> tuple[Matter, Mapping[str, Mapping[str, str]]]:

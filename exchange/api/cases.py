@@ -21,7 +21,7 @@ from exchange.intake import check_additions, check_opening
 from exchange.resolver import Additions, Opening
 from exchange.token_request import Caller
 from schemas.clock import day_in_beijing
-from schemas.errors import Complaint, InvalidRequestError, UnauthenticatedError
+from schemas.errors import Complaint, ErrandError, InvalidRequestError
 from schemas.ids import CaseId, EventId, EvidenceId
 from schemas.matter import Matter, SupplyReason
 from schemas.model import FROM_JSON, Model, Name, Sent, Slug, VersionedId
@@ -35,6 +35,8 @@ _FOLLOW_EVERY_S = 0.25
 _FOLLOW_MOST_S = 600.0
 """How long one stream lasts at most; the client connects again."""
 _HEARTBEAT_S = 15.0
+LAST_EVENT_MOST = 40
+"""Characters of the longest `Last-Event-ID` that is read."""
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000)]
 Stated = Annotated[Mapping[Slug, Mapping[Slug, Text]], Field(max_length=32)]
@@ -54,6 +56,15 @@ Prefer = Annotated[
     Header(
         max_length=PREFER_MOST,
         description="`wait=N`: seconds to wait for departments, 30 at most (RFC 7240).",
+    ),
+]
+
+LastEventId = Annotated[
+    str | None,
+    Header(
+        alias="Last-Event-ID",
+        max_length=LAST_EVENT_MOST,
+        description="The id of the last event that came: told is what is newer.",
     ),
 ]
 
@@ -278,49 +289,84 @@ async def close_case(
     return _json(await gateway.resolver.close(CaseId(case), caller))
 
 
-@router.get("/{case}/events", response_class=StreamingResponse)
+@router.get(
+    "/{case}/events",
+    response_class=StreamingResponse,
+    responses={204: {"description": "It is closed, and that was told: stop asking."}},
+)
 async def follow_case(
-    request: Request, case: CaseUuid, caller: PortalCaller, gateway: ThisGateway
-) -> StreamingResponse:
+    request: Request,
+    case: CaseUuid,
+    caller: PortalCaller,
+    gateway: ThisGateway,
+    last_event_id: LastEventId = None,
+) -> Response:
     """Follow a case as server-sent events: `case` now and after every change.
 
     Each event is the whole case, as `GET` answers it; its id is the case's version.
-    The stream ends when the case is closed, when the token is not good any more, or
-    after ten minutes.
+    Who comes again with `Last-Event-ID` is told the case only if it has changed since.
+    The stream ends when the case is closed, when the token is not good any more, when
+    a change can't be told now, or after ten minutes: connect again. `204` means that
+    nothing more will come.
     """
     case_id = CaseId(case)
-    first = await gateway.resolver.read(case_id, caller)
+    head = await gateway.resolver.head(case_id, caller)
+    # What was told is not released once more, nor recorded as if it were.
+    is_told = last_event_id == str(head.version)
+    if is_told and head.status is CaseStatus.CLOSED:
+        return Response(status_code=204)  # SOURCE: HTML, section 9.2.3
+    first = None if is_told else await gateway.resolver.read(case_id, caller)
     return StreamingResponse(
-        _events(gateway, case_id, request.headers["authorization"], first),
+        _events(
+            gateway, case_id, request.headers["authorization"], head.version, first
+        ),
         media_type="text/event-stream",
         headers={"cache-control": "no-store"},
     )
 
 
 async def _events(
-    gateway: Gateway, case: CaseId, authorization: str, first: bytes
+    gateway: Gateway,
+    case: CaseId,
+    authorization: str,
+    version: int,
+    first: bytes | None,
 ) -> AsyncIterator[bytes]:
-    version, answer = _version(first), first
+    """Tell `first`, and then what is newer than it; without it, than `version`."""
     started = spoken = gateway.clock.monotonic()
-    yield _event(version, answer)
+    answer = first
+    if answer is not None:
+        version = _version(answer)
+        yield _event(version, answer)
     while (
         not _is_closed(answer) and gateway.clock.monotonic() - started < _FOLLOW_MOST_S
     ):
         await asyncio.sleep(_FOLLOW_EVERY_S)
-        # INVARIANT: a suspension holds for streams opened before it (rule 5).
         try:
-            caller = gateway.identity.authenticate(authorization, gateway.clock.now())
-        except UnauthenticatedError:
-            return
+            newer = await _newer(gateway, case, authorization, version)
+        except ErrandError:
+            return  # who connects again is told what it is
         now = gateway.clock.monotonic()
-        newest = gateway.database.read_now(lambda c: cases.find_version(c, case))
-        if newest != version:
-            answer = await gateway.resolver.read(case, caller)
-            version, spoken = _version(answer), now
-            yield _event(version, answer)
+        if newer is not None:
+            answer, version, spoken = newer, _version(newer), now
+            yield _event(version, newer)
         elif now - spoken >= _HEARTBEAT_S:
             spoken = now
             yield b": still here\n\n"
+
+
+async def _newer(
+    gateway: Gateway, case: CaseId, authorization: str, version: int
+) -> bytes | None:
+    """Return a case that is another version now; None while it is the same.
+
+    Raises:
+        ErrandError: It can't be told to this caller, or not now.
+    """
+    # INVARIANT: a suspension holds for streams opened before it (rule 5).
+    caller = gateway.identity.authenticate(authorization, gateway.clock.now())
+    newest = gateway.database.read_now(lambda c: cases.find_version(c, case))
+    return None if newest == version else await gateway.resolver.read(case, caller)
 
 
 def _event(version: int, answer: bytes) -> bytes:
@@ -332,8 +378,10 @@ def _version(answer: bytes) -> int:
     return version
 
 
-def _is_closed(answer: bytes) -> bool:
-    return bool(orjson.loads(answer)["status"] == CaseStatus.CLOSED.value)
+def _is_closed(answer: bytes | None) -> bool:
+    return (
+        answer is not None and orjson.loads(answer)["status"] == CaseStatus.CLOSED.value
+    )
 
 
 def _matter(gateway: Gateway, ref: str) -> Matter:

@@ -50,6 +50,7 @@ _ONCE = {
     b"errand-official": "Errand-Official",
     b"errand-subject": "Errand-Subject",
     b"idempotency-key": "Idempotency-Key",
+    b"last-event-id": "Last-Event-ID",
 }
 """Headers that have one value: of two, another reader would take the other one."""
 _READ_HERE = (b"content-encoding", b"content-length", b"prefer", b"traceparent")

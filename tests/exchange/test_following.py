@@ -3,7 +3,7 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,7 +11,11 @@ import httpx
 import orjson
 from typing_extensions import override
 
+from exchange.resolver import Resolver
+from exchange.token_request import Caller
 from schemas.clock import SystemClock
+from schemas.errors import LogUnavailableError
+from schemas.ids import CaseId
 from tests.harness.application import OPERATOR, OTHER_PORTAL, PORTAL, Site
 
 _SUSPENSION = f"/v1/suspensions/requester/{OTHER_PORTAL}"
@@ -29,9 +33,15 @@ class _Clock(SystemClock):
 
 
 @contextmanager
-def followed(client: httpx.Client, case: str) -> Iterator[Iterator[dict[str, Any]]]:
-    """Follow a case while the block lasts: what each event holds, in order."""
-    with client.stream("GET", f"/v1/cases/{case}/events") as stream:
+def followed(
+    client: httpx.Client, case: str, last: object = None
+) -> Iterator[Iterator[dict[str, Any]]]:
+    """Follow a case while the block lasts: what each event holds, in order.
+
+    With `last` as one who was told that version and comes again.
+    """
+    headers = {} if last is None else {"last-event-id": str(last)}
+    with client.stream("GET", f"/v1/cases/{case}/events", headers=headers) as stream:
         assert httpx.codes.OK == stream.status_code
         yield _told(stream)
 
@@ -76,6 +86,67 @@ def test_closing_a_case_ends_the_stream(site: Site) -> None:
 
     assert "closed" == last[-1]["status"]
     assert ["closed"] == [one["status"] for one in later]
+
+
+def test_who_comes_again_is_told_what_is_newer(site: Site) -> None:
+    """A version that was told is not told twice; any other id is told at once."""
+    portal = site.client(PORTAL)
+    case = site.open_case(portal)["id"]
+    with followed(portal, case) as told:
+        version = next(told)["version"]
+    with followed(portal, case, last=version) as told:
+        _change(site, case)
+        newer = next(told)["version"]
+    firsts = []
+    for other in (version, "no version", ""):
+        with followed(portal, case, last=other) as told:
+            firsts.append(next(told)["version"])
+
+    assert newer > version
+    assert [newer] * 3 == firsts
+
+
+def test_who_was_told_that_a_case_is_closed_need_not_come_again(site: Site) -> None:
+    """204 ends the reconnecting of clients (HTML, 9.2.3)."""
+    portal = site.client(PORTAL)
+    case = site.open_case(portal)["id"]
+    version = portal.post(f"/v1/cases/{case}/close").json()["version"]
+    headers = {"last-event-id": str(version)}
+    answer = portal.get(f"/v1/cases/{case}/events", headers=headers)
+
+    assert (204, b"") == (answer.status_code, answer.content)
+
+
+def test_a_stream_ends_whole_when_a_change_cannot_be_told(site: Site) -> None:
+    """The log is down: the stream is not torn off, and who comes again hears why."""
+    portal, down = site.client(PORTAL), list[bool]()
+
+    class Interrupted(Resolver):
+        @override
+        async def read(self, case_id: CaseId, caller: Caller) -> bytes:
+            if down:
+                raise LogUnavailableError("the disk is full")
+            return await Resolver.read(self, case_id, caller)
+
+    case = site.open_case(portal)["id"]
+    gateway = site.gateway
+    parts = {
+        f.name: getattr(gateway.resolver, f.name) for f in fields(Resolver) if f.init
+    }
+    site.app.state.gateway = replace(gateway, resolver=Interrupted(**parts))
+    try:
+        with followed(portal, case) as told:
+            next(told)
+            down.append(True)
+            _change(site, case)
+            more = list(told)
+        again = portal.get(f"/v1/cases/{case}/events")
+    finally:
+        site.app.state.gateway = gateway
+
+    assert [] == more
+    assert 503 == again.status_code
+    assert b"unexpected_error" not in site.output.getvalue()
 
 
 def test_a_stranger_cannot_follow_a_case(site: Site) -> None:
