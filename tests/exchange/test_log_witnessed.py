@@ -13,6 +13,7 @@ from audit.keys import make_keys, save_keys
 from audit.note import Cosigner, parse_vkey
 from audit.policy import parse_policy
 from exchange import opening
+from exchange.demo.building import free_ports
 from exchange.recording import open_witnesses
 from exchange.registration import record_changes
 from exchange.settings import parse_settings
@@ -122,7 +123,9 @@ def test_a_witness_is_told_what_is_wrong_with_its_files(tmp_path: Path) -> None:
     errand("witness", "keygen", key, "--name", "audit.example/w")
     again = errand("witness", "keygen", key, "--name", "audit.example/w")
     logs.write_text("quorum none\n", encoding="utf-8")
-    serve = ("witness", "serve", "--key", key, "--logs", logs, "--data", tmp_path / "d")
+    [port] = free_ports(1)
+    files = ("--key", key, "--logs", logs, "--data", tmp_path / "d")
+    serve = ("witness", "serve", *files, "--port", str(port))
     empty = errand(*serve)
     key.chmod(0o644)
     readable = errand(*serve)
